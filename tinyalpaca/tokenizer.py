@@ -1,0 +1,222 @@
+"""`BPETokenizer`: byte-level byte-pair encoding, and `load_tokenizer` for files of any kind.
+
+>>> tokenizer = BPETokenizer.train("the cat sat on the mat, the hat", num_merges=4, min_frequency=2)
+>>> [tokenizer.decode([token]) for token in tokenizer.encode("the fat cat")]
+['the', ' ', 'f', 'at', ' ', 'c', 'at']
+>>> tokenizer.decode(tokenizer.encode("naïve 🦙"))
+'naïve 🦙'
+
+How it works, and where to read it: text is cut into words (`pretokenize.py`), each word into bytes,
+and bytes are joined by merges learned from a text (`bpe_training.py`), the earliest first
+(`bpe_encoding.py`). Tokens 0 to 255 are the bytes, then one for each merge, then special tokens.
+Since every byte has a token, any text and any byte string comes back exactly.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tinyalpaca.bpe_encoding import WordCache
+from tinyalpaca.bpe_training import Pair, count_words, learn_merges
+from tinyalpaca.pretokenize import PreSplitter, bytes_in_token_order
+from tinyalpaca.text_files import decode_utf8, read_utf8_blocks
+from tinyalpaca.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
+
+Text = str | bytes
+Source = Text | os.PathLike[str]
+
+DEFAULT_MERGES = 100
+
+
+class BPETokenizer(Tokenizer):
+    """Byte-level BPE. Make one with `train` or `load`; the constructor takes the parts.
+
+    `vocabulary[id]` is the bytes of a token, `merges` the pairs of ids in the order learned,
+    `special_tokens` a dictionary from their text to their ids.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Sequence[bytes],
+        merges: Sequence[Pair],
+        special_tokens: dict[str, int] | None = None,
+        splitter: PreSplitter | str = "gpt2",
+        add_prefix_space: bool = False,
+    ):
+        self.vocabulary = list(vocabulary)
+        self.merges = list(merges)
+        self.special_tokens = dict(special_tokens or {})
+        self.splitter = splitter if isinstance(splitter, PreSplitter) else PreSplitter(splitter)
+        self.add_prefix_space = add_prefix_space
+        self.dtype = np.dtype(np.uint16 if len(self.vocabulary) <= 1 << 16 else np.uint32)
+        special_ids = set(self.special_tokens.values())
+        self._ids = {
+            token: index
+            for index, token in reversed(list(enumerate(self.vocabulary)))
+            if index not in special_ids
+        }
+        self._cache = self._new_cache()
+
+    def _new_cache(self) -> WordCache:
+        ranks: dict[Pair, int] = {}
+        merged = []
+        for rank, (left, right) in enumerate(self.merges):
+            ranks.setdefault((left, right), rank)
+            merged.append(self._ids[self.vocabulary[left] + self.vocabulary[right]])
+        token_of_byte = [self._ids.get(bytes([byte]), -1) for byte in range(256)]
+        return WordCache(token_of_byte, ranks, merged, self.dtype)
+
+    @classmethod
+    def train(
+        cls,
+        source: Source | Iterable[Source],
+        vocab_size: int | None = None,
+        num_merges: int | None = None,
+        *,
+        min_frequency: int = 2,
+        special_tokens: Sequence[str] = (),
+        splitter: PreSplitter | str = "gpt2",
+        progress: bool = True,
+    ) -> "BPETokenizer":
+        """Learn a vocabulary from text.
+
+        `source` is a text, a path (`pathlib.Path`; read in blocks, so it may be larger than memory), or an
+        iterable of texts and paths, between which no merge reaches. The size is given by one of `vocab_size`
+        (256 bytes + merges + special tokens) and `num_merges` (100 if neither is given). Training stops early when no
+        pair occurs `min_frequency` times. `splitter`: see `tinyalpaca.pretokenize`. A progress bar
+        appears on a terminal when it takes long.
+
+        Raises `ValueError` for a source without text, for text that is not UTF-8, and for sizes that
+        cannot be.
+        """
+        special_tokens = list(special_tokens)
+        if len(set(special_tokens)) != len(special_tokens) or "" in special_tokens:
+            raise ValueError(f"special tokens must be different and not empty: {special_tokens}")
+        num_merges = _number_of_merges(vocab_size, num_merges, len(special_tokens))
+        splitter = splitter if isinstance(splitter, PreSplitter) else PreSplitter(splitter)
+        words = count_words(_documents(source), splitter)
+        if not words:
+            raise ValueError("there is no text to train a tokenizer on: the source is empty")
+        merges = learn_merges(words, num_merges, min_frequency, progress)
+        return cls.from_merges(merges, special_tokens, splitter)
+
+    @classmethod
+    def from_merges(
+        cls,
+        merges: Sequence[Pair],
+        special_tokens: Sequence[str] = (),
+        splitter: PreSplitter | str = "gpt2",
+    ) -> "BPETokenizer":
+        """Number the tokens as `train` does: bytes, merges in order, special tokens."""
+        vocabulary = [bytes([byte]) for byte in bytes_in_token_order()]
+        known = set(vocabulary)
+        for left, right in merges:
+            token = vocabulary[left] + vocabulary[right]
+            if token not in known:
+                known.add(token)
+                vocabulary.append(token)
+        special = {text: len(vocabulary) + i for i, text in enumerate(special_tokens)}
+        vocabulary += [text.encode("utf-8") for text in special_tokens]
+        return cls(vocabulary, merges, special, splitter)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.vocabulary)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides about ids; equal fingerprints give equal ids."""
+        return fingerprint_of(
+            "bpe",
+            [token.hex() for token in self.vocabulary],
+            self.merges,
+            sorted(self.special_tokens.items()),
+            [self.splitter.pattern, self.add_prefix_space],
+        )
+
+    def encode_array(self, text: Text, *, allowed_special: AllowedSpecial = ()) -> np.ndarray:
+        """Token ids of `text` as a 1-D array of `self.dtype` (uint16, or uint32 for a large vocabulary).
+
+        Text that spells a special token is ordinary text, unless `allowed_special` holds that token
+        or is "all". Raises `ValueError` (`UnicodeEncodeError`) for a string with lone surrogates,
+        which is not Unicode text.
+        """
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "surrogateescape")
+        else:
+            text.encode("utf-8")
+        parts = []
+        for piece, special in self.cut_at_special(text, allowed_special):
+            if self.add_prefix_space and piece and not piece.startswith(" "):
+                piece = " " + piece
+            parts += map(self._cache.__getitem__, self.splitter.split(piece))
+            if special:
+                parts.append(np.array(self.special_tokens[special], self.dtype).tobytes())
+        return np.frombuffer(bytearray().join(parts), self.dtype)
+
+    def token_bytes(self, token: int) -> bytes:
+        return self.vocabulary[token]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a `tokenizer.json` that Hugging Face `tokenizers` loads, and a `.vocab` beside it.
+
+        A folder gets the name `tokenizer.json`. Returns the path written.
+        """
+        from tinyalpaca import tokenizer_files
+
+        return tokenizer_files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
+        """Read a byte-level BPE `tokenizer.json` (ours or theirs), or GPT-2's vocab.json + merges.txt.
+
+        `path` is the file or its folder. Raises `ValueError` that says what is wrong with the file.
+        """
+        from tinyalpaca import tokenizer_files
+
+        return tokenizer_files.load_bpe(path)
+
+
+def _number_of_merges(vocab_size: int | None, num_merges: int | None, special: int) -> int:
+    if vocab_size is not None and num_merges is not None:
+        raise ValueError("give vocab_size or num_merges, not both")
+    if vocab_size is None:
+        num_merges = DEFAULT_MERGES if num_merges is None else num_merges
+        if num_merges < 0:
+            raise ValueError(f"num_merges must not be negative: {num_merges}")
+        return num_merges
+    if vocab_size < 256 + special:
+        raise ValueError(
+            f"vocab_size {vocab_size} is too small: 256 bytes and {special} special tokens need "
+            f"at least {256 + special}"
+        )
+    return vocab_size - 256 - special
+
+
+def _documents(source: Source | Iterable[Source]) -> Iterator[Iterable[str]]:
+    """Each document as an iterable of blocks of text."""
+    if isinstance(source, str | bytes | os.PathLike):
+        source = [source]
+    for number, item in enumerate(source):
+        if isinstance(item, str):
+            yield [item]
+        elif isinstance(item, bytes):
+            yield [decode_utf8(item, f"text number {number}")]
+        elif isinstance(item, os.PathLike):
+            yield read_utf8_blocks(item)
+        else:
+            raise TypeError(
+                f"text number {number} is a {type(item).__name__}: give str, bytes or pathlib.Path"
+            )
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
+    """Load whatever tokenizer the file (or the folder with a tokenizer.json) holds.
+
+    `BPETokenizer`, `CharTokenizer`, or `OriginalTokenizer`.
+    """
+    from tinyalpaca import tokenizer_files
+
+    return tokenizer_files.load_any(path)

@@ -1,0 +1,116 @@
+"""What every tokenizer can do, and decoding piece by piece."""
+
+import codecs
+import hashlib
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+AllowedSpecial = Collection[str] | Literal["all"]
+
+
+def fingerprint_of(*parts: object) -> str:
+    """SHA-256 (hexadecimal) of the parts, written as JSON."""
+    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back. `dtype` is the smallest unsigned type that holds every id."""
+
+    dtype: np.dtype
+    special_tokens: dict[str, int]
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Number of tokens; ids run from 0 to `vocab_size - 1`."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of all that decides about ids."""
+
+    @abstractmethod
+    def encode_array(
+        self, text: str | bytes, *, allowed_special: AllowedSpecial = ()
+    ) -> np.ndarray:
+        """Token ids as a 1-D array of `dtype`: for whole corpora."""
+
+    @abstractmethod
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for; `token` is in range."""
+
+    @abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the tokenizer so that `load_tokenizer` reads it again; returns the path written."""
+
+    def encode(self, text: str | bytes, *, allowed_special: AllowedSpecial = ()) -> list[int]:
+        """Token ids of `text`; the inverse of `decode`."""
+        return self.encode_array(text, allowed_special=allowed_special).tolist()
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """The exact bytes. Raises `ValueError` for an id outside the vocabulary."""
+        return b"".join(self.token_bytes(self.check(token)) for token in tokens)
+
+    def decode(self, tokens: Iterable[int], errors: str = "replace") -> str:
+        """The text. Bytes that are not UTF-8, as half a character, become U+FFFD.
+
+        `errors="strict"` raises instead.
+        """
+        return self.decode_bytes(tokens).decode("utf-8", errors)
+
+    def decoder(self) -> "StreamingDecoder":
+        """A decoder that takes tokens one by one and never returns half a character."""
+        return StreamingDecoder(self)
+
+    def cut_at_special(self, text: str, allowed: AllowedSpecial) -> Iterator[tuple[str, str]]:
+        """Yield (ordinary text, the special token that ends it or "")."""
+        names = self.special_tokens if allowed == "all" else allowed
+        unknown = [name for name in names if name not in self.special_tokens]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is not a special token of this tokenizer, which has: "
+                f"{', '.join(map(repr, self.special_tokens)) or 'none'}"
+            )
+        if names:
+            pattern = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+            end = 0
+            for match in re.finditer(pattern, text):
+                yield text[end : match.start()], match[0]
+                end = match.end()
+            text = text[end:]
+        yield text, ""
+
+    def check(self, token: int) -> int:
+        """The id as an `int`, if it is one of this vocabulary."""
+        if not 0 <= token < self.vocab_size:
+            raise ValueError(
+                f"token id {token} is out of range: the vocabulary has {self.vocab_size} tokens, "
+                f"0 to {self.vocab_size - 1}"
+            )
+        return int(token)
+
+
+class StreamingDecoder:
+    """Decodes a stream of tokens: what `feed` and `finish` return, joined, is `decode` of all."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, *tokens: int) -> str:
+        """The characters that these tokens complete; "" while one is still incomplete."""
+        return self._decoder.decode(self._tokenizer.decode_bytes(tokens))
+
+    def finish(self) -> str:
+        """U+FFFD if the stream ended inside a character, else ""; the decoder can be used again."""
+        rest = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return rest
