@@ -1,0 +1,18 @@
+"""minigrad: a tensor and autograd engine from scratch, on NumPy (CPU) and CuPy (GPU)."""
+
+from minigrad import functions
+from minigrad.autograd import grad, value_and_grad
+from minigrad.device import Device, gpu_available
+from minigrad.errors import (
+    DeviceError,
+    GraphFreedError,
+    InPlaceError,
+    NonFiniteError,
+    ShapeError,
+)
+from minigrad.functions import *  # noqa: F403
+from minigrad.op import detect_nan, enable_grad, no_grad, textbook
+from minigrad.random import Generator
+from minigrad.tensor import Tensor
+
+__version__ = "0.1.0"

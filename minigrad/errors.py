@@ -1,0 +1,33 @@
+"""The exceptions of minigrad. Each says what is wrong and what to do about it."""
+
+
+class ShapeError(ValueError):
+    """Arrays whose shapes do not fit an op. Names the op and the shapes."""
+
+
+class GraphFreedError(RuntimeError):
+    """A backward pass through a graph whose saved arrays were freed by an earlier one."""
+
+
+class InPlaceError(RuntimeError):
+    """An in-place change to a tensor that a graph depends on."""
+
+
+class NonFiniteError(FloatingPointError):
+    """The first NaN or Inf that `detect_nan` saw. Names the op, its shapes and the module.
+
+    Attributes:
+        op: name of the op.
+        phase: "forward" or "backward".
+        module: dotted path of the module that was running, or "" outside any module.
+    """
+
+    def __init__(self, message: str, *, op: str, phase: str, module: str) -> None:
+        super().__init__(message)
+        self.op = op
+        self.phase = phase
+        self.module = module
+
+
+class DeviceError(RuntimeError):
+    """A device that is not there, or arrays of two devices in one op."""

@@ -1,0 +1,223 @@
+"""Element-wise functions. Operands broadcast; numbers and arrays are accepted beside tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import namespace_of
+from minigrad.functions.convert import as_float, as_pair, as_tensor
+from minigrad.op import apply
+from minigrad.tensor import Tensor
+
+
+def add(x: Any, y: Any) -> Tensor:
+    """x + y"""
+    return apply("add", *as_pair(x, y))
+
+
+def subtract(x: Any, y: Any) -> Tensor:
+    """x - y"""
+    return apply("subtract", *as_pair(x, y))
+
+
+def multiply(x: Any, y: Any) -> Tensor:
+    """x·y"""
+    return apply("multiply", *as_pair(x, y))
+
+
+def divide(x: Any, y: Any) -> Tensor:
+    """x / y. Integers are divided as float32."""
+    x, y = as_pair(x, y)
+    if x.dtype.kind != "f" and y.dtype.kind != "f":
+        x = as_float(x)
+        y = as_float(y)
+    return apply("divide", x, y)
+
+
+def power(x: Any, y: Any) -> Tensor:
+    """x to the power of y; y may be a number or a tensor."""
+    if isinstance(x, Tensor) and isinstance(y, (int, float)):
+        return apply("power_scalar", x, exponent=y)
+    return apply("power", *as_pair(x, y))
+
+
+def negative(x: Any) -> Tensor:
+    """-x"""
+    return apply("negative", as_tensor(x))
+
+
+def exp(x: Any) -> Tensor:
+    """e to the power of x."""
+    return apply("exp", as_float(x))
+
+
+def log(x: Any) -> Tensor:
+    """Natural logarithm."""
+    return apply("log", as_float(x))
+
+
+def sqrt(x: Any) -> Tensor:
+    """Square root."""
+    return apply("sqrt", as_float(x))
+
+
+def sin(x: Any) -> Tensor:
+    """Sine of x in radians."""
+    return apply("sin", as_float(x))
+
+
+def cos(x: Any) -> Tensor:
+    """Cosine of x in radians."""
+    return apply("cos", as_float(x))
+
+
+def tanh(x: Any) -> Tensor:
+    """Hyperbolic tangent."""
+    return apply("tanh", as_float(x))
+
+
+def erf(x: Any) -> Tensor:
+    """The error function 2/√π ∫₀ˣ e^(-t²) dt."""
+    return apply("erf", as_float(x))
+
+
+def abs(x: Any) -> Tensor:
+    """|x|, with gradient 0 at 0."""
+    return apply("abs", as_tensor(x))
+
+
+def maximum(x: Any, y: Any) -> Tensor:
+    """The larger of x and y; equal elements share the gradient."""
+    return apply("maximum", *as_pair(x, y))
+
+
+def minimum(x: Any, y: Any) -> Tensor:
+    """The smaller of x and y; equal elements share the gradient."""
+    return apply("minimum", *as_pair(x, y))
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
+    """x limited to [min, max]; None leaves a side open. The limits may be tensors."""
+    x = as_tensor(x)
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        x = x if min is None else maximum(x, min)
+        return x if max is None else minimum(x, max)
+    if min is None and max is None:
+        return x
+    return apply("clip", x, low=min, high=max)
+
+
+def where(condition: Any, x: Any, y: Any) -> Tensor:
+    """x where the condition holds, y elsewhere."""
+    condition = as_tensor(condition)
+    if isinstance(x, Tensor) or isinstance(y, Tensor):
+        x, y = as_pair(x, y)
+    else:
+        x, y = as_tensor(x), as_tensor(y)
+    return apply("where", condition, x, y)
+
+
+def astype(x: Any, dtype: Any) -> Tensor:
+    """x in another dtype, a copy unless it has that dtype already."""
+    x = as_tensor(x)
+    dtype = np.dtype(dtype)
+    return x if x.dtype == dtype else apply("astype", x, dtype=dtype)
+
+
+def relu(x: Any) -> Tensor:
+    """max(x, 0)"""
+    return apply("relu", as_tensor(x))
+
+
+def sigmoid(x: Any) -> Tensor:
+    """1/(1 + e^-x)"""
+    return apply("sigmoid", as_float(x))
+
+
+def silu(x: Any) -> Tensor:
+    """x·sigmoid(x)"""
+    return apply("silu", as_float(x))
+
+
+def gelu(x: Any, approximate: str = "none") -> Tensor:
+    """x·Φ(x), exact, or with `approximate="tanh"` the tanh approximation.
+
+    Raises:
+        ValueError: `approximate` is neither "none" nor "tanh".
+    """
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f'gelu: approximate must be "none" or "tanh", not {approximate!r}')
+    return apply("gelu", as_float(x), approximate=approximate)
+
+
+def stop_gradient(x: Tensor) -> Tensor:
+    """x as a constant: no gradient flows through."""
+    return x.detach()
+
+
+# Functions with no gradient: comparisons and tests.
+
+
+def _compared(name: str, x: Any, y: Any) -> Tensor:
+    x, y = as_pair(x, y)
+    return Tensor(getattr(namespace_of(x.data), name)(x.data, y.data))
+
+
+def equal(x: Any, y: Any) -> Tensor:
+    """x == y, element by element."""
+    return _compared("equal", x, y)
+
+
+def not_equal(x: Any, y: Any) -> Tensor:
+    """x != y, element by element."""
+    return _compared("not_equal", x, y)
+
+
+def less(x: Any, y: Any) -> Tensor:
+    """x < y, element by element."""
+    return _compared("less", x, y)
+
+
+def less_equal(x: Any, y: Any) -> Tensor:
+    """x <= y, element by element."""
+    return _compared("less_equal", x, y)
+
+
+def greater(x: Any, y: Any) -> Tensor:
+    """x > y, element by element."""
+    return _compared("greater", x, y)
+
+
+def greater_equal(x: Any, y: Any) -> Tensor:
+    """x >= y, element by element."""
+    return _compared("greater_equal", x, y)
+
+
+def logical_and(x: Any, y: Any) -> Tensor:
+    """True where both are."""
+    return _compared("logical_and", x, y)
+
+
+def logical_or(x: Any, y: Any) -> Tensor:
+    """True where at least one is."""
+    return _compared("logical_or", x, y)
+
+
+def logical_not(x: Any) -> Tensor:
+    """True where x is False or 0."""
+    x = as_tensor(x)
+    return Tensor(namespace_of(x.data).logical_not(x.data))
+
+
+def isfinite(x: Any) -> Tensor:
+    """True where x is neither NaN nor infinite."""
+    x = as_tensor(x)
+    return Tensor(namespace_of(x.data).isfinite(x.data))
+
+
+def sign(x: Any) -> Tensor:
+    """-1, 0 or 1. Flat almost everywhere, so no gradient flows through."""
+    x = as_tensor(x)
+    return Tensor(namespace_of(x.data).sign(x.data))

@@ -1,0 +1,75 @@
+"""Products of tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.errors import ShapeError
+from minigrad.functions.convert import as_pair, as_tensor
+from minigrad.functions.creation import eye
+from minigrad.op import apply
+from minigrad.tensor import Tensor
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def matmul(x: Any, y: Any) -> Tensor:
+    """Matrix product of the last two axes; leading axes broadcast; vectors as NumPy treats them."""
+    return apply("matmul", *as_pair(x, y))
+
+
+def einsum(subscripts: str, *operands: Any) -> Tensor:
+    """A sum of products in Einstein's notation, as `numpy.einsum`.
+
+    Ellipses, an implicit output and repeated indices (traces and diagonals) are understood.
+
+    Raises:
+        ShapeError: the subscripts do not fit the operands.
+    """
+    tensors = [as_tensor(x) for x in operands]
+    terms, output = _explicit(subscripts, tensors)
+    for i, term in enumerate(list(terms)):
+        terms[i], identities = _without_repeats(term, terms, output)
+        for pair in identities:
+            size = tensors[i].shape[terms[i].index(pair[1])]
+            tensors.append(eye(size, dtype=tensors[i].dtype))
+            terms.append(pair)
+    return apply("einsum", *tensors, subscripts=",".join(terms) + "->" + output)
+
+
+def _explicit(subscripts: str, tensors: list[Tensor]) -> tuple[list[str], str]:
+    """Terms and output with every index a letter."""
+    left, arrow, output = subscripts.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(tensors):
+        raise ShapeError(f"einsum {subscripts!r}: {len(terms)} terms for {len(tensors)} operands")
+    named = [len(term.replace("...", "")) for term in terms]
+    extra = max(
+        (x.ndim - n for term, x, n in zip(terms, tensors, named, strict=True) if "..." in term),
+        default=0,
+    )
+    free = [c for c in _LETTERS if c not in subscripts][: max(extra, 0)]
+    for i, (term, x, n) in enumerate(zip(terms, tensors, named, strict=True)):
+        missing = x.ndim - n
+        if missing < 0 or ("..." not in term and missing):
+            raise ShapeError(f"einsum {subscripts!r}: {term!r} does not fit shape {x.shape}")
+        terms[i] = term.replace("...", "".join(free[len(free) - missing :]) if missing else "")
+    if arrow:
+        return terms, output.replace("...", "".join(free))
+    letters = "".join(terms)
+    once = sorted(c for c in set(letters) if letters.count(c) == 1 and c not in free)
+    return terms, "".join(free) + "".join(once)
+
+
+def _without_repeats(term: str, terms: list[str], output: str) -> tuple[str, list[str]]:
+    """Rename repeated indices: A_ii is A_ij·δ_ij. Returns the new term and the pairs of δ."""
+    result, identities = "", []
+    for letter in term:
+        if letter in result:
+            used = "".join(terms) + output + result + "".join(identities)
+            fresh = next(c for c in _LETTERS if c not in used)
+            identities.append(letter + fresh)
+            result += fresh
+        else:
+            result += letter
+    return result, identities

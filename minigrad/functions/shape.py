@@ -1,0 +1,147 @@
+"""Functions that rearrange, join, cut and pick elements."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import Device
+from minigrad.errors import ShapeError
+from minigrad.functions.convert import as_tensor
+from minigrad.op import apply
+from minigrad.ops.reduce import normalize_axes
+from minigrad.tensor import Axis, Tensor, _plain_index
+
+
+def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
+    """The same elements in another shape; one size may be -1."""
+    return apply("reshape", as_tensor(x), shape=_as_shape(shape))
+
+
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
+    """Axes in the given order, or reversed."""
+    x = as_tensor(x)
+    order = tuple(range(x.ndim))[::-1] if axes is None else _axes("transpose", axes, x.ndim)
+    if len(order) != x.ndim:
+        raise ShapeError(f"transpose of shape {x.shape}: {axes} does not name every axis once")
+    return apply("transpose", x, axes=order)
+
+
+def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
+    """Two axes exchanged."""
+    x = as_tensor(x)
+    first, second = (_axes("swapaxes", (a,), x.ndim)[0] for a in (axis1, axis2))
+    order = list(range(x.ndim))
+    order[first], order[second] = order[second], order[first]
+    return apply("transpose", x, axes=tuple(order))
+
+
+def squeeze(x: Any, axis: Axis = None) -> Tensor:
+    """Axes of size 1 dropped: all, or those given."""
+    x = as_tensor(x)
+    if axis is None:
+        shape = tuple(n for n in x.shape if n != 1)
+    else:
+        axes = _axes("squeeze", (axis,) if isinstance(axis, int) else axis, x.ndim)
+        if any(x.shape[a] != 1 for a in axes):
+            raise ShapeError(f"squeeze of shape {x.shape}: axis {axis} does not have size 1")
+        shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+    return apply("reshape", x, shape=shape)
+
+
+def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
+    """New axes of size 1 at the given positions of the result."""
+    x = as_tensor(x)
+    given = (axis,) if isinstance(axis, int) else axis
+    axes = _axes("expand_dims", given, x.ndim + len(given))
+    sizes = iter(x.shape)
+    shape = tuple(1 if i in axes else next(sizes) for i in range(x.ndim + len(axes)))
+    return apply("reshape", x, shape=shape)
+
+
+def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
+    """x repeated along axes of size 1 and new leading axes."""
+    return apply("broadcast_to", as_tensor(x), shape=_as_shape(shape))
+
+
+def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Tensors one after the other along an existing axis."""
+    if len(tensors) == 0:
+        raise ValueError("concatenate needs at least one tensor")
+    return apply("concatenate", *[as_tensor(x) for x in tensors], axis=axis)
+
+
+def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Tensors of one shape along a new axis."""
+    parts = [as_tensor(x) for x in tensors]
+    if len({x.shape for x in parts}) > 1:
+        raise ShapeError(f"stack needs equal shapes, not {[x.shape for x in parts]}")
+    return concatenate([expand_dims(x, axis) for x in parts], axis)
+
+
+def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+    """Cut along `axis` into equal sections, or before each of the given positions.
+
+    Raises:
+        ShapeError: the axis cannot be cut into that many equal sections.
+    """
+    x = as_tensor(x)
+    (axis,) = _axes("split", (axis,), x.ndim)
+    size = x.shape[axis]
+    if isinstance(sections, int):
+        if sections < 1 or size % sections:
+            raise ShapeError(f"split of shape {x.shape}: {size} is not {sections} equal sections")
+        step = size // sections
+        bounds = list(range(0, size + 1, step))
+    else:
+        bounds = [0, *sections, size]
+    before = (slice(None),) * axis
+    return [x[(*before, slice(a, b))] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def pad(x: Any, pad_width: Any, constant_values: float = 0) -> Tensor:
+    """x with constant borders: one width for all, (before, after), or a pair for each axis."""
+    x = as_tensor(x)
+    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))
+    pairs = tuple((int(before), int(after)) for before, after in widths)
+    return apply("pad", x, widths=pairs, value=constant_values)
+
+
+def getitem(x: Any, index: Any) -> Tensor:
+    """x[index]: slices, integers, None, Ellipsis, integer and boolean arrays or tensors."""
+    return apply("getitem", as_tensor(x), index=_plain_index(index))
+
+
+def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
+    """Elements at `indices` along `axis`, or of the flattened tensor."""
+    x = as_tensor(x)
+    if axis is None:
+        return getitem(reshape(x, -1), _plain_index(indices))
+    (axis,) = _axes("take", (axis,), x.ndim)
+    return getitem(x, ((slice(None),) * axis) + (_plain_index(indices),))
+
+
+def scatter_add(x: Any, index: Any, shape: Sequence[int]) -> Tensor:
+    """Zeros of `shape` with x added at `index`: what the gradient of indexing is."""
+    return apply("scatter_add", as_tensor(x), index=_plain_index(index), shape=_as_shape(shape))
+
+
+def to_device(x: Tensor, device: Device) -> Tensor:
+    """x copied to another device; its gradient is copied back."""
+    return apply("to_device", x, device=device, source=x.device)
+
+
+def _as_shape(shape: Any) -> tuple[int, ...]:
+    if isinstance(shape, (int, np.integer)):
+        return (int(shape),)
+    return tuple(operator.index(n) for n in shape)
+
+
+def _axes(op: str, axes: Any, ndim: int) -> tuple[int, ...]:
+    try:
+        return normalize_axes(tuple(axes), ndim)
+    except ValueError as error:
+        raise ShapeError(f"{op}: {error}") from error

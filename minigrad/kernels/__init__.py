@@ -1,0 +1,1 @@
+"""Fast pairs (forward, backward) for some ops, one package a backend. See `minigrad.op`."""

@@ -1,0 +1,27 @@
+"""Kernels on NumPy. `KERNELS` says which ops have one.
+
+A kernel is the textbook pair of `minigrad.ops` without `xp`, and is held against it in the tests:
+
+    forward(*arrays, **statics)               -> out, saved
+    backward(dy, saved, needs, **statics)     -> one gradient (or None) per input array
+
+Kernels never write into their inputs. Their outputs are *feature-major*: logical shape (..., C),
+but stored as a contiguous (C, N), see `minigrad.kernels.cpu.layout`.
+"""
+
+from types import MappingProxyType
+from typing import Any
+
+from minigrad.kernels.cpu import attention, cross_entropy, embedding, layer_norm, linear
+
+KERNELS: MappingProxyType[str, Any] = MappingProxyType(
+    {
+        "linear": linear,
+        "layer_norm": layer_norm,
+        "add_layer_norm": layer_norm.add_layer_norm,
+        "scaled_dot_product_attention": attention,
+        "multi_head_attention": attention.multi_head_attention,
+        "cross_entropy": cross_entropy,
+        "embedding": embedding,
+    }
+)

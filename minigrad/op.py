@@ -1,0 +1,237 @@
+"""The engine's one verb: `apply` runs an op on tensors and, if somebody wants a gradient, records it.
+
+An op is a pair of pure array functions under one name (see `minigrad.ops`):
+
+    forward(xp, *arrays, **statics)             -> out, saved
+    backward(xp, dy, saved, needs, **statics)   -> one gradient (or None) per input array
+
+`minigrad.ops.TEXTBOOK` holds the readable pair of every op, `minigrad.kernels.cpu.KERNELS` a faster
+pair (the same two functions without `xp`) for some. `apply` picks one and the node remembers which,
+so that the forward of one never meets the backward of the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import Device, device_of
+from minigrad.errors import DeviceError, InPlaceError, NonFiniteError, ShapeError
+from minigrad.kernels import cpu as cpu_kernels
+from minigrad.ops import TEXTBOOK, VIEWS
+from minigrad.tensor import Tensor
+
+KERNELS: dict[str, Mapping[str, Any]] = {"cpu": cpu_kernels.KERNELS, "gpu": {}}
+
+
+class State(threading.local):
+    """What the engine is doing in this thread. Class attributes are each thread's first values."""
+
+    grad_enabled = True
+    textbook = False
+    detect_nan = False
+    modules: tuple[Any, ...] = ()  # the nn.Modules that are running, outermost first
+
+
+STATE = State()
+
+
+@contextmanager
+def _set(**changes: Any) -> Iterator[None]:
+    before = {name: getattr(STATE, name) for name in changes}
+    for name, value in changes.items():
+        setattr(STATE, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(STATE, name, value)
+
+
+def no_grad() -> Any:
+    """Context manager (and decorator): ops in this thread record nothing."""
+    return _set(grad_enabled=False)
+
+
+def enable_grad() -> Any:
+    """Context manager (and decorator): ops record again inside a `no_grad` block."""
+    return _set(grad_enabled=True)
+
+
+def textbook() -> Any:
+    """Context manager (and decorator): every op runs its textbook pair, no kernel is used."""
+    return _set(textbook=True)
+
+
+def detect_nan() -> Any:
+    """Context manager: raise `NonFiniteError` at the first NaN or Inf, forward or backward.
+
+    The error names the op, its shapes and the module. Each op's result is looked at, so a pass
+    takes about twice its time. A backward pass must run inside the block as well.
+    """
+    return _set(detect_nan=True)
+
+
+class Node:
+    """One recorded op: what its backward needs, and the tensors that it read.
+
+    Attributes:
+        order: a number that grows with creation, so descending order is a topological order.
+        rule: the pair (forward, backward) that ran.
+        xp: the array namespace if `rule` is a textbook pair, None if it is a kernel.
+        saved: what forward left for backward; `FREED` once a backward has used it up.
+        needs: for each input, whether a gradient is wanted.
+        versions: the inputs' version counters when the op ran.
+        modules: the modules that were running (kept under `detect_nan` only).
+    """
+
+    __slots__ = (
+        "inputs",
+        "modules",
+        "name",
+        "needs",
+        "order",
+        "rule",
+        "saved",
+        "statics",
+        "versions",
+        "xp",
+    )
+
+    counter = itertools.count()
+
+    def __init__(self, name, rule, xp, inputs, statics, saved, needs) -> None:  # type: ignore[no-untyped-def]
+        self.order = next(Node.counter)
+        self.name = name
+        self.rule = rule
+        self.xp = xp
+        self.inputs = inputs
+        self.statics = statics
+        self.saved = saved
+        self.needs = needs
+        self.versions = tuple([None if x is None else x._version[0] for x in inputs])
+        self.modules = STATE.modules
+
+    def check_versions(self) -> None:
+        """Raise if an input was changed in place after this op had read it."""
+        for position, (x, version) in enumerate(zip(self.inputs, self.versions, strict=True)):
+            if x is not None and x._version[0] != version:
+                raise InPlaceError(
+                    f"backward of {self.name!r}: its input {position} of shape {x.shape} was "
+                    "changed in place after the forward pass, so the gradient would be wrong. "
+                    "Run the forward pass again after the change, or change a copy."
+                )
+
+
+FREED = object()
+
+
+def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
+    """Run the op `name` on `inputs` and record it if an input wants a gradient.
+
+    Args:
+        name: a key of `minigrad.ops.TEXTBOOK`.
+        inputs: the tensors; None stands for an optional input that is not given.
+        statics: what the op needs besides arrays (axes, shapes, flags).
+
+    Raises:
+        ShapeError: the shapes do not fit the op.
+        DeviceError: the inputs live on different devices.
+        NonFiniteError: under `detect_nan`, when the result has a NaN or Inf.
+    """
+    arrays = [None if x is None else x.data for x in inputs]
+    device = _common_device(name, arrays)
+    rule = None if STATE.textbook else KERNELS[device.kind].get(name)
+    xp = None
+    try:
+        if rule is None:
+            rule, xp = TEXTBOOK[name], device.xp
+            out, saved = rule.forward(xp, *arrays, **statics)
+        else:
+            out, saved = rule.forward(*arrays, **statics)
+    except ShapeError:
+        raise
+    except (ValueError, IndexError) as error:
+        raise ShapeError(f"{describe(name, inputs, statics)}: {error}") from error
+    if not hasattr(out, "ndim") or isinstance(out, np.generic):
+        out = device.xp.asarray(out)
+
+    result = Tensor(out)
+    if name in VIEWS:
+        result._version = inputs[0]._version  # type: ignore[union-attr]
+    if STATE.detect_nan:
+        _check_finite(name, "forward", out, inputs, statics, STATE.modules)
+    if STATE.grad_enabled:
+        needs = tuple([x is not None and x.requires_grad for x in inputs])
+        if True in needs and out.dtype.kind == "f":
+            result.requires_grad = True
+            result._node = Node(name, rule, xp, inputs, statics, saved, needs)
+    return result
+
+
+def _common_device(name: str, arrays: list[Any]) -> Device:
+    """The one device of all arrays. Python-speed matters here: NumPy is the common case."""
+    device = None
+    for array in arrays:
+        if array is None:
+            continue
+        found = device_of(array)
+        if device is None:
+            device = found
+        elif found != device:
+            raise DeviceError(
+                f"{name}: the inputs live on different devices ({device} and {found}). "
+                "Move them to one with .to(device)."
+            )
+    assert device is not None
+    return device
+
+
+def describe(name: str, inputs: tuple[Tensor | None, ...], statics: Mapping[str, Any]) -> str:
+    """The op with its shapes, for messages: `matmul of shapes (2, 3) and (4, 5)`."""
+    shapes = " and ".join(str(x.shape) for x in inputs if x is not None)
+    simple = {k: v for k, v in statics.items() if isinstance(v, (int, float, str, tuple))}
+    options = ", ".join(f"{key}={value!r}" for key, value in simple.items())
+    return f"{name} of shapes {shapes}" + (f" ({options})" if options else "")
+
+
+def module_path(modules: tuple[Any, ...]) -> str:
+    """Dotted attribute path of the innermost of the running modules, e.g. `decoder_layers.0.ffn`."""
+    if not modules:
+        return ""
+    names = {id(module): path for path, module in modules[0].named_modules()}
+    path = names.get(id(modules[-1]), type(modules[-1]).__name__)
+    return path or type(modules[0]).__name__
+
+
+def _check_finite(
+    name: str,
+    phase: str,
+    array: Any,
+    inputs: tuple[Tensor | None, ...],
+    statics: Mapping[str, Any],
+    modules: tuple[Any, ...],
+) -> None:
+    """Raise `NonFiniteError` if a float `array` holds a NaN or Inf."""
+    if array.dtype.kind != "f":
+        return
+    xp = device_of(array).xp
+    bad = ~xp.isfinite(array)
+    count = int(bad.sum())
+    if not count:
+        return
+    index = tuple(int(i[0]) for i in xp.nonzero(bad)) if array.ndim else ()
+    path = module_path(modules)
+    where = f" in module {path!r}" if path else ""
+    raise NonFiniteError(
+        f"{phase} of {describe(name, inputs, statics)}{where} gave {count} non-finite value(s) of "
+        f"{array.size}, the first is {float(array[index])} at index {index}.",
+        op=name,
+        phase=phase,
+        module=path,
+    )

@@ -1,0 +1,59 @@
+"""Soft-max and cross-entropy in one:  loss = -Σ_v q_v·ln softmax(z)_v  for each row of logits z.
+
+Shapes: logits z (..., V), targets t (...) integers below V. The target distribution is
+q = (1 - ε)·onehot(t) + ε/V, ε the label smoothing (Szegedy et al., arXiv:1512.00567). Rows whose
+target is `ignore_index` count for nothing. `reduction` "none" gives the rows' losses (...), "sum"
+their sum, "mean" their mean over the rows that count.
+
+Fused, the gradient needs no division by a probability that may be 0. With p = softmax(z),
+
+    dz = (p - q)·dloss     (for "mean" divided by the number of rows that count)
+
+Saved: ln p, from which p follows, and the targets.
+"""
+
+from minigrad.ops.reduce import log_softmax
+
+
+def forward(xp, logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+    vocabulary = logits.shape[-1]
+    log_p, _ = log_softmax.forward(xp, xp.reshape(logits, (-1, vocabulary)), axis=-1)  # (N, V)
+    ids, counts = _flat_targets(xp, targets, ignore_index)
+    loss = -log_p[xp.arange(ids.shape[0]), ids]  # (N,)
+    if label_smoothing:
+        uniform = -xp.mean(log_p, axis=-1)
+        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+    loss = xp.where(counts, loss, 0)
+    saved = (log_p, ids, counts, logits.shape)
+    if reduction == "none":
+        return xp.reshape(loss, logits.shape[:-1]), saved
+    total = xp.sum(loss)
+    return total if reduction == "sum" else total / _number(xp, counts, log_p), saved
+
+
+def backward(
+    xp, dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"
+):
+    log_p, ids, counts, shape = saved
+    vocabulary = shape[-1]
+    q = (xp.expand_dims(ids, 1) == xp.arange(vocabulary)).astype(log_p.dtype)  # (N, V)
+    if label_smoothing:
+        q = (1 - label_smoothing) * q + label_smoothing / vocabulary
+    if reduction == "none":
+        dy = xp.reshape(dy, (-1, 1))  # (N, 1)
+    elif reduction == "mean":
+        dy = dy / _number(xp, counts, log_p)
+    dz = xp.where(xp.expand_dims(counts, 1), (xp.exp(log_p) - q) * dy, 0)
+    return xp.reshape(dz, shape), None
+
+
+def _flat_targets(xp, targets, ignore_index):
+    """Targets as (N,), ignored ones replaced by 0, and which of them count."""
+    ids = xp.reshape(targets, (-1,))
+    counts = ids != ignore_index
+    return xp.where(counts, ids, 0), counts
+
+
+def _number(xp, counts, like):
+    """How many rows count, in the dtype of `like`."""
+    return xp.sum(counts).astype(like.dtype)

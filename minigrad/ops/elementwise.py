@@ -1,0 +1,348 @@
+"""Element-wise ops: each output element depends on one element of each input.
+
+Inputs broadcast as NumPy's do. A gradient is returned in the output's shape; the engine sums it
+over the axes along which an input was broadcast.
+"""
+
+from math import pi, sqrt
+
+from minigrad.ops.special import erf as erf_of
+from minigrad.ops.special import logistic
+
+
+class add:
+    """z = x + y;  dx = dz, dy = dz"""
+
+    @staticmethod
+    def forward(xp, x, y):
+        return x + y, None
+
+    @staticmethod
+    def backward(xp, dz, saved, needs):
+        return dz, dz
+
+
+class subtract:
+    """z = x - y;  dx = dz, dy = -dz"""
+
+    @staticmethod
+    def forward(xp, x, y):
+        return x - y, None
+
+    @staticmethod
+    def backward(xp, dz, saved, needs):
+        return dz, -dz if needs[1] else None
+
+
+class multiply:
+    """z = x·y;  dx = dz·y, dy = dz·x"""
+
+    @staticmethod
+    def forward(xp, x, y):
+        return x * y, (x, y)
+
+    @staticmethod
+    def backward(xp, dz, saved, needs):
+        x, y = saved
+        return dz * y if needs[0] else None, dz * x if needs[1] else None
+
+
+class divide:
+    """z = x/y;  dx = dz/y, dy = -dz·x/y²"""
+
+    @staticmethod
+    def forward(xp, x, y):
+        return x / y, (x, y)
+
+    @staticmethod
+    def backward(xp, dz, saved, needs):
+        x, y = saved
+        return dz / y if needs[0] else None, -dz * x / (y * y) if needs[1] else None
+
+
+class power:
+    """z = x^y;  dx = dz·y·x^(y-1), dy = dz·x^y·ln x
+
+    Where x = 0 the exponent's gradient is 0 (its limit for y > 0), as x^y is flat in y there.
+    """
+
+    @staticmethod
+    def forward(xp, x, y):
+        return xp.power(x, y), (x, y)
+
+    @staticmethod
+    def backward(xp, dz, saved, needs):
+        x, y = saved
+        dx = dy = None
+        if needs[0]:
+            # x^(y-1) at y = 0 would be 1/x, infinite at x = 0, where the true derivative is 0.
+            dx = dz * y * xp.power(x, xp.where(y == 0, 1, y) - 1)
+        if needs[1]:
+            log_x = xp.log(xp.where(x == 0, 1, x))
+            dy = dz * xp.power(x, y) * log_x
+        return dx, dy
+
+
+class power_scalar:
+    """y = x^p for a number p;  dx = dy·p·x^(p-1)"""
+
+    @staticmethod
+    def forward(xp, x, *, exponent):
+        return x**exponent, x
+
+    @staticmethod
+    def backward(xp, dy, x, needs, *, exponent):
+        if exponent == 0:
+            return (dy * 0,)
+        return (dy * exponent * x ** (exponent - 1),)
+
+
+class negative:
+    """y = -x;  dx = -dy"""
+
+    @staticmethod
+    def forward(xp, x):
+        return -x, None
+
+    @staticmethod
+    def backward(xp, dy, saved, needs):
+        return (-dy,)
+
+
+class exp:
+    """y = e^x;  dx = dy·y"""
+
+    @staticmethod
+    def forward(xp, x):
+        y = xp.exp(x)
+        return y, y
+
+    @staticmethod
+    def backward(xp, dy, y, needs):
+        return (dy * y,)
+
+
+class log:
+    """y = ln x;  dx = dy/x"""
+
+    @staticmethod
+    def forward(xp, x):
+        return xp.log(x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy / x,)
+
+
+class sqrt_:
+    """y = √x;  dx = dy/(2y)"""
+
+    @staticmethod
+    def forward(xp, x):
+        y = xp.sqrt(x)
+        return y, y
+
+    @staticmethod
+    def backward(xp, dy, y, needs):
+        return (dy / (2 * y),)
+
+
+class sin:
+    """y = sin x;  dx = dy·cos x"""
+
+    @staticmethod
+    def forward(xp, x):
+        return xp.sin(x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy * xp.cos(x),)
+
+
+class cos:
+    """y = cos x;  dx = -dy·sin x"""
+
+    @staticmethod
+    def forward(xp, x):
+        return xp.cos(x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (-dy * xp.sin(x),)
+
+
+class tanh:
+    """y = tanh x;  dx = dy·(1 - y²)"""
+
+    @staticmethod
+    def forward(xp, x):
+        y = xp.tanh(x)
+        return y, y
+
+    @staticmethod
+    def backward(xp, dy, y, needs):
+        return (dy * (1 - y * y),)
+
+
+class abs_:
+    """y = |x|;  dx = dy·sign(x), 0 at x = 0"""
+
+    @staticmethod
+    def forward(xp, x):
+        return xp.abs(x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy * xp.sign(x),)
+
+
+class erf:
+    """y = erf x = 2/√π ∫₀ˣ e^(-t²) dt;  dx = dy·2/√π·e^(-x²)"""
+
+    @staticmethod
+    def forward(xp, x):
+        return erf_of(xp, x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy * (2 / sqrt(pi)) * xp.exp(-x * x),)
+
+
+class maximum:
+    """z = max(x, y);  the larger input gets dz; both get half where they are equal"""
+
+    @staticmethod
+    def forward(xp, x, y):
+        return xp.maximum(x, y), (x, y)
+
+    @staticmethod
+    def backward(xp, dz, saved, needs):
+        x, y = saved
+        half = dz * 0.5
+        dx = xp.where(x > y, dz, xp.where(x == y, half, 0)) if needs[0] else None
+        dy = xp.where(y > x, dz, xp.where(x == y, half, 0)) if needs[1] else None
+        return dx, dy
+
+
+class minimum:
+    """z = min(x, y);  the smaller input gets dz; both get half where they are equal"""
+
+    @staticmethod
+    def forward(xp, x, y):
+        return xp.minimum(x, y), (x, y)
+
+    @staticmethod
+    def backward(xp, dz, saved, needs):
+        x, y = saved
+        half = dz * 0.5
+        dx = xp.where(x < y, dz, xp.where(x == y, half, 0)) if needs[0] else None
+        dy = xp.where(y < x, dz, xp.where(x == y, half, 0)) if needs[1] else None
+        return dx, dy
+
+
+class clip:
+    """y = min(max(x, low), high) for numbers low and high;  dx = dy where low <= x <= high"""
+
+    @staticmethod
+    def forward(xp, x, *, low, high):
+        return xp.clip(x, low, high), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs, *, low, high):
+        if low is not None:
+            dy = xp.where(x < low, 0, dy)
+        if high is not None:
+            dy = xp.where(x > high, 0, dy)
+        return (dy,)
+
+
+class where:
+    """z = x where the condition holds, else y;  dz goes to the one that was chosen"""
+
+    @staticmethod
+    def forward(xp, condition, x, y):
+        return xp.where(condition, x, y), condition
+
+    @staticmethod
+    def backward(xp, dz, condition, needs):
+        dx = xp.where(condition, dz, 0) if needs[1] else None
+        dy = xp.where(condition, 0, dz) if needs[2] else None
+        return None, dx, dy
+
+
+class astype:
+    """y = x in another dtype;  dx = dy in x's dtype"""
+
+    @staticmethod
+    def forward(xp, x, *, dtype):
+        return x.astype(dtype), x.dtype
+
+    @staticmethod
+    def backward(xp, dy, x_dtype, needs, *, dtype):
+        return (dy.astype(x_dtype),)
+
+
+class relu:
+    """y = max(x, 0);  dx = dy where x > 0 (Nair and Hinton, 2010)"""
+
+    @staticmethod
+    def forward(xp, x):
+        return xp.maximum(x, 0), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy * (x > 0),)
+
+
+class sigmoid:
+    """y = 1/(1 + e^-x);  dx = dy·y·(1 - y)"""
+
+    @staticmethod
+    def forward(xp, x):
+        y = logistic(xp, x)
+        return y, y
+
+    @staticmethod
+    def backward(xp, dy, y, needs):
+        return (dy * y * (1 - y),)
+
+
+class silu:
+    """y = x·σ(x);  dx = dy·σ·(1 + x·(1 - σ)) (Elfwing, Uchibe and Doya, 2017)"""
+
+    @staticmethod
+    def forward(xp, x):
+        s = logistic(xp, x)
+        return x * s, (x, s)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs):
+        x, s = saved
+        return (dy * s * (1 + x * (1 - s)),)
+
+
+class gelu:
+    """y = x·Φ(x), Φ the standard normal distribution (Hendrycks and Gimpel, arXiv:1606.08415)
+
+    exact:  Φ(x) = (1 + erf(x/√2))/2,  dx = dy·(Φ + x·φ),  φ(x) = e^(-x²/2)/√(2π)
+    tanh:   Φ(x) ≈ (1 + t)/2 with t = tanh u, u = √(2/π)·(x + 0.044715 x³),
+            dx = dy·(Φ + x·(1 - t²)·u'/2),  u' = √(2/π)·(1 + 3·0.044715 x²)
+    """
+
+    @staticmethod
+    def forward(xp, x, *, approximate):
+        if approximate == "tanh":
+            t = xp.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x))
+            return 0.5 * x * (1 + t), (x, t)
+        cdf = 0.5 * (1 + erf_of(xp, x * sqrt(0.5)))
+        return x * cdf, (x, cdf)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, approximate):
+        if approximate == "tanh":
+            x, t = saved
+            slope = sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x)
+            return (dy * 0.5 * (1 + t + x * (1 - t * t) * slope),)
+        x, cdf = saved
+        density = xp.exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
+        return (dy * (cdf + x * density),)

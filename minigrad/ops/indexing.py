@@ -1,0 +1,27 @@
+"""Reading a part of an array, and its adjoint."""
+
+from minigrad.ops.special import scatter_add as scatter
+
+
+class getitem:
+    """y = x[index];  dx = zeros with dy added at index (an element read twice gets both)"""
+
+    @staticmethod
+    def forward(xp, x, *, index):
+        return x[index], x.shape
+
+    @staticmethod
+    def backward(xp, dy, shape, needs, *, index):
+        return (scatter(xp, dy, index, shape),)
+
+
+class scatter_add:
+    """y = zeros of `shape` with x added at index, the adjoint of x[index];  dx = dy[index]"""
+
+    @staticmethod
+    def forward(xp, x, *, index, shape):
+        return scatter(xp, x, index, shape), None
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, index, shape):
+        return (dy[index],)

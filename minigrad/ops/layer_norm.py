@@ -1,0 +1,81 @@
+"""Layer normalisation (Ba, Kiros and Hinton, arXiv:1607.06450) and its relatives.
+
+    y = w·x̂ + b,   x̂ = (x - μ)/σ,   μ = mean(x),   σ = √(var(x) + ε)    over the last axis
+
+Shapes: x (..., C), weight w (C,) or None for 1, bias b (C,) or None for 0, y (..., C).
+
+μ and σ depend on every element of a row, so with g = dy·w, the gradient of x̂,
+
+    dx = (g - mean(g) - x̂·mean(g·x̂)) / σ:
+
+what moves the row's mean or scales the row has no effect and is taken out. Over all rows,
+dw = Σ dy·x̂ and db = Σ dy.
+
+Saved: x̂ and 1/σ, from which all of it follows, and w.
+"""
+
+
+def forward(xp, x, weight, bias, *, eps):
+    centred = x - xp.mean(x, axis=-1, keepdims=True)
+    variance = xp.mean(centred * centred, axis=-1, keepdims=True)
+    inverse_std = 1 / xp.sqrt(variance + eps)  # (..., 1)
+    normal = centred * inverse_std
+    return _scaled(normal, weight, bias), (normal, inverse_std, weight)
+
+
+def backward(xp, dy, saved, needs, *, eps):
+    normal, inverse_std, weight = saved
+    dx = None
+    if needs[0]:
+        g = dy if weight is None else dy * weight
+        along = xp.mean(g * normal, axis=-1, keepdims=True)
+        dx = (g - xp.mean(g, axis=-1, keepdims=True) - normal * along) * inverse_std
+    dweight = _sum_rows(xp, dy * normal) if needs[1] else None
+    dbias = _sum_rows(xp, dy) if needs[2] else None
+    return dx, dweight, dbias
+
+
+class add_layer_norm:
+    """y = LN(x + r): the residual sum and the norm after it. Both inputs get the same gradient."""
+
+    @staticmethod
+    def forward(xp, x, residual, weight, bias, *, eps):
+        return forward(xp, x + residual, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, eps):
+        wanted = (needs[0] or needs[1], needs[2], needs[3])
+        dx, dweight, dbias = backward(xp, dy, saved, wanted, eps=eps)
+        return dx, dx, dweight, dbias
+
+
+class rms_norm:
+    """y = w·x/ρ with ρ = √(mean(x²) + ε): no mean, no bias (Zhang and Sennrich, arXiv:1910.07467)
+
+    With g = dy·w and x̂ = x/ρ:  dx = (g - x̂·mean(g·x̂))/ρ,  dw = Σ dy·x̂ over all rows.
+    """
+
+    @staticmethod
+    def forward(xp, x, weight, *, eps):
+        inverse_rms = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps)
+        normal = x * inverse_rms
+        return _scaled(normal, weight, None), (normal, inverse_rms, weight)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, eps):
+        normal, inverse_rms, weight = saved
+        dx = None
+        if needs[0]:
+            g = dy if weight is None else dy * weight
+            dx = (g - normal * xp.mean(g * normal, axis=-1, keepdims=True)) * inverse_rms
+        return dx, _sum_rows(xp, dy * normal) if needs[1] else None
+
+
+def _scaled(normal, weight, bias):
+    y = normal if weight is None else normal * weight
+    return y if bias is None else y + bias
+
+
+def _sum_rows(xp, x):
+    """Sum over all axes but the last: (..., C) -> (C,)"""
+    return xp.sum(x, axis=tuple(range(x.ndim - 1)))

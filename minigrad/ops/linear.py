@@ -1,0 +1,38 @@
+"""Linear layer:  y = x Wᵀ + b, or y = max(x Wᵀ + b, 0).
+
+Shapes: x (..., C_in), weight W (C_out, C_in), bias b (C_out,) or None, y (..., C_out).
+
+With the N rows of x and dy stacked as matrices:
+
+    dx = dy W        (N, C_in)
+    dW = dyᵀ x       (C_out, C_in)
+    db = Σ_rows dy   (C_out,)
+
+With `activation="relu"`, dy is first set to 0 where y is 0.
+
+Saved: x and W, which the gradients multiply, and with an activation y, whose sign is the mask.
+"""
+
+
+def forward(xp, x, weight, bias, *, activation=None):
+    y = xp.matmul(x, xp.swapaxes(weight, 0, 1))  # (..., C_out)
+    if bias is not None:
+        y = y + bias
+    if activation is None:
+        return y, (x, weight, None)
+    y = xp.maximum(y, 0)
+    return y, (x, weight, y)
+
+
+def backward(xp, dy, saved, needs, *, activation=None):
+    x, weight, y = saved
+    if activation is not None:
+        dy = dy * (y > 0)
+    c_out, c_in = weight.shape
+    rows = xp.reshape(dy, (-1, c_out))  # (N, C_out)
+    dx = xp.matmul(dy, weight) if needs[0] else None
+    dweight = None
+    if needs[1]:
+        dweight = xp.matmul(xp.swapaxes(rows, 0, 1), xp.reshape(x, (-1, c_in)))
+    dbias = xp.sum(rows, axis=0) if needs[2] else None
+    return dx, dweight, dbias

@@ -1,0 +1,130 @@
+"""Reductions along axes, and the soft-max family."""
+
+from math import prod
+
+
+def normalize_axes(axis, ndim):
+    """`axis` (None, an int or a tuple) as a tuple of distinct non-negative ints."""
+    axes = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    result = []
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ValueError(f"axis {a} is out of range for {ndim} axes")
+        if a % ndim in result:
+            raise ValueError(f"axis {a} is given twice")
+        result.append(a % ndim)
+    return tuple(result)
+
+
+def _keep(xp, y, shape, axis):
+    """`y` with the reduced axes put back as axes of size 1."""
+    axes = normalize_axes(axis, len(shape))
+    return xp.reshape(y, tuple(1 if i in axes else n for i, n in enumerate(shape)))
+
+
+class sum_:
+    """y = Σ x over `axis`;  dx = dy, repeated along `axis`"""
+
+    @staticmethod
+    def forward(xp, x, *, axis, keepdims):
+        return xp.sum(x, axis=axis, keepdims=keepdims), x.shape
+
+    @staticmethod
+    def backward(xp, dy, shape, needs, *, axis, keepdims):
+        return (xp.broadcast_to(_keep(xp, dy, shape, axis), shape),)
+
+
+class mean:
+    """y = Σ x / n over `axis`, n elements;  dx = dy / n, repeated along `axis`"""
+
+    @staticmethod
+    def forward(xp, x, *, axis, keepdims):
+        return xp.mean(x, axis=axis, keepdims=keepdims), x.shape
+
+    @staticmethod
+    def backward(xp, dy, shape, needs, *, axis, keepdims):
+        count = prod(shape[a] for a in normalize_axes(axis, len(shape)))
+        return (xp.broadcast_to(_keep(xp, dy / count, shape, axis), shape),)
+
+
+class max_:
+    """y = max x over `axis`;  dy is shared equally among the elements that are the maximum"""
+
+    @staticmethod
+    def forward(xp, x, *, axis, keepdims):
+        y = xp.max(x, axis=axis, keepdims=keepdims)
+        return y, (x, y)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, axis, keepdims):
+        x, y = saved
+        is_max = x == _keep(xp, y, x.shape, axis)
+        share = _keep(xp, dy, x.shape, axis) / xp.sum(is_max, axis=axis, keepdims=True)
+        return (xp.where(is_max, share, 0).astype(x.dtype),)
+
+
+class min_:
+    """y = min x over `axis`;  dy is shared equally among the elements that are the minimum"""
+
+    @staticmethod
+    def forward(xp, x, *, axis, keepdims):
+        y = xp.min(x, axis=axis, keepdims=keepdims)
+        return y, (x, y)
+
+    backward = max_.backward
+
+
+class logsumexp:
+    """y = ln Σ e^x over `axis`, shifted by the maximum so that nothing overflows;
+    dx = dy·softmax(x)
+    """
+
+    @staticmethod
+    def forward(xp, x, *, axis, keepdims):
+        shift = _finite_max(xp, x, axis)
+        y = xp.log(xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)) + shift
+        return y if keepdims else xp.squeeze(y, axis=normalize_axes(axis, x.ndim)), (x, y)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, axis, keepdims):
+        x, y = saved
+        return (_keep(xp, dy, x.shape, axis) * xp.exp(x - y),)
+
+
+class softmax:
+    """y = e^x / Σ e^x along `axis`;  dx = y·(dy - Σ dy·y)"""
+
+    @staticmethod
+    def forward(xp, x, *, axis):
+        e = xp.exp(x - _finite_max(xp, x, axis))
+        y = e / xp.sum(e, axis=axis, keepdims=True)
+        return y, y
+
+    @staticmethod
+    def backward(xp, dy, y, needs, *, axis):
+        return (y * (dy - xp.sum(dy * y, axis=axis, keepdims=True)),)
+
+
+class log_softmax:
+    """y = x - ln Σ e^x along `axis`;  dx = dy - e^y·Σ dy"""
+
+    @staticmethod
+    def forward(xp, x, *, axis):
+        shifted = x - _finite_max(xp, x, axis)
+        y = shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+        return y, y
+
+    @staticmethod
+    def backward(xp, dy, y, needs, *, axis):
+        return (dy - xp.exp(y) * xp.sum(dy, axis=axis, keepdims=True),)
+
+
+def _finite_max(xp, x, axis):
+    """The maximum along `axis`, 0 where that is infinite: a shift that makes no NaN.
+
+    Any shift gives the same result, so on tensors it is a constant of the graph.
+    """
+    if hasattr(xp, "stop_gradient"):
+        x = xp.stop_gradient(x)
+    shift = xp.max(x, axis=axis, keepdims=True)
+    return xp.where(xp.isfinite(shift), shift, 0)

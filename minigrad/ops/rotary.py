@@ -1,0 +1,28 @@
+"""Rotary position embedding (Su et al., RoFormer, arXiv:2104.09864).
+
+Coordinates i and i + D/2 of the last axis are a point in the plane, turned by an angle θ:
+
+    y₁ = x₁·cos θ - x₂·sin θ,    y₂ = x₂·cos θ + x₁·sin θ
+
+Shapes: x (..., D) with D even, cos and sin broadcast to (..., D/2). A rotation's gradient is the
+rotation back: dx₁ = dy₁·cos θ + dy₂·sin θ, dx₂ = dy₂·cos θ - dy₁·sin θ.
+
+Saved: cos and sin, which are constants and get no gradient.
+"""
+
+
+def forward(xp, x, cos, sin):
+    return _rotate(xp, x, cos, sin), (cos, sin)
+
+
+def backward(xp, dy, saved, needs):
+    cos, sin = saved
+    return _rotate(xp, dy, cos, -sin), None, None
+
+
+def _rotate(xp, x, cos, sin):
+    if x.shape[-1] % 2:
+        raise ValueError(f"rotary positions need an even last axis, not {x.shape[-1]}")
+    half = x.shape[-1] // 2
+    x1, x2 = x[..., :half], x[..., half:]
+    return xp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)

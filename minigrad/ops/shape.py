@@ -1,0 +1,73 @@
+"""Ops that move elements and compute nothing; their gradients move them back."""
+
+
+class reshape:
+    """The same elements in another shape;  dx = dy in x's shape"""
+
+    @staticmethod
+    def forward(xp, x, *, shape):
+        return xp.reshape(x, shape), x.shape
+
+    @staticmethod
+    def backward(xp, dy, x_shape, needs, *, shape):
+        return (xp.reshape(dy, x_shape),)
+
+
+class transpose:
+    """Axes in another order;  dx = dy in the inverse order"""
+
+    @staticmethod
+    def forward(xp, x, *, axes):
+        return xp.transpose(x, axes), None
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, axes):
+        inverse = [0] * len(axes)
+        for position, axis in enumerate(axes):
+            inverse[axis] = position
+        return (xp.transpose(dy, tuple(inverse)),)
+
+
+class broadcast_to:
+    """x repeated to `shape`;  dx = dy, which the engine sums over the repeated axes"""
+
+    @staticmethod
+    def forward(xp, x, *, shape):
+        return xp.broadcast_to(x, shape), None
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, shape):
+        return (dy,)
+
+
+class concatenate:
+    """Arrays one after the other along `axis`;  each gets its part of dy"""
+
+    @staticmethod
+    def forward(xp, *arrays, axis):
+        return xp.concatenate(arrays, axis=axis), [a.shape[axis] for a in arrays]
+
+    @staticmethod
+    def backward(xp, dy, sizes, needs, *, axis):
+        axis = axis % dy.ndim
+        gradients, start = [], 0
+        for size, need in zip(sizes, needs, strict=True):
+            part = (slice(None),) * axis + (slice(start, start + size),)
+            gradients.append(dy[part] if need else None)
+            start += size
+        return tuple(gradients)
+
+
+class pad:
+    """x with constant borders, `widths` = ((before, after), ...) an axis;  dx = the middle of dy"""
+
+    @staticmethod
+    def forward(xp, x, *, widths, value):
+        return xp.pad(x, widths, constant_values=value), x.shape
+
+    @staticmethod
+    def backward(xp, dy, shape, needs, *, widths, value):
+        middle = tuple(
+            slice(before, before + n) for (before, _), n in zip(widths, shape, strict=True)
+        )
+        return (dy[middle],)

@@ -1,0 +1,61 @@
+"""An explicit random generator. Nothing in minigrad draws from a hidden global one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import CPU, Device
+from minigrad.tensor import Tensor
+
+
+class Generator:
+    """Random tensors from a seed (NumPy's PCG64).
+
+    Numbers are drawn on the CPU and moved, so a seed gives the same tensors on every device.
+
+    Args:
+        seed: a non-negative integer.
+        device: where the tensors are put.
+    """
+
+    def __init__(self, seed: int, device: Device | str = CPU) -> None:
+        self.numpy = np.random.default_rng(seed)
+        self.device = Device(device)
+
+    def normal(
+        self, shape: int | Sequence[int], mean: float = 0.0, std: float = 1.0, dtype: Any = None
+    ) -> Tensor:
+        """Normal distribution with the given mean and standard deviation; float32 by default."""
+        return self._tensor(self.numpy.normal(mean, std, shape), dtype or np.float32)
+
+    def uniform(
+        self, shape: int | Sequence[int], low: float = 0.0, high: float = 1.0, dtype: Any = None
+    ) -> Tensor:
+        """Uniform distribution over [low, high); float32 by default."""
+        return self._tensor(self.numpy.uniform(low, high, shape), dtype or np.float32)
+
+    def integers(self, low: int, high: int, shape: int | Sequence[int]) -> Tensor:
+        """Integers in [low, high), int64."""
+        return self._tensor(self.numpy.integers(low, high, shape), np.int64)
+
+    def bernoulli(self, shape: int | Sequence[int], p: float) -> Tensor:
+        """Booleans, True with probability p."""
+        return self._tensor(self.numpy.random(shape, dtype=np.float32) < p, np.bool_)
+
+    def permutation(self, n: int) -> Tensor:
+        """The numbers 0 to n-1 in random order."""
+        return self._tensor(self.numpy.permutation(n), np.int64)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, as plain numbers and strings that JSON can hold."""
+        return dict(self.numpy.bit_generator.state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        self.numpy.bit_generator.state = dict(state)
+
+    def _tensor(self, values: Any, dtype: Any) -> Tensor:
+        return Tensor(np.asarray(values, dtype=dtype), device=self.device)

@@ -1,0 +1,217 @@
+"""Reading and writing safetensors: named arrays and a few strings, with nothing in it to execute.
+
+The format: 8 bytes that give the length of a JSON header, the header, the bytes of the tensors
+(https://github.com/huggingface/safetensors). Reading is left to the `safetensors` package, which
+checks all of it. Writing is ours, because the package writes the metadata in a random order (so
+that equal checkpoints have different checksums), writes wrong values for arrays that are not
+contiguous, and cannot round to bfloat16.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, deserialize, safe_open
+
+from minigrad.files import FileFormatError, atomic_write
+from minigrad.stored_dtypes import decode, round_to_bfloat16
+
+_NAME_OF_CODE = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "C64": "complex64",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+_CODE_OF_NAME = {name: code for code, name in _NAME_OF_CODE.items()}
+_FLOAT_NAMES = ("float64", "float32", "float16", "bfloat16")
+
+
+class TensorInfo(NamedTuple):
+    """What a file says of one tensor: its shape, and its dtype as stored ("bfloat16", ...)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def save_safetensors(
+    tensors: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    dtype: str | None = None,
+) -> None:
+    """Write named arrays, all or nothing. Equal input gives equal bytes.
+
+    Args:
+        tensors: name -> array of any memory layout, tensor (anything with `numpy()`), GPU array
+            (anything with `get()`) or plain number. bool, integers, floats of 16 to 64 bits and
+            complex64.
+        path: the file to create or to replace; see `atomic_write`.
+        metadata: strings to keep beside the tensors.
+        dtype: "float64", "float32", "float16" or "bfloat16": store floats so, rounded to nearest
+            even. Integers and bool stay what they are.
+
+    Raises:
+        OSError: the file could not be written; the previous one is untouched.
+        TypeError: a name is not a string, or a value is not an array of a dtype above.
+        ValueError: a finite value is too large for `dtype`.
+    """
+    if dtype is not None and dtype not in _FLOAT_NAMES:
+        raise ValueError(f"dtype is {dtype!r}; it must be None or one of {', '.join(_FLOAT_NAMES)}")
+    header: dict[str, Any] = {}
+    if metadata is not None:
+        for key, text in metadata.items():
+            if not isinstance(key, str) or not isinstance(text, str):
+                raise TypeError(f"metadata[{key!r}] is {text!r}; keys and values must be strings")
+        header["__metadata__"] = dict(metadata)
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in tensors.items():
+        if not isinstance(name, str) or name == "__metadata__":
+            raise TypeError(f"{name!r} cannot be the name of a tensor; use another string")
+        code, arrays[name] = _to_stored(name, value, dtype)
+        header[name] = {"dtype": code, "shape": list(arrays[name].shape)}
+    # The widest elements go first, so that each tensor is aligned for a reader that maps the file.
+    order = sorted(arrays, key=lambda name: -arrays[name].itemsize)
+    end = 0
+    for name in order:
+        begin, end = end, end + arrays[name].nbytes
+        header[name]["data_offsets"] = [begin, end]
+    head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    head += b" " * (-len(head) % 8)
+    with atomic_write(path) as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in order:
+            file.write(arrays[name].reshape(-1).view(np.uint8).data)
+
+
+def _to_stored(name: str, value: Any, dtype: str | None) -> tuple[str, np.ndarray]:
+    """The format's dtype code, and the array as it goes into the file: C order, little-endian."""
+    array = _to_numpy(value)
+    stored_name = array.dtype.name
+    if dtype is not None and stored_name in _FLOAT_NAMES and stored_name != dtype:
+        array, stored_name = _round(name, array, dtype), dtype
+    if stored_name not in _CODE_OF_NAME:
+        raise TypeError(
+            f"tensor {name!r} has dtype {array.dtype}, which the file cannot hold; convert it first"
+        )
+    little_endian = array.dtype.newbyteorder("<")
+    return _CODE_OF_NAME[stored_name], array.astype(little_endian, order="C", copy=False)
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+    """An array in main memory from an array, a tensor, a GPU array, a number or a list."""
+    if not isinstance(value, np.ndarray) and callable(getattr(value, "numpy", None)):
+        value = value.numpy()
+    if not isinstance(value, np.ndarray) and hasattr(value, "shape") and hasattr(value, "get"):
+        value = value.get()
+    return np.asarray(value)
+
+
+def _round(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    """`array` in another float dtype, bfloat16 as its bits."""
+    if dtype == "bfloat16":
+        rounded = round_to_bfloat16(array)
+        became_infinite = (rounded & 0x7FFF) == 0x7F80
+    else:
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = array.astype(dtype)
+        became_infinite = np.isinf(rounded)
+    if np.any(became_infinite & np.isfinite(array)):
+        raise ValueError(
+            f"tensor {name!r} holds values too large for {dtype}; save it in a wider dtype"
+        )
+    return rounded
+
+
+def load_safetensors(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read named arrays and metadata.
+
+    bfloat16 and 8-bit floats are widened to float32, exactly; `inspect_safetensors` tells what they
+    were. The arrays are contiguous, writable and own their memory; they come in the order of the
+    file's header.
+
+    Raises:
+        FileFormatError: the file is truncated, damaged or not safetensors, or has a dtype not known
+            here.
+        OSError: the file cannot be read.
+    """
+    data = Path(path).read_bytes()
+    try:
+        entries = dict(deserialize(data))
+    except SafetensorError as error:
+        raise _not_safetensors(path, error) from error
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata = header.pop("__metadata__", None) or {}
+    del data
+    if header.keys() != entries.keys():
+        raise FileFormatError(path, "not a valid safetensors file: its header names a tensor twice")
+    tensors = {}
+    for name in header:
+        entry = entries.pop(name)
+        raw = np.frombuffer(entry["data"], dtype=np.uint8)
+        try:
+            flat = decode(raw, _dtype_name(path, name, entry["dtype"]), "little")
+            tensors[name] = flat.reshape(entry["shape"])
+        except (ValueError, OverflowError) as error:
+            if isinstance(error, FileFormatError):
+                raise
+            raise FileFormatError(path, f"tensor {name!r} cannot be built: {error}") from error
+    return tensors, metadata
+
+
+def inspect_safetensors(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """The stored dtype and shape of each tensor, and the metadata, without reading the tensors.
+
+    Raises as `load_safetensors` does.
+    """
+    with open(
+        path, "rb"
+    ):  # a missing or unreadable file is an OSError, whatever the package makes of it
+        pass
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            infos = {
+                name: TensorInfo(_dtype_name(path, name, part.get_dtype()), tuple(part.get_shape()))
+                for name, part in slices.items()
+            }
+            return infos, file.metadata() or {}
+    except SafetensorError as error:
+        raise _not_safetensors(path, error) from error
+
+
+def _not_safetensors(path: str | os.PathLike[str], error: Exception) -> FileFormatError:
+    """The package's complaint, with the name of the file and the likely reasons."""
+    reason = str(error).removeprefix("Error while deserializing: ")
+    return FileFormatError(
+        path,
+        f"not a valid safetensors file ({reason}). It is truncated, damaged or of another format",
+    )
+
+
+def _dtype_name(path: str | os.PathLike[str], name: str, code: str) -> str:
+    """ "F32" -> "float32"."""
+    if code not in _NAME_OF_CODE:
+        raise FileFormatError(path, f"tensor {name!r} has dtype {code}, which is not supported")
+    return _NAME_OF_CODE[code]
