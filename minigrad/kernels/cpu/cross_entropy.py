@@ -1,0 +1,74 @@
+"""Soft-max and cross-entropy in one. Twin of `minigrad.ops.cross_entropy`.
+
+    loss = -Σ_v q_v·ln softmax(z)_v  for each row of logits z,   q = (1 - ε)·onehot(t) + ε/V
+
+Shapes: logits z (..., V), targets t (...) integers below V. Rows whose target is `ignore_index`
+count for nothing. `reduction`: "none" (...), "sum", or "mean" over the rows that count.
+
+In feature-major memory the maximum and the sum over the vocabulary run over axis 0. With
+E = exp(z - max) and s = Σ_v E the gradient is E·(dloss/s), minus q·dloss: the soft-max itself is
+never formed, and the one-hot part touches N elements.
+
+Saved: E and s, so that backward needs no second exp, and the targets.
+"""
+
+import numpy as np
+
+from minigrad.kernels.cpu.layout import as_feature_major, as_logical, constant
+from minigrad.kernels.cpu.scratch import scratch
+
+
+def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+    z = as_feature_major(logits)  # (V, N)
+    vocabulary, positions = z.shape
+    ids = targets.reshape(-1)
+    counts = None  # all rows count, the common case
+    if (ids == ignore_index).any():
+        counts = ids != ignore_index
+        ids = np.where(counts, ids, 0)
+    if positions and not (ids.min() >= 0 and ids.max() < vocabulary):
+        raise IndexError(f"a target is outside of the vocabulary of {vocabulary}")
+    columns = np.arange(positions)
+
+    highest = z.max(axis=0)  # (N,)
+    e = np.subtract(z, highest)
+    shifted_target = e[ids, columns]  # z_t - max
+    mean_shifted = None
+    if label_smoothing:
+        mean_shifted = np.matmul(constant(1 / vocabulary, vocabulary, e.dtype), e)
+    np.exp(e, out=e)
+    total = np.matmul(constant(1.0, vocabulary, e.dtype), e)  # (N,)
+
+    if label_smoothing:
+        shifted_target *= 1 - label_smoothing
+        shifted_target += label_smoothing * mean_shifted
+    loss = np.log(total)
+    loss -= shifted_target  # (N,)
+    if counts is not None:
+        loss *= counts
+    saved = (e, total, ids, counts, columns, logits.shape)
+    if reduction == "none":
+        return loss.reshape(logits.shape[:-1]), saved
+    summed = loss.sum()
+    return summed if reduction == "sum" else summed / _number(counts, loss), saved
+
+
+def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+    e, total, ids, counts, columns, shape = saved
+    if not needs[0]:
+        return None, None
+    if reduction == "mean":
+        dy = dy / _number(counts, e[0])
+    if counts is not None:
+        dy = counts * dy
+    dloss = np.broadcast_to(np.asarray(dy, e.dtype).reshape(-1), total.shape)  # (N,)
+    dz = np.multiply(e, dloss / total)  # (V, N)
+    if label_smoothing:
+        dz -= dloss * (label_smoothing / shape[-1])
+    dz[ids, columns] -= (1 - label_smoothing) * dloss
+    return as_logical(dz, shape[:-1]), None
+
+
+def _number(counts, like):
+    """How many rows count, in the dtype of `like`."""
+    return like.dtype.type(like.size if counts is None else np.count_nonzero(counts))

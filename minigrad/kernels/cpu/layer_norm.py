@@ -1,0 +1,89 @@
+"""Layer normalisation, alone and after a residual sum. Twin of `minigrad.ops.layer_norm`.
+
+    y = w·x̂ + b,   x̂ = (x - μ)/σ,   μ = mean(x),   σ = √(var(x) + ε)    over the last axis
+
+Shapes: x (..., C), weight w (C,) or None for 1, bias b (C,) or None for 0, y (..., C).
+
+In feature-major memory with rows X̂ and dY (C, N), all sums are matrix-vector products:
+
+    dX = (w·dY - m₁ - X̂·m₂)/σ,   m₁ = (w/C)ᵀ dY,   m₂ = (w/C)ᵀ (dY·X̂)     (N,)
+    dw = (dY·X̂) 1,   db = dY 1                                             (C,)
+
+so that dY·X̂ serves dw and m₂, and w·dY is needed only once, where dX is put together.
+
+Saved: X̂ and 1/σ, from which all of it follows, and w.
+"""
+
+import numpy as np
+
+from minigrad.kernels.cpu.layout import (
+    as_feature_major,
+    as_logical,
+    as_rows,
+    constant,
+)
+from minigrad.kernels.cpu.scratch import scratch
+
+
+def forward(x, weight, bias, *, eps):
+    rows = np.empty((x.shape[-1], x.size // x.shape[-1]), x.dtype)
+    np.copyto(rows, as_rows(x))
+    return _normalise(rows, x.shape, weight, bias, eps)
+
+
+def backward(dy, saved, needs, *, eps):
+    normal, inverse_std, weight = saved  # (C, N), (N,), (C,)
+    channels, positions = normal.shape
+    dtype = normal.dtype
+    dy_rows = as_feature_major(dy)  # (C, N)
+    product = np.multiply(dy_rows, normal, out=scratch("product", normal.shape, dtype))
+    ones = constant(1.0, positions, dtype)
+    dweight = np.matmul(product, ones) if needs[1] else None
+    dbias = np.matmul(dy_rows, ones) if needs[2] else None
+    if not needs[0]:
+        return None, dweight, dbias
+    mean_of = constant(1 / channels, channels, dtype)
+    if weight is None:
+        mean_dy, mean_product = np.matmul(mean_of, dy_rows), np.matmul(mean_of, product)
+        dx = dy_rows - mean_dy
+    else:
+        mean_of = weight * mean_of
+        mean_dy, mean_product = np.matmul(mean_of, dy_rows), np.matmul(mean_of, product)
+        dx = np.multiply(dy_rows, weight[:, None])
+        dx -= mean_dy
+    dx -= np.multiply(normal, mean_product, out=product)
+    dx *= inverse_std
+    return as_logical(dx, dy.shape[:-1]), dweight, dbias
+
+
+class add_layer_norm:
+    """y = LN(x + r): the residual sum and the norm after it. Both inputs get the same gradient."""
+
+    @staticmethod
+    def forward(x, residual, weight, bias, *, eps):
+        total = np.add(as_feature_major(x), as_feature_major(residual))
+        return _normalise(total, x.shape, weight, bias, eps)
+
+    @staticmethod
+    def backward(dy, saved, needs, *, eps):
+        wanted = (needs[0] or needs[1], needs[2], needs[3])
+        dx, dweight, dbias = backward(dy, saved, wanted, eps=eps)
+        return dx, dx, dweight, dbias
+
+
+def _normalise(x, shape, weight, bias, eps):
+    """Layer norm of the rows x (C, N), which are overwritten by x̂."""
+    channels = x.shape[0]
+    mean_of = constant(1 / channels, channels, x.dtype)
+    x -= np.matmul(mean_of, x)
+    variance = np.matmul(mean_of, np.multiply(x, x, out=scratch("square", x.shape, x.dtype)))
+    variance += eps
+    inverse_std = np.reciprocal(np.sqrt(variance, out=variance), out=variance)  # (N,)
+    x *= inverse_std
+    saved = (x, inverse_std, weight)
+    if weight is None and bias is None:
+        return as_logical(x, shape[:-1]), saved
+    y = x + bias[:, None] if weight is None else np.multiply(x, weight[:, None])
+    if weight is not None and bias is not None:
+        y += bias[:, None]
+    return as_logical(y, shape[:-1]), saved

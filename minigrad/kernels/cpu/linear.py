@@ -1,0 +1,41 @@
+"""Linear layer:  y = x Wᵀ + b, or y = max(x Wᵀ + b, 0). Twin of `minigrad.ops.linear`.
+
+Shapes: x (..., C_in), weight W (C_out, C_in), bias b (C_out,) or None, y (..., C_out).
+
+In feature-major memory, with the N positions of x and y as columns of X and Y:
+
+    Y = W X + b,   dX = Wᵀ dY,   dW = dY Xᵀ,   db = dY 1     each one call of BLAS
+
+Saved: X, W, and with an activation Y, whose sign is the mask.
+"""
+
+import numpy as np
+
+from minigrad.kernels.cpu.layout import as_logical, as_rows, constant
+from minigrad.kernels.cpu.scratch import scratch
+
+
+def forward(x, weight, bias, *, activation=None):
+    rows = as_rows(x)  # (C_in, N)
+    y = np.matmul(weight, rows)  # (C_out, N)
+    if bias is not None:
+        y += bias[:, None]
+    if activation is not None:
+        # A row of zeros, because NumPy's maximum with a scalar is not vectorised.
+        np.maximum(y, constant(0.0, y.shape[1], y.dtype), out=y)
+    out = as_logical(y, x.shape[:-1])
+    return out, (x.shape, rows, weight, None if activation is None else y)
+
+
+def backward(dy, saved, needs, *, activation=None):
+    shape, rows, weight, y = saved
+    dy_rows = as_rows(dy)  # (C_out, N)
+    if activation is not None:
+        positive = np.greater(y, 0, out=scratch("positive", y.shape, np.dtype(bool)))
+        dy_rows = np.multiply(dy_rows, positive, out=scratch("dy", y.shape, y.dtype))
+    dx = as_logical(np.matmul(weight.T, dy_rows), shape[:-1]) if needs[0] else None
+    dweight = np.matmul(dy_rows, rows.T) if needs[1] else None
+    dbias = None
+    if needs[2]:
+        dbias = np.matmul(dy_rows, constant(1.0, dy_rows.shape[1], dy_rows.dtype))
+    return dx, dweight, dbias
