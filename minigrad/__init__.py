@@ -11,8 +11,12 @@ from minigrad.errors import (
     ShapeError,
 )
 from minigrad.functions import *  # noqa: F403
+from minigrad.gradcheck import GradientError, gradcheck, gradcheck_module
 from minigrad.op import detect_nan, enable_grad, no_grad, textbook
 from minigrad.random import Generator
 from minigrad.tensor import Tensor
+
+# Sub-packages, so that `import minigrad as mg` is enough for `mg.nn.Linear` and `mg.optim.AdamW`.
+from minigrad import nn, optim  # isort: skip
 
 __version__ = "0.1.0"

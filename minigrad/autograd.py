@@ -22,9 +22,7 @@ from minigrad.ops import TEXTBOOK
 from minigrad.tensor import Tensor
 
 
-def backward(
-    output: Tensor, gradient: Tensor | None = None, *, retain_graph: bool = False
-) -> None:
+def backward(output: Tensor, gradient: Tensor | None = None, *, retain_graph: bool = False) -> None:
     """Add the gradient of `output` to `.grad` of every leaf that requires one.
 
     Args:
@@ -215,7 +213,7 @@ def _run(
         send(output, seed, False)
     while heap:
         _, node = heapq.heappop(heap)
-        dy, owned = pending.pop(node)
+        dy, _ = pending.pop(node)
         if node in wanted_nodes:
             results[wanted_nodes[node]] = (dy, False)
             if useful is not None and not useful[node]:
@@ -226,7 +224,10 @@ def _run(
         inputs, saved, needs = node.inputs, node.saved, node.needs
         if useful is not None:
             needs = tuple(
-                [n and (x in wanted_leaves or x._node in useful) for n, x in zip(needs, inputs, strict=True)]
+                [
+                    n and (x in wanted_leaves or x._node in useful)
+                    for n, x in zip(needs, inputs, strict=True)
+                ]
             )
         if create_graph:
             gradients = _backward_on_tensors(node, dy, needs)

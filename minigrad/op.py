@@ -1,4 +1,4 @@
-"""The engine's one verb: `apply` runs an op on tensors and, if somebody wants a gradient, records it.
+"""The engine's one verb: `apply` runs an op on tensors and records it if a gradient is wanted.
 
 An op is a pair of pure array functions under one name (see `minigrad.ops`):
 
@@ -201,7 +201,7 @@ def describe(name: str, inputs: tuple[Tensor | None, ...], statics: Mapping[str,
 
 
 def module_path(modules: tuple[Any, ...]) -> str:
-    """Dotted attribute path of the innermost of the running modules, e.g. `decoder_layers.0.ffn`."""
+    """Dotted attribute path of the innermost running module, e.g. `decoder_layers.0.ffn`."""
     if not modules:
         return ""
     names = {id(module): path for path, module in modules[0].named_modules()}

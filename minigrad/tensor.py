@@ -209,6 +209,20 @@ class Tensor:
         self.data[_plain_index(index)] = value.data if isinstance(value, Tensor) else value
         self._version[0] += 1
 
+    def assign(self, value: Any) -> None:
+        """Overwrite all values in place, as optimizers and loaders do with parameters.
+
+        A graph that has read the old values notices and refuses its backward pass.
+
+        Raises:
+            InPlaceError: the tensor is the result of an op.
+        """
+        if self._node is not None:
+            raise InPlaceError("assign() is for leaves; this tensor is the result of an op")
+        values = value.data if isinstance(value, Tensor) else np.asarray(value)
+        self.data[...] = self.device.asarray(values)
+        self._version[0] += 1
+
     # Operators
 
     def __add__(self, other: Any) -> Tensor:
@@ -372,4 +386,5 @@ def _plain_index(index: Any) -> Any:
 
 # At the end because these modules need the class above; its methods look them up when called.
 from minigrad import functions as F  # noqa: E402
+
 from minigrad import autograd  # noqa: E402  # isort: skip

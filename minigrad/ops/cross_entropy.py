@@ -31,9 +31,7 @@ def forward(xp, logits, targets, *, ignore_index=-100, label_smoothing=0.0, redu
     return total if reduction == "sum" else total / _number(xp, counts, log_p), saved
 
 
-def backward(
-    xp, dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"
-):
+def backward(xp, dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
     log_p, ids, counts, shape = saved
     vocabulary = shape[-1]
     q = (xp.expand_dims(ids, 1) == xp.arange(vocabulary)).astype(log_p.dtype)  # (N, V)

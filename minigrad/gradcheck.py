@@ -1,0 +1,196 @@
+"""Proving gradients: analytic ones against central differences, in float64.
+
+For a function f of tensors and a random upstream gradient u, the number  g(x) = Σ u·f(x)  has the
+derivative  (g(x + h) - g(x - h)) / 2h + O(h²)  along each element. A constant upstream would hide
+errors (the gradient of a normalisation's sum is 0), so u is always random.
+
+Small inputs are checked element by element. For large ones, derivatives along random directions d
+are compared with the analytic d·∇g, which sees an error in any element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad.autograd import grad
+from minigrad.tensor import Tensor
+
+
+class GradientError(AssertionError):
+    """An analytic gradient that differs from the central differences."""
+
+
+def gradcheck(
+    function: Callable[..., Any],
+    inputs: Sequence[Tensor],
+    *,
+    step: float = 1e-6,
+    rtol: float = 1e-5,
+    atol: float = 1e-7,
+    full_limit: int = 400,
+    directions: int = 8,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> float:
+    """Check the gradients of `function` at `inputs`.
+
+    Args:
+        function: maps the tensors to a tensor or a sequence of tensors. It must be deterministic.
+        inputs: tensors; those with `requires_grad` are checked and must be float64.
+        step: h of the central differences.
+        rtol, atol: |analytic - numeric| <= atol + rtol·s, where s is the largest element of the
+            input's gradient, so that tiny elements beside it may carry their rounding.
+        full_limit: inputs of up to this many elements are checked element by element.
+        directions: how many random directions are checked for larger inputs.
+        names: names of the inputs for messages.
+        seed: of the upstream gradient and the directions.
+
+    Returns:
+        The largest error seen, as a share of what was allowed (at most 1).
+
+    Raises:
+        GradientError: a gradient is wrong; names the input, the worst element and both values.
+        TypeError: a checked input is not float64.
+        ValueError: no input requires a gradient.
+    """
+    rng = np.random.default_rng(seed)
+    checked = [i for i, x in enumerate(inputs) if x.requires_grad]
+    if not checked:
+        raise ValueError("gradcheck: no input has requires_grad=True, so there is nothing to check")
+    for i in checked:
+        if inputs[i].dtype != np.float64:
+            raise TypeError(
+                f"gradcheck: input {i} is {inputs[i].dtype}; central differences need float64"
+            )
+    outputs = _outputs(function, inputs)
+    upstream = [rng.standard_normal(y.shape) for y in outputs]
+    with_graph = [(y, u) for y, u in zip(outputs, upstream, strict=True) if y.requires_grad]
+    if not with_graph:
+        raise GradientError("gradcheck: no output depends on an input that requires a gradient")
+    analytic = grad(
+        [y for y, _ in with_graph],
+        [inputs[i] for i in checked],
+        [Tensor(np.asarray(u)) for _, u in with_graph],
+        allow_unused=True,
+    )
+
+    def value() -> float:
+        ys = _outputs(function, inputs)  # not under no_grad: the function may differentiate itself
+        return float(sum((y.numpy() * u).sum() for y, u in zip(ys, upstream, strict=True)))
+
+    worst = 0.0
+    for i, gradient in zip(checked, analytic, strict=True):
+        x = inputs[i]
+        exact = np.zeros(x.shape) if gradient is None else gradient.numpy()
+        label = f"input {i}" if names is None else f"{names[i]!r}"
+        label += f" of shape {x.shape}"
+        if x.size <= full_limit:
+            error = _check_elements(value, x, exact, step, rtol, atol, label)
+        else:
+            error = _check_directions(value, x, exact, step, rtol, atol, label, directions, rng)
+        worst = max(worst, error)
+    return worst
+
+
+def gradcheck_module(
+    module: Any,
+    inputs: Sequence[Tensor],
+    loss: Callable[[Any], Tensor] | None = None,
+    **options: Any,
+) -> float:
+    """Check the gradients of a module's parameters, and of those inputs that require one.
+
+    Args:
+        module: an `nn.Module` in float64 (`module.astype("float64")`), deterministic.
+        inputs: what the module is called with.
+        loss: maps the module's output to a tensor; left out, the output itself is used.
+        options: as for `gradcheck`.
+
+    Raises:
+        GradientError: names the worst parameter.
+    """
+    named = list(module.named_parameters())
+
+    def function(*_: Tensor) -> Any:
+        output = module(*inputs)
+        return output if loss is None else loss(output)
+
+    names = [f"input {i}" for i in range(len(inputs))] + [name for name, _ in named]
+    tensors = [*inputs, *(parameter for _, parameter in named)]
+    return gradcheck(function, tensors, names=names, **options)
+
+
+def _outputs(function: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor]:
+    result = function(*inputs)
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+def _check_elements(
+    value: Callable[[], float],
+    x: Tensor,
+    exact: np.ndarray,
+    step: float,
+    rtol: float,
+    atol: float,
+    label: str,
+) -> float:
+    numeric = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        before = x.data[index]
+        x.data[index] = before + step
+        above = value()
+        x.data[index] = before - step
+        below = value()
+        x.data[index] = before
+        numeric[index] = (above - below) / (2 * step)
+    scale = max(np.abs(exact).max(initial=0), np.abs(numeric).max(initial=0))
+    share = np.abs(exact - numeric) / (atol + rtol * scale)
+    if not share.size:
+        return 0.0
+    share = np.where(np.isfinite(share), share, np.inf)
+    at = np.unravel_index(int(share.argmax()), share.shape)
+    if share[at] > 1:
+        raise GradientError(
+            f"gradcheck: {label}: the worst element is {tuple(int(n) for n in at)}: analytic "
+            f"{exact[at]:.10g}, numeric {numeric[at]:.10g} ({int((share > 1).sum())} of "
+            f"{share.size} elements are off)"
+        )
+    return float(share[at])
+
+
+def _check_directions(
+    value: Callable[[], float],
+    x: Tensor,
+    exact: np.ndarray,
+    step: float,
+    rtol: float,
+    atol: float,
+    label: str,
+    directions: int,
+    rng: np.random.Generator,
+) -> float:
+    worst = 0.0
+    before = x.data.copy()
+    for number in range(directions):
+        direction = rng.standard_normal(x.shape)
+        x.data[...] = before + step * direction
+        above = value()
+        x.data[...] = before - step * direction
+        below = value()
+        x.data[...] = before
+        numeric = (above - below) / (2 * step)
+        analytic = float((direction * exact).sum())
+        scale = max(abs(analytic), abs(numeric), float(np.linalg.norm(exact)))
+        share = abs(analytic - numeric) / (atol + rtol * scale)
+        if not share <= 1:
+            element = np.unravel_index(int(np.abs(exact).argmax()), exact.shape)
+            raise GradientError(
+                f"gradcheck: {label}: along random direction {number} the derivative is analytic "
+                f"{analytic:.10g}, numeric {numeric:.10g} (its largest gradient element is "
+                f"{tuple(int(n) for n in element)} with {exact[element]:.10g})"
+            )
+        worst = max(worst, share)
+    return worst

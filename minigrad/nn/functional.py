@@ -1,0 +1,260 @@
+"""The layers as functions: no state, every array an argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import ShapeError
+from minigrad.functions import gelu, relu, sigmoid, silu, softmax, tanh
+from minigrad.functions.convert import as_tensor
+from minigrad.op import apply
+from minigrad.random import Generator
+from minigrad.tensor import Tensor
+
+__all__ = [
+    "add_layer_norm",
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "multi_head_attention",
+    "relu",
+    "rms_norm",
+    "rotary",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "tanh",
+]
+
+
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = None
+) -> Tensor:
+    """x Wᵀ + b, followed by max(·, 0) if `activation` is "relu". See `minigrad.ops.linear`.
+
+    Args:
+        x: (..., C_in).
+        weight: (C_out, C_in).
+        bias: (C_out,) or None.
+
+    Returns:
+        (..., C_out)
+
+    Raises:
+        ShapeError: the sizes do not fit.
+    """
+    if activation not in (None, "relu"):
+        raise ValueError(f'linear: activation must be None or "relu", not {activation!r}')
+    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(
+            f"linear: x of shape {x.shape} does not fit weight of shape {weight.shape}: the last "
+            "axis of x must be the weight's second (C_in)"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"linear: bias of shape {bias.shape} for weight of shape {weight.shape}")
+    return apply("linear", x, weight, bias, activation=activation)
+
+
+def embedding(weight: Tensor, ids: Any) -> Tensor:
+    """Rows of a table, by id. See `minigrad.ops.embedding`.
+
+    Args:
+        weight: (V, C).
+        ids: integers (...), an array or a tensor.
+
+    Returns:
+        (..., C)
+
+    Raises:
+        IndexError: an id is negative or not below V (checked on the CPU).
+        TypeError: the ids are no integers.
+    """
+    ids = as_tensor(ids, like=weight)
+    check_ids(ids.data, weight.shape[0], "embedding")
+    return apply("embedding", weight, ids)
+
+
+def layer_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float = 1e-5
+) -> Tensor:
+    """Zero mean and unit variance along the last axis. See `minigrad.ops.layer_norm`.
+
+    Args:
+        x: (..., C); weight, bias: (C,) or None; eps: added to the variance.
+
+    Raises:
+        ShapeError: weight or bias does not have C elements.
+    """
+    _check_channels("layer_norm", x, weight, bias)
+    return apply("layer_norm", x, weight, bias, eps=eps)
+
+
+def add_layer_norm(
+    x: Tensor, residual: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float = 1e-5
+) -> Tensor:
+    """layer_norm(x + residual) in one op; both have shape (..., C)."""
+    if x.shape != residual.shape:
+        raise ShapeError(f"add_layer_norm: x is {x.shape} but the residual {residual.shape}")
+    _check_channels("add_layer_norm", x, weight, bias)
+    return apply("add_layer_norm", x, residual, weight, bias, eps=eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, *, eps: float = 1e-5) -> Tensor:
+    """Unit root mean square along the last axis. See `minigrad.ops.layer_norm.rms_norm`."""
+    _check_channels("rms_norm", x, weight, None)
+    return apply("rms_norm", x, weight, eps=eps)
+
+
+def scaled_dot_product_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """softmax(q kᵀ·scale) v. See `minigrad.ops.attention`.
+
+    Args:
+        q: (..., Tq, D); k: (..., Tk, D); v: (..., Tk, Dv), with equal leading axes.
+        causal: a query sees no later key; the queries are the last Tq of the Tk positions.
+        scale: 1/√D unless given.
+
+    Returns:
+        (..., Tq, Dv)
+
+    Raises:
+        ShapeError: the shapes do not fit.
+    """
+    fits = (
+        min(q.ndim, k.ndim, v.ndim) >= 2
+        and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+        and q.shape[-1] == k.shape[-1]
+        and k.shape[-2] == v.shape[-2]
+    )
+    if not fits:
+        raise ShapeError(
+            f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not fit: they need equal "
+            "leading axes, q and k one head size, k and v one length"
+        )
+    return apply("scaled_dot_product_attention", q, k, v, causal=causal, scale=scale)
+
+
+def multi_head_attention(qkv: Tensor, *, num_heads: int, causal: bool = True) -> Tensor:
+    """Self-attention on packed queries, keys and values, (B, T, 3C) -> (B, T, C).
+
+    See `minigrad.ops.attention.multi_head_attention`.
+
+    Raises:
+        ShapeError: qkv does not have three axes, or 3C is not 3·num_heads heads.
+    """
+    if qkv.ndim != 3:
+        raise ShapeError(f"multi_head_attention: qkv must be (B, T, 3C), not {qkv.shape}")
+    if qkv.shape[-1] % (3 * num_heads):
+        raise ShapeError(
+            f"multi_head_attention: {qkv.shape[-1]} channels are not 3 times {num_heads} heads of "
+            "equal size"
+        )
+    return apply("multi_head_attention", qkv, num_heads=num_heads, causal=causal)
+
+
+def rotary(x: Tensor, cos: Any, sin: Any) -> Tensor:
+    """Turn pairs of the last axis by position. See `minigrad.ops.rotary`.
+
+    Args:
+        x: (..., D), D even; cos, sin: constants that broadcast to (..., D/2).
+    """
+    return apply("rotary", x, as_tensor(cos, like=x), as_tensor(sin, like=x))
+
+
+def cross_entropy(
+    logits: Tensor,
+    targets: Any,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Soft-max and cross-entropy in one, in nats. See `minigrad.ops.cross_entropy`.
+
+    Args:
+        logits: (..., V).
+        targets: integers (...), an array or a tensor.
+        ignore_index: targets of this value count for nothing.
+        label_smoothing: ε in [0, 1).
+        reduction: "mean" over the targets that count, "sum", or "none".
+
+    Raises:
+        ShapeError: targets do not have the shape of the logits' rows.
+        IndexError: a target is out of range (checked on the CPU).
+        ValueError: unknown reduction, ε out of range, or nothing counts and the mean is asked for.
+    """
+    targets = as_tensor(targets, like=logits)
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f'cross_entropy: reduction {reduction!r} is not "mean", "sum" or "none"')
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1), not {label_smoothing}")
+    if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
+        raise ShapeError(
+            f"cross_entropy: logits of shape {logits.shape} need targets of shape "
+            f"{logits.shape[:-1]}, not {targets.shape}"
+        )
+    counted = check_ids(targets.data, logits.shape[-1], "cross_entropy", ignore_index)
+    if reduction == "mean" and not counted:
+        raise ValueError("cross_entropy: no target counts, so there is no mean")
+    return apply(
+        "cross_entropy",
+        logits,
+        targets,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+    )
+
+
+def dropout(x: Tensor, p: float, *, rng: Generator) -> Tensor:
+    """Set elements to 0 with probability p and divide the others by 1 - p.
+
+    Raises:
+        ValueError: p is not in [0, 1).
+    """
+    check_probability(p)
+    if p == 0:
+        return x
+    keep = rng.bernoulli(x.shape, 1 - p).to(x.device)
+    return apply("dropout", x, keep, p=p)
+
+
+def check_probability(p: float) -> None:
+    """Raise ValueError unless p is in [0, 1)."""
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p must be in [0, 1), not {p}")
+
+
+def check_ids(ids: Any, size: int, op: str, ignore_index: int | None = None) -> bool:
+    """Raise if an id is not in [0, size), naming it. True if any id counts.
+
+    Looks at host arrays only: reading from a GPU would stop it, and NumPy and CuPy differ in what
+    they do with ids that are out of range, so data is checked before it goes there.
+    """
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{op}: ids must be integers, not {ids.dtype}")
+    if not isinstance(ids, np.ndarray):
+        return True
+    if ids.size and int(ids.min()) >= 0 and int(ids.max()) < size:
+        return True
+    counted = ids if ignore_index is None else ids[ids != ignore_index]
+    bad = counted[(counted < 0) | (counted >= size)]
+    if bad.size:
+        raise IndexError(
+            f"{op}: id {int(bad.flat[0])} is out of range for a vocabulary of {size} "
+            f"(0 to {size - 1})"
+        )
+    return counted.size > 0
+
+
+def _check_channels(op: str, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
+    for name, vector in (("weight", weight), ("bias", bias)):
+        if vector is not None and (x.ndim == 0 or vector.shape != x.shape[-1:]):
+            raise ShapeError(f"{op}: {name} of shape {vector.shape} does not fit x of {x.shape}")

@@ -1,0 +1,145 @@
+"""Layers with parameters. Initial values are PyTorch's unless said otherwise."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from minigrad.nn import functional as F
+from minigrad.nn.module import Module, Parameter
+from minigrad.random import Generator
+from minigrad.tensor import Tensor
+
+
+class Linear(Module):
+    """y = x Wᵀ + b.
+
+    W (out_features, in_features) and b (out_features,) are drawn uniformly from ±1/√in_features.
+
+    Args:
+        in_features: size of x's last axis.
+        out_features: size of y's last axis.
+        bias: whether there is a b.
+        rng: source of the initial values.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        rng: Generator,
+        dtype: Any = np.float32,
+    ) -> None:
+        bound = 1 / sqrt(in_features)
+        shape = (out_features, in_features)
+        self.weight = Parameter(rng.uniform(shape, -bound, bound, dtype))
+        self.bias = Parameter(rng.uniform(out_features, -bound, bound, dtype)) if bias else None
+
+    def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
+        """(..., in_features) -> (..., out_features); `activation="relu"` is applied in the op."""
+        return F.linear(x, self.weight, self.bias, activation=activation)
+
+    def extra_repr(self) -> str:
+        out_features, in_features = self.weight.shape
+        return f"{in_features} -> {out_features}" + ("" if self.bias is not None else ", no bias")
+
+
+class Embedding(Module):
+    """A table of vectors, one for each id.
+
+    Args:
+        num_embeddings: how many ids.
+        embedding_dim: size of a vector.
+        std: standard deviation of the initial values.
+        rng: source of the initial values.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        std: float = 1.0,
+        rng: Generator,
+        dtype: Any = np.float32,
+    ) -> None:
+        self.weight = Parameter(rng.normal((num_embeddings, embedding_dim), 0.0, std, dtype))
+
+    def forward(self, ids: Any) -> Tensor:
+        """ids (...) -> (..., embedding_dim)"""
+        return F.embedding(self.weight, ids)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]} x {self.weight.shape[1]}"
+
+
+class LayerNorm(Module):
+    """Zero mean and unit variance along the last axis, then scaled and shifted.
+
+    Args:
+        size: of the last axis.
+        eps: added to the variance.
+        bias: whether there is a shift.
+    """
+
+    def __init__(
+        self, size: int, eps: float = 1e-5, bias: bool = True, *, dtype: Any = np.float32
+    ) -> None:
+        self.weight = Parameter(np.ones(size, dtype))
+        self.bias = Parameter(np.zeros(size, dtype)) if bias else None
+        self.eps = eps
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """LN(x), or LN(x + residual) in one op."""
+        if residual is None:
+            return F.layer_norm(x, self.weight, self.bias, eps=self.eps)
+        return F.add_layer_norm(x, residual, self.weight, self.bias, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.size}, eps={self.eps}"
+
+
+class RMSNorm(Module):
+    """Unit root mean square along the last axis, then scaled.
+
+    Args:
+        size: of the last axis.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, size: int, eps: float = 1e-5, *, dtype: Any = np.float32) -> None:
+        self.weight = Parameter(np.ones(size, dtype))
+        self.eps = eps
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """RMSNorm(x), or RMSNorm(x + residual)."""
+        return F.rms_norm(x if residual is None else x + residual, self.weight, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.size}, eps={self.eps}"
+
+
+class Dropout(Module):
+    """In training, sets elements to 0 with probability p and divides the others by 1 - p.
+
+    Args:
+        p: probability in [0, 1).
+        rng: source of the masks.
+    """
+
+    def __init__(self, p: float, *, rng: Generator) -> None:
+        F.check_probability(p)
+        self.p = p
+        self.rng = rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        return F.dropout(x, self.p, rng=self.rng)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

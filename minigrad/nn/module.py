@@ -1,0 +1,174 @@
+"""`Module`: parameters and sub-modules in a tree, found by attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import Device
+from minigrad.op import STATE
+from minigrad.tensor import Tensor
+
+
+class Parameter(Tensor):
+    """A leaf tensor that a module owns and an optimizer updates.
+
+    Args:
+        data: the first values.
+        requires_grad: False freezes it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, dtype: Any = None, *, requires_grad: bool = True) -> None:
+        super().__init__(data, dtype, requires_grad=requires_grad)
+
+
+class Module:
+    """Base class of layers and models.
+
+    Assign parameters and modules to attributes in `__init__`; they are found in that order. Write
+    `forward`; call the module.
+
+    Attributes:
+        training: True after `train()`, False after `eval()`; dropout looks at it.
+    """
+
+    training: bool = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes. Every module has its own."""
+        raise TypeError(f"{type(self).__name__} has no forward method")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not STATE.detect_nan:
+            return self.forward(*args, **kwargs)
+        before = STATE.modules
+        STATE.modules = (*before, self)
+        try:
+            return self.forward(*args, **kwargs)
+        finally:
+            STATE.modules = before
+
+    # The tree
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules in the attributes of this one, in order of definition."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module (as `prefix`) and all below it, with dotted names."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def _all_named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    yield f"{path}.{name}" if path else name, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Parameters with dotted names; one that is shared comes once, under its first name."""
+        seen: set[int] = set()
+        for name, parameter in self._all_named_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters, each once, in order of definition."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def num_parameters(self) -> int:
+        """How many numbers the parameters hold."""
+        return sum(parameter.size for parameter in self.parameters())
+
+    # State
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of every parameter as a NumPy array, by name; shared ones under each name."""
+        return {name: np.array(p.numpy()) for name, p in self._all_named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy arrays into the parameters, keeping their dtype and device.
+
+        Nothing is changed unless everything fits.
+
+        Raises:
+            ValueError: names every missing, unexpected and mis-shaped key at once.
+        """
+        own = dict(self._all_named_parameters())
+        problems = [f"  missing: {name} {own[name].shape}" for name in own if name not in state]
+        problems += [f"  unexpected: {name}" for name in state if name not in own]
+        for name, parameter in own.items():
+            if name in state and tuple(state[name].shape) != parameter.shape:
+                problems.append(
+                    f"  wrong shape: {name} is {parameter.shape} here, "
+                    f"{tuple(state[name].shape)} in the state"
+                )
+        if problems:
+            raise ValueError(
+                f"the state does not fit {type(self).__name__}:\n" + "\n".join(problems)
+            )
+        for name, parameter in own.items():
+            value = state[name]
+            array = value.numpy() if isinstance(value, Tensor) else value
+            parameter.assign(array)
+
+    # Switches
+
+    def train(self, mode: bool = True) -> Module:
+        """Put this module and all below it in training mode."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Module:
+        """Put this module and all below it in evaluation mode."""
+        return self.train(False)
+
+    def to(self, device: Device | str) -> Module:
+        """Move all parameters, in place, and drop their gradients' old places."""
+        target = Device(device)
+        return self._convert(target.asarray)
+
+    def astype(self, dtype: Any) -> Module:
+        """Convert all parameters, in place."""
+        return self._convert(lambda array: array.astype(dtype))
+
+    def _convert(self, convert: Any) -> Module:
+        for module in self.modules():
+            for value in vars(module).values():
+                if isinstance(value, Tensor):
+                    value.data = convert(value.data) if value.dtype.kind == "f" else value.data
+                    if value.grad is not None:
+                        value.grad = Tensor(convert(value.grad.data))
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    # For people
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of the repr. Layers give their sizes."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [
+            f"  ({name}): " + repr(child).replace("\n", "\n  ")
+            for name, child in self.named_children()
+        ]
+        head = f"{type(self).__name__}({self.extra_repr()}"
+        return head + ("\n" + "\n".join(lines) + "\n" if lines else "") + ")"

@@ -1,0 +1,29 @@
+"""Optimizers, gradient clipping and learning-rate schedules: what PyTorch's of these names do."""
+
+from minigrad.optim.adamw import AdamW
+from minigrad.optim.clip import clip_grad_norm_
+from minigrad.optim.flat import FlatParameters
+from minigrad.optim.optimizer import Optimizer
+from minigrad.optim.schedules import (
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    Schedule,
+    StepLR,
+    WarmupCosineLR,
+)
+from minigrad.optim.sgd import SGD
+
+__all__ = [
+    "SGD",
+    "AdamW",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "FlatParameters",
+    "Optimizer",
+    "Schedule",
+    "StepLR",
+    "WarmupCosineLR",
+    "clip_grad_norm_",
+]

@@ -1,0 +1,57 @@
+"""Limiting the norm of the gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite, sqrt
+
+from minigrad.device import namespace_of
+from minigrad.errors import NonFiniteError
+from minigrad.optim.flat import merged
+from minigrad.tensor import Tensor
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, *, error_if_nonfinite: bool = False
+) -> float:
+    """Scale all gradients in place so that their joint 2-norm is at most `max_norm`.
+
+    Pascanu, Mikolov and Bengio, arXiv:1211.5063. As PyTorch, the scale is max_norm/(norm + 1e-6)
+    where that is below 1.
+
+    Args:
+        parameters: those without a gradient are passed over.
+        max_norm: the limit; infinity only measures.
+        error_if_nonfinite: raise if the norm is NaN or infinite, before any gradient is changed.
+
+    Returns:
+        The norm before clipping.
+
+    Raises:
+        NonFiniteError: see `error_if_nonfinite`.
+    """
+    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    arrays = [p.grad.data for p in given if p.grad is not None]
+    if not arrays:
+        return 0.0
+    flat = merged(arrays)
+    if flat is not None:
+        arrays = [flat]
+    total = 0.0
+    for array in arrays:
+        rows = array.reshape(-1)
+        total += float(namespace_of(rows).dot(rows, rows))
+    norm = sqrt(total) if isfinite(total) and total >= 0 else total
+    if error_if_nonfinite and not isfinite(norm):
+        raise NonFiniteError(
+            f"the norm of the gradients is {norm}; run the step under minigrad.detect_nan() to "
+            "see where it comes from",
+            op="clip_grad_norm_",
+            phase="backward",
+            module="",
+        )
+    scale = max_norm / (norm + 1e-6)
+    if scale < 1:
+        for array in arrays:
+            array *= scale
+    return norm

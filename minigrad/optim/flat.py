@@ -1,0 +1,86 @@
+"""Parameters as views into one buffer, and gradients likewise.
+
+The norm of all gradients is then one dot product, an optimizer step a few calls over slices that
+stay in cache, and sharing a model between processes means sharing one block of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import namespace_of
+from minigrad.tensor import Tensor
+
+
+class FlatParameters:
+    """Moves parameters into one flat array, and gives their gradients places in another.
+
+    The values stay as they are; each `parameter.data` becomes a view.
+
+    Args:
+        parameters: of one dtype and one device, in the order they shall have.
+        data: a flat array to use (for example shared memory); a new one if left out.
+        grad: likewise for the gradients, which start at 0.
+
+    Attributes:
+        data: (N,) all parameters.
+        grad: (N,) all gradients.
+
+    Raises:
+        ValueError: the parameters differ in dtype, or an array has the wrong size.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], data: Any = None, grad: Any = None) -> None:
+        self.parameters = list(parameters)
+        if len({(p.dtype, str(p.device)) for p in self.parameters}) != 1:
+            raise ValueError("FlatParameters needs parameters of one dtype on one device")
+        xp, dtype = namespace_of(self.parameters[0].data), self.parameters[0].dtype
+        self.bounds = np.cumsum([0] + [p.size for p in self.parameters]).tolist()
+        size = self.bounds[-1]
+        self.data = xp.empty(size, dtype) if data is None else data
+        self.grad = xp.zeros(size, dtype) if grad is None else grad
+        if self.data.shape != (size,) or self.grad.shape != (size,):
+            raise ValueError(f"the buffers must have {size} elements")
+        for parameter, view in zip(self.parameters, self.views(self.data), strict=True):
+            view[...] = parameter.data
+            parameter.data = view
+        self._gradients = [Tensor(view) for view in self.views(self.grad)]
+
+    def views(self, flat: Any) -> list[Any]:
+        """One view into `flat` for each parameter, in its shape."""
+        return [
+            flat[a:b].reshape(p.shape)
+            for a, b, p in zip(self.bounds[:-1], self.bounds[1:], self.parameters, strict=True)
+        ]
+
+    def zero_grad(self) -> None:
+        """Set all gradients to 0 and attach them, so that backward adds into the flat array."""
+        self.grad[...] = 0
+        self.attach_grad()
+
+    def attach_grad(self) -> None:
+        """Make each `parameter.grad` its view into the flat array."""
+        for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+
+
+def merged(arrays: Sequence[Any]) -> Any | None:
+    """One flat view over `arrays` if they lie one after the other in one flat array, else None."""
+    base = arrays[0].base
+    if not isinstance(base, np.ndarray) or base.ndim != 1 or not base.flags.c_contiguous:
+        return None
+    itemsize, origin = base.itemsize, base.__array_interface__["data"][0]
+    start = stop = None
+    for array in arrays:
+        if array.base is not base or not array.flags.c_contiguous or array.dtype != base.dtype:
+            return None
+        begin = (array.__array_interface__["data"][0] - origin) // itemsize
+        if stop is None:
+            start = begin
+        elif begin != stop:
+            return None
+        stop = begin + array.size
+    return base[start:stop]

@@ -1,0 +1,162 @@
+"""Learning-rate schedules, under PyTorch's names.
+
+A schedule sets "lr" of every group of an optimizer from the lr that the group had at the start.
+Call `step()` once after each optimizer step (or epoch: the unit is yours).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import cos, floor, isfinite, log, pi
+from typing import Any
+
+from minigrad.optim.optimizer import Optimizer
+
+
+class Schedule:
+    """Base class: counts steps and scales learning rates.
+
+    Args:
+        optimizer: its groups' present learning rates are the peak values.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.last_epoch: float = 0
+        self._set()
+
+    def lr_at(self, base_lr: float, t: float) -> float:
+        """The learning rate after t steps. Every schedule has its own."""
+        raise TypeError(f"{type(self).__name__} has no lr_at method")
+
+    def step(self) -> None:
+        """Count one step and set the learning rates."""
+        self.last_epoch += 1
+        self._set()
+
+    def get_last_lr(self) -> list[float]:
+        """The present learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on, as plain numbers."""
+        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        if len(state["base_lrs"]) != len(self.base_lrs):
+            raise ValueError(
+                f"the saved schedule has {len(state['base_lrs'])} groups, the optimizer "
+                f"{len(self.base_lrs)}"
+            )
+        self.last_epoch = state["last_epoch"]
+        self.base_lrs = list(state["base_lrs"])
+        self._set()
+
+    def _set(self) -> None:
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = self.lr_at(base_lr, self.last_epoch)
+
+
+class ConstantLR(Schedule):
+    """lr·factor for the first `total_iters` steps, then lr; by default lr throughout."""
+
+    def __init__(self, optimizer: Optimizer, factor: float = 1.0, total_iters: int = 0) -> None:
+        self.factor, self.total_iters = factor, total_iters
+        super().__init__(optimizer)
+
+    def lr_at(self, base_lr: float, t: float) -> float:
+        return base_lr * self.factor if t < self.total_iters else base_lr
+
+
+class StepLR(Schedule):
+    """lr·gamma^k after k·step_size steps."""
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        if step_size < 1:
+            raise ValueError(f"StepLR: step_size must be at least 1, it is {step_size}")
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer)
+
+    def lr_at(self, base_lr: float, t: float) -> float:
+        return base_lr * self.gamma ** (t // self.step_size)
+
+
+class CosineAnnealingLR(Schedule):
+    """From lr along half a cosine to eta_min after T_max steps (and back, if steps go on).
+
+    Loshchilov and Hutter, arXiv:1608.03983, without restarts.
+    """
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
+        if T_max < 1:
+            raise ValueError(f"CosineAnnealingLR: T_max must be at least 1, it is {T_max}")
+        self.T_max, self.eta_min = T_max, eta_min
+        super().__init__(optimizer)
+
+    def lr_at(self, base_lr: float, t: float) -> float:
+        return _cosine(base_lr, self.eta_min, t / self.T_max)
+
+
+class CosineAnnealingWarmRestarts(Schedule):
+    """Cosine from lr to eta_min over T_0 steps, then again over T_0·T_mult, T_0·T_mult², ...
+
+    Loshchilov and Hutter, "SGDR", arXiv:1608.03983.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0
+    ) -> None:
+        if T_0 < 1 or T_mult < 1:
+            raise ValueError(
+                f"CosineAnnealingWarmRestarts: T_0 and T_mult must be at least 1, they are {T_0} "
+                f"and {T_mult}"
+            )
+        self.T_0, self.T_mult, self.eta_min = T_0, T_mult, eta_min
+        super().__init__(optimizer)
+
+    def step(self, epoch: float | None = None) -> None:
+        """Count one step, or go to `epoch`, which may be a fraction."""
+        if epoch is not None and not (isfinite(epoch) and epoch >= 0):
+            raise ValueError(f"epoch must be a number from 0 on, not {epoch}")
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        self._set()
+
+    def lr_at(self, base_lr: float, t: float) -> float:
+        if self.T_mult == 1:
+            return _cosine(base_lr, self.eta_min, (t % self.T_0) / self.T_0)
+        # The first n periods last T_0·(T_mult^n - 1)/(T_mult - 1) steps together.
+        n = floor(log(t / self.T_0 * (self.T_mult - 1) + 1, self.T_mult) + 1e-12)
+        length = self.T_0 * self.T_mult**n
+        start = self.T_0 * (self.T_mult**n - 1) / (self.T_mult - 1)
+        return _cosine(base_lr, self.eta_min, (t - start) / length)
+
+
+class WarmupCosineLR(Schedule):
+    """Linear from 0 to lr over warmup_steps, then along half a cosine to eta_min at total_steps.
+
+    Step number t (from 0) of the warm-up uses lr·(t + 1)/warmup_steps, so no step is wasted at 0.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, warmup_steps: int, total_steps: int, eta_min: float = 0.0
+    ) -> None:
+        if not 0 <= warmup_steps <= total_steps or total_steps < 1:
+            raise ValueError(
+                f"WarmupCosineLR: needs 0 <= warmup_steps <= total_steps, not {warmup_steps} and "
+                f"{total_steps}"
+            )
+        self.warmup_steps, self.total_steps, self.eta_min = warmup_steps, total_steps, eta_min
+        super().__init__(optimizer)
+
+    def lr_at(self, base_lr: float, t: float) -> float:
+        if t < self.warmup_steps:
+            return base_lr * (t + 1) / self.warmup_steps
+        span = max(1, self.total_steps - self.warmup_steps)
+        return _cosine(base_lr, self.eta_min, min(1.0, (t - self.warmup_steps) / span))
+
+
+def _cosine(high: float, low: float, progress: float) -> float:
+    """`high` at progress 0, `low` at 1, along half a cosine."""
+    return low + (high - low) * (1 + cos(pi * progress)) / 2

@@ -1,0 +1,74 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from minigrad.optim.optimizer import Optimizer
+from minigrad.tensor import Tensor
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum, as `torch.optim.SGD`.
+
+    With gradient g (plus weight_decay·p), velocity b and momentum μ:
+
+        b' = μb + (1 - dampening)g  (g itself at the first step)
+        p' = p - lr·(g + μb') with Nesterov, else p - lr·b'
+
+    Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
+
+    Args:
+        params: parameters, or groups with settings of their own.
+        lr: learning rate.
+        momentum: μ; 0 is plain gradient descent.
+        dampening: share of the gradient left out of the velocity.
+        weight_decay: λ of the penalty λ/2·‖p‖².
+        nesterov: look ahead along the velocity.
+
+    Raises:
+        ValueError: a setting is out of range, or Nesterov without momentum.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
+            if value < 0:
+                raise ValueError(f"SGD: {name} must not be negative, it is {value}")
+        if nesterov and (momentum == 0 or dampening != 0):
+            raise ValueError("SGD: nesterov needs momentum > 0 and dampening = 0")
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+        }
+        super().__init__(params, defaults)
+
+    def _state_of(self, number: int, parameter: Tensor) -> dict[str, Any]:
+        if number not in self.state:
+            self.state[number] = {"momentum_buffer": parameter.data * 0}
+        return self.state[number]
+
+    def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
+        lr, momentum = group["lr"], group["momentum"]
+        for number, parameter in members:
+            g = parameter.grad.data  # type: ignore[union-attr]
+            if group["weight_decay"]:
+                g = g + group["weight_decay"] * parameter.data
+            if momentum:
+                first = number not in self.state
+                velocity = self._state_of(number, parameter)["momentum_buffer"]
+                velocity *= momentum
+                velocity += g if first else (1 - group["dampening"]) * g
+                g = g + momentum * velocity if group["nesterov"] else velocity
+            parameter.data -= lr * g
