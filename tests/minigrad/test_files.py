@@ -1,8 +1,8 @@
 """Files are replaced as a whole or not at all, and say what went wrong."""
 
+import copy
 import errno
 import os
-import copy
 import stat
 import subprocess
 import sys

@@ -1,0 +1,36 @@
+"""Weights in and out, by name: safetensors, and the state dicts of PyTorch.
+
+    tensors, metadata = load_safetensors("model.safetensors")
+    save_safetensors(tensors, "half.safetensors", {"step": "100"}, dtype="bfloat16")
+    tensors = load_torch("model.pth")  # PyTorch is not needed, and nothing in the file is executed
+
+All of this is on NumPy arrays. Nothing here, and nothing that it calls, ever unpickles.
+"""
+
+from minigrad.files import (
+    FileFormatError,
+    atomic_write,
+    sync_directory,
+    write_bytes_atomically,
+    write_text_atomically,
+)
+from minigrad.safetensors_file import (
+    TensorInfo,
+    inspect_safetensors,
+    load_safetensors,
+    save_safetensors,
+)
+from minigrad.torch_file import load_torch
+
+__all__ = [
+    "FileFormatError",
+    "TensorInfo",
+    "atomic_write",
+    "inspect_safetensors",
+    "load_safetensors",
+    "load_torch",
+    "save_safetensors",
+    "sync_directory",
+    "write_bytes_atomically",
+    "write_text_atomically",
+]
