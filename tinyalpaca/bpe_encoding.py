@@ -13,12 +13,12 @@ import numpy as np
 
 from tinyalpaca.bpe_training import Pair, to_bytes
 
-LONG_WORD = 300  # from about here on the heap is faster
+LONG_WORD = 20  # tokens; from about here on the heap is faster
 _NO_MERGE = 1 << 62
 
 
 def merge_word(tokens: Sequence[int], ranks: dict[Pair, int], merged: Sequence[int]) -> list[int]:
-    """Merge the tokens of one word: `ranks[a, b]` is the merge's place, `merged[rank]` its token."""
+    """Merge the tokens of a word: `ranks[a, b]` is a merge's place, `merged[rank]` its token."""
     tokens = list(tokens)
     rank_at = [ranks.get(pair, _NO_MERGE) for pair in pairwise(tokens)]
     while rank_at and (rank := min(rank_at)) != _NO_MERGE:
@@ -59,10 +59,11 @@ def merge_long_word(
 
 
 class WordCache(dict[str, bytes]):
-    """Word -> the bytes of its array of token ids; a word that is missing is encoded on first sight.
+    """Word -> the bytes of its array of token ids; a missing word is encoded on first sight.
 
-    So a text is `b"".join(map(cache.__getitem__, words))`: one look-up a word, no Python in between.
-    Holds at most `max_words` words of at most `max_length` characters; when full, it starts again.
+    So a text is `b"".join(map(cache.__getitem__, words))`: one look-up a word, no Python in
+    between. Holds at most `max_words` words of at most `max_length` characters; when full, it
+    starts again.
     """
 
     def __init__(

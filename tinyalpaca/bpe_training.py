@@ -1,19 +1,20 @@
 """Learning merges: the specification in twenty lines, and the trainer that is used.
 
-Byte-pair encoding (Gage, 1994; Sennrich et al., 2016, "Neural Machine Translation of Rare Words with
-Subword Units") starts from single bytes and repeats: find the pair of neighbouring tokens that is
-most frequent, and make it a token. **Ties** go to the pair with the smaller left token id, then the
-smaller right one, as in Hugging Face's `tokenizers`. Neighbours are counted at every position, so the
-pair (a, a) occurs twice in "aaa", and is merged once, from the left. If a merge spells a token that
-exists already, it leads to that token.
+Byte-pair encoding (Gage, 1994; Sennrich et al., 2016, "Neural Machine Translation of Rare Words
+with Subword Units") starts from single bytes and repeats: find the pair of neighbouring tokens that
+is most frequent, and make it a token. **Ties** go to the pair with the smaller left token id, then
+the smaller right one, as in Hugging Face's `tokenizers`. Neighbours are counted at every position,
+so the pair (a, a) occurs twice in "aaa", and is merged once, from the left. If a merge spells a
+token that exists already, it leads to that token.
 
-`learn_merges_naively` does just that and counts everything again for each merge. `learn_merges` gives
-the same answer from counts that it keeps up to date; the tests hold one against the other.
+`learn_merges_naively` does just that and counts everything again for each merge. `learn_merges`
+gives the same answer from counts that it keeps up to date; the tests hold one against the other.
 """
 
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import numpy as np
 from tqdm import tqdm
@@ -23,13 +24,23 @@ from tinyalpaca.pretokenize import PreSplitter, bytes_in_token_order
 Pair = tuple[int, int]
 
 
-def count_words(documents: Iterable[Iterable[str]], splitter: PreSplitter) -> Counter[str]:
+def count_words(
+    documents: Iterable[Iterable[str]], splitter: PreSplitter, progress: bool = False
+) -> Counter[str]:
     """How often each piece occurs in the documents, each an iterable of blocks of its text."""
     words: Counter[str] = Counter()
-    for blocks in documents:
-        for pieces in splitter.split_blocks(blocks):
-            words.update(pieces)
+    with progress_bar("words", progress) as bar:
+        for blocks in documents:
+            for pieces in splitter.split_blocks(blocks):
+                words.update(pieces)
+                bar.update(len(pieces))
     return words
+
+
+def progress_bar(name: str, wanted: bool, total: int | None = None) -> tqdm:
+    """A bar that appears on a terminal, if wanted, when the work takes more than a second."""
+    disable = None if wanted else True
+    return tqdm(desc=name, total=total, unit="", unit_scale=True, delay=1.0, disable=disable)
 
 
 def learn_merges_naively(
@@ -43,11 +54,11 @@ def learn_merges_naively(
     while len(merges) < num_merges:
         counts: Counter[Pair] = Counter()
         for tokens, count in split:
-            for pair in zip(tokens, tokens[1:], strict=False):
+            for pair in pairwise(tokens):
                 counts[pair] += count
-        pair = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
-        if pair is None or counts[pair] < min_frequency:
+        if not counts or max(counts.values()) < min_frequency:
             break
+        pair = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(pair)
         token = add_token(spelling, spelling[pair[0]] + spelling[pair[1]])
         for tokens, _ in split:
@@ -84,9 +95,7 @@ def learn_merges(
     heap = [(-count, code) for code, count in text.counts.items()]
     heapq.heapify(heap)  # an entry whose count is out of date is put right when it surfaces
     merges: list[Pair] = []
-    with tqdm(
-        total=num_merges, desc="merges", unit="", delay=1.0, disable=None if progress else True
-    ) as bar:
+    with progress_bar("merges", progress, num_merges) as bar:
         while heap and len(merges) < num_merges:
             negative, code = heapq.heappop(heap)
             count = text.counts.get(code, 0)
@@ -110,10 +119,11 @@ def learn_merges(
 class _MergedText:
     """All distinct words end to end as linked lists of tokens, with an index of pairs.
 
-    Position p holds token `tokens[p]`; its neighbours in the word are `left[p]` and `right[p]`, -1 at
-    the ends. A merge keeps the left position and takes the right one out of the list. `weights[p]` is
-    how often the word of p occurs. A pair (a, b) is known by its code `a << 32 | b`: `counts[code]` is
-    its frequency and `places[code]` a list of arrays of positions that hold it, or have held it.
+    Position p holds token `tokens[p]`; its neighbours in the word are `left[p]` and `right[p]`, -1
+    at the ends. A merge keeps the left position and takes the right one out of the list.
+    `weights[p]` is how often the word of p occurs. A pair (a, b) is known by its code `a << 32 |
+    b`: `counts[code]` is its frequency and `places[code]` a list of arrays of positions that hold
+    it, or have held it.
     """
 
     def __init__(self, words: Mapping[str, int]):
@@ -122,8 +132,8 @@ class _MergedText:
         token_of_byte = np.argsort(np.frombuffer(bytes_in_token_order(), np.uint8))
         self.tokens = token_of_byte[np.frombuffer(b"".join(spelled), np.uint8)].astype(np.int32)
         index = np.int32 if len(self.tokens) < 2**31 else np.int64
-        self.left = np.arange(-1, len(self.tokens) - 1, dtype=index)
-        self.right = np.arange(1, len(self.tokens) + 1, dtype=index)
+        self.left: np.ndarray = np.arange(-1, len(self.tokens) - 1, dtype=index)
+        self.right: np.ndarray = np.arange(1, len(self.tokens) + 1, dtype=index)
         ends = np.cumsum(lengths)[lengths > 0]
         self.left[ends - lengths[lengths > 0]] = -1
         self.right[ends - 1] = -1
@@ -147,7 +157,7 @@ class _MergedText:
         starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
         frequencies = np.add.reduceat(self.weights[places], starts)
         bounds = [*starts.tolist(), len(places)]
-        groups = [places[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        groups = [places[a:b] for a, b in pairwise(bounds)]
         return codes[starts].tolist(), frequencies.tolist(), groups
 
     def _add(self, places: np.ndarray) -> list[int]:
@@ -165,7 +175,7 @@ class _MergedText:
                 del self.counts[code], self.places[code]
 
     def merge(self, a: int, b: int, token: int) -> list[int]:
-        """Replace every pair (a, b) by `token`; return the codes of pairs that became more frequent."""
+        """Replace every pair (a, b) by `token`; return the codes of the pairs that became more."""
         code = a << 32 | b
         first = np.unique(np.concatenate(self.places[code]))  # sorted; some are out of date
         second = self.right[first]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,10 @@ class CharTokenizer(Tokenizer):
                 parts.append(np.array([self.special_tokens[special]], self.dtype))
             start += len(piece) + len(special)
         return np.concatenate(parts)
+
+    def encode_blocks(self, blocks: Iterable[str]) -> Iterator[np.ndarray]:
+        """One block at a time."""
+        return map(self.encode_array, blocks)
 
     def token_bytes(self, token: int) -> bytes:
         return self._tokens[token].encode("utf-8", "surrogatepass")

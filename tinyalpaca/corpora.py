@@ -86,7 +86,8 @@ class Corpus:
     def text(self) -> str:
         """The whole text, with `SEPARATOR` between documents.
 
-        Encode it with `allowed_special` and a tokenizer that has the separator, if there are several.
+        Encode it with `allowed_special` and a tokenizer that has the separator, if there are
+        several.
         """
         return SEPARATOR.join(document.text for document in self.documents)
 
@@ -110,7 +111,7 @@ class Corpus:
         return digest.hexdigest()
 
     def split(self, validation_fraction: float = 0.1) -> tuple["Corpus", "Corpus"]:
-        """Training and validation parts, the last characters being for validation. Reads in blocks."""
+        """Training and validation parts, of which the last characters are the second."""
         cut = split_position(self.count_characters(), validation_fraction)
         parts: tuple[list[Document], list[Document]] = ([], [])
         position = 0
@@ -146,7 +147,7 @@ def split_text(text: str, validation_fraction: float = 0.1) -> tuple[str, str]:
 
 
 def load_corpus(name_or_path: str | os.PathLike[str] = "tinyshakespeare") -> Corpus:
-    """A corpus by name (`tinyshakespeare`, `shakespeare`), file, folder of `.txt`, or `-` for stdin.
+    """A corpus by name (`tinyshakespeare`, `shakespeare`), or a file, a folder of `.txt`, `-`.
 
     A file or folder in the working directory that has such a name is meant by `./tinyshakespeare`.
     Raises `FileNotFoundError` where there is no such file, or no way to get the named corpus, and
@@ -197,7 +198,7 @@ def _from_path(path: Path) -> Corpus:
 
 def _spooled_stdin() -> BinaryIO:
     """Standard input in a temporary file, because it is read more than once."""
-    spool = tempfile.TemporaryFile()  # noqa: SIM115: it lives as long as the corpus
+    spool = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the corpus lives)
     shutil.copyfileobj(sys.stdin.buffer, spool)
     return spool
 

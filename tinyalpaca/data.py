@@ -5,8 +5,8 @@
 >>> len(dataset), dataset[1]
 (2, (array([4, 5, 6]), array([5, 6, 7])))
 
-A dataset turns indices into batches and keeps no state; a sampler decides which indices come next and
-keeps all of it. So a batch depends on (seed, epoch, position) alone, whoever computes it.
+A dataset turns indices into batches and keeps no state; a sampler decides which indices come next
+and keeps all of it. So a batch depends on (seed, epoch, position) alone, whoever computes it.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ import numpy as np
 
 from tinyalpaca.corpora import SEPARATOR, Corpus, load_corpus, split_text
 from tinyalpaca.samplers import RandomSampler, WindowSampler
+from tinyalpaca.token_file import TokenFile
 
 __all__ = [
     "SEPARATOR",
@@ -22,6 +23,7 @@ __all__ = [
     "RandomSampler",
     "RandomWindows",
     "TinyPacaDataset",
+    "TokenFile",
     "WindowSampler",
     "load_corpus",
     "split_text",
@@ -31,7 +33,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 class _Windows:
-    """Windows of `seq_len` consecutive tokens; x is all but the last of a window, y all but the first."""
+    """Windows of `seq_len` tokens in a row; x is all but the last token, y all but the first."""
 
     def __init__(self, tokens: np.ndarray | Sequence[int], seq_len: int):
         self.tokens = tokens if isinstance(tokens, np.ndarray) else np.asarray(tokens)
@@ -55,8 +57,13 @@ class _Windows:
         windows = windows.astype(np.int64)
         return windows[:, :-1], windows[:, 1:]
 
-    def __len__(self) -> int:
+    @property
+    def _stride(self) -> int:
+        """Tokens from the beginning of a window to that of the next."""
         raise NotImplementedError
+
+    def __len__(self) -> int:
+        return (len(self.tokens) - self.seq_len) // self._stride + 1
 
     def batch_at(self, indices: np.ndarray | Sequence[int]) -> Batch:
         """x and y, (B, seq_len - 1) int64 each; `indices` (B,) are from 0 to `len(self) - 1`."""
@@ -76,22 +83,18 @@ class _Windows:
 class TinyPacaDataset(_Windows):
     """Windows that follow one another without overlap, as in the original.
 
-    `seq_len` tokens a window give `seq_len - 1` predictions: 127 for 128. Tokens after the last full
-    window are not used.
+    `seq_len` tokens a window give `seq_len - 1` predictions: 127 for 128. Tokens after the last
+    full window are not used.
     """
 
     @property
     def _stride(self) -> int:
         return self.seq_len
 
-    def __len__(self) -> int:
-        return len(self.tokens) // self.seq_len
-
 
 class RandomWindows(_Windows):
     """A window at every token; use it with `RandomSampler`."""
 
-    _stride = 1
-
-    def __len__(self) -> int:
-        return len(self.tokens) - self.seq_len + 1
+    @property
+    def _stride(self) -> int:
+        return 1

@@ -22,7 +22,8 @@ def download(url: str, path: Path, sha256: str, size: int) -> bytes:
     """Fetch `url`, check its size and SHA-256, keep it as `path`, and return its bytes.
 
     `path` is written only when all is well; if the cache cannot be written the bytes are returned
-    all the same. Raises `DownloadError`, also where the environment variable TINYALPACA_OFFLINE is set.
+    all the same. Raises `DownloadError`, also where the environment variable TINYALPACA_OFFLINE is
+    set.
     """
     if os.environ.get("TINYALPACA_OFFLINE"):
         raise DownloadError("TINYALPACA_OFFLINE is set")

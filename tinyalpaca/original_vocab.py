@@ -1,9 +1,9 @@
 """`OriginalTokenizer`: vocabulary files of the PyTorch original, so that its models can be used.
 
 The file is a JSON object from id to token text, `{"0": "▁", "1": "[UNK]", ...}`. A space is written
-`▁`. The merges are not in it, so text is cut greedily: at each place the longest token that fits, or
-`[UNK]` for one character where none does. That loses unknown characters; it is here for published
-models, not for new ones.
+`▁`. The merges are not in it, so text is cut greedily: at each place the longest token that fits,
+or `[UNK]` for one character where none does. That loses unknown characters; it is here for
+published models, not for new ones.
 """
 
 import json
@@ -69,7 +69,7 @@ class OriginalTokenizer(Tokenizer):
         return b"" if text == UNKNOWN else text.replace(SPACE, " ").encode("utf-8", "surrogatepass")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the vocabulary in the original's format; a folder gets the name `tokenizer.json`."""
+        """Write the vocabulary as the original does; a folder gets the name `tokenizer.json`."""
         path = Path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
         content = {str(index): token for index, token in enumerate(self.tokens)}

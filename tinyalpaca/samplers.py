@@ -33,9 +33,9 @@ def _key(*numbers: int) -> np.ndarray:
 def permute(positions: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
     """Where `positions` (each in 0 to count - 1) go in a random permutation of `count` things.
 
-    A Feistel network (Luby and Rackoff, 1988) permutes the numbers of an even count of bits; numbers
-    that come out too large go in again until they are small enough, which permutes the rest (Black
-    and Rogaway, 2002, "Ciphers with Arbitrary Finite Domains").
+    A Feistel network (Luby and Rackoff, 1988) permutes the numbers of an even count of bits;
+    numbers that come out too large go in again until they are small enough, which permutes the rest
+    (Black and Rogaway, 2002, "Ciphers with Arbitrary Finite Domains").
     """
     half = np.uint64(max(4, ((count - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
@@ -57,8 +57,8 @@ class _Sampler:
     """Yields arrays of indices, batch by batch, to the end of an epoch.
 
     A batch has `batch_size` indices *over all ranks*, of which this rank gets every `world_size`th;
-    the last batch of an epoch may be smaller, or is left out with `drop_last`. Iterating goes on from
-    the state, which after the last batch is the start of the next epoch.
+    the last batch of an epoch may be smaller, or is left out with `drop_last`. Iterating goes on
+    from the state, which after the last batch is the start of the next epoch.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class _Sampler:
             )
         if drop_last and count < batch_size:
             raise ValueError(
-                f"with drop_last an epoch of {count} has no batch of {batch_size}: use a smaller one"
+                f"with drop_last an epoch of {count} has no batch of {batch_size}: make it smaller"
             )
         self.count, self.batch_size, self.drop_last = count, batch_size, drop_last
         self.rank, self.world_size = rank, world_size
@@ -97,7 +97,7 @@ class _Sampler:
         raise NotImplementedError
 
     def batch_at(self, position: int, epoch: int) -> np.ndarray:
-        """This rank's indices in the batch that begins at `position` of an epoch; keeps no state."""
+        """This rank's indices in the batch from `position` of an epoch on; keeps no state."""
         positions = np.arange(position, min(position + self.batch_size, self.count))
         return self.indices_at(positions[self.rank :: self.world_size], epoch)
 

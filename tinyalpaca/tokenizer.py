@@ -12,8 +12,11 @@ and bytes are joined by merges learned from a text (`bpe_training.py`), the earl
 Since every byte has a token, any text and any byte string comes back exactly.
 """
 
+import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,21 +85,45 @@ class BPETokenizer(Tokenizer):
     ) -> "BPETokenizer":
         """Learn a vocabulary from text.
 
-        `source` is a text, a path (`pathlib.Path`; read in blocks, so it may be larger than memory), or an
-        iterable of texts and paths, between which no merge reaches. The size is given by one of `vocab_size`
-        (256 bytes + merges + special tokens) and `num_merges` (100 if neither is given). Training stops early when no
-        pair occurs `min_frequency` times. `splitter`: see `tinyalpaca.pretokenize`. A progress bar
-        appears on a terminal when it takes long.
+        `source` is a text, a path (`pathlib.Path`; read in blocks, so it may be larger than
+        memory), or an iterable of texts and paths, between which no merge reaches. The size is
+        given by one of `vocab_size` (256 bytes + merges + special tokens) and `num_merges` (100 if
+        neither is given). Training stops early when no pair occurs `min_frequency` times.
+        `splitter`: see `tinyalpaca.pretokenize`. A progress bar appears on a terminal when it takes
+        long.
 
-        Raises `ValueError` for a source without text, for text that is not UTF-8, and for sizes that
-        cannot be.
+        Raises `ValueError` for a source without text, for text that is not UTF-8, and for sizes
+        that cannot be.
         """
+        return cls.train_on_blocks(
+            _documents(source),
+            vocab_size,
+            num_merges,
+            min_frequency=min_frequency,
+            special_tokens=special_tokens,
+            splitter=splitter,
+            progress=progress,
+        )
+
+    @classmethod
+    def train_on_blocks(
+        cls,
+        documents: Iterable[Iterable[str]],
+        vocab_size: int | None = None,
+        num_merges: int | None = None,
+        *,
+        min_frequency: int = 2,
+        special_tokens: Sequence[str] = (),
+        splitter: PreSplitter | str = "gpt2",
+        progress: bool = True,
+    ) -> "BPETokenizer":
+        """`train` on documents that are iterables of blocks of text, as `Document.blocks` gives."""
         special_tokens = list(special_tokens)
         if len(set(special_tokens)) != len(special_tokens) or "" in special_tokens:
             raise ValueError(f"special tokens must be different and not empty: {special_tokens}")
         num_merges = _number_of_merges(vocab_size, num_merges, len(special_tokens))
         splitter = splitter if isinstance(splitter, PreSplitter) else PreSplitter(splitter)
-        words = count_words(_documents(source), splitter)
+        words = count_words(documents, splitter, progress)
         if not words:
             raise ValueError("there is no text to train a tokenizer on: the source is empty")
         merges = learn_merges(words, num_merges, min_frequency, progress)
@@ -137,7 +164,7 @@ class BPETokenizer(Tokenizer):
         )
 
     def encode_array(self, text: Text, *, allowed_special: AllowedSpecial = ()) -> np.ndarray:
-        """Token ids of `text` as a 1-D array of `self.dtype` (uint16, or uint32 for a large vocabulary).
+        """Token ids of `text` as a 1-D array of `self.dtype`, uint16 or uint32.
 
         Text that spells a special token is ordinary text, unless `allowed_special` holds that token
         or is "all". Raises `ValueError` (`UnicodeEncodeError`) for a string with lone surrogates,
@@ -147,7 +174,7 @@ class BPETokenizer(Tokenizer):
             text = text.decode("utf-8", "surrogateescape")
         else:
             text.encode("utf-8")
-        parts = []
+        parts: list[bytes] = []
         for piece, special in self.cut_at_special(text, allowed_special):
             if self.add_prefix_space and piece and not piece.startswith(" "):
                 piece = " " + piece
@@ -155,6 +182,45 @@ class BPETokenizer(Tokenizer):
             if special:
                 parts.append(np.array(self.special_tokens[special], self.dtype).tobytes())
         return np.frombuffer(bytearray().join(parts), self.dtype)
+
+    def encode_blocks(self, blocks: Iterable[str]) -> Iterator[np.ndarray]:
+        """The ids of a text that comes in blocks; holds one block at a time, see `PreSplitter`."""
+        for pieces in self.splitter.split_blocks(self._with_prefix_space(blocks)):
+            yield np.frombuffer(bytearray().join(map(self._cache.__getitem__, pieces)), self.dtype)
+
+    def _with_prefix_space(self, blocks: Iterable[str]) -> Iterator[str]:
+        wanted = self.add_prefix_space
+        for block in blocks:
+            if wanted and block and not block.startswith(" "):
+                yield " "
+            wanted = wanted and not block
+            yield block
+
+    def encode_batch(
+        self,
+        texts: Iterable[Text],
+        *,
+        processes: int = 1,
+        allowed_special: AllowedSpecial = (),
+    ) -> list[list[int]]:
+        """`encode` of each text, in order; by several processes if asked.
+
+        Threads would not help, because the interpreter lock is held throughout. Processes start
+        anew (so a script needs its `if __name__ == "__main__":`), which takes about a second, as
+        long as it takes to encode several megabytes: they pay for tens of megabytes.
+        """
+        encode = partial(self.encode, allowed_special=allowed_special)
+        if processes <= 1:
+            return [encode(text) for text in texts]
+        texts = list(texts)
+        chunk = max(1, len(texts) // (4 * processes))
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, context, _keep, (encode,)) as pool:
+            return list(pool.map(_encode_kept, texts, chunksize=chunk))
+
+    def __reduce__(self) -> tuple:
+        parts = (self.vocabulary, self.merges, self.special_tokens)
+        return BPETokenizer, (*parts, self.splitter, self.add_prefix_space)
 
     def token_bytes(self, token: int) -> bytes:
         return self.vocabulary[token]
@@ -170,13 +236,26 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
-        """Read a byte-level BPE `tokenizer.json` (ours or theirs), or GPT-2's vocab.json + merges.txt.
+        """Read a `tokenizer.json` of ours or theirs, or GPT-2's vocab.json + merges.txt.
 
         `path` is the file or its folder. Raises `ValueError` that says what is wrong with the file.
         """
         from tinyalpaca import tokenizer_files
 
         return tokenizer_files.load_bpe(path)
+
+
+_kept_encode: Callable[[Text], list[int]]
+
+
+def _keep(encode: Callable[[Text], list[int]]) -> None:
+    """In a worker process: keep the encoder, so that it is sent once and not with every text."""
+    global _kept_encode
+    _kept_encode = encode
+
+
+def _encode_kept(text: Text) -> list[int]:
+    return _kept_encode(text)
 
 
 def _number_of_merges(vocab_size: int | None, num_merges: int | None, special: int) -> int:

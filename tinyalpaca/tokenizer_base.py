@@ -51,6 +51,13 @@ class Tokenizer(ABC):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the tokenizer so that `load_tokenizer` reads it again; returns the path written."""
 
+    def encode_blocks(self, blocks: Iterable[str]) -> Iterator[np.ndarray]:
+        """The ids of a text that comes in blocks, as arrays: for texts larger than memory.
+
+        Joined, they are `encode_array` of the blocks joined. This default needs the whole text.
+        """
+        yield self.encode_array("".join(blocks))
+
     def encode(self, text: str | bytes, *, allowed_special: AllowedSpecial = ()) -> list[int]:
         """Token ids of `text`; the inverse of `decode`."""
         return self.encode_array(text, allowed_special=allowed_special).tolist()

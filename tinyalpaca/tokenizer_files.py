@@ -1,4 +1,4 @@
-"""Tokenizer files: Hugging Face's `tokenizer.json` both ways, GPT-2's two files, a readable `.vocab`.
+"""Tokenizer files: Hugging Face's `tokenizer.json` both ways, GPT-2's two files, `.vocab`.
 
 Hugging Face's `tokenizers` writes a byte-level token as text, one printable character a byte
 (`byte_alphabet`), a merge as the pair of such texts, and the pre-splitter by name or as a pattern.
@@ -92,7 +92,7 @@ def _splitter_to_json(tokenizer: BPETokenizer) -> dict:
 
 def readable_vocabulary(tokenizer: BPETokenizer) -> str:
     """A line for each token: its id, its text, and the two tokens that were merged into it."""
-    merged = {}
+    merged: dict[bytes, tuple[int, int]] = {}
     for pair in tokenizer.merges:
         merged.setdefault(tokenizer.vocabulary[pair[0]] + tokenizer.vocabulary[pair[1]], pair)
     special = set(tokenizer.special_tokens.values())
@@ -121,6 +121,13 @@ def readable_token(token: bytes) -> str:
 def load_any(path: str | os.PathLike[str]) -> Tokenizer:
     """See `tinyalpaca.tokenizer.load_tokenizer`."""
     path = _file_in(Path(path))
+    try:
+        return _load_file(path)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not have the form of a tokenizer file ({error!r})") from None
+
+
+def _load_file(path: Path) -> Tokenizer:
     if path.name in ("vocab.json", "merges.txt") and path.with_name("merges.txt").exists():
         return _load_two_files(path)
     content = _read_json(path)
@@ -237,9 +244,9 @@ def _assemble(
 ) -> BPETokenizer:
     """Check everything that encoding relies on, and translate text to bytes."""
     byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
-    tokens: list[bytes | None] = [None] * len(vocab)
+    tokens: dict[int, bytes] = {}
     for text, index in vocab.items():
-        if not isinstance(index, int) or not 0 <= index < len(vocab) or tokens[index] is not None:
+        if not isinstance(index, int) or not 0 <= index < len(vocab) or index in tokens:
             raise ValueError(
                 f"{name}: id {index!r} of token {text!r} is not one of 0 to {len(vocab) - 1}, each "
                 "used once"
@@ -263,8 +270,8 @@ def _assemble(
         for text in (*parts, result):
             if text not in vocab:
                 raise ValueError(
-                    f"{name}: merge number {number} ({parts[0]} + {parts[1]}) needs token {text!r}, "
-                    "which is not in the vocabulary"
+                    f"{name}: merge number {number} ({parts[0]} + {parts[1]}) needs token "
+                    f"{text!r}, which is not in the vocabulary"
                 )
         for text in parts:
             if text not in made:
@@ -274,4 +281,5 @@ def _assemble(
                 )
         made.add(result)
         pairs.append((vocab[parts[0]], vocab[parts[1]]))
-    return BPETokenizer(tokens, pairs, special, splitter, add_prefix_space)
+    vocabulary = [tokens[index] for index in range(len(tokens))]
+    return BPETokenizer(vocabulary, pairs, special, splitter, add_prefix_space)
