@@ -4,13 +4,15 @@ A pickle is a program for a small stack machine, and Python's own reader lets th
 anything. This one knows only the instructions and the names that a state dict needs. A name becomes
 an inert marker, a call on a marker becomes a description of a tensor (`TensorRef`), and everything
 else is refused. No code from the file, or named by it, ever runs, and neither does Python's
-`pickle` module: instructions are decoded by `pickletools`, the standard library's disassembler.
+`pickle` module. (`pickletools`, its disassembler, only lends the names of refused instructions: it
+would undo escapes in the names of globals, which Python's reader does not.)
 
 Limits on the program's length and on nesting keep a hostile one from taking time or memory.
 """
 
-import io
 import pickletools
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,26 +97,89 @@ def read_state_pickle(program: bytes) -> Any:
         UnpicklingRefused: the program is damaged, too long, or does what no state dict needs.
     """
     machine = _Machine()
-    count = 0
-    try:
-        for opcode, argument, position in pickletools.genops(io.BytesIO(program)):
-            count += 1
-            if count > MAX_INSTRUCTIONS:
-                raise UnpicklingRefused(
-                    f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions"
-                )
-            if (count == 1) != (opcode.name == "PROTO"):
-                raise UnpicklingRefused("its pickle does not begin as torch.save begins one")
-            machine.execute(opcode.name, argument)
-            if opcode.name == "STOP" and position != len(program) - 1:
-                raise UnpicklingRefused("its pickle goes on after its end")
-    except UnpicklingRefused:
-        raise
-    except ValueError as error:  # of genops: cut short, an unknown opcode, malformed text
-        raise UnpicklingRefused(f"its pickle is damaged ({str(error)[:200]})") from error
+    for count, (name, argument) in enumerate(_instructions(program)):
+        if count == MAX_INSTRUCTIONS:
+            raise UnpicklingRefused(f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions")
+        if (count == 0) != (name == "PROTO"):
+            raise UnpicklingRefused("its pickle does not begin as torch.save begins one")
+        machine.execute(name, argument)
     result = machine.result()
     _check_nesting(result)
     return result
+
+
+# Instructions without an argument, with a number, with bytes after their count, and with two lines.
+_PLAIN = {
+    **{b"(": "MARK", b".": "STOP", b"N": "NONE", b"\x88": "NEWTRUE", b"\x89": "NEWFALSE"},
+    **{b"}": "EMPTY_DICT", b"]": "EMPTY_LIST", b")": "EMPTY_TUPLE", b"t": "TUPLE"},
+    **{b"\x85": "TUPLE1", b"\x86": "TUPLE2", b"\x87": "TUPLE3", b"\x94": "MEMOIZE"},
+    **{b"s": "SETITEM", b"u": "SETITEMS", b"a": "APPEND", b"e": "APPENDS"},
+    **{b"\x93": "STACK_GLOBAL", b"Q": "BINPERSID", b"R": "REDUCE", b"b": "BUILD"},
+}
+_NUMBERED = {
+    b"\x80": ("PROTO", struct.Struct("<B")),
+    b"\x95": ("FRAME", struct.Struct("<Q")),
+    b"J": ("BININT", struct.Struct("<i")),
+    b"K": ("BININT1", struct.Struct("<B")),
+    b"M": ("BININT2", struct.Struct("<H")),
+    b"G": ("BINFLOAT", struct.Struct(">d")),
+    b"q": ("BINPUT", struct.Struct("<B")),
+    b"r": ("LONG_BINPUT", struct.Struct("<I")),
+    b"h": ("BINGET", struct.Struct("<B")),
+    b"j": ("LONG_BINGET", struct.Struct("<I")),
+}
+_COUNTED = {
+    b"X": ("BINUNICODE", struct.Struct("<I")),
+    b"\x8c": ("SHORT_BINUNICODE", struct.Struct("<B")),
+    b"\x8a": ("LONG1", struct.Struct("<B")),
+}
+
+
+def _instructions(program: bytes) -> Iterator[tuple[str, Any]]:
+    """The name and the argument of each instruction, up to and with STOP, which must come last."""
+    position = 0
+    while position < len(program):
+        code = program[position : position + 1]
+        position += 1
+        if code in _PLAIN:
+            yield _PLAIN[code], None
+            if code == b".":
+                _require(position == len(program), "its pickle goes on after its end")
+                return
+        elif code in _NUMBERED or code in _COUNTED:
+            name, number = _NUMBERED.get(code) or _COUNTED[code]
+            _require(position + number.size <= len(program), "its pickle is cut short")
+            (argument,) = number.unpack_from(program, position)
+            position += number.size
+            if code in _COUNTED:
+                begin, position = position, position + argument
+                _require(position <= len(program), "its pickle is cut short")
+                argument = _counted(name, program[begin:position])
+            yield name, argument
+        elif code == b"c":
+            middle = program.find(b"\n", position)
+            end = program.find(b"\n", middle + 1)
+            _require(middle >= 0 and end >= 0, "its pickle is cut short")
+            lines = program[position:middle], program[middle + 1 : end]
+            yield "GLOBAL", tuple(line.decode("ascii", "backslashreplace") for line in lines)
+            position = end + 1
+        else:
+            known = next(
+                (op for op in pickletools.opcodes if op.code == code.decode("latin-1")), None
+            )
+            shown = known.name if known else f"the unknown instruction {code!r}"
+            raise UnpicklingRefused(f"its pickle uses {shown}, which no state dict needs")
+    raise UnpicklingRefused("its pickle is cut short")
+
+
+def _counted(name: str, content: bytes) -> int | str:
+    """The integer or the string that the bytes of a counted argument stand for."""
+    if name == "LONG1":
+        return int.from_bytes(content, "little", signed=True)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnpicklingRefused("its pickle has a string that is not UTF-8") from error
 
 
 class _Machine:
@@ -171,14 +236,14 @@ class _Machine:
             case "APPENDS":
                 self.extend(self.pop_to_mark())
             case "GLOBAL":
-                self.stack.append(_marker(argument))
+                self.stack.append(_marker(*argument))
             case "STACK_GLOBAL":
                 module, qualified_name = self.pop(2)
                 _require(
                     type(module) is str and type(qualified_name) is str,
                     f"it asks for a {_type(module)} as if that were the name of a module",
                 )
-                self.stack.append(_marker(f"{module} {qualified_name}"))
+                self.stack.append(_marker(module, qualified_name))
             case "BINPERSID":
                 self.stack.append(_storage(self.pop(1)[0]))
             case "REDUCE":
@@ -188,8 +253,6 @@ class _Machine:
                 (state,) = self.pop(1)
                 _require(type(state) is dict, f"it gives attributes of type {_type(state)}")
                 _require(type(self.top()) is dict, f"it sets attributes of a {_type(self.top())}")
-            case _:
-                raise UnpicklingRefused(f"its pickle uses {name}, which no state dict needs")
 
     def pop(self, count: int) -> list[Any]:
         """The last `count` values, but none from before the last mark."""
@@ -245,10 +308,11 @@ def _type(value: Any) -> str:
     return value.name.replace(" ", ".") if isinstance(value, Marker) else type(value).__name__
 
 
-def _marker(name: str) -> Marker:
-    """The marker for "module name", if it is one that a state dict needs."""
+def _marker(module: str, attribute: str) -> Marker:
+    """The marker for a global of a module, if it is one that a state dict needs."""
+    name = f"{module} {attribute}"
     if name not in _MARKERS:
-        shown = name[:100].replace(" ", ".")
+        shown = f"{module}.{attribute}"[:100]
         raise UnpicklingRefused(
             f"it asks for {shown!r}, which is not part of a state dict. If you trust the file, load"
             " it with PyTorch and save only model.state_dict()"

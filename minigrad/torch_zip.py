@@ -69,10 +69,6 @@ class TorchArchive:
             parts = entry.filename.split("/")
             if "" in parts or "." in parts or ".." in parts or "\\" in entry.filename:
                 raise FileFormatError(self.path, f"refused: record {shown} has an unsafe path")
-            if len(folders) != 1 or len(parts) < 2:
-                raise FileFormatError(
-                    self.path, f"not a PyTorch file: record {shown} is not in the one common folder"
-                )
             if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 0x1:
                 raise FileFormatError(
                     self.path,
@@ -86,6 +82,10 @@ class TorchArchive:
                 raise FileFormatError(self.path, f"refused: record {shown} is there twice")
             records[name] = entry
             total += entry.file_size
+        if len(folders) > 1 or "" in records:
+            raise FileFormatError(
+                self.path, "not a PyTorch file: its records are not in one common folder"
+            )
         if total > self.size:
             raise FileFormatError(
                 self.path,
