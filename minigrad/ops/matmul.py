@@ -40,7 +40,8 @@ class einsum:
     """A product of arrays summed over the indices that the output lacks.
 
     The gradient of operand i is the einsum of dy and the other operands to i's own indices; an
-    index that stands in operand i alone was summed out, so its gradient is repeated along it.
+    index that stands in operand i alone was summed out, so its gradient is repeated along it; one
+    along which operand i was broadcast is summed.
     `minigrad.einsum` removes ellipses and repeated indices before they come here.
     """
 
@@ -52,20 +53,21 @@ class einsum:
     def backward(xp, dy, operands, needs, *, subscripts):
         left, output = subscripts.split("->")
         terms = left.split(",")
-        gradients = []
+        gradients: list = []
         for i, (term, need) in enumerate(zip(terms, needs, strict=True)):
             if not need:
                 gradients.append(None)
                 continue
+            shape = operands[i].shape
             others = [t for j, t in enumerate(terms) if j != i]
             known = set(output).union(*others)
-            reachable = "".join(c for c in term if c in known)
+            reachable = [c for c, n in zip(term, shape, strict=True) if c in known and n != 1]
             g = xp.einsum(
-                ",".join([output, *others]) + "->" + reachable,
+                ",".join([output, *others]) + "->" + "".join(reachable),
                 dy,
                 *[x for j, x in enumerate(operands) if j != i],
             )
-            shape = operands[i].shape
-            kept = tuple(n if c in known else 1 for c, n in zip(term, shape, strict=True))
+            sizes = iter(g.shape)
+            kept = tuple(next(sizes) if c in reachable else 1 for c in term)
             gradients.append(xp.broadcast_to(xp.reshape(g, kept), shape))
         return tuple(gradients)

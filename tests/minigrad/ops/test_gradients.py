@@ -1,0 +1,133 @@
+"""The proof: every op's gradient, and the gradient of its gradient, against central differences."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import Tensor, grad, gradcheck
+from minigrad.op import KERNELS
+from minigrad.ops import TEXTBOOK
+from tests.minigrad.compare import assert_close
+from tests.minigrad.ops.cases import CASES, Case
+
+CONTEXTS: dict[str, Callable[[], Any]] = {
+    "textbook": mg.textbook,
+    "kernels": contextlib.nullcontext,
+}
+# Without kernels both contexts run the same functions, so one will do.
+RUNS = [
+    pytest.param(case, context, id=f"{case.op}: {case.label} ({name})")
+    for case in CASES
+    for name, context in CONTEXTS.items()
+    if name == "textbook" or case.op in KERNELS["cpu"]
+]
+WITH_KERNEL = [
+    pytest.param(case, id=f"{case.op}: {case.label}") for case in CASES if case.op in KERNELS["cpu"]
+]
+
+
+def every_other(a: np.ndarray) -> np.ndarray:
+    """The same values, with a NaN after each along the last axis that does not belong to it."""
+    wide = np.full((*a.shape, 2), np.nan)
+    wide[..., 0] = a
+    return wide[..., 0]
+
+
+def first_axis_fastest(a: np.ndarray) -> np.ndarray:
+    """The same values, stored in Fortran's order."""
+    return np.array(a, order="F")
+
+
+def test_every_op_of_the_textbook_has_a_case() -> None:
+    assert {case.op for case in CASES} == set(TEXTBOOK)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=f"{c.op}: {c.label}") for c in CASES])
+def test_a_case_runs_the_op_that_it_is_about(case: Case) -> None:
+    nodes, found = [case.function(*case.tensors())._node], set()
+    while nodes:
+        node = nodes.pop()
+        assert node is not None
+        found.add(node.name)
+        nodes += [x._node for x in node.inputs if x is not None and x._node is not None]
+    assert case.op in found
+
+
+@pytest.mark.parametrize(("case", "context"), RUNS)
+def test_gradient(case: Case, context: Callable[[], Any]) -> None:
+    with context():
+        gradcheck(case.function, case.tensors())
+
+
+@pytest.mark.parametrize("layout", [every_other, first_axis_fastest])
+@pytest.mark.parametrize(("case", "context"), RUNS)
+def test_gradient_of_inputs_that_are_not_contiguous(
+    case: Case, context: Callable[[], Any], layout: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    with context():
+        y = case.function(*case.tensors())
+        other_y = case.function(*case.tensors(layout))
+        assert_close(other_y.numpy(), y.numpy(), 1e-13)
+        upstream = Tensor(np.random.default_rng(2).standard_normal(y.shape).T.copy().T)
+        for array, other in zip(
+            _gradients(case, np.array, upstream), _gradients(case, layout, upstream), strict=True
+        ):
+            assert_close(other, array, 1e-12)
+
+
+def _gradients(case: Case, layout: Callable[..., np.ndarray], upstream: Tensor) -> list[np.ndarray]:
+    inputs = case.tensors(layout)
+    wanted = [x for x in inputs if x.requires_grad]
+    return [g.numpy() for g in grad(case.function(*inputs), wanted, upstream)]
+
+
+@pytest.mark.parametrize(("case", "context"), RUNS)
+def test_gradient_of_an_op_that_is_used_twice(case: Case, context: Callable[[], Any]) -> None:
+    def twice(*inputs: Tensor) -> Tensor:
+        return case.function(*inputs) * 1.5 - case.function(*inputs)
+
+    with context():
+        gradcheck(twice, case.tensors(), full_limit=10, directions=4)
+
+
+@pytest.mark.parametrize(("case", "context"), RUNS)
+def test_second_derivative(case: Case, context: Callable[[], Any]) -> None:
+    """The gradient, as a function of the inputs and of the upstream gradient, has a gradient."""
+    inputs = case.tensors()
+    y = case.function(*inputs)
+    upstream = Tensor(np.random.default_rng(3).standard_normal(y.shape), requires_grad=True)
+
+    def gradient(upstream: Tensor, *inputs: Tensor) -> list[Tensor]:
+        wanted = [x for x in inputs if x.requires_grad]
+        return list(grad(case.function(*inputs), wanted, upstream, create_graph=True))
+
+    with context():
+        gradcheck(gradient, [upstream, *inputs], full_limit=10, directions=4)
+
+
+@pytest.mark.parametrize("case", WITH_KERNEL)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_kernel_is_the_textbook(case: Case, dtype: Any) -> None:
+    """Value and gradients, to a few units of the last place of the largest element."""
+
+    def run() -> list[np.ndarray]:
+        inputs = [
+            Tensor(a.astype(dtype), requires_grad=True) if a.dtype.kind == "f" else Tensor(a)
+            for a in case.arrays
+        ]
+        y = case.function(*inputs)
+        upstream = np.random.default_rng(4).standard_normal(y.shape).astype(dtype)
+        gradients = grad(y, [x for x in inputs if x.requires_grad], Tensor(upstream))
+        return [y.numpy(), *[g.numpy() for g in gradients]]
+
+    kernel = run()
+    with mg.textbook():
+        textbook = run()
+    for ours, reference in zip(kernel, textbook, strict=True):
+        assert ours.dtype == reference.dtype == dtype
+        scale = np.abs(reference).max(initial=1)
+        assert np.abs(ours - reference).max(initial=0) <= 40 * np.finfo(dtype).eps * scale
