@@ -1,20 +1,18 @@
 """Reading and writing safetensors: named arrays and a few strings, with nothing in it to execute.
 
 The format: 8 bytes that give the length of a JSON header, the header, the bytes of the tensors
-(https://github.com/huggingface/safetensors). Reading is left to the `safetensors` package, which
-checks all of it. Writing is ours, because the package writes the metadata in a random order (so
-that equal checkpoints have different checksums), writes wrong values for arrays that are not
-contiguous, and cannot round to bfloat16.
+(https://github.com/huggingface/safetensors). The `safetensors` package checks what we read. What we
+write, we write ourselves: the package puts metadata in a random order, so that equal checkpoints
+have different checksums; takes arrays that are not contiguous for others; and has no bfloat16.
 """
 
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, deserialize, safe_open
+from safetensors import SafetensorError, safe_open
 
 from minigrad.files import FileFormatError, atomic_write
 from minigrad.stored_dtypes import decode, round_to_bfloat16
@@ -154,28 +152,31 @@ def load_safetensors(
             here.
         OSError: the file cannot be read.
     """
-    data = Path(path).read_bytes()
-    try:
-        entries = dict(deserialize(data))
-    except SafetensorError as error:
-        raise _not_safetensors(path, error) from error
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    metadata = header.pop("__metadata__", None) or {}
-    del data
-    if header.keys() != entries.keys():
-        raise FileFormatError(path, "not a valid safetensors file: its header names a tensor twice")
+    infos, metadata = inspect_safetensors(path)  # the package holds the header against the file
     tensors = {}
-    for name in header:
-        entry = entries.pop(name)
-        raw = np.frombuffer(entry["data"], dtype=np.uint8)
-        try:
-            flat = decode(raw, _dtype_name(path, name, entry["dtype"]), "little")
-            tensors[name] = flat.reshape(entry["shape"])
-        except (ValueError, OverflowError) as error:
-            if isinstance(error, FileFormatError):
-                raise
-            raise FileFormatError(path, f"tensor {name!r} cannot be built: {error}") from error
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length), object_pairs_hook=_without_duplicates)
+            for name, entry in header.items():
+                if name == "__metadata__":
+                    continue
+                begin, end = entry["data_offsets"]
+                file.seek(8 + length + begin)
+                raw = np.fromfile(file, dtype=np.uint8, count=end - begin)
+                flat = decode(raw, infos[name].dtype, "little")
+                tensors[name] = flat.reshape(infos[name].shape)
+    except (ValueError, OverflowError) as error:
+        raise FileFormatError(path, f"not a valid safetensors file ({error})") from error
     return tensors, metadata
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which readers could make different things if a key were there twice."""
+    items = dict(pairs)
+    if len(items) != len(pairs):
+        raise ValueError("its header has a name twice")
+    return items
 
 
 def inspect_safetensors(
@@ -185,9 +186,8 @@ def inspect_safetensors(
 
     Raises as `load_safetensors` does.
     """
-    with open(
-        path, "rb"
-    ):  # a missing or unreadable file is an OSError, whatever the package makes of it
+    # A missing or unreadable file is an OSError here, whatever the package makes of it.
+    with open(path, "rb"):
         pass
     try:
         with safe_open(path, framework="numpy") as file:

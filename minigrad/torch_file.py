@@ -12,13 +12,8 @@ import numpy as np
 
 from minigrad.files import FileFormatError
 from minigrad.stored_dtypes import decode, loaded_itemsize, stored_itemsize
-from minigrad.torch_pickle import (
-    MAX_PROGRAM_BYTES,
-    StorageRef,
-    TensorRef,
-    UnpicklingRefused,
-    read_state_pickle,
-)
+from minigrad.torch_objects import StorageRef, TensorRef, UnpicklingRefused
+from minigrad.torch_pickle import MAX_PROGRAM_BYTES, read_state_pickle
 from minigrad.torch_zip import TorchArchive, open_archive
 
 # Under which keys training scripts keep the weights, the most usual first.

@@ -13,81 +13,20 @@ Limits on the program's length and on nesting keep a hostile one from taking tim
 import pickletools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from minigrad.stored_dtypes import DTYPE_NAMES
+from minigrad.torch_objects import (
+    UnpicklingRefused,
+    marker_of,
+    rebuild,
+    require,
+    storage_of,
+    type_name,
+)
 
 MAX_PROGRAM_BYTES = 16 << 20  # for the caller: this module is handed the bytes already read
 MAX_INSTRUCTIONS = 2_000_000  # a state dict takes about 40 for each tensor
 MAX_NESTING = 32
-MAX_AXES = 32  # the least that any supported NumPy can hold
-
-
-class UnpicklingRefused(ValueError):
-    """The program does something that no state dict needs, or is damaged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """A global name of the file: what it stands for here. Never a function or a class."""
-
-    name: str
-    role: str  # what `_rebuild` and `_storage` know it by
-    dtype: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StorageRef:
-    """A run of numbers in the file. Untyped storages have no `dtype` and count bytes."""
-
-    key: str
-    dtype: str | None
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class TensorRef:
-    """A tensor of the file: a strided view, in elements, of a storage that may be too small."""
-
-    storage: StorageRef
-    dtype: str
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-_STORAGES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "ComplexDoubleStorage": "complex128",
-    "ComplexFloatStorage": "complex64",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
-_MARKERS = {
-    marker.name: marker
-    for marker in (
-        Marker("collections OrderedDict", "dict"),
-        Marker("torch._utils _rebuild_tensor_v2", "tensor"),
-        Marker("torch._utils _rebuild_tensor_v3", "typed tensor"),
-        Marker("torch._utils _rebuild_parameter", "parameter"),
-        Marker("torch._utils _rebuild_parameter_with_state", "parameter"),
-        Marker("torch._tensor _rebuild_from_type_v2", "subclass"),
-        Marker("torch Tensor", "class"),
-        Marker("torch.nn.parameter Parameter", "class"),
-        Marker("torch.nn.parameter Buffer", "class"),
-        Marker("torch.storage UntypedStorage", "storage"),
-        *(Marker(f"torch {name}", "storage", dtype) for name, dtype in _STORAGES.items()),
-        *(Marker(f"torch {dtype}", "dtype", dtype) for dtype in sorted(DTYPE_NAMES)),
-    )
-}
 
 
 def read_state_pickle(program: bytes) -> Any:
@@ -144,22 +83,22 @@ def _instructions(program: bytes) -> Iterator[tuple[str, Any]]:
         if code in _PLAIN:
             yield _PLAIN[code], None
             if code == b".":
-                _require(position == len(program), "its pickle goes on after its end")
+                require(position == len(program), "its pickle goes on after its end")
                 return
         elif code in _NUMBERED or code in _COUNTED:
             name, number = _NUMBERED.get(code) or _COUNTED[code]
-            _require(position + number.size <= len(program), "its pickle is cut short")
+            require(position + number.size <= len(program), "its pickle is cut short")
             (argument,) = number.unpack_from(program, position)
             position += number.size
             if code in _COUNTED:
                 begin, position = position, position + argument
-                _require(position <= len(program), "its pickle is cut short")
+                require(position <= len(program), "its pickle is cut short")
                 argument = _counted(name, program[begin:position])
             yield name, argument
         elif code == b"c":
             middle = program.find(b"\n", position)
             end = program.find(b"\n", middle + 1)
-            _require(middle >= 0 and end >= 0, "its pickle is cut short")
+            require(middle >= 0 and end >= 0, "its pickle is cut short")
             lines = program[position:middle], program[middle + 1 : end]
             yield "GLOBAL", tuple(line.decode("ascii", "backslashreplace") for line in lines)
             position = end + 1
@@ -194,7 +133,7 @@ class _Machine:
         """Carry out one instruction."""
         match name:
             case "PROTO":
-                _require(2 <= argument <= 5, f"its pickle protocol {argument} is unknown")
+                require(2 <= argument <= 5, f"its pickle protocol {argument} is unknown")
             case "FRAME" | "STOP":
                 pass
             case "NONE":
@@ -212,7 +151,7 @@ class _Machine:
             case "EMPTY_TUPLE":
                 self.stack.append(())
             case "MARK":
-                _require(len(self.marks) < MAX_NESTING, f"it is nested deeper than {MAX_NESTING}")
+                require(len(self.marks) < MAX_NESTING, f"it is nested deeper than {MAX_NESTING}")
                 self.marks.append(len(self.stack))
             case "TUPLE":
                 self.stack.append(tuple(self.pop_to_mark()))
@@ -223,7 +162,7 @@ class _Machine:
             case "MEMOIZE":
                 self.memo[len(self.memo)] = self.top()
             case "BINGET" | "LONG_BINGET":
-                _require(
+                require(
                     argument in self.memo, f"it refers to item {argument}, which does not exist"
                 )
                 self.stack.append(self.memo[argument])
@@ -236,35 +175,37 @@ class _Machine:
             case "APPENDS":
                 self.extend(self.pop_to_mark())
             case "GLOBAL":
-                self.stack.append(_marker(*argument))
+                self.stack.append(marker_of(*argument))
             case "STACK_GLOBAL":
                 module, qualified_name = self.pop(2)
-                _require(
+                require(
                     type(module) is str and type(qualified_name) is str,
-                    f"it asks for a {_type(module)} as if that were the name of a module",
+                    f"it asks for a {type_name(module)} as if that were the name of a module",
                 )
-                self.stack.append(_marker(module, qualified_name))
+                self.stack.append(marker_of(module, qualified_name))
             case "BINPERSID":
-                self.stack.append(_storage(self.pop(1)[0]))
+                self.stack.append(storage_of(self.pop(1)[0]))
             case "REDUCE":
-                self.stack.append(_rebuild(*self.pop(2)))
+                self.stack.append(rebuild(*self.pop(2)))
             case "BUILD":
                 # torch's state dicts carry the versions of their modules as attributes: dropped.
                 (state,) = self.pop(1)
-                _require(type(state) is dict, f"it gives attributes of type {_type(state)}")
-                _require(type(self.top()) is dict, f"it sets attributes of a {_type(self.top())}")
+                require(type(state) is dict, f"it gives attributes of type {type_name(state)}")
+                require(
+                    type(self.top()) is dict, f"it sets attributes of a {type_name(self.top())}"
+                )
 
     def pop(self, count: int) -> list[Any]:
         """The last `count` values, but none from before the last mark."""
         floor = self.marks[-1] if self.marks else 0
-        _require(len(self.stack) - floor >= count, "its pickle takes more values than there are")
+        require(len(self.stack) - floor >= count, "its pickle takes more values than there are")
         values = self.stack[-count:]
         del self.stack[-count:]
         return values
 
     def pop_to_mark(self) -> list[Any]:
         """All values since the last mark, and the mark."""
-        _require(bool(self.marks), "its pickle ends a collection that it did not begin")
+        require(bool(self.marks), "its pickle ends a collection that it did not begin")
         start = self.marks.pop()
         values = self.stack[start:]
         del self.stack[start:]
@@ -279,116 +220,23 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         """Put keys and values, which alternate, into the dict on top."""
         target = self.top()
-        _require(type(target) is dict, f"it sets items of a {_type(target)}")
-        _require(len(items) % 2 == 0, "it has a key without a value")
+        require(type(target) is dict, f"it sets items of a {type_name(target)}")
+        require(len(items) % 2 == 0, "it has a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing a deeply nested tuple would recurse.
-            _require(type(key) in (str, int), f"it has a key of type {_type(key)}")
+            require(type(key) in (str, int), f"it has a key of type {type_name(key)}")
             target[key] = value
 
     def extend(self, items: list[Any]) -> None:
         """Append to the list on top."""
         target = self.top()
-        _require(type(target) is list, f"it appends to a {_type(target)}")
+        require(type(target) is list, f"it appends to a {type_name(target)}")
         target.extend(items)
 
     def result(self) -> Any:
         """The one value that is left at the end."""
-        _require(len(self.stack) == 1 and not self.marks, "its pickle leaves no single result")
+        require(len(self.stack) == 1 and not self.marks, "its pickle leaves no single result")
         return self.stack[0]
-
-
-def _require(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise UnpicklingRefused(otherwise)
-
-
-def _type(value: Any) -> str:
-    """What to call a value in a message: its type, or the name that it stands for."""
-    return value.name.replace(" ", ".") if isinstance(value, Marker) else type(value).__name__
-
-
-def _marker(module: str, attribute: str) -> Marker:
-    """The marker for a global of a module, if it is one that a state dict needs."""
-    name = f"{module} {attribute}"
-    if name not in _MARKERS:
-        shown = f"{module}.{attribute}"[:100]
-        raise UnpicklingRefused(
-            f"it asks for {shown!r}, which is not part of a state dict. If you trust the file, load"
-            " it with PyTorch and save only model.state_dict()"
-        )
-    return _MARKERS[name]
-
-
-def _storage(identity: Any) -> StorageRef:
-    """("storage", class, key, device, number of elements) -> StorageRef."""
-    _require(
-        type(identity) is tuple and len(identity) == 5 and identity[0] == "storage",
-        "it refers to something that is not a storage",
-    )
-    _, kind, key, _, count = identity
-    _require(
-        isinstance(kind, Marker) and kind.role == "storage",
-        f"it has a storage of type {_type(kind)}",
-    )
-    _require(
-        type(key) is str and key.isascii() and key.isdigit() and len(key) < 20,
-        "it has a storage whose key is not a number",
-    )
-    _require(_is_count(count), f"storage {key} has an impossible size")
-    return StorageRef(key, kind.dtype, count)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 62
-
-
-def _are_counts(value: Any) -> bool:
-    return type(value) is tuple and len(value) <= MAX_AXES and all(map(_is_count, value))
-
-
-def _rebuild(function: Any, arguments: Any) -> Any:
-    """What a call on a marker stands for: an empty dict or a tensor."""
-    _require(isinstance(function, Marker), f"it calls a {_type(function)}")
-    _require(type(arguments) is tuple, f"it calls {_type(function)} without a tuple of arguments")
-    match function.role, arguments:
-        case "dict", ():
-            return {}
-        case "tensor", (storage, offset, shape, strides, _, _, *rest) if len(rest) <= 1:
-            dtype = storage.dtype if isinstance(storage, StorageRef) else None
-            return _tensor(storage, dtype, offset, shape, strides, *rest)
-        case "typed tensor", (storage, offset, shape, strides, _, _, kind, *rest) if len(rest) <= 1:
-            dtype = kind.dtype if isinstance(kind, Marker) and kind.role == "dtype" else None
-            return _tensor(storage, dtype, offset, shape, strides, *rest)
-        case "parameter", (TensorRef() as tensor, _, _, *rest) if len(rest) <= 1:
-            return tensor
-        case "subclass", (Marker(role="tensor" | "typed tensor") as rebuild, kind, inner, _):
-            _require(
-                isinstance(kind, Marker) and kind.role == "class",
-                f"it has a tensor of type {_type(kind)}",
-            )
-            return _rebuild(rebuild, inner)
-    raise UnpicklingRefused(
-        f"it calls {_type(function)} with arguments that torch.save never writes"
-    )
-
-
-def _tensor(
-    storage: Any, dtype: str | None, offset: Any, shape: Any, strides: Any, metadata: Any = None
-) -> TensorRef:
-    _require(isinstance(storage, StorageRef), f"it has a tensor over a {_type(storage)}")
-    if dtype is None:
-        raise UnpicklingRefused("it has a tensor without a dtype")
-    _require(_is_count(offset), "it has a tensor with an impossible offset")
-    _require(_are_counts(shape), "it has a tensor with an impossible shape")
-    _require(_are_counts(strides), "it has a tensor with impossible strides")
-    _require(len(shape) == len(strides), "it has a tensor whose shape and strides do not match")
-    _require(
-        not metadata,
-        "it has a tensor with a pending conjugation or sign;"
-        " call resolve_conj().resolve_neg() and save again",
-    )
-    return TensorRef(storage, dtype, offset, shape, strides)
 
 
 def _check_nesting(root: Any) -> None:

@@ -307,7 +307,7 @@ def test_random_damage_raises_nothing_else(tmp_path):
     header = 8 + int.from_bytes(data[:8].tobytes(), "little")
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(3000):
+    for _ in range(1500):
         damaged = data.copy()
         places = rng.integers(0, header, rng.integers(1, 4))
         damaged[places] ^= rng.integers(1, 256, len(places)).astype(np.uint8)
@@ -318,7 +318,7 @@ def test_random_damage_raises_nothing_else(tmp_path):
             except FileFormatError as error:
                 refused += 1
                 assert "a.safetensors" in str(error)
-    assert 3000 < refused < 6000
+    assert 1500 < refused < 3000
 
 
 def test_missing_file_is_an_os_error(tmp_path):
