@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,27 @@ class Generator:
     """
 
     def __init__(self, seed: int, device: Device | str = CPU) -> None:
-        self.numpy = np.random.default_rng(seed)
+        self._own = np.random.default_rng(seed)
+        self._seeded = threading.local()
         self.device = Device(device)
+
+    @property
+    def numpy(self) -> np.random.Generator:
+        """The NumPy generator that is drawn from."""
+        return getattr(self._seeded, "generator", self._own)
+
+    @contextmanager
+    def seeded(self, *key: int) -> Iterator[None]:
+        """Context manager: in this thread, draw from a generator that `key` alone determines.
+
+        A training step whose random numbers depend on its number, and not on what was drawn before,
+        can be repeated, resumed and shared among workers.
+        """
+        self._seeded.generator = np.random.default_rng(key)
+        try:
+            yield
+        finally:
+            del self._seeded.generator
 
     def normal(
         self, shape: int | Sequence[int], mean: float = 0.0, std: float = 1.0, dtype: Any = None

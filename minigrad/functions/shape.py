@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     else:
         bounds = [0, *sections, size]
     before = (slice(None),) * axis
-    return [x[(*before, slice(a, b))] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [x[(*before, slice(a, b))] for a, b in pairwise(bounds)]
 
 
 def pad(x: Any, pad_width: Any, constant_values: float = 0) -> Tensor:

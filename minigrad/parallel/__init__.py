@@ -1,0 +1,14 @@
+"""Computing the gradient of a batch: on several CPU cores, or whole on one device."""
+
+from minigrad.parallel.shared import shared_array
+from minigrad.parallel.whole_batch import WholeBatch
+from minigrad.parallel.workers import WorkerError, Workers, available_cores, choose_backend
+
+__all__ = [
+    "WholeBatch",
+    "WorkerError",
+    "Workers",
+    "available_cores",
+    "choose_backend",
+    "shared_array",
+]

@@ -1,0 +1,7 @@
+"""`python -m tinyalpaca`"""
+
+import sys
+
+from tinyalpaca.cli import main
+
+sys.exit(main())

@@ -1,0 +1,212 @@
+"""TinyAlpaca: a decoder-only transformer (Vaswani et al., arXiv:1706.03762; Radford et al., 2018).
+
+    ids -> token + position embeddings -> decoder layers -> linear -> logits of the next token
+
+B batch, T time (position), C channels (d_model), H heads, D head size, F feed-forward width,
+V vocabulary. Class and parameter names are those of the PyTorch original, so that weights travel
+by name.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from minigrad import Generator, Tensor, nn
+from minigrad.errors import ShapeError
+from minigrad.functions import gelu, reshape, silu
+from minigrad.nn import functional as F
+from tinyalpaca.config import ConfigError, ModelConfig
+
+
+class Embedding(nn.Module):
+    """Token embeddings plus, unless positions are rotary, learned position embeddings."""
+
+    def __init__(self, config: ModelConfig, rng: Generator) -> None:
+        self.token_embed = nn.Embedding(config.vocab_size, config.d_model, std=0.02, rng=rng)
+        self.pos_embed = None
+        if config.positions == "learned":
+            self.pos_embed = nn.Embedding(config.max_seq_len, config.d_model, std=0.02, rng=rng)
+
+    def forward(self, ids: Any) -> Tensor:
+        """(B, T) -> (B, T, C)"""
+        x = self.token_embed(ids)
+        if self.pos_embed is not None:
+            x = x + self.pos_embed.weight[: ids.shape[1]]  # (T, C), the same for every sequence
+        return x
+
+
+class MaskedMultiHeadSelfAttention(nn.Module):
+    """Causal self-attention: one projection to queries, keys and values, and one back."""
+
+    def __init__(self, config: ModelConfig, rng: Generator) -> None:
+        c = config.d_model
+        self.qkv_proj = nn.Linear(c, 3 * c, config.bias, rng=rng)
+        self.out_proj = nn.Linear(c, c, config.bias, rng=rng)
+        self.num_heads = config.num_heads
+        self.rotary = config.positions == "rotary"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)"""
+        qkv = self.qkv_proj(x)  # (B, T, 3C)
+        if self.rotary:
+            qkv = self.rotate(qkv)
+        y = F.multi_head_attention(qkv, num_heads=self.num_heads, causal=True)  # (B, T, C)
+        return self.out_proj(y)
+
+    def rotate(self, qkv: Tensor) -> Tensor:
+        """Turn queries and keys by their positions; values, at angle 0, stay as they are."""
+        batch, time, channels = qkv.shape
+        head_size = channels // (3 * self.num_heads)
+        cos, sin = rotary_angles(time, head_size)  # (T, 3, 1, D/2)
+        parts = reshape(qkv, (batch, time, 3, self.num_heads, head_size))
+        turned = F.rotary(parts, cos.astype(qkv.dtype), sin.astype(qkv.dtype))
+        return reshape(turned, (batch, time, channels))
+
+
+class FeedForwardNetwork(nn.Module):
+    """Two linear layers with an activation between them, at each position alone."""
+
+    def __init__(self, config: ModelConfig, rng: Generator) -> None:
+        self.fc1 = nn.Linear(config.d_model, config.d_ff, config.bias, rng=rng)
+        self.fc2 = nn.Linear(config.d_ff, config.d_model, config.bias, rng=rng)
+        self.activation = config.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)"""
+        return self.fc2(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, F)"""
+        if self.activation == "relu":
+            return self.fc1(x, activation="relu")
+        if self.activation == "silu":
+            return silu(self.fc1(x))
+        return gelu(self.fc1(x), "tanh" if self.activation == "gelu_tanh" else "none")
+
+
+class DecoderLayer(nn.Module):
+    """Attention, then feed-forward, each with a residual connection and a norm.
+
+    Post-norm, as the original: x = norm(x + block(x)). Pre-norm: x = x + block(norm(x)).
+    """
+
+    def __init__(self, config: ModelConfig, rng: Generator) -> None:
+        self.multi_head_attention = MaskedMultiHeadSelfAttention(config, rng)
+        self.ffn = FeedForwardNetwork(config, rng)
+        self.layer_norm1 = make_norm(config)
+        self.layer_norm2 = make_norm(config)
+        self.dropout = nn.Dropout(config.dropout, rng=rng)
+        self.pre_norm = config.pre_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)"""
+        if self.pre_norm:
+            x = x + self.dropout(self.multi_head_attention(self.layer_norm1(x)))
+            return x + self.dropout(self.ffn(self.layer_norm2(x)))
+        x = self.layer_norm1(self.dropout(self.multi_head_attention(x)), x)
+        return self.layer_norm2(self.dropout(self.ffn(x)), x)
+
+
+class TinyAlpaca(nn.Module):
+    """The language model.
+
+    Args:
+        config: sizes and options; `vocab_size` must be given.
+        rng: source of the initial weights, and later of dropout masks.
+
+    Raises:
+        ConfigError: the configuration has no vocabulary size.
+    """
+
+    def __init__(self, config: ModelConfig, rng: Generator) -> None:
+        if config.vocab_size < 1:
+            raise ConfigError("vocab_size must be at least 1: take it from the tokenizer")
+        self.config = config
+        self.rng = rng
+        self.embedding = Embedding(config, rng)
+        self.dropout = nn.Dropout(config.dropout, rng=rng)
+        self.decoder_layers = nn.ModuleList(
+            DecoderLayer(config, rng) for _ in range(config.num_layers)
+        )
+        self.final_norm = make_norm(config) if config.pre_norm else None
+        self.final_linear = nn.Linear(config.d_model, config.vocab_size, config.bias, rng=rng)
+        if config.tie_weights:
+            self.final_linear.weight = self.embedding.token_embed.weight
+        if config.pre_norm:
+            self._scale_residual_projections()
+
+    def forward(self, ids: Any) -> Tensor:
+        """Logits of the token after each position.
+
+        Args:
+            ids: (B, T) token ids, an array or a tensor.
+
+        Returns:
+            (B, T, V)
+
+        Raises:
+            ShapeError: ids does not have two axes, or T exceeds `max_seq_len`.
+            IndexError: an id is out of range (checked on the CPU).
+        """
+        if ids.ndim != 2:
+            raise ShapeError(f"TinyAlpaca: ids must be (B, T), not {ids.shape}")
+        if ids.shape[1] > self.config.max_seq_len:
+            raise ShapeError(
+                f"TinyAlpaca: a sequence of {ids.shape[1]} tokens is longer than max_seq_len "
+                f"({self.config.max_seq_len})"
+            )
+        x = self.dropout(self.embedding(ids))  # (B, T, C)
+        for layer in self.decoder_layers:
+            x = layer(x)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        return self.final_linear(x)  # (B, T, V)
+
+    def loss(
+        self, ids: Any, targets: Any, *, label_smoothing: float = 0.0, reduction: str = "mean"
+    ) -> Tensor:
+        """Cross-entropy of `targets` (B, T), the tokens that follow `ids`, in nats."""
+        return F.cross_entropy(
+            self(ids), targets, label_smoothing=label_smoothing, reduction=reduction
+        )
+
+    def _scale_residual_projections(self) -> None:
+        """GPT-2's initialisation for pre-norm: what is added to the stream starts small.
+
+        Each of the 2·num_layers blocks adds to the residual stream; dividing their last weights by
+        √(2·num_layers) keeps its variance at the start independent of the depth.
+        """
+        scale = 1 / sqrt(2 * self.config.num_layers)
+        for layer in self.decoder_layers:
+            for projection in (layer.multi_head_attention.out_proj, layer.ffn.fc2):
+                projection.weight.assign(projection.weight.data * scale)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_parameters():,} parameters"
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    """The normalisation that the configuration asks for."""
+    if config.norm == "rms":
+        return nn.RMSNorm(config.d_model)
+    return nn.LayerNorm(config.d_model, bias=config.bias)
+
+
+def rotary_angles(time: int, head_size: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin of the rotary angles of packed queries, keys and values, (T, 3, 1, D/2) each.
+
+    Pair i of position t turns by t·10000^(-2i/D). Values do not turn.
+
+    Args:
+        time: number of positions.
+        head_size: D.
+        start: the first position.
+    """
+    frequencies = 10000.0 ** (-np.arange(0, head_size, 2) / head_size)  # (D/2,)
+    angles = np.arange(start, start + time)[:, None] * frequencies  # (T, D/2)
+    turned = np.array([1.0, 1.0, 0.0])[:, None, None]  # queries, keys, values
+    packed = angles[:, None, None, :] * turned  # (T, 3, 1, D/2)
+    return np.cos(packed), np.sin(packed)
