@@ -1,8 +1,14 @@
 """PyTorch files made by hand, good and bad: an archive, and a pickle one instruction at a time."""
 
 import struct
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
+
+import pytest
+
+from minigrad.serialization import FileFormatError, load_torch
 
 END = b"."
 PROTOCOL_2 = b"\x80\x02"
@@ -85,3 +91,24 @@ def write_archive(
         for record, content in records.items():
             archive.writestr(f"archive/{record}", content)
     return path
+
+
+def refused(path, message, growth=8):
+    """`path` is refused, in little time and in memory of at most 4 MiB + growth * its size.
+
+    With `growth` None, memory is not watched, which takes ten times as long as the reading itself.
+    """
+    started = time.process_time()
+    if growth is not None:
+        tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match=message) as caught:
+            load_torch(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    allowed = (4 << 20) + (growth or 0) * path.stat().st_size
+    assert peak < allowed, f"{peak:,} bytes of memory for a file of {path.stat().st_size:,}"
+    assert time.process_time() - started < 10
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value)) < 600
