@@ -141,6 +141,7 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
 
     Raises:
         ShapeError: the shapes do not fit the op.
+        IndexError: an index is out of range.
         DeviceError: the inputs live on different devices.
         NonFiniteError: under `detect_nan`, when the result has a NaN or Inf.
     """
@@ -156,8 +157,10 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
             out, saved = rule.forward(*arrays, **statics)
     except ShapeError:
         raise
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise ShapeError(f"{describe(name, inputs, statics)}: {error}") from error
+    except IndexError as error:
+        raise IndexError(f"{describe(name, inputs, statics)}: {error}") from error
     if not hasattr(out, "ndim") or isinstance(out, np.generic):
         out = device.xp.asarray(out)
 

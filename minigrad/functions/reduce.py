@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from minigrad.device import namespace_of
+from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float, as_tensor
 from minigrad.op import apply
 from minigrad.ops.reduce import normalize_axes
@@ -25,7 +26,10 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Variance over `axis`: squared distances from the mean, summed and divided by n - ddof."""
     x = as_float(x)
-    count = prod(x.shape[a] for a in normalize_axes(axis, x.ndim))
+    try:
+        count = prod(x.shape[a] for a in normalize_axes(axis, x.ndim))
+    except ValueError as error:
+        raise ShapeError(f"var of shape {x.shape}: {error}") from error
     if count <= ddof:
         raise ValueError(f"var of shape {x.shape}: {count} elements along the axis, ddof={ddof}")
     centred = x - mean(x, axis, keepdims=True)

@@ -46,7 +46,7 @@ def squeeze(x: Any, axis: Axis = None) -> Tensor:
     if axis is None:
         shape = tuple(n for n in x.shape if n != 1)
     else:
-        axes = _axes("squeeze", (axis,) if isinstance(axis, int) else axis, x.ndim)
+        axes = _axes("squeeze", axis, x.ndim)
         if any(x.shape[a] != 1 for a in axes):
             raise ShapeError(f"squeeze of shape {x.shape}: axis {axis} does not have size 1")
         shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
@@ -56,10 +56,10 @@ def squeeze(x: Any, axis: Axis = None) -> Tensor:
 def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
     """New axes of size 1 at the given positions of the result."""
     x = as_tensor(x)
-    given = (axis,) if isinstance(axis, int) else axis
-    axes = _axes("expand_dims", given, x.ndim + len(given))
+    ndim = x.ndim + (len(axis) if isinstance(axis, tuple) else 1)
+    axes = _axes("expand_dims", axis, ndim)
     sizes = iter(x.shape)
-    shape = tuple(1 if i in axes else next(sizes) for i in range(x.ndim + len(axes)))
+    shape = tuple(1 if i in axes else next(sizes) for i in range(ndim))
     return apply("reshape", x, shape=shape)
 
 
@@ -78,6 +78,8 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape along a new axis."""
     parts = [as_tensor(x) for x in tensors]
+    if not parts:
+        raise ValueError("stack needs at least one tensor")
     if len({x.shape for x in parts}) > 1:
         raise ShapeError(f"stack needs equal shapes, not {[x.shape for x in parts]}")
     return concatenate([expand_dims(x, axis) for x in parts], axis)
@@ -92,7 +94,7 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     x = as_tensor(x)
     (axis,) = _axes("split", (axis,), x.ndim)
     size = x.shape[axis]
-    if isinstance(sections, int):
+    if isinstance(sections, (int, np.integer)):
         if sections < 1 or size % sections:
             raise ShapeError(f"split of shape {x.shape}: {size} is not {sections} equal sections")
         step = size // sections
@@ -106,7 +108,13 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
 def pad(x: Any, pad_width: Any, constant_values: float = 0) -> Tensor:
     """x with constant borders: one width for all, (before, after), or a pair for each axis."""
     x = as_tensor(x)
-    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))
+    try:
+        widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))
+    except ValueError as error:
+        raise ShapeError(
+            f"pad of shape {x.shape}: widths {pad_width} are no number, no pair, and no pair for "
+            "each axis"
+        ) from error
     pairs = tuple((int(before), int(after)) for before, after in widths)
     return apply("pad", x, widths=pairs, value=constant_values)
 
@@ -143,6 +151,6 @@ def _as_shape(shape: Any) -> tuple[int, ...]:
 
 def _axes(op: str, axes: Any, ndim: int) -> tuple[int, ...]:
     try:
-        return normalize_axes(tuple(axes), ndim)
+        return normalize_axes(axes, ndim)
     except ValueError as error:
         raise ShapeError(f"{op}: {error}") from error
