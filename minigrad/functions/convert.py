@@ -12,8 +12,8 @@ from minigrad.tensor import Tensor
 def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     """`value` as a tensor on the device of `like`.
 
-    A Python number takes the dtype of `like` (a float beside an integer tensor becomes float32), so
-    that `x * 0.5` keeps x's dtype. Arrays keep their own.
+    A Python number takes the dtype of `like` (float32 for a float beside integers), so that
+    `x * 0.5` keeps x's dtype. Arrays keep their own.
     """
     if isinstance(value, Tensor):
         return value
@@ -30,12 +30,18 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
 
 
 def as_pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Two operands, at least one of them a tensor or array, as tensors."""
-    if isinstance(x, Tensor):
-        return x, y if isinstance(y, Tensor) else as_tensor(y, like=x)
-    if isinstance(y, Tensor):
+    """Two operands as tensors. Integers beside a Python float become float32."""
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return x, y
+    if isinstance(y, (bool, int, float)):
+        x = as_float(x) if isinstance(y, float) else as_tensor(x)
+        return x, as_tensor(y, like=x)
+    if isinstance(x, (bool, int, float)):
+        y = as_float(y) if isinstance(x, float) else as_tensor(y)
         return as_tensor(x, like=y), y
-    return as_pair(Tensor(x), y)
+    if isinstance(x, Tensor):
+        return x, as_tensor(y, like=x)
+    return as_tensor(x, like=y if isinstance(y, Tensor) else None), as_tensor(y)
 
 
 def as_float(x: Any) -> Tensor:

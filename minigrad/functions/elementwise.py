@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import namespace_of
+from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float, as_pair, as_tensor
 from minigrad.op import apply
 from minigrad.tensor import Tensor
@@ -39,6 +40,7 @@ def divide(x: Any, y: Any) -> Tensor:
 def power(x: Any, y: Any) -> Tensor:
     """x to the power of y; y may be a number or a tensor."""
     if isinstance(x, Tensor) and isinstance(y, (int, float)):
+        x = as_float(x) if isinstance(y, float) else x
         return apply("power_scalar", x, exponent=y)
     return apply("power", *as_pair(x, y))
 
@@ -161,8 +163,15 @@ def stop_gradient(x: Tensor) -> Tensor:
 
 
 def _compared(name: str, x: Any, y: Any) -> Tensor:
-    x, y = as_pair(x, y)
-    return Tensor(getattr(namespace_of(x.data), name)(x.data, y.data))
+    """Python numbers go to NumPy as they are: it compares them exactly with any dtype."""
+    number = (bool, int, float)
+    like = x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else None
+    left, right = (v if isinstance(v, number) else as_tensor(v, like).data for v in (x, y))
+    xp = np if like is None else like.device.xp
+    try:
+        return Tensor(xp.asarray(getattr(xp, name)(left, right)))
+    except ValueError as error:
+        raise ShapeError(f"{name} of shapes {xp.shape(left)} and {xp.shape(right)}") from error
 
 
 def equal(x: Any, y: Any) -> Tensor:
