@@ -1,13 +1,14 @@
 """Reductions along axes, and the soft-max family."""
 
-from math import prod
+from math import inf, prod
+from operator import index
 
 
 def normalize_axes(axis, ndim):
     """`axis` (None, an int or a tuple) as a tuple of distinct non-negative ints."""
-    axes = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    axes = range(ndim) if axis is None else (axis,) if hasattr(axis, "__index__") else axis
     result = []
-    for a in axes:
+    for a in map(index, axes):
         if not -ndim <= a < ndim:
             raise ValueError(f"axis {a} is out of range for {ndim} axes")
         if a % ndim in result:
@@ -76,18 +77,20 @@ class min_:
 
 class logsumexp:
     """y = ln Σ e^x over `axis`, shifted by the maximum so that nothing overflows;
-    dx = dy·softmax(x)
+    dx = dy·softmax(x). If all x are -inf, so is y, and dx is 0.
     """
 
     @staticmethod
     def forward(xp, x, *, axis, keepdims):
         shift = _finite_max(xp, x, axis)
-        y = xp.log(xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)) + shift
+        total = xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)
+        y = xp.log(xp.where(total == 0, 1, total)) + xp.where(total == 0, -inf, shift)
         return y if keepdims else xp.squeeze(y, axis=normalize_axes(axis, x.ndim)), (x, y)
 
     @staticmethod
     def backward(xp, dy, saved, needs, *, axis, keepdims):
         x, y = saved
+        y = xp.where(y == -inf, 0, y)  # where all x are -inf, e^x is 0 without a shift
         return (_keep(xp, dy, x.shape, axis) * xp.exp(x - y),)
 
 
