@@ -32,7 +32,7 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
         terms[i], identities = _without_repeats(term, terms, output)
         for pair in identities:
             size = tensors[i].shape[terms[i].index(pair[1])]
-            tensors.append(eye(size, dtype=tensors[i].dtype))
+            tensors.append(eye(size, tensors[i].dtype, device=tensors[i].device))
             terms.append(pair)
     return apply("einsum", *tensors, subscripts=",".join(terms) + "->" + output)
 
@@ -42,7 +42,8 @@ def _explicit(subscripts: str, tensors: list[Tensor]) -> tuple[list[str], str]:
     left, arrow, output = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(tensors):
-        raise ShapeError(f"einsum {subscripts!r}: {len(terms)} terms for {len(tensors)} operands")
+        shapes = " and ".join(str(x.shape) for x in tensors)
+        raise ShapeError(f"einsum {subscripts!r} has {len(terms)} terms, the operands are {shapes}")
     named = [len(term.replace("...", "")) for term in terms]
     extra = max(
         (x.ndim - n for term, x, n in zip(terms, tensors, named, strict=True) if "..." in term),
@@ -55,6 +56,9 @@ def _explicit(subscripts: str, tensors: list[Tensor]) -> tuple[list[str], str]:
             raise ShapeError(f"einsum {subscripts!r}: {term!r} does not fit shape {x.shape}")
         terms[i] = term.replace("...", "".join(free[len(free) - missing :]) if missing else "")
     if arrow:
+        if free and "..." not in output:
+            shapes = " and ".join(str(x.shape) for x in tensors)
+            raise ShapeError(f"einsum {subscripts!r} of shapes {shapes}: the output lacks '...'")
         return terms, output.replace("...", "".join(free))
     letters = "".join(terms)
     once = sorted(c for c in set(letters) if letters.count(c) == 1 and c not in free)
@@ -63,7 +67,7 @@ def _explicit(subscripts: str, tensors: list[Tensor]) -> tuple[list[str], str]:
 
 def _without_repeats(term: str, terms: list[str], output: str) -> tuple[str, list[str]]:
     """Rename repeated indices: A_ii is A_ij·δ_ij. Returns the new term and the pairs of δ."""
-    result, identities = "", []
+    result, identities = "", list[str]()
     for letter in term:
         if letter in result:
             used = "".join(terms) + output + result + "".join(identities)
