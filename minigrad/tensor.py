@@ -286,12 +286,15 @@ class Tensor:
         return F.greater_equal(self, other)
 
     def __invert__(self) -> Tensor:
+        _require_booleans("~", self)
         return F.logical_not(self)
 
     def __and__(self, other: Any) -> Tensor:
+        _require_booleans("&", self, other)
         return F.logical_and(self, other)
 
     def __or__(self, other: Any) -> Tensor:
+        _require_booleans("|", self, other)
         return F.logical_or(self, other)
 
     # Methods with NumPy's names
@@ -373,15 +376,25 @@ def _as_array(data: Any, dtype: Any) -> Any:
     return array
 
 
+def _require_booleans(symbol: str, *operands: Any) -> None:
+    """NumPy's operators work on the bits of integers, ours do not, so integers are refused."""
+    for x in operands:
+        if not isinstance(x, (bool, np.bool)) and getattr(x, "dtype", None) != np.bool:
+            raise TypeError(
+                f"{symbol} is for tensors of booleans. Compare first, as in (x > 0) & (x < 1), or "
+                "use minigrad.logical_and, logical_or and logical_not."
+            )
+
+
 def _plain_index(index: Any) -> Any:
-    """An index with tensors replaced by their arrays."""
-    if isinstance(index, Tensor):
-        return index.data
+    """An index whose tensors and lists are arrays that nobody else can change."""
     if isinstance(index, tuple):
         return tuple(_plain_index(i) for i in index)
     if isinstance(index, list):
-        return np.asarray(index)
-    return index
+        return np.asarray(index, dtype=None if index else np.intp)
+    if isinstance(index, Tensor):
+        index = index.data
+    return index.copy() if hasattr(index, "__array__") else index
 
 
 # At the end because these modules need the class above; its methods look them up when called.
