@@ -1,8 +1,9 @@
 """How a batch is cut into micro-batches, and these into lanes. Nothing here depends on workers.
 
 Floating-point sums depend on their order. So that a run gives the same numbers whatever the number
-of workers, each lane (a fixed, contiguous share of the micro-batches) adds up its own gradient in
-order, in a buffer of its own, and the lanes' buffers are added in order. A worker takes whole lanes.
+of workers, each lane (a fixed, contiguous share of the micro-batches) adds up its own gradient, in
+order, in a buffer of its own, and the lanes' buffers are added in order. A worker takes whole
+lanes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,218 @@
+"""Workers: the gradient of a batch, whoever computes it."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.parallel import WholeBatch, WorkerError, Workers, choose_backend, shared_array
+from minigrad.parallel.lanes import cut, number_of_lanes
+
+fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+TEAMS = [
+    (1, "processes"),
+    (2, "threads"),
+    pytest.param(2, "processes", marks=fork),
+    pytest.param(3, "processes", marks=fork),
+]
+
+
+def make_model():
+    rng = mg.Generator(3)
+    return nn.Sequential(nn.Linear(5, 16, rng=rng), nn.Tanh(), nn.Linear(16, 4, rng=rng))
+
+
+def make_workers(model, **options):
+    def loss(part, key):
+        x, targets = part
+        return nn.functional.cross_entropy(model(mg.Tensor(x)), targets, reduction="sum")
+
+    return Workers(model.parameters(), loss, loss, **options)
+
+
+@pytest.fixture
+def batch(rng):
+    return rng.standard_normal((37, 5)).astype(np.float32), rng.integers(0, 4, 37)
+
+
+def result(batch, **options):
+    """Losses and gradients of two steps, with a plain gradient-descent update between them."""
+    with make_workers(make_model(), **options) as workers:
+        seen = []
+        for step in range(2):
+            loss = workers.gradients(batch, scale=1 / 37, key=step)
+            seen += [loss, workers.flat.grad.copy(), workers.evaluate(batch)]
+            workers.flat.data -= workers.flat.grad
+        return seen
+
+
+@pytest.mark.parametrize(("workers", "backend"), TEAMS)
+def test_numbers_are_the_same_bit_for_bit_whoever_computes(batch, workers, backend):
+    alone = result(batch, workers=1, micro_batch_size=3)
+    team = result(batch, workers=workers, micro_batch_size=3, backend=backend)
+    for ours, expected in zip(team, alone, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_the_gradient_is_that_of_the_whole_batch(batch):
+    model = make_model().astype("float64")
+    x, targets = batch
+    loss = nn.functional.cross_entropy(model(mg.Tensor(x.astype("float64"))), targets)
+    expected = mg.grad(loss, model.parameters())
+    with make_workers(model, workers=1, micro_batch_size=5) as workers:
+        ours = workers.gradients((x.astype("float64"), targets), scale=1 / 37)
+        assert ours == pytest.approx(loss.item(), rel=1e-12)
+        for parameter, gradient in zip(model.parameters(), expected, strict=True):
+            np.testing.assert_allclose(parameter.grad.numpy(), gradient.numpy(), rtol=1e-10)
+
+
+def test_whole_batch_has_the_same_interface_and_numbers(batch):
+    model = make_model()
+
+    def loss(part, key):
+        x, targets = part
+        return nn.functional.cross_entropy(model(mg.Tensor(x)), targets, reduction="sum")
+
+    engine = WholeBatch(model.parameters(), loss, loss)
+    value = engine.gradients(batch, scale=1 / 37)
+    expected = result(batch, workers=1, micro_batch_size=37)
+    assert value == pytest.approx(expected[0], rel=1e-6)
+    np.testing.assert_allclose(engine.flat.grad, expected[1], rtol=1e-4, atol=1e-7)
+    assert engine.evaluate(batch) == pytest.approx(expected[2], rel=1e-6)
+    engine.close()
+
+
+def test_keys_differ_for_every_micro_batch_and_step():
+    model, keys = make_model(), []
+
+    def loss(part, key):
+        keys.append(key)
+        return model(mg.Tensor(part[0])).sum()
+
+    with Workers(model.parameters(), loss, loss, workers=1, micro_batch_size=2) as workers:
+        for step in range(3):
+            workers.gradients((np.zeros((7, 5), np.float32),), scale=1.0, key=step)
+    assert len(set(keys)) == len(keys) == 12
+
+
+@fork
+def test_a_worker_that_dies_is_a_clear_error(batch):
+    model, caller = make_model(), os.getpid()
+
+    def loss(part, key):
+        if os.getpid() != caller:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return model(mg.Tensor(part[0])).sum()
+
+    with (
+        Workers(
+            model.parameters(), loss, loss, workers=2, micro_batch_size=1, backend="processes"
+        ) as workers,
+        pytest.raises(WorkerError, match="was killed by signal 9"),
+    ):
+        for _ in range(50):  # the other worker may be too late for a lane at first
+            workers.gradients(batch, scale=1.0)
+
+
+@fork
+def test_an_exception_in_a_worker_comes_back(batch):
+    model, caller = make_model(), os.getpid()
+
+    def loss(part, key):
+        if os.getpid() != caller:
+            raise ValueError("no such thing")
+        return model(mg.Tensor(part[0])).sum()
+
+    with (
+        Workers(
+            model.parameters(), loss, loss, workers=2, micro_batch_size=1, backend="processes"
+        ) as workers,
+        pytest.raises(WorkerError, match="no such thing"),
+    ):
+        for _ in range(50):
+            workers.gradients(batch, scale=1.0)
+
+
+@fork
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_outlives_its_parent(signal_number):
+    """However the main process ends, its workers end as well."""
+    program = """
+        import os, time
+        import numpy as np
+        import minigrad as mg
+        from minigrad.parallel import Workers
+
+        weight = mg.nn.Parameter(np.ones(3, np.float32))
+
+        def loss(part, key):
+            return (weight * mg.Tensor(part[0])).sum()
+
+        workers = Workers([weight], loss, loss, workers=2, micro_batch_size=1, backend="processes")
+        workers.gradients((np.ones((4, 3), np.float32),), scale=1.0)
+        print(workers._team._children[0].pid, flush=True)
+        time.sleep(60)
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        worker = int(parent.stdout.readline())
+        parent.send_signal(signal_number)
+        parent.wait(10)
+    for _ in range(100):
+        if not _is_running(worker):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"worker {worker} is still running")
+
+
+def _is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@fork
+def test_shared_memory_is_seen_by_children_and_has_no_name():
+    array = shared_array((2, 3), "float32")
+    pid = os.fork()
+    if pid == 0:
+        array[...] = 7
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert (array == 7).all()
+
+
+def test_lanes_cover_a_batch_in_order_and_do_not_depend_on_workers():
+    for batch, micro, lanes in [(32, 4, 8), (7, 3, 8), (100, 1, 8), (1, 4, 2), (33, 4, 4)]:
+        plan = cut(batch, micro, lanes)
+        rows = [row for lane in plan for part in lane for row in range(part.start, part.stop)]
+        assert rows == list(range(batch))
+        assert len(plan) <= lanes
+        assert all(plan)
+
+
+def test_large_models_get_fewer_lanes():
+    assert number_of_lanes(10**6) == 8
+    assert number_of_lanes(43 * 10**6) == 4
+    assert number_of_lanes(10**9) == 2
+
+
+def test_a_notebook_gets_threads(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    assert choose_backend() == "threads"
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="micro_batch_size at least 1"):
+        make_workers(make_model(), micro_batch_size=0)

@@ -1,0 +1,235 @@
+"""The model: equal to the PyTorch original, proved gradients, and able to learn."""
+
+import math
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import optim
+from tinyalpaca.config import ConfigError, ModelConfig
+from tinyalpaca.model import TinyAlpaca, rotary_angles
+
+TINY = {
+    "vocab_size": 11,
+    "d_model": 8,
+    "d_ff": 12,
+    "num_heads": 2,
+    "num_layers": 2,
+    "max_seq_len": 7,
+}
+OPTIONS = [
+    {},
+    {"pre_norm": True},
+    {"norm": "rms", "activation": "silu"},
+    {"activation": "gelu"},
+    {"activation": "gelu_tanh", "tie_weights": True},
+    {"positions": "rotary"},
+    {"bias": False},
+    {"pre_norm": True, "norm": "rms", "positions": "rotary", "tie_weights": True, "bias": False},
+]
+
+
+def make(seed=0, **options):
+    return TinyAlpaca(ModelConfig(**{**TINY, **options}), mg.Generator(seed))
+
+
+def spread(model, rng):
+    """Give every parameter, zeros and ones included, random values, so that none is special."""
+    for parameter in model.parameters():
+        noise = rng.standard_normal(parameter.shape) * 0.3
+        parameter.assign(parameter.data + noise.astype(parameter.dtype))
+    return model
+
+
+def ids_of(rng, batch=2, time=7, vocabulary=11):
+    return rng.integers(0, vocabulary, (batch, time))
+
+
+def relative_error(ours, theirs):
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "textbook"])
+def test_logits_and_gradients_equal_pytorchs(rng, dtype, tolerance, kernels):
+    torch = pytest.importorskip("torch", reason="parity with PyTorch needs PyTorch")
+    from tests.tinyalpaca.torch_model import twin_of
+
+    config = {"vocab_size": 50, "d_model": 32, "d_ff": 48, "num_heads": 4, "max_seq_len": 40}
+    model = spread(make(**config).astype(dtype), rng)
+    twin = twin_of(model, getattr(torch, dtype))
+    ids, targets = ids_of(rng, 3, 39, 50), ids_of(rng, 3, 39, 50)
+
+    with nullcontext() if kernels else mg.textbook():
+        logits = model(ids)
+        model.loss(ids, targets).backward()
+    expected = twin(torch.from_numpy(ids))
+    torch.nn.functional.cross_entropy(
+        expected.reshape(-1, 50), torch.from_numpy(targets).reshape(-1)
+    ).backward()
+
+    assert relative_error(logits.numpy(), expected.detach().numpy()) < tolerance
+    theirs = dict(twin.named_parameters())
+    assert list(theirs) == [name for name, _ in model.named_parameters()]
+    largest = max(p.grad.abs().max().item() for p in theirs.values())
+    for name, parameter in model.named_parameters():
+        difference = np.abs(parameter.grad.numpy() - theirs[name].grad.numpy()).max()
+        assert difference / largest < tolerance, name
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_gradients_of_the_whole_model_are_proved(rng, options):
+    model = spread(make(**options).astype("float64"), rng)
+    ids, targets = mg.Tensor(ids_of(rng)), ids_of(rng)
+    mg.gradcheck_module(
+        model,
+        [ids],
+        lambda logits: mg.nn.functional.cross_entropy(logits, targets, reduction="none"),
+        full_limit=1000 if not options else 12,
+        directions=4,
+    )
+
+
+def test_a_hessian_vector_product_of_the_model_is_proved(rng):
+    """Differentiating the gradient's product with a vector equals differences of the gradient."""
+    model = spread(make(num_layers=1).astype("float64"), rng)
+    ids, targets = ids_of(rng), ids_of(rng)
+    parameters = model.parameters()
+    vector = [rng.standard_normal(p.shape) for p in parameters]
+
+    gradients = mg.grad(model.loss(ids, targets), parameters, create_graph=True)
+    product = sum((g * v).sum() for g, v in zip(gradients, vector, strict=True))
+    hessian_vector = mg.grad(product, parameters, allow_unused=True)
+
+    def gradient_at(step):
+        for p, v in zip(parameters, vector, strict=True):
+            p.assign(p.data + step * v)
+        result = mg.grad(model.loss(ids, targets), parameters)
+        for p, v in zip(parameters, vector, strict=True):
+            p.assign(p.data - step * v)
+        return [g.numpy() for g in result]
+
+    step = 1e-6
+    above, below = gradient_at(step), gradient_at(-step)
+    for ours, a, b in zip(hessian_vector, above, below, strict=True):
+        numeric = (a - b) / (2 * step)
+        exact = np.zeros_like(numeric) if ours is None else ours.numpy()
+        np.testing.assert_allclose(exact, numeric, rtol=1e-5, atol=1e-6)
+
+
+def test_the_default_has_the_originals_size_and_names():
+    model = TinyAlpaca(ModelConfig(vocab_size=216), mg.Generator(0))
+    assert model.num_parameters() == 235_992
+    names = [name for name, _ in model.named_parameters()]
+    assert names[:2] == ["embedding.token_embed.weight", "embedding.pos_embed.weight"]
+    layer = "decoder_layers.3."
+    assert [n.removeprefix(layer) for n in names if n.startswith(layer)] == [
+        "multi_head_attention.qkv_proj.weight",
+        "multi_head_attention.qkv_proj.bias",
+        "multi_head_attention.out_proj.weight",
+        "multi_head_attention.out_proj.bias",
+        "ffn.fc1.weight",
+        "ffn.fc1.bias",
+        "ffn.fc2.weight",
+        "ffn.fc2.bias",
+        "layer_norm1.weight",
+        "layer_norm1.bias",
+        "layer_norm2.weight",
+        "layer_norm2.bias",
+    ]
+    assert names[-2:] == ["final_linear.weight", "final_linear.bias"]
+    assert dict(model.named_parameters())["decoder_layers.0.ffn.fc1.weight"].shape == (256, 64)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_position_never_sees_a_later_one(rng, options):
+    model = spread(make(**options), rng)
+    ids = ids_of(rng)
+    before = model(ids).numpy()
+    changed = ids.copy()
+    changed[:, 4:] = (changed[:, 4:] + 1) % 11
+    after = model(changed).numpy()
+    np.testing.assert_allclose(after[:, :4], before[:, :4], rtol=1e-6, atol=1e-6)
+    assert np.abs(after[:, 4:] - before[:, 4:]).max() > 1e-3
+
+
+def test_loss_at_the_start_is_that_of_guessing(rng):
+    model = TinyAlpaca(ModelConfig(vocab_size=356), mg.Generator(0))
+    ids, targets = ids_of(rng, 8, 127, 356), ids_of(rng, 8, 127, 356)
+    assert model.loss(ids, targets).item() == pytest.approx(math.log(356), rel=0.05)
+
+
+@pytest.mark.parametrize("options", [{}, {"pre_norm": True, "positions": "rotary"}], ids=str)
+def test_one_batch_can_be_learned_by_heart(rng, options):
+    model = TinyAlpaca(
+        ModelConfig(vocab_size=30, d_model=32, d_ff=64, num_layers=2, max_seq_len=16, **options),
+        mg.Generator(1),
+    )
+    windows = rng.integers(0, 30, (4, 17))
+    optimizer = optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = model.loss(windows[:, :-1], windows[:, 1:])
+        loss.backward()
+        optim.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+def test_dropout_acts_in_training_only_and_its_masks_follow_the_key(rng):
+    model = make(dropout=0.3)
+    ids, targets = ids_of(rng), ids_of(rng)
+
+    def loss(*key):
+        with model.rng.seeded(*key):
+            return model.loss(ids, targets).item()
+
+    assert loss(0, 5) == loss(0, 5) != loss(0, 6)
+    model.eval()
+    assert loss(0, 5) == loss(0, 6)
+
+
+def test_rotary_scores_depend_on_distance_alone(rng):
+    """Turned queries and keys give the same scores wherever the pair of positions begins."""
+    q, k = rng.standard_normal((2, 8))
+
+    def score(at, distance):
+        cos, sin = rotary_angles(20, 8)
+
+        def turn(x, position, part):
+            c, s = cos[position, part, 0], sin[position, part, 0]
+            return mg.nn.functional.rotary(mg.Tensor(x), c, s).numpy()
+
+        return turn(q, at, 0) @ turn(k, at + distance, 1)
+
+    assert score(0, 3) == pytest.approx(score(11, 3), rel=1e-12)
+    assert score(0, 3) != pytest.approx(score(0, 4), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"d_model": 10, "num_heads": 4}, r"d_model \(10\) must be divisible by num_heads \(4\)"),
+        ({"d_model": 6, "num_heads": 2, "positions": "rotary"}, "must be even, it is 3"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), it is 1.0"),
+        ({"num_layers": 0}, "num_layers must be at least 1, it is 0"),
+        ({"norm": "batch"}, "norm must be one of 'layer', 'rms', not 'batch'"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig(**{**TINY, **options})
+
+
+def test_bad_ids_are_refused(rng):
+    model = make()
+    with pytest.raises(IndexError, match="id 11 is out of range for a vocabulary of 11"):
+        model(np.array([[1, 11]]))
+    with pytest.raises(IndexError, match="id -1 is out of range"):
+        model(np.array([[1, -1]]))
+    with pytest.raises(mg.ShapeError, match="8 tokens is longer than max_seq_len"):
+        model(ids_of(rng, 1, 8))
+    with pytest.raises(mg.ShapeError, match=r"must be \(B, T\), not \(3,\)"):
+        model(np.array([1, 2, 3]))
