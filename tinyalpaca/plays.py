@@ -27,10 +27,16 @@ _REPAIRS = (
     (re.compile(r"^(Ghosts?)\n\n\*\*", re.MULTILINE), r"**\1 "),
     (re.compile(r"^Senators, & C ", re.MULTILINE), "**Senators, &C**\n"),
 )
-_WITHIN_PARAGRAPH = r"(?:[^\n]|\n(?!\n))*?"
+
+
+def _up_to(end: str) -> str:
+    """A pattern for text up to the first `end`, in the same paragraph."""
+    return rf"[^{end}\n]*(?:\n(?!\n)[^{end}\n]*)*{end}"
+
+
+_BRACKETED, _UNDERLINED, _STARRED = _up_to(r"\]"), _up_to("_"), _up_to(r"\*")
 _DIRECTION = re.compile(
-    rf"_?\\?\[{_WITHIN_PARAGRAPH}\]_?|_{_WITHIN_PARAGRAPH}_|\\?\[[^\n]*_"
-    rf"|(?<!\*)\*(?!\*){_WITHIN_PARAGRAPH}\*(?!\*)"
+    rf"_?\\?\[{_BRACKETED}_?|_{_UNDERLINED}|\\?\[[^\n]*_|(?<!\*)\*(?!\*){_STARRED}(?!\*)"
 )
 _HEADING_OR_SPEAKER = re.compile(r"^(?:#.*|\*\*(.+?)\*\*)", re.MULTILINE)
 

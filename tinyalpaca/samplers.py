@@ -37,9 +37,9 @@ def permute(positions: np.ndarray, count: int, seed: int, epoch: int) -> np.ndar
     numbers that come out too large go in again until they are small enough, which permutes the rest
     (Black and Rogaway, 2002, "Ciphers with Arbitrary Finite Domains").
     """
-    half = np.uint64(max(4, ((count - 1).bit_length() + 1) // 2))
+    half = np.uint64(max(2, ((count - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
-    keys = [_key(seed, epoch, turn) for turn in range(_ROUNDS)]
+    keys = mix(_key(seed, epoch) ^ np.arange(_ROUNDS, dtype=np.uint64))
     result = positions.astype(np.uint64)
     todo = np.arange(len(result))
     while len(todo):

@@ -30,21 +30,21 @@ def not_utf8(name: str, offset: int, value: int) -> ValueError:
     )
 
 
-def read_utf8_blocks(path: str | os.PathLike[str], block_bytes: int = BLOCK_BYTES) -> Iterator[str]:
+def read_utf8_blocks(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yield the text of a file piece by piece, line ends untouched; never splits a character.
 
     Raises `ValueError` with the byte offset where the file stops being UTF-8.
     """
     with open(path, "rb") as file:
-        yield from decode_utf8_blocks(file, os.fspath(path), block_bytes)
+        yield from decode_utf8_blocks(file, os.fspath(path))
 
 
-def decode_utf8_blocks(file: BinaryIO, name: str, block_bytes: int = BLOCK_BYTES) -> Iterator[str]:
+def decode_utf8_blocks(file: BinaryIO, name: str) -> Iterator[str]:
     """The same, for a binary stream that is already open."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     consumed = 0  # bytes handed to the decoder before this block
     while True:
-        block = file.read(block_bytes)
+        block = file.read(BLOCK_BYTES)
         pending = len(decoder.getstate()[0])  # bytes of an unfinished character, held over
         try:
             text = decoder.decode(block, final=not block)

@@ -1,0 +1,15 @@
+"""The real Tiny Shakespeare for tests that want it; they skip where it is not to be had."""
+
+import pytest
+
+from tinyalpaca.corpora import load_corpus
+
+
+def tiny_shakespeare() -> str:
+    """As `load_corpus` finds it without the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYALPACA_OFFLINE", "1")
+        try:
+            return load_corpus("tinyshakespeare").text
+        except FileNotFoundError as error:
+            pytest.skip(f"no Tiny Shakespeare on this machine: {error}")
