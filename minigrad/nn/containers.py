@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from minigrad.nn.module import Module
 
 
-class ModuleList(Module):
+M = TypeVar("M", bound=Module)
+
+
+class ModuleList(Module, Generic[M]):
     """Modules by number; iterate over them or index them.
 
     Args:
         modules: the modules, in order.
     """
 
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
+    def __init__(self, modules: Iterable[M] = ()) -> None:
         for module in modules:
             self.append(module)
 
-    def append(self, module: Module) -> ModuleList:
+    def append(self, module: M) -> ModuleList[M]:
         """Add one at the end."""
         setattr(self, str(len(self)), module)
         return self
@@ -27,14 +30,14 @@ class ModuleList(Module):
     def __len__(self) -> int:
         return sum(1 for _ in self.named_children())
 
-    def __iter__(self) -> Iterator[Module]:
-        return (child for _, child in self.named_children())
+    def __iter__(self) -> Iterator[M]:
+        return (cast(M, child) for _, child in self.named_children())
 
-    def __getitem__(self, index: int) -> Module:
+    def __getitem__(self, index: int) -> M:
         return list(self)[index]
 
 
-class Sequential(ModuleList):
+class Sequential(ModuleList[Module]):
     """Modules applied one after the other.
 
     Args:

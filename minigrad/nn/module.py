@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -126,26 +126,26 @@ class Module:
 
     # Switches
 
-    def train(self, mode: bool = True) -> Module:
+    def train(self, mode: bool = True) -> Self:
         """Put this module and all below it in training mode."""
         for module in self.modules():
             module.training = mode
         return self
 
-    def eval(self) -> Module:
+    def eval(self) -> Self:
         """Put this module and all below it in evaluation mode."""
         return self.train(False)
 
-    def to(self, device: Device | str) -> Module:
+    def to(self, device: Device | str) -> Self:
         """Move all parameters, in place, and drop their gradients' old places."""
         target = Device(device)
         return self._convert(target.asarray)
 
-    def astype(self, dtype: Any) -> Module:
+    def astype(self, dtype: Any) -> Self:
         """Convert all parameters, in place."""
         return self._convert(lambda array: array.astype(dtype))
 
-    def _convert(self, convert: Any) -> Module:
+    def _convert(self, convert: Any) -> Self:
         for module in self.modules():
             for value in vars(module).values():
                 if isinstance(value, Tensor):
