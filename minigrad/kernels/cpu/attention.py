@@ -30,7 +30,9 @@ import numpy as np
 
 from minigrad.kernels.cpu.scratch import scratch
 
-KEYS = 64  # keys in a block: smaller blocks skip more of the scores, larger ones have faster products
+KEYS = (
+    64  # keys in a block: smaller blocks skip more of the scores, larger ones have faster products
+)
 SAFE_SCORE = 60.0  # exp(±60) and sums and products of such numbers are far from float32's limits
 
 

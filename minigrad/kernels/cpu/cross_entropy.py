@@ -45,7 +45,7 @@ def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reductio
     loss = np.log(total)
     loss -= shifted_target  # (N,)
     if counts is not None:
-        loss *= counts
+        loss[~counts] = 0
     saved = (e, total, ids, counts, columns, logits.shape)
     if reduction == "none":
         return loss.reshape(logits.shape[:-1]), saved
@@ -59,9 +59,9 @@ def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduct
         return None, None
     if reduction == "mean":
         dy = dy / _number(counts, e[0])
-    if counts is not None:
-        dy = counts * dy
     dloss = np.broadcast_to(np.asarray(dy, e.dtype).reshape(-1), total.shape)  # (N,)
+    if counts is not None:
+        dloss = dloss * counts
     dz = np.multiply(e, dloss / total)  # (V, N)
     if label_smoothing:
         dz -= dloss * (label_smoothing / shape[-1])
