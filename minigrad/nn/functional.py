@@ -74,8 +74,11 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
     Raises:
         IndexError: an id is negative or not below V (checked on the CPU).
         TypeError: the ids are no integers.
+        ShapeError: the table does not have two axes.
     """
-    ids = as_tensor(ids, like=weight)
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding: the table must be (V, C), not {weight.shape}")
+    ids = _as_ids(ids, weight)
     check_ids(ids.data, weight.shape[0], "embedding")
     return apply("embedding", weight, ids)
 
@@ -151,6 +154,8 @@ def multi_head_attention(qkv: Tensor, *, num_heads: int, causal: bool = True) ->
     """
     if qkv.ndim != 3:
         raise ShapeError(f"multi_head_attention: qkv must be (B, T, 3C), not {qkv.shape}")
+    if num_heads < 1:
+        raise ValueError(f"multi_head_attention: num_heads must be at least 1, not {num_heads}")
     if qkv.shape[-1] % (3 * num_heads):
         raise ShapeError(
             f"multi_head_attention: {qkv.shape[-1]} channels are not 3 times {num_heads} heads of "
@@ -164,8 +169,15 @@ def rotary(x: Tensor, cos: Any, sin: Any) -> Tensor:
 
     Args:
         x: (..., D), D even; cos, sin: constants that broadcast to (..., D/2).
+
+    Raises:
+        ShapeError: D is odd, or cos or sin does not fit.
+        TypeError: cos or sin requires a gradient, which this op does not compute.
     """
-    return apply("rotary", x, as_tensor(cos, like=x), as_tensor(sin, like=x))
+    cos, sin = as_tensor(cos, like=x), as_tensor(sin, like=x)
+    if cos.requires_grad or sin.requires_grad:
+        raise TypeError("rotary: cos and sin are constants; pass .detach() of them")
+    return apply("rotary", x, cos, sin)
 
 
 def cross_entropy(
@@ -190,7 +202,7 @@ def cross_entropy(
         IndexError: a target is out of range (checked on the CPU).
         ValueError: unknown reduction, ε out of range, or nothing counts and the mean is asked for.
     """
-    targets = as_tensor(targets, like=logits)
+    targets = _as_ids(targets, logits)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'cross_entropy: reduction {reduction!r} is not "mean", "sum" or "none"')
     if not 0 <= label_smoothing < 1:
@@ -243,7 +255,8 @@ def check_ids(ids: Any, size: int, op: str, ignore_index: int | None = None) -> 
     if not isinstance(ids, np.ndarray):
         return True
     if ids.size and int(ids.min()) >= 0 and int(ids.max()) < size:
-        return True
+        inside = ignore_index is not None and 0 <= ignore_index < size
+        return not inside or bool((ids != ignore_index).any())
     counted = ids if ignore_index is None else ids[ids != ignore_index]
     bad = counted[(counted < 0) | (counted >= size)]
     if bad.size:
@@ -254,7 +267,13 @@ def check_ids(ids: Any, size: int, op: str, ignore_index: int | None = None) -> 
     return counted.size > 0
 
 
+def _as_ids(ids: Any, like: Tensor) -> Tensor:
+    return ids if isinstance(ids, Tensor) else Tensor(ids, device=like.device)
+
+
 def _check_channels(op: str, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
+    if x.ndim == 0:
+        raise ShapeError(f"{op}: x of shape () has no last axis")
     for name, vector in (("weight", weight), ("bias", bias)):
-        if vector is not None and (x.ndim == 0 or vector.shape != x.shape[-1:]):
+        if vector is not None and vector.shape != x.shape[-1:]:
             raise ShapeError(f"{op}: {name} of shape {vector.shape} does not fit x of {x.shape}")
