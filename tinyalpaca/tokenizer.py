@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,8 +28,16 @@ from tinyalpaca.pretokenize import PreSplitter, bytes_in_token_order
 from tinyalpaca.text_files import decode_utf8, read_utf8_blocks
 from tinyalpaca.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
 
+
+@runtime_checkable
+class HasBlocks(Protocol):
+    """A text that comes in blocks, such as a document of a `Corpus`."""
+
+    def blocks(self) -> Iterator[str]: ...
+
+
 Text = str | bytes
-Source = Text | os.PathLike[str]
+Source = Text | os.PathLike[str] | HasBlocks
 
 DEFAULT_MERGES = 100
 
@@ -85,45 +94,22 @@ class BPETokenizer(Tokenizer):
     ) -> "BPETokenizer":
         """Learn a vocabulary from text.
 
-        `source` is a text, a path (`pathlib.Path`; read in blocks, so it may be larger than
-        memory), or an iterable of texts and paths, between which no merge reaches. The size is
-        given by one of `vocab_size` (256 bytes + merges + special tokens) and `num_merges` (100 if
-        neither is given). Training stops early when no pair occurs `min_frequency` times.
-        `splitter`: see `tinyalpaca.pretokenize`. A progress bar appears on a terminal when it takes
-        long.
+        `source` is a text, a path (`pathlib.Path`), a document of a `Corpus`, or an iterable of
+        these, between which no merge reaches. Files are read in blocks, so they may be larger than
+        memory. The size is given by one of `vocab_size` (256 bytes + merges + special tokens) and
+        `num_merges` (100 if neither is given). Training stops early when no pair occurs
+        `min_frequency` times. `splitter`: see `tinyalpaca.pretokenize`. A progress bar appears on a
+        terminal when it takes long.
 
         Raises `ValueError` for a source without text, for text that is not UTF-8, and for sizes
         that cannot be.
         """
-        return cls.train_on_blocks(
-            _documents(source),
-            vocab_size,
-            num_merges,
-            min_frequency=min_frequency,
-            special_tokens=special_tokens,
-            splitter=splitter,
-            progress=progress,
-        )
-
-    @classmethod
-    def train_on_blocks(
-        cls,
-        documents: Iterable[Iterable[str]],
-        vocab_size: int | None = None,
-        num_merges: int | None = None,
-        *,
-        min_frequency: int = 2,
-        special_tokens: Sequence[str] = (),
-        splitter: PreSplitter | str = "gpt2",
-        progress: bool = True,
-    ) -> "BPETokenizer":
-        """`train` on documents that are iterables of blocks of text, as `Document.blocks` gives."""
         special_tokens = list(special_tokens)
         if len(set(special_tokens)) != len(special_tokens) or "" in special_tokens:
             raise ValueError(f"special tokens must be different and not empty: {special_tokens}")
         num_merges = _number_of_merges(vocab_size, num_merges, len(special_tokens))
         splitter = splitter if isinstance(splitter, PreSplitter) else PreSplitter(splitter)
-        words = count_words(documents, splitter, progress)
+        words = count_words(_documents(source), splitter, progress)
         if not words:
             raise ValueError("there is no text to train a tokenizer on: the source is empty")
         merges = learn_merges(words, num_merges, min_frequency, progress)
@@ -209,14 +195,14 @@ class BPETokenizer(Tokenizer):
         anew (so a script needs its `if __name__ == "__main__":`), which takes about a second, as
         long as it takes to encode several megabytes: they pay for tens of megabytes.
         """
-        encode = partial(self.encode, allowed_special=allowed_special)
+        encode = partial(self.encode_array, allowed_special=allowed_special)
         if processes <= 1:
-            return [encode(text) for text in texts]
+            return [encode(text).tolist() for text in texts]
         texts = list(texts)
         chunk = max(1, len(texts) // (4 * processes))
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, context, _keep, (encode,)) as pool:
-            return list(pool.map(_encode_kept, texts, chunksize=chunk))
+            return [ids.tolist() for ids in pool.map(_encode_kept, texts, chunksize=chunk)]
 
     def __reduce__(self) -> tuple:
         parts = (self.vocabulary, self.merges, self.special_tokens)
@@ -245,16 +231,16 @@ class BPETokenizer(Tokenizer):
         return tokenizer_files.load_bpe(path)
 
 
-_kept_encode: Callable[[Text], list[int]]
+_kept_encode: Callable[[Text], np.ndarray]
 
 
-def _keep(encode: Callable[[Text], list[int]]) -> None:
+def _keep(encode: Callable[[Text], np.ndarray]) -> None:
     """In a worker process: keep the encoder, so that it is sent once and not with every text."""
     global _kept_encode
     _kept_encode = encode
 
 
-def _encode_kept(text: Text) -> list[int]:
+def _encode_kept(text: Text) -> np.ndarray:
     return _kept_encode(text)
 
 
@@ -276,7 +262,7 @@ def _number_of_merges(vocab_size: int | None, num_merges: int | None, special: i
 
 def _documents(source: Source | Iterable[Source]) -> Iterator[Iterable[str]]:
     """Each document as an iterable of blocks of text."""
-    if isinstance(source, str | bytes | os.PathLike):
+    if isinstance(source, str | bytes | os.PathLike | HasBlocks):
         source = [source]
     for number, item in enumerate(source):
         if isinstance(item, str):
@@ -285,9 +271,12 @@ def _documents(source: Source | Iterable[Source]) -> Iterator[Iterable[str]]:
             yield [decode_utf8(item, f"text number {number}")]
         elif isinstance(item, os.PathLike):
             yield read_utf8_blocks(item)
+        elif isinstance(item, HasBlocks):
+            yield item.blocks()
         else:
             raise TypeError(
-                f"text number {number} is a {type(item).__name__}: give str, bytes or pathlib.Path"
+                f"text number {number} is a {type(item).__name__}: give str, bytes, pathlib.Path "
+                "or a document"
             )
 
 

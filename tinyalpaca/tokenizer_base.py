@@ -3,6 +3,7 @@
 import codecs
 import hashlib
 import json
+import operator
 import os
 import re
 from abc import ABC, abstractmethod
@@ -64,7 +65,15 @@ class Tokenizer(ABC):
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """The exact bytes. Raises `ValueError` for an id outside the vocabulary."""
-        return b"".join(self.token_bytes(self.check(token)) for token in tokens)
+        tokens = tokens.tolist() if isinstance(tokens, np.ndarray) else tokens
+        ids = [*map(operator.index, tokens)]
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            wrong = next(token for token in ids if not 0 <= token < self.vocab_size)
+            raise ValueError(
+                f"token id {wrong} is out of range: the vocabulary has {self.vocab_size} tokens, "
+                f"0 to {self.vocab_size - 1}"
+            )
+        return b"".join(map(self.token_bytes, ids))
 
     def decode(self, tokens: Iterable[int], errors: str = "replace") -> str:
         """The text. Bytes that are not UTF-8, as half a character, become U+FFFD.
@@ -94,15 +103,6 @@ class Tokenizer(ABC):
                 end = match.end()
             text = text[end:]
         yield text, ""
-
-    def check(self, token: int) -> int:
-        """The id as an `int`, if it is one of this vocabulary."""
-        if not 0 <= token < self.vocab_size:
-            raise ValueError(
-                f"token id {token} is out of range: the vocabulary has {self.vocab_size} tokens, "
-                f"0 to {self.vocab_size - 1}"
-            )
-        return int(token)
 
 
 class StreamingDecoder:

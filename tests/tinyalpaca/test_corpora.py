@@ -11,7 +11,15 @@ import pytest
 
 from tests.tinyalpaca.real_text import tiny_shakespeare
 from tinyalpaca import corpora, download, plays, text_files
-from tinyalpaca.corpora import SEPARATOR, Corpus, Document, cache_folder, load_corpus, split_text
+from tinyalpaca.corpora import (
+    SEPARATOR,
+    Corpus,
+    Document,
+    cache_folder,
+    load_corpus,
+    load_split,
+    split_text,
+)
 
 ROOT = Path(__file__).parents[2]
 CANONICAL = "First Citizen:\nBefore we proceed any further, hear me speak.\n"
@@ -318,6 +326,17 @@ def test_a_corpus_is_split_as_its_text(tmp_path, monkeypatch, block, fraction):
     assert corpus.count_characters() == len(whole)
     twice = parts[0].split(0.5)
     assert "".join(twice[0].texts + twice[1].texts) == "".join(parts[0].texts)
+
+
+def test_validation_is_a_fraction_or_a_text_of_its_own(tmp_path):
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.txt").write_text(f"the {name} text", encoding="utf-8")
+    train, validation = load_split(tmp_path / "train.txt", 0.25)
+    assert (train.text, validation.text) == ("the train ", "text")
+    train, validation = load_split(tmp_path / "train.txt", tmp_path / "validation.txt")
+    assert (train.text, validation.text) == ("the train text", "the validation text")
+    with pytest.raises(ValueError, match="must be between 0 and 1: 1"):
+        load_split(tmp_path / "train.txt", 1)
 
 
 def test_the_hash_tells_texts_and_their_borders_apart(tmp_path, monkeypatch):
