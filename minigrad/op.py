@@ -165,7 +165,7 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
         out = device.xp.asarray(out)
 
     result = Tensor(out)
-    if name in VIEWS:
+    if name in VIEWS and device.xp.may_share_memory(out, arrays[0]):
         result._version = inputs[0]._version  # type: ignore[union-attr]
     if STATE.detect_nan:
         _check_finite(name, "forward", out, inputs, statics, STATE.modules)

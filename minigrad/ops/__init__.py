@@ -87,5 +87,5 @@ TEXTBOOK: MappingProxyType[str, Any] = MappingProxyType(
     }
 )
 
-# Ops whose result shares memory with their first input.
+# Ops whose result can share memory with their first input.
 VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "getitem"})
