@@ -40,11 +40,21 @@ class Generator:
         A training step whose random numbers depend on its number, and not on what was drawn before,
         can be repeated, resumed and shared among workers.
         """
+        before = getattr(self._seeded, "generator", None)
         self._seeded.generator = np.random.default_rng(key)
         try:
             yield
         finally:
-            del self._seeded.generator
+            if before is None:
+                del self._seeded.generator
+            else:
+                self._seeded.generator = before
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_own": self._own, "device": self.device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _seeded=threading.local())
 
     def normal(
         self, shape: int | Sequence[int], mean: float = 0.0, std: float = 1.0, dtype: Any = None
