@@ -69,8 +69,11 @@ def grad(
     """
     output_list = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     input_list = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if grad_outputs is None or isinstance(grad_outputs, Tensor):
-        upstream: list[Tensor | None] = [grad_outputs] * len(output_list)  # type: ignore[list-item]
+    upstream: list[Any]
+    if grad_outputs is None:
+        upstream = [None] * len(output_list)
+    elif isinstance(outputs, Tensor) or isinstance(grad_outputs, Tensor):
+        upstream = [grad_outputs]
     else:
         upstream = list(grad_outputs)
     if len(upstream) != len(output_list):
@@ -87,9 +90,10 @@ def grad(
             )
     seeds = [_seed(t, g, create_graph) for t, g in zip(output_list, upstream, strict=True)]
     retain = create_graph if retain_graph is None else retain_graph
-    found = _run(
-        output_list, seeds, retain_graph=retain, create_graph=create_graph, wanted=input_list
-    )
+    with _set(grad_enabled=create_graph):
+        found = _run(
+            output_list, seeds, retain_graph=retain, create_graph=create_graph, wanted=input_list
+        )
     results: list[Tensor | None] = []
     for position, tensor in enumerate(input_list):
         if tensor in found:
@@ -98,6 +102,7 @@ def grad(
                 results.append(value)
             else:
                 results.append(Tensor(value if owned else value.copy()))
+                found[tensor] = value, False  # a tensor that is asked for twice gets a copy
         elif allow_unused:
             results.append(None)
         else:
@@ -169,7 +174,8 @@ def _seed(output: Tensor, gradient: Tensor | None, create_graph: bool = False) -
         ones = namespace_of(output.data).ones(output.shape, output.dtype)
         return Tensor(ones) if create_graph else ones
     if not isinstance(gradient, Tensor):
-        gradient = Tensor(np.asarray(gradient, dtype=output.dtype))
+        gradient = Tensor(np.asarray(gradient, dtype=output.dtype), device=output.device)
+    gradient = gradient.astype(output.dtype)
     if gradient.shape != output.shape:
         raise ValueError(
             f"the upstream gradient has shape {gradient.shape}, the output {output.shape}."
