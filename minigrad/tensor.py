@@ -6,13 +6,14 @@ methods. Each method calls the function of the same name in `minigrad.functions`
 
 from __future__ import annotations
 
+import copy as copy_module
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minigrad.device import Device, device_of
-from minigrad.errors import InPlaceError
+from minigrad.errors import InPlaceError, ShapeError
 
 if TYPE_CHECKING:
     from minigrad.op import Node
@@ -65,7 +66,9 @@ class Tensor:
         self.grad: Tensor | None = None
         self.requires_grad = requires_grad
         self._node: Node | None = None
-        self._version = [0]  # shared with views, so that a change through one is seen by all
+        # Shared with all that share the memory, so that a change through one is seen by all.
+        shared = isinstance(data, Tensor) and array is data.data
+        self._version = data._version if shared else [0]
 
     # What it is
 
@@ -129,8 +132,19 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.numpy()
         if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"an array of dtype {dtype} is a copy of a {array.dtype} tensor")
             return array.astype(dtype)
         return array.copy() if copy else array
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self._node is not None:
+            raise TypeError("the result of an op cannot be copied with its graph: use .detach()")
+        result = copy_module.copy(self)
+        result.data = self.data.copy()
+        result.grad = copy_module.deepcopy(self.grad, memo)
+        result._version = [0]
+        return result
 
     def item(self) -> Any:
         """The only element as a Python number.
@@ -200,11 +214,12 @@ class Tensor:
         return F.getitem(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if self.requires_grad:
+        if self.requires_grad or (isinstance(value, Tensor) and value.requires_grad):
+            which = "this tensor" if self.requires_grad else "the assigned value"
             raise InPlaceError(
-                "this tensor is part of a graph, so its items cannot be assigned. Build a new "
-                "tensor with minigrad.where(mask, new, old) or minigrad.concatenate([...]), or "
-                "change .detach() of a tensor that no backward needs."
+                f"{which} is part of a graph, which cannot follow an assignment to items. Build a "
+                "new tensor with minigrad.where(mask, new, old) or minigrad.concatenate([...]), or "
+                "use .detach() where no gradient is needed."
             )
         self.data[_plain_index(index)] = value.data if isinstance(value, Tensor) else value
         self._version[0] += 1
@@ -216,10 +231,13 @@ class Tensor:
 
         Raises:
             InPlaceError: the tensor is the result of an op.
+            ShapeError: the values do not have the tensor's shape.
         """
         if self._node is not None:
             raise InPlaceError("assign() is for leaves; this tensor is the result of an op")
         values = value.data if isinstance(value, Tensor) else np.asarray(value)
+        if values.shape != self.shape:
+            raise ShapeError(f"assign: values of shape {values.shape} for a tensor of {self.shape}")
         self.data[...] = self.device.asarray(values)
         self._version[0] += 1
 
@@ -268,9 +286,11 @@ class Tensor:
         return F.abs(self)
 
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return F.equal(self, other)
+        return NotImplemented if other is None or isinstance(other, str) else F.equal(self, other)
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        if other is None or isinstance(other, str):
+            return NotImplemented
         return F.not_equal(self, other)
 
     def __lt__(self, other: Any) -> Tensor:
@@ -362,15 +382,16 @@ class Tensor:
 
 def _as_array(data: Any, dtype: Any) -> Any:
     """The array behind `data`; Python floats and lists of them default to float32."""
-    if isinstance(data, np.ndarray):
-        return data if dtype is None or data.dtype == dtype else data.astype(dtype)
     if isinstance(data, Tensor):
         return _as_array(data.data, dtype)
-    if hasattr(data, "__cuda_array_interface__"):
-        return data if dtype is None or data.dtype == dtype else data.astype(dtype)
-    array = np.asarray(data, dtype=dtype)
-    if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
-        array = array.astype(np.float32)
+    if isinstance(data, np.ndarray) or hasattr(data, "__cuda_array_interface__"):
+        array = data if dtype is None or data.dtype == dtype else data.astype(dtype)
+    else:
+        if isinstance(data, (list, tuple)) and any(getattr(x, "requires_grad", 0) for x in data):
+            raise TypeError("a list of tensors in a graph is joined by minigrad.stack(list)")
+        array = np.asarray(data, dtype=dtype)
+        if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
+            array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a tensor holds numbers or booleans, not {array.dtype} ({data!r:.60})")
     return array
