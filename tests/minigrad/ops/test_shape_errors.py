@@ -1,0 +1,78 @@
+"""Inputs whose shapes do not fit: for every op a clear error that names the op and the shapes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import ShapeError, Tensor
+from minigrad.op import apply
+from minigrad.ops import TEXTBOOK
+
+# Element-wise functions of one array take any shape.
+ANY_SHAPE = {
+    *("power_scalar", "negative", "exp", "log", "sqrt", "sin", "cos", "tanh", "abs", "erf"),
+    *("clip", "astype", "relu", "sigmoid", "silu", "gelu", "to_device"),
+}
+
+
+def bad(name: str, *shapes: tuple[int, ...], **statics: Any) -> Callable[[], Tensor]:
+    """Run an op directly, so that no function in front of it looks at the shapes first."""
+    return lambda: apply(name, *[mg.ones(shape) for shape in shapes], **statics)
+
+
+AXIS: dict[str, Any] = {"axis": 2, "keepdims": False}
+BAD: dict[str, Callable[[], Tensor]] = {
+    "add": bad("add", (2, 3), (4,)),
+    "subtract": bad("subtract", (2, 3), (2,)),
+    "multiply": bad("multiply", (2, 3), (3, 2)),
+    "divide": bad("divide", (2, 3), (4, 1, 2)),
+    "power": bad("power", (2,), (3,)),
+    "maximum": bad("maximum", (2,), (3,)),
+    "minimum": bad("minimum", (2,), (3,)),
+    "where": lambda: mg.where(np.array([True, False]), mg.ones(3), mg.ones((2, 3))),
+    "sum": bad("sum", (2, 3), **AXIS),
+    "mean": bad("mean", (2, 3), **AXIS),
+    "max": bad("max", (2, 3), **AXIS),
+    "min": bad("min", (2, 3), **AXIS),
+    "logsumexp": bad("logsumexp", (2, 3), **AXIS),
+    "softmax": bad("softmax", (2, 3), axis=2),
+    "log_softmax": bad("log_softmax", (2, 3), axis=-3),
+    "reshape": bad("reshape", (2, 3), shape=(4,)),
+    "transpose": bad("transpose", (2, 3), axes=(0, 0)),
+    "broadcast_to": bad("broadcast_to", (2, 3), shape=(2, 4)),
+    "concatenate": bad("concatenate", (2, 3), (2, 4), axis=0),
+    "pad": bad("pad", (2, 3), widths=((1, 1),) * 3, value=0),
+    "getitem": bad("getitem", (2, 3), index=(0, 0, 0)),
+    "scatter_add": bad("scatter_add", (2, 3), index=slice(None), shape=(4, 3)),
+    "matmul": bad("matmul", (2, 3), (2, 3)),
+    "einsum": bad("einsum", (2, 3), (2, 3), subscripts="ij,jk->ik"),
+    "linear": lambda: apply("linear", mg.ones((2, 3)), mg.ones((4, 2)), None),
+    "embedding": lambda: apply("embedding", mg.ones((4, 2)), Tensor([4])),
+    "layer_norm": bad("layer_norm", (2, 3), (4,), (4,), eps=1e-5),
+    "add_layer_norm": bad("add_layer_norm", (2, 3), (2, 4), (3,), (3,), eps=1e-5),
+    "rms_norm": bad("rms_norm", (2, 3), (4,), eps=1e-5),
+    "scaled_dot_product_attention": bad(
+        "scaled_dot_product_attention", (2, 3, 4), (2, 3, 5), (2, 3, 5), causal=False
+    ),
+    "multi_head_attention": bad("multi_head_attention", (2, 3, 8), num_heads=2, causal=True),
+    "rotary": bad("rotary", (2, 3), (2, 1), (2, 1)),
+    "cross_entropy": lambda: apply("cross_entropy", mg.ones((2, 3)), Tensor([0, 1, 2])),
+    "dropout": lambda: apply("dropout", mg.ones((2, 3)), Tensor([True, False]), p=0.5),
+}
+
+
+def test_every_op_has_a_case_or_takes_any_shape() -> None:
+    assert set(BAD) | ANY_SHAPE == set(TEXTBOOK)
+    assert not set(BAD) & ANY_SHAPE
+
+
+@pytest.mark.parametrize("context", [mg.textbook, mg.enable_grad])
+@pytest.mark.parametrize("name", BAD)
+def test_shapes_that_do_not_fit(name: str, context: Any) -> None:
+    kind = IndexError if name in ("getitem", "embedding", "cross_entropy") else ShapeError
+    with context(), pytest.raises(kind) as error:
+        BAD[name]()
+    assert str(error.value).startswith(f"{name} of shapes (")
