@@ -30,6 +30,7 @@ from minigrad.autograd import grad
 from minigrad.op import no_grad
 from minigrad.optim.flat import FlatParameters
 from minigrad.parallel.lanes import cut, number_of_lanes
+from minigrad.parallel.memory import keep_freed_memory
 from minigrad.parallel.shared import shared_array
 from minigrad.tensor import Tensor
 
@@ -90,6 +91,7 @@ class Workers:
                 f"workers must not be negative and micro_batch_size at least 1, they are {workers} "
                 f"and {micro_batch_size}"
             )
+        keep_freed_memory()
         size, dtype = sum(p.size for p in parameters), parameters[0].dtype
         self.workers = workers or available_cores()
         self.micro_batch_size = micro_batch_size
