@@ -35,9 +35,9 @@ class Device:
         if isinstance(name, Device):
             kind, number = name.kind, name.index
         else:
-            kind, _, suffix = str(name).partition(":")
+            kind, colon, suffix = str(name).partition(":")
             kind = {"cuda": "gpu"}.get(kind, kind)
-            if kind not in ("cpu", "gpu") or (suffix and not suffix.isdigit()):
+            if kind not in ("cpu", "gpu") or (colon and not suffix.isdigit()):
                 raise DeviceError(f'unknown device {name!r}: use "cpu", "gpu" or "gpu:1"')
             number = int(suffix or 0)
             if kind == "cpu" and number:
