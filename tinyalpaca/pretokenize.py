@@ -20,8 +20,11 @@ the last character belongs to what follows.
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from itertools import chain
 
 import regex
+
+BLOCK_CHARACTERS = 1 << 20
 
 _CLITIC = r"'(?:[sdmt]|ll|ve|re)"
 _SPACES = r"\s+(?!\S)|\s+"
@@ -72,13 +75,13 @@ class PreSplitter:
     def split_blocks(self, blocks: Iterable[str]) -> Iterator[list[str]]:
         """The pieces of the text that `blocks` make up, as `split` of the whole would give them.
 
-        Holds one block at a time where the rule allows a cut; a text without white space, the rule
-        `none` and patterns of your own need the whole text at once.
+        Works on a million characters at a time where the rule allows a cut; a text without white
+        space, the rule `none` and patterns of your own need the whole text at once.
         """
         can_cut = self.name in ("gpt2", "whitespace")
         held: list[str] = []
         last = ""  # the character before the block, which decides about a cut at its beginning
-        for block in blocks:
+        for block in chain.from_iterable(map(_parts, blocks)):
             cut = _LAST_SAFE_CUT.search(last + block) if can_cut else None
             if cut is None:
                 held.append(block)
@@ -88,6 +91,11 @@ class PreSplitter:
                 held = [block[end:]]
             last = block[-1:] or last
         yield self.split("".join(held))
+
+
+def _parts(block: str) -> Iterator[str]:
+    for start in range(0, len(block), BLOCK_CHARACTERS):
+        yield block[start : start + BLOCK_CHARACTERS]
 
 
 @cache

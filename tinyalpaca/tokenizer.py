@@ -24,7 +24,7 @@ import numpy as np
 
 from tinyalpaca.bpe_encoding import WordCache
 from tinyalpaca.bpe_training import Pair, count_words, learn_merges
-from tinyalpaca.pretokenize import PreSplitter, bytes_in_token_order
+from tinyalpaca.pretokenize import PreSplitter, byte_alphabet, bytes_in_token_order
 from tinyalpaca.text_files import decode_utf8, read_utf8_blocks
 from tinyalpaca.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
 
@@ -130,6 +130,14 @@ class BPETokenizer(Tokenizer):
             if token not in known:
                 known.add(token)
                 vocabulary.append(token)
+        alphabet = byte_alphabet()
+        names = {"".join(alphabet[byte] for byte in token) for token in vocabulary}
+        for text in special_tokens:
+            if text in names:
+                raise ValueError(
+                    f"special token {text!r} would have the name of an ordinary token in files; "
+                    f"choose another, such as '<|{text}|>'"
+                )
         special = {text: len(vocabulary) + i for i, text in enumerate(special_tokens)}
         vocabulary += [text.encode("utf-8") for text in special_tokens]
         return cls(vocabulary, merges, special, splitter)
@@ -162,17 +170,20 @@ class BPETokenizer(Tokenizer):
             text.encode("utf-8")
         parts: list[bytes] = []
         for piece, special in self.cut_at_special(text, allowed_special):
-            if self.add_prefix_space and piece and not piece.startswith(" "):
-                piece = " " + piece
-            parts += map(self._cache.__getitem__, self.splitter.split(piece))
+            parts += self._encoded([piece])
             if special:
                 parts.append(np.array(self.special_tokens[special], self.dtype).tobytes())
         return np.frombuffer(bytearray().join(parts), self.dtype)
 
     def encode_blocks(self, blocks: Iterable[str]) -> Iterator[np.ndarray]:
         """The ids of a text that comes in blocks; holds one block at a time, see `PreSplitter`."""
+        for encoded in self._encoded(blocks):
+            yield np.frombuffer(bytearray(encoded), self.dtype)
+
+    def _encoded(self, blocks: Iterable[str]) -> Iterator[bytes]:
+        """The ids of a text without special tokens, as the bytes of arrays."""
         for pieces in self.splitter.split_blocks(self._with_prefix_space(blocks)):
-            yield np.frombuffer(bytearray().join(map(self._cache.__getitem__, pieces)), self.dtype)
+            yield b"".join(map(self._cache.__getitem__, pieces))
 
     def _with_prefix_space(self, blocks: Iterable[str]) -> Iterator[str]:
         wanted = self.add_prefix_space

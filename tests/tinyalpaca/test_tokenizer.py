@@ -12,7 +12,7 @@ from tinyalpaca.bpe_encoding import WordCache, merge_long_word, merge_word
 from tinyalpaca.char_tokenizer import CharTokenizer
 from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
 
-QUICK = settings(deadline=None, derandomize=True, database=None, max_examples=120)
+QUICK = settings(deadline=None, derandomize=True, database=None, max_examples=80)
 END = "<|endoftext|>"
 TEXT = (
     "the cat sat on the mat, the naïve llama 🦙🦙 said: ¡hola! 字字字\r\n\r\n  the end\x00\x00" * 3

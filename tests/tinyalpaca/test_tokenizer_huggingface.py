@@ -21,7 +21,7 @@ KNOWN = st.characters(exclude_categories=["Cs"]).filter(
     lambda character: unicodedata.ucd_3_2_0.category(character) != "Cn"
 )
 UNICODE = st.text(KNOWN)
-QUICK = settings(deadline=None, derandomize=True, database=None, max_examples=120)
+QUICK = settings(deadline=None, derandomize=True, database=None, max_examples=80)
 
 
 def train_theirs(texts, vocab_size, min_frequency=2, splitter=None):

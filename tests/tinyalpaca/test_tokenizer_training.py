@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -6,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tinyalpaca.real_text import tiny_shakespeare
-from tinyalpaca import text_files
+from tinyalpaca import pretokenize, text_files
 from tinyalpaca.bpe_training import count_words, learn_merges, learn_merges_naively
 from tinyalpaca.corpora import Document
 from tinyalpaca.pretokenize import PreSplitter
 from tinyalpaca.tokenizer import BPETokenizer
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom\r\n" * 3
-QUICK = settings(deadline=None, derandomize=True, database=None, max_examples=120)
+QUICK = settings(deadline=None, derandomize=True, database=None, max_examples=80)
 
 
 def spelled(tokenizer: BPETokenizer) -> list[tuple[bytes, bytes]]:
@@ -124,6 +125,27 @@ def test_training_stops_where_pairs_are_too_rare():
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
         BPETokenizer.train(TEXT, **settings)
+
+
+def test_a_special_token_cannot_have_the_name_of_another_token():
+    for name in ("a", "the", "é"):  # "é" is how files write the byte 0xe9
+        with pytest.raises(ValueError, match=f"special token '{name}' would have the name"):
+            BPETokenizer.train("the the the", special_tokens=["<|end|>", name])
+
+
+def test_memory_is_bounded_for_texts_in_memory_too(monkeypatch):
+    monkeypatch.setattr(pretokenize, "BLOCK_CHARACTERS", 1 << 12)
+    text = "the cat sat on the mat\n" * 10_000
+    tracemalloc.start()
+    try:
+        tokenizer = BPETokenizer.train(text, num_merges=20)
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+        tracemalloc.reset_peak()
+        ids = tokenizer.encode_array(text)
+        assert tracemalloc.get_traced_memory()[1] < 4 * ids.nbytes + 500_000
+    finally:
+        tracemalloc.stop()
+    assert tokenizer.decode(ids) == text
 
 
 def test_sources_that_cannot_be(tmp_path):
