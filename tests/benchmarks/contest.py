@@ -1,0 +1,198 @@
+"""Timing contenders fairly on a noisy machine.
+
+Each contender lives in a process of its own, so that no runtime's threads or memory disturb
+another's, and they take turns: A B A B ... A turn is a few calls in a row. Quoted are medians over
+all turns and the ratio of medians; the spread (quartiles) tells how noisy the machine was. Memory
+is the peak of the proportional set size, summed over a contender's processes, sampled while it
+runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+@dataclass
+class Contender:
+    """Something to time.
+
+    Args:
+        name: for tables.
+        factory: "module:function"; called with `options` in the contender's process, it returns an
+            object whose methods are timed.
+        options: keyword arguments of the factory.
+    """
+
+    name: str
+    factory: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Contest:
+    """Starts the contenders' processes and lets them take turns. Use as a context manager."""
+
+    def __init__(self, contenders: list[Contender]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes: dict[str, Any] = {}
+        self._processes: dict[str, Any] = {}
+        self.peak_mb: dict[str, float] = {}
+        for contender in contenders:
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(theirs, contender.factory, contender.options)
+            )
+            process.start()
+            theirs.close()
+            self._pipes[contender.name], self._processes[contender.name] = ours, process
+            self._answer(contender.name)
+
+    def call(self, name: str, method: str, *args: Any) -> Any:
+        """Call a method of one contender; returns its result."""
+        return self._ask(name, "call", method, args)
+
+    def times(self, method: str, rounds: int, turn: int = 3) -> dict[str, list[float]]:
+        """Seconds a call, by contender: `rounds` turns of `turn` calls, after one of warm-up."""
+        result: dict[str, list[float]] = {name: [] for name in self._pipes}
+        for number in range(rounds + 1):
+            for name in self._pipes:
+                with self._watching(name):
+                    seconds = self._ask(name, "time", method, turn)
+                if number:
+                    result[name] += seconds
+        return result
+
+    def _ask(self, name: str, *request: Any) -> Any:
+        self._pipes[name].send(request)
+        return self._answer(name)
+
+    def _answer(self, name: str) -> Any:
+        try:
+            kind, value = self._pipes[name].recv()
+        except EOFError:
+            raise RuntimeError(f"the contender {name!r} has died") from None
+        if kind == "error":
+            raise RuntimeError(f"the contender {name!r} failed:\n{value}")
+        return value
+
+    def _watching(self, name: str) -> _MemoryWatch:
+        return _MemoryWatch(self._processes[name].pid, self.peak_mb, name)
+
+    def __enter__(self) -> Contest:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for name, process in self._processes.items():
+            self._pipes[name].close()
+            process.join(10)
+            if process.is_alive():
+                process.kill()
+
+
+class _MemoryWatch:
+    """Samples the memory of a process and its children while a block runs."""
+
+    def __init__(self, pid: int, peaks: dict[str, float], name: str) -> None:
+        self._process, self._peaks, self._name = psutil.Process(pid), peaks, name
+        self._done = threading.Event()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.05):
+            total = 0
+            for process in [self._process, *self._process.children(recursive=True)]:
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            self._peaks[self._name] = max(self._peaks.get(self._name, 0.0), total / 2**20)
+
+    def __enter__(self) -> None:
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def _serve(pipe: Any, factory: str, options: dict[str, Any]) -> None:
+    import traceback
+
+    try:
+        module, _, function = factory.partition(":")
+        contender = getattr(importlib.import_module(module), function)(**options)
+        pipe.send(("ready", None))
+        while True:
+            try:
+                kind, method, argument = pipe.recv()
+            except EOFError:
+                break
+            call = getattr(contender, method)
+            if kind == "call":
+                pipe.send(("result", call(*argument)))
+                continue
+            seconds = []
+            for _ in range(argument):
+                began = time.perf_counter()
+                call()
+                seconds.append(time.perf_counter() - began)
+            pipe.send(("result", seconds))
+        close = getattr(contender, "close", None)
+        if close is not None:
+            close()
+    except BaseException:
+        pipe.send(("error", traceback.format_exc()))
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median and quartiles, in milliseconds."""
+    quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
+    return {name: 1e3 * q for name, q in zip(("q1", "median", "q3"), quartiles, strict=True)}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were taken on."""
+    import numpy
+
+    model = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+        model = names[0] if names else model
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "system": platform.system(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def table(rows: list[list[str]]) -> str:
+    """Rows as aligned columns, the first row being the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(
+        line.rstrip() for line in [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
+    )
+
+
+def write_json(path: str | None, record: dict[str, Any]) -> None:
+    """Write a benchmark's record, with the machine, if a path is given."""
+    if path:
+        text = json.dumps({**record, "machine": machine()}, indent=2)
+        Path(path).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,116 @@
+"""One training step and one forward pass, beside PyTorch or JAX.
+
+    python -m tests.benchmarks.train_step --workload seed --against torch --rounds 20 --json FILE
+
+A step is forward, cross-entropy, backward, gradient clipping and AdamW, in float32. Both sides get
+the same weights and batch, and must give the same loss before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from math import isclose
+from statistics import median
+from typing import Any
+
+from minigrad.parallel import available_cores
+from tests.benchmarks.contest import Contender, Contest, summary, table, write_json
+from tests.benchmarks.workloads import WORKLOADS
+
+
+def run(workload: str, against: str, rounds: int, workers: int, micro_batch_size: int) -> dict:
+    """Time ours, and the peer if there is one; returns the record."""
+    sizes = WORKLOADS[workload]
+    workers = workers or available_cores()
+    options = {"workload": tuple(sizes), "workers": workers, "micro_batch_size": micro_batch_size}
+    contenders = [Contender("minigrad", "tests.benchmarks.workloads:Ours", options)]
+    if against != "none":
+        options = {"workload": tuple(sizes), "threads": workers}
+        contenders.append(Contender(against, f"tests.benchmarks.{against}_peer:Peer", options))
+    with Contest(contenders) as contest:
+        names = [c.name for c in contenders]
+        losses = {name: contest.call(name, "forward") for name in names}
+        first = losses["minigrad"]
+        if not all(isclose(loss, first, rel_tol=1e-4) for loss in losses.values()):
+            raise SystemExit(f"the contenders do not compute the same loss: {losses}")
+        steps = contest.times("step", rounds)
+        forwards = contest.times("forward", rounds)
+        facts = {name: contest.call(name, "facts") for name in names}
+        peaks = contest.peak_mb
+    record: dict[str, Any] = {
+        "benchmark": "train_step",
+        "workload": workload,
+        "against": against,
+        "rounds": rounds,
+        "facts": facts,
+        "loss": first,
+        "ours_ms": 1e3 * median(steps["minigrad"]),
+        "ours_spread_ms": summary(steps["minigrad"]),
+        "ours_forward_ms": 1e3 * median(forwards["minigrad"]),
+        "ours_mb": peaks["minigrad"],
+    }
+    if against != "none":
+        record |= {
+            "peer_ms": 1e3 * median(steps[against]),
+            "peer_spread_ms": summary(steps[against]),
+            "peer_forward_ms": 1e3 * median(forwards[against]),
+            "peer_mb": peaks[against],
+        }
+        record["ratio"] = record["peer_ms"] / record["ours_ms"]
+        record["forward_ratio"] = record["peer_forward_ms"] / record["ours_forward_ms"]
+        record["memory_ratio"] = record["ours_mb"] / record["peer_mb"]
+    return record
+
+
+def show(record: dict[str, Any]) -> str:
+    """The record as a table."""
+    rows = [["", "step (ms)", "quartiles", "forward (ms)", "peak memory (MB)"]]
+    for side, name in (("ours", "minigrad"), ("peer", record["against"])):
+        if f"{side}_ms" in record:
+            spread = record[f"{side}_spread_ms"]
+            rows.append(
+                [
+                    name,
+                    f"{record[f'{side}_ms']:.1f}",
+                    f"{spread['q1']:.1f} to {spread['q3']:.1f}",
+                    f"{record[f'{side}_forward_ms']:.1f}",
+                    f"{record[f'{side}_mb']:.0f}",
+                ]
+            )
+    if "ratio" in record:
+        rows.append(
+            [
+                "peer / ours",
+                f"{record['ratio']:.2f}x",
+                "",
+                f"{record['forward_ratio']:.2f}x",
+                f"{1 / record['memory_ratio']:.2f}x",
+            ]
+        )
+    sizes = WORKLOADS[record["workload"]]
+    return f"{record['workload']}: {sizes}\n{record['facts']}\n{table(rows)}"
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--workload", choices=sorted(WORKLOADS), default="seed")
+    parser.add_argument("--against", choices=("torch", "jax", "none"), default="torch")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=0, help="0 for one a core")
+    parser.add_argument("--micro-batch-size", type=int, default=0, help="0 lets minigrad choose")
+    parser.add_argument("--json", help="file for the record")
+    args = parser.parse_args()
+    if args.against != "none" and importlib.util.find_spec(args.against) is None:
+        print(f"{args.against} is not installed; use --against none", file=sys.stderr)
+        return 1
+    record = run(args.workload, args.against, args.rounds, args.workers, args.micro_batch_size)
+    print(show(record))
+    write_json(args.json, record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
