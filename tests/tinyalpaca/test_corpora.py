@@ -149,6 +149,13 @@ def test_a_download_that_is_not_the_file_is_not_kept(tmp_path, monkeypatch, data
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_download_that_trickles_is_given_up(monkeypatch):
+    serve(monkeypatch, CANONICAL.encode())
+    monkeypatch.setattr(download, "TOTAL_SECONDS", -1.0)
+    with pytest.raises(FileNotFoundError, match="not complete after -1 seconds"):
+        load_corpus()
+
+
 def test_a_spoilt_cache_is_downloaded_again(tmp_path, monkeypatch):
     kept = tmp_path / "cache" / "tinyshakespeare.txt"
     kept.parent.mkdir()
