@@ -85,8 +85,7 @@ class TinyPacaDataset(_Windows):
     """Windows that follow one another without overlap, as in the original.
 
     `seq_len` tokens a window give `seq_len - 1` predictions: 127 for 128. Tokens after the last
-    full window are not used. (The original also
-    drops a last window that is exactly full.)
+    full window are not used. (The original also drops a window that the tokens fill to the end.)
     """
 
     @property
