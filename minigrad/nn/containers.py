@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar, cast
 
 from minigrad.nn.module import Module
 
-
 M = TypeVar("M", bound=Module)
 
 

@@ -34,6 +34,7 @@ class Linear(Module):
         rng: Generator,
         dtype: Any = np.float32,
     ) -> None:
+        _check_sizes(in_features=in_features, out_features=out_features)
         bound = 1 / sqrt(in_features)
         shape = (out_features, in_features)
         self.weight = Parameter(rng.uniform(shape, -bound, bound, dtype))
@@ -67,6 +68,7 @@ class Embedding(Module):
         rng: Generator,
         dtype: Any = np.float32,
     ) -> None:
+        _check_sizes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.weight = Parameter(rng.normal((num_embeddings, embedding_dim), 0.0, std, dtype))
 
     def forward(self, ids: Any) -> Tensor:
@@ -89,6 +91,7 @@ class LayerNorm(Module):
     def __init__(
         self, size: int, eps: float = 1e-5, bias: bool = True, *, dtype: Any = np.float32
     ) -> None:
+        _check_sizes(size=size)
         self.weight = Parameter(np.ones(size, dtype))
         self.bias = Parameter(np.zeros(size, dtype)) if bias else None
         self.eps = eps
@@ -112,6 +115,7 @@ class RMSNorm(Module):
     """
 
     def __init__(self, size: int, eps: float = 1e-5, *, dtype: Any = np.float32) -> None:
+        _check_sizes(size=size)
         self.weight = Parameter(np.ones(size, dtype))
         self.eps = eps
 
@@ -143,3 +147,9 @@ class Dropout(Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, it is {size}")

@@ -104,25 +104,26 @@ class Module:
         Nothing is changed unless everything fits.
 
         Raises:
-            ValueError: names every missing, unexpected and mis-shaped key at once.
+            ValueError: names every missing, unexpected and mis-shaped key, and every value that
+                holds no numbers, at once.
         """
         own = dict(self._all_named_parameters())
+        arrays = {name: _as_array(state[name]) for name in own if name in state}
         problems = [f"  missing: {name} {own[name].shape}" for name in own if name not in state]
         problems += [f"  unexpected: {name}" for name in state if name not in own]
-        for name, parameter in own.items():
-            if name in state and tuple(state[name].shape) != parameter.shape:
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiub":
+                problems.append(f"  no numbers: {name} is {array.dtype} in the state")
+            elif array.shape != own[name].shape:
                 problems.append(
-                    f"  wrong shape: {name} is {parameter.shape} here, "
-                    f"{tuple(state[name].shape)} in the state"
+                    f"  wrong shape: {name} is {own[name].shape} here, {array.shape} in the state"
                 )
         if problems:
             raise ValueError(
                 f"the state does not fit {type(self).__name__}:\n" + "\n".join(problems)
             )
         for name, parameter in own.items():
-            value = state[name]
-            array = value.numpy() if isinstance(value, Tensor) else value
-            parameter.assign(array)
+            parameter.assign(arrays[name])
 
     # Switches
 
@@ -137,19 +138,21 @@ class Module:
         return self.train(False)
 
     def to(self, device: Device | str) -> Self:
-        """Move all parameters, in place, and drop their gradients' old places."""
+        """Move all parameters and other tensors, and their gradients, in place."""
         target = Device(device)
         return self._convert(target.asarray)
 
     def astype(self, dtype: Any) -> Self:
-        """Convert all parameters, in place."""
-        return self._convert(lambda array: array.astype(dtype))
+        """Convert all parameters and other tensors of floats, and their gradients, in place."""
+        return self._convert(
+            lambda array: array.astype(dtype) if array.dtype.kind == "f" else array
+        )
 
     def _convert(self, convert: Any) -> Self:
         for module in self.modules():
             for value in vars(module).values():
                 if isinstance(value, Tensor):
-                    value.data = convert(value.data) if value.dtype.kind == "f" else value.data
+                    value.data = convert(value.data)
                     if value.grad is not None:
                         value.grad = Tensor(convert(value.grad.data))
         return self
@@ -172,3 +175,9 @@ class Module:
         ]
         head = f"{type(self).__name__}({self.extra_repr()}"
         return head + ("\n" + "\n".join(lines) + "\n" if lines else "") + ")"
+
+
+def _as_array(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.data
+    return value if hasattr(value, "__cuda_array_interface__") else np.asarray(value)
