@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,33 +47,67 @@ class AdamW(Optimizer):
         super().__init__(params, defaults)
         self._averages: dict[int, tuple[Any, Any]] = {}
 
+    def place_state(self, allocate: Callable[[int, Any], Any]) -> None:
+        """Make all averages now, in arrays of zeros that `allocate(size, dtype)` gives.
+
+        For example in memory that is shared with other processes.
+        """
+        self._averages, first = {}, 0
+        for group in self.param_groups:
+            self._place(first, group["params"], allocate)
+            first += len(group["params"])
+        for number, parameter in enumerate(self.parameters()):
+            self._state_of(number, parameter)
+
+    def _place(
+        self, first: int, parameters: list[Tensor], allocate: Callable[[int, Any], Any]
+    ) -> None:
+        """Both averages of a group, whose members then lie side by side."""
+        bounds = np.cumsum([0] + [p.size for p in parameters]).tolist()
+        m, v = (allocate(bounds[-1], parameters[0].dtype) for _ in range(2))
+        for i, p in enumerate(parameters):
+            part = slice(bounds[i], bounds[i + 1])
+            self._averages[first + i] = (m[part].reshape(p.shape), v[part].reshape(p.shape))
+
     def _state_of(self, number: int, parameter: Tensor) -> dict[str, Any]:
         if number not in self.state:
-            m, v = self._places(number)
+            if number not in self._averages:
+                first, parameters = self._members_beside(number)
+                self._place(first, parameters, namespace_of(parameters[0].data).zeros)
+            m, v = self._averages[number]
+            m[...] = 0
+            v[...] = 0
             self.state[number] = {"step": 0, "exp_avg": m, "exp_avg_sq": v}
         return self.state[number]
 
-    def _places(self, number: int) -> tuple[Any, Any]:
-        """Zeros for both averages, side by side in memory for all parameters of a group."""
-        if number not in self._averages:
-            first = 0
-            for group in self.param_groups:
-                parameters = group["params"]
-                if first <= number < first + len(parameters):
-                    break
-                first += len(parameters)
-            xp, dtype = namespace_of(parameters[0].data), parameters[0].dtype
-            bounds = np.cumsum([0] + [p.size for p in parameters]).tolist()
-            m, v = xp.zeros(bounds[-1], dtype), xp.zeros(bounds[-1], dtype)
-            for i, p in enumerate(parameters):
-                part = slice(bounds[i], bounds[i + 1])
-                self._averages[first + i] = (m[part].reshape(p.shape), v[part].reshape(p.shape))
-        m, v = self._averages[number]
-        m[...] = 0
-        v[...] = 0
-        return m, v
+    def _members_beside(self, number: int) -> tuple[int, list[Tensor]]:
+        """The number of a group's first parameter, and its parameters."""
+        first = 0
+        for group in self.param_groups:
+            if number < first + len(group["params"]):
+                return first, group["params"]
+            first += len(group["params"])
+        raise IndexError(f"there is no parameter {number}")
 
     def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
+        for update in self._updates(group, members, count=True):
+            update.apply(slice(None))
+
+    def updates(self, *, count: bool = True) -> list[Update]:
+        """What `step` would do, as pieces that can be applied slice by slice, by several workers.
+
+        Args:
+            count: whether this is a step of its own, or another worker's view of the same one.
+        """
+        result: list[Update] = []
+        for group, members in self._members():
+            result += self._updates(group, members, count)
+        return result
+
+    def _updates(
+        self, group: dict[str, Any], members: list[tuple[int, Tensor]], count: bool
+    ) -> list[Update]:
+        """One update if everything lies side by side in memory, otherwise one a parameter."""
         beta1, beta2 = group["betas"]
         settings = {
             "lr": group["lr"],
@@ -84,7 +118,7 @@ class AdamW(Optimizer):
         }
         states = [self._state_of(number, p) for number, p in members]
         for state in states:
-            state["step"] += 1
+            state["step"] += count
         columns = (
             [p.data for _, p in members],
             [p.grad.data for _, p in members],  # type: ignore[union-attr]
@@ -94,16 +128,29 @@ class AdamW(Optimizer):
         if len({state["step"] for state in states}) == 1:
             whole = [merged(column) for column in columns]
             if all(flat is not None for flat in whole):
-                _step(whole, states[0]["step"], settings)
-                return
-        for row, state in zip(zip(*columns, strict=True), states, strict=True):
-            _step(row, state["step"], settings)
+                return [Update(tuple(whole), {**settings, "step": states[0]["step"]})]
+        return [
+            Update(row, {**settings, "step": state["step"]})
+            for row, state in zip(zip(*columns, strict=True), states, strict=True)
+        ]
 
 
-def _step(arrays: Any, step: int, settings: dict[str, float]) -> None:
-    p, g, m, v = arrays
-    flat = all(isinstance(a, np.ndarray) and a.flags.c_contiguous for a in arrays)
-    if flat and not STATE.textbook:
-        kernel.adamw_step(*[a.reshape(-1) for a in arrays], step=step, **settings)
-    else:
-        p[...], m[...], v[...] = textbook.step(namespace_of(p), p, g, m, v, step=step, **settings)
+class Update(NamedTuple):
+    """AdamW's rule for some arrays: parameters, gradients and both averages, of one shape."""
+
+    arrays: tuple[Any, ...]
+    settings: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        return self.arrays[0].size
+
+    def apply(self, part: slice, grad_scale: float = 1.0) -> None:
+        """Update a slice of the flattened arrays in place; the gradient counts grad_scale times."""
+        contiguous = all(a.flags.c_contiguous for a in self.arrays)
+        p, g, m, v = (a.reshape(-1)[part] if contiguous else a for a in self.arrays)
+        settings = {**self.settings, "grad_scale": grad_scale}
+        if contiguous and isinstance(p, np.ndarray) and not STATE.textbook:
+            kernel.adamw_step(p, g, m, v, **settings)
+        else:
+            p[...], m[...], v[...] = textbook.step(namespace_of(p), p, g, m, v, **settings)

@@ -50,8 +50,13 @@ def clip_grad_norm_(
             phase="backward",
             module="",
         )
-    scale = max_norm / (norm + 1e-6)
+    scale = clip_scale(norm, max_norm)
     if scale < 1:
         for array in arrays:
             array *= scale
     return norm
+
+
+def clip_scale(norm: float, max_norm: float) -> float:
+    """What gradients of this norm are multiplied by so that their norm is at most `max_norm`."""
+    return min(1.0, max_norm / (norm + 1e-6))

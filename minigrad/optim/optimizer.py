@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,13 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
+        for group, members in self._members():
+            self._update(group, members)
+            for _, parameter in members:
+                parameter._version[0] += 1
+
+    def _members(self) -> Iterator[tuple[dict[str, Any], list[tuple[int, Tensor]]]]:
+        """Each group with its parameters that have a gradient, and their numbers."""
         number = 0
         for group in self.param_groups:
             members = []
@@ -66,9 +73,7 @@ class Optimizer:
                     members.append((number, parameter))
                 number += 1
             if members:
-                self._update(group, members)
-            for _, parameter in members:
-                parameter._version[0] += 1
+                yield group, members
 
     def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
         """Update the members (number, parameter) of a group. Every optimizer has its own."""

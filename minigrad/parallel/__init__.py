@@ -1,8 +1,9 @@
 """Computing the gradient of a batch: on several CPU cores, or whole on one device."""
 
 from minigrad.parallel.shared import shared_array
+from minigrad.parallel.team import WorkerError, available_cores, choose_backend
 from minigrad.parallel.whole_batch import WholeBatch
-from minigrad.parallel.workers import WorkerError, Workers, available_cores, choose_backend
+from minigrad.parallel.workers import Workers
 
 __all__ = [
     "WholeBatch",

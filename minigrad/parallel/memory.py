@@ -14,8 +14,8 @@ def keep_freed_memory() -> bool:
     """Ask the C library to keep memory that is freed, instead of giving it back to the system.
 
     A training step frees all its activations and the next one asks for the same sizes again. If
-    they come from the system anew, it must clear each page and map it at first touch: a seventh of a
-    step of the default model. Does nothing where the C library is not glibc.
+    they come from the system anew, it must clear each page and map it at first touch: a seventh of
+    a step of the default model. Does nothing where the C library is not glibc.
 
     Returns:
         True if the library agreed.

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from minigrad.device import device_of
 from minigrad.op import no_grad
+from minigrad.optim.clip import clip_grad_norm_, clip_scale
 from minigrad.optim.flat import FlatParameters
+from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.workers import Loss, Part
 from minigrad.tensor import Tensor
 
@@ -20,10 +22,12 @@ class WholeBatch:
 
     Attributes:
         flat: the parameters and, after `gradients`, their gradients.
+        grad_norm: the 2-norm of all gradients, after `gradients`.
     """
 
     def __init__(self, parameters: Sequence[Tensor], train_loss: Loss, evaluate_loss: Loss) -> None:
         self.flat = FlatParameters(parameters)
+        self.grad_norm = 0.0
         self._device = device_of(self.flat.data)
         self._train_loss, self._evaluate_loss = train_loss, evaluate_loss
 
@@ -32,7 +36,13 @@ class WholeBatch:
         self.flat.zero_grad()
         loss = self._train_loss(self._moved(arrays), key * 2**20) * scale
         loss.backward()
+        self.grad_norm = clip_grad_norm_(self.flat.parameters, float("inf"))
         return float(loss.item())
+
+    def update(self, optimizer: Optimizer, max_norm: float = float("inf")) -> None:
+        """Clip the gradients of the last `gradients` to `max_norm` and step the optimizer."""
+        self.flat.grad *= clip_scale(self.grad_norm, max_norm)
+        optimizer.step()
 
     def evaluate(self, arrays: Part) -> float:
         """The summed loss of a batch, without gradients."""

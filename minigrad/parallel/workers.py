@@ -6,72 +6,55 @@ runs forward *and* backward on whole micro-batches with single-threaded BLAS.
 
 Workers are forked processes over shared memory: they read one flat parameter buffer and write
 gradients to lanes (see `minigrad.parallel.lanes`). Where processes cannot be forked safely, or the
-interpreter has no global lock, they are threads. The calling process is itself a worker.
+interpreter has no global lock, they are threads. Adding up the lanes and the optimizer's step are
+shared as well, slice by slice.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import connection
-from typing import Any, Literal
+from math import isfinite, sqrt
+from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from minigrad.autograd import grad
 from minigrad.op import no_grad
+from minigrad.optim.adamw import AdamW, Update
+from minigrad.optim.clip import clip_scale
 from minigrad.optim.flat import FlatParameters
+from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.lanes import cut, number_of_lanes
 from minigrad.parallel.memory import keep_freed_memory
 from minigrad.parallel.shared import shared_array
+from minigrad.parallel.team import Backend, available_cores, choose_backend, make_team
 from minigrad.tensor import Tensor
 
-Backend = Literal["processes", "threads"]
 Part = tuple[np.ndarray, ...]
 Loss = Callable[[Part, int], Tensor]
-
-
-class WorkerError(RuntimeError):
-    """A worker has failed or died. The step that it took part in has changed nothing."""
-
-
-def choose_backend() -> Backend:
-    """ "processes" where forking is safe and needed, else "threads".
-
-    Forking is unsafe on Windows and macOS and beside other threads (notebooks); without a global
-    interpreter lock threads do as well.
-    """
-    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    forks = sys.platform == "linux" and threading.active_count() == 1 and _can_fork()
-    return "processes" if has_gil and forks and "ipykernel" not in sys.modules else "threads"
-
-
-def _can_fork() -> bool:
-    return "fork" in multiprocessing.get_all_start_methods() and hasattr(os, "fork")
+SLICE = 2**16  # elements of the flat buffers that a worker takes at a time
 
 
 class Workers:
-    """Computes losses and gradients of batches, shared among workers.
+    """Computes losses and gradients of batches, and updates parameters, shared among workers.
+
+    Numbers do not depend on how many workers there are.
 
     Args:
         parameters: the model's; they are moved into one flat buffer, `flat`.
         train_loss: maps the arrays of a micro-batch and its key to the *sum* of its losses. The key
             is a number that is different for each micro-batch of a run (for dropout masks).
         evaluate_loss: likewise, without gradients.
+        optimizer: the one that `update` will step, if it is given; an `AdamW`'s step is then shared
+            among the workers.
         workers: how many, this process included; 0 for one a core.
         micro_batch_size: sequences (rows of the arrays) at a time.
         backend: "processes" or "threads"; chosen if left out.
 
     Attributes:
         flat: the parameters and, after `gradients`, their gradients.
+        grad_norm: the 2-norm of all gradients, after `gradients`.
 
     Use it as a context manager, or call `close()`.
     """
@@ -82,6 +65,7 @@ class Workers:
         train_loss: Loss,
         evaluate_loss: Loss,
         *,
+        optimizer: Optimizer | None = None,
         workers: int = 0,
         micro_batch_size: int = 4,
         backend: Backend | None = None,
@@ -92,6 +76,9 @@ class Workers:
                 f"and {micro_batch_size}"
             )
         keep_freed_memory()
+        if optimizer is not None:  # in the optimizer's order, a group is one piece of memory
+            ours, theirs = {id(p) for p in parameters}, {id(p) for p in optimizer.parameters()}
+            parameters = optimizer.parameters() if ours == theirs else parameters
         size, dtype = sum(p.size for p in parameters), parameters[0].dtype
         self.workers = workers or available_cores()
         self.micro_batch_size = micro_batch_size
@@ -99,11 +86,19 @@ class Workers:
         self.flat = FlatParameters(
             parameters, data=shared_array(size, dtype), grad=shared_array(size, dtype)
         )
+        self.grad_norm = 0.0
+        self._optimizer = optimizer
+        self._shares_update = type(optimizer) is AdamW  # a subclass may have another rule
+        if isinstance(optimizer, AdamW):
+            optimizer.place_state(shared_array)
         lanes = number_of_lanes(size * dtype.itemsize)
         self._lane_gradients = shared_array((lanes, size), dtype)
         self._lane_losses = shared_array(lanes, np.float64)
+        self._slices = [slice(start, start + SLICE) for start in range(0, size, SLICE)]
+        self._squares = shared_array(len(self._slices), np.float64)
+        self._updates: list[Update] = []
         self._losses = {"train": train_loss, "evaluate": evaluate_loss}
-        self._team: _Processes | _Threads | None = None
+        self._team: Any = None
         self._blas = ThreadpoolController()
 
     def gradients(self, arrays: Part, *, scale: float, key: int = 0) -> float:
@@ -120,36 +115,66 @@ class Workers:
         Raises:
             WorkerError: a worker died or raised an exception.
         """
-        lanes = self._run("train", arrays, scale, key)
-        np.add.reduce(self._lane_gradients[:lanes], axis=0, out=self.flat.grad)
+        lanes = len(self._plan(arrays))
+        self._run("train", (arrays, scale, key), lanes)
+        self._run("add_lanes", lanes, len(self._slices))
+        total = float(np.add.reduce(self._squares))
+        self.grad_norm = sqrt(total) if isfinite(total) else total
         self.flat.attach_grad()
         return float(np.add.reduce(self._lane_losses[:lanes]))
 
     def evaluate(self, arrays: Part) -> float:
         """The summed loss of a batch, without gradients."""
-        lanes = self._run("evaluate", arrays, 1.0, 0)
+        lanes = len(self._plan(arrays))
+        self._run("evaluate", (arrays, 1.0, 0), lanes)
         return float(np.add.reduce(self._lane_losses[:lanes]))
 
-    def _run(self, kind: str, arrays: Part, scale: float, key: int) -> int:
-        """All lanes of a batch, by whoever is free. Returns how many lanes there are."""
-        plan = cut(len(arrays[0]), self.micro_batch_size, len(self._lane_gradients))
+    def update(self, optimizer: Optimizer, max_norm: float = float("inf")) -> None:
+        """Clip the gradients of the last `gradients` to `max_norm` and step the optimizer.
+
+        As `clip_grad_norm_` and `optimizer.step()`, except that `flat.grad` is not scaled itself if
+        the optimizer is the one that these workers were made with.
+        """
+        scale = clip_scale(self.grad_norm, max_norm)
+        if optimizer is not self._optimizer or not self._shares_update:
+            self.flat.grad *= scale
+            optimizer.step()
+            return
+        assert isinstance(optimizer, AdamW)
+        self._updates = optimizer.updates()
+        settings = [update.settings for update in self._updates]
+        self._run("update", (settings, scale), len(_pieces(self._updates)))
+        for parameter in self.flat.parameters:
+            parameter._version[0] += 1
+
+    def _plan(self, arrays: Part) -> list[list[slice]]:
+        return cut(len(arrays[0]), self.micro_batch_size, len(self._lane_gradients))
+
+    def _run(self, kind: str, payload: Any, items: int) -> None:
+        if self._team is None:
+            self._team = make_team(self._do, self.workers, self.backend)
         with self._blas.limit(limits=1, user_api="blas"):
-            if self.workers == 1:
-                for lane in range(len(plan)):
-                    self._run_lane(kind, arrays, scale, key, lane)
-            else:
-                if self._team is None:
-                    make = _Processes if self.backend == "processes" else _Threads
-                    self._team = make(self._run_lane, self.workers)
-                self._team.run(kind, arrays, scale, key, len(plan))
-        return len(plan)
+            self._team.run(kind, payload, items)
+
+    def _do(self, kind: str, payload: Any, item: int) -> None:
+        """One item of a job, in any worker: a lane, or a slice of the flat buffers."""
+        if kind == "add_lanes":
+            part = self._slices[item]
+            total = self.flat.grad[part]
+            np.add.reduce(self._lane_gradients[:payload, part], axis=0, out=total)
+            self._squares[item] = np.dot(total, total)
+        elif kind == "update":
+            settings, scale = payload
+            self._update_piece(settings, scale, item)
+        else:
+            arrays, scale, key = payload
+            self._run_lane(kind, arrays, scale, key, item)
 
     def _run_lane(self, kind: str, arrays: Part, scale: float, key: int, lane: int) -> None:
         """Forward (and backward) of a lane's micro-batches, one after the other."""
-        plan = cut(len(arrays[0]), self.micro_batch_size, len(self._lane_gradients))
+        plan = self._plan(arrays)
         first = sum(len(part) for part in plan[:lane])
         total = 0.0
-        gradients = self.flat.views(self._lane_gradients[lane]) if kind == "train" else []
         for number, rows in enumerate(plan[lane]):
             part = tuple(a[rows] for a in arrays)
             micro_key = key * 2**20 + first + number
@@ -160,13 +185,24 @@ class Workers:
             loss = self._losses[kind](part, micro_key) * scale
             found = grad(loss, self.flat.parameters, allow_unused=True)
             total += loss.item()
-            for place, gradient in zip(gradients, found, strict=True):
+            for place, gradient in zip(
+                self.flat.views(self._lane_gradients[lane]), found, strict=True
+            ):
                 if number:
                     if gradient is not None:
                         place += gradient.data
                 else:
                     place[...] = 0 if gradient is None else gradient.data
         self._lane_losses[lane] = total
+
+    def _update_piece(self, settings: list[dict[str, Any]], scale: float, item: int) -> None:
+        """The optimizer's step on a piece; the settings are the calling process's."""
+        if not self._updates:
+            assert isinstance(self._optimizer, AdamW)
+            self.flat.attach_grad()
+            self._updates = self._optimizer.updates(count=False)
+        number, part = _pieces(self._updates)[item]
+        Update(self._updates[number].arrays, settings[number]).apply(part, scale)
 
     def close(self) -> None:
         """End the workers. The parameters stay where they are."""
@@ -181,132 +217,10 @@ class Workers:
         self.close()
 
 
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-RunLane = Callable[[str, Part, float, int, int], None]
-
-
-class _Threads:
-    """Workers as threads of this process."""
-
-    def __init__(self, run_lane: RunLane, workers: int) -> None:
-        self._run_lane = run_lane
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="minigrad")
-
-    def run(self, kind: str, arrays: Part, scale: float, key: int, lanes: int) -> None:
-        futures = [
-            self._pool.submit(self._run_lane, kind, arrays, scale, key, lane)
-            for lane in range(lanes)
-        ]
-        for future in futures:
-            future.result()
-
-    def close(self) -> None:
-        self._pool.shutdown()
-
-
-class _Processes:
-    """Workers as forked processes. Lanes are handed out by a shared counter."""
-
-    def __init__(self, run_lane: RunLane, workers: int) -> None:
-        context = multiprocessing.get_context("fork")
-        self._run_lane = run_lane
-        self._next_lane = context.Value("q", 0)
-        self._children: list[Any] = []
-        self._pipes: list[connection.Connection] = []
-        for number in range(1, workers):
-            ours, theirs = context.Pipe()
-            child = context.Process(
-                target=self._serve,
-                args=(theirs, os.getpid()),
-                name=f"minigrad-worker-{number}",
-                daemon=True,
-            )
-            child.start()
-            theirs.close()
-            self._children.append(child)
-            self._pipes.append(ours)
-
-    def run(self, kind: str, arrays: Part, scale: float, key: int, lanes: int) -> None:
-        self._next_lane.value = 0
-        for number, pipe in enumerate(self._pipes):
-            try:
-                pipe.send((kind, arrays, scale, key, lanes))
-            except OSError:
-                raise self._died(number) from None
-        error = None
-        try:
-            self._take_lanes(kind, arrays, scale, key, lanes)
-        finally:  # an exception here must not leave answers in the pipes
-            for number in range(len(self._pipes)):
-                error = self._answer(number) or error
-        if error is not None:
-            raise WorkerError(f"a worker process raised an exception:\n{error}")
-
-    def _take_lanes(self, kind: str, arrays: Part, scale: float, key: int, lanes: int) -> None:
-        while True:
-            with self._next_lane.get_lock():
-                lane = self._next_lane.value
-                self._next_lane.value += 1
-            if lane >= lanes:
-                return
-            self._run_lane(kind, arrays, scale, key, lane)
-
-    def _answer(self, number: int) -> str | None:
-        pipe, child = self._pipes[number], self._children[number]
-        connection.wait([pipe, child.sentinel])
-        if not pipe.poll():
-            raise self._died(number)
-        try:
-            return pipe.recv()
-        except (EOFError, OSError):
-            raise self._died(number) from None
-
-    def _died(self, number: int) -> WorkerError:
-        child = self._children[number]
-        child.join(1)
-        code = child.exitcode
-        how = (
-            f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
-        )
-        pid = child.pid
-        self.close()
-        return WorkerError(
-            f"worker process {pid} {how}. Out of memory is the usual cause: try fewer --workers or "
-            "a smaller --micro-batch-size."
-        )
-
-    def _serve(self, pipe: connection.Connection, parent: int) -> None:
-        """A child's life: answer requests until the parent goes away."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                while not pipe.poll(1.0):
-                    if os.getppid() != parent:
-                        return
-                request = pipe.recv()
-                if request is None:
-                    return
-                try:
-                    self._take_lanes(*request)
-                    pipe.send(None)
-                except BaseException:
-                    pipe.send(traceback.format_exc())
-
-    def close(self) -> None:
-        for pipe in self._pipes:
-            with contextlib.suppress(OSError):
-                pipe.send(None)
-            pipe.close()
-        for child in self._children:
-            child.join(2)
-            if child.is_alive():
-                child.kill()
-                child.join()
-        self._pipes, self._children = [], []
+def _pieces(updates: list[Update]) -> list[tuple[int, slice]]:
+    """All updates cut into slices: the update's number, and the slice."""
+    return [
+        (number, slice(start, start + SLICE))
+        for number, update in enumerate(updates)
+        for start in range(0, update.size, SLICE)
+    ]

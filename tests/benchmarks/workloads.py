@@ -71,7 +71,6 @@ class Ours:
         )
         self.engine: Any = make_engine(self.model, config)
         self.optimizer = optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
-        self.clip = optim.clip_grad_norm_
         self.batch = make_batch(self.workload)
         self.steps = 0
 
@@ -79,8 +78,7 @@ class Ours:
         """Forward, cross-entropy, backward, clipping, AdamW. Returns the loss."""
         scale = 1 / self.batch[1].size
         loss = self.engine.gradients(self.batch, scale=scale, key=self.steps)
-        self.clip(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        self.engine.update(self.optimizer, 1.0)
         self.steps += 1
         return loss
 

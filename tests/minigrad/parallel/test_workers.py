@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import nn
+from minigrad import nn, optim
 from minigrad.parallel import WholeBatch, WorkerError, Workers, choose_backend, shared_array
 from minigrad.parallel.lanes import cut, number_of_lanes
 
@@ -216,3 +216,55 @@ def test_a_notebook_gets_threads(monkeypatch):
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="micro_batch_size at least 1"):
         make_workers(make_model(), micro_batch_size=0)
+
+
+def steps(batch, *, shared, groups, workers, backend="processes"):
+    """Parameters after three clipped AdamW steps, with or without sharing the optimizer's work."""
+    model = make_model()
+    params = model.parameters()
+    if groups:
+        params = [
+            {"params": [p for p in params if p.ndim > 1], "weight_decay": 0.1},
+            {"params": [p for p in params if p.ndim == 1], "weight_decay": 0.0, "lr": 0.02},
+        ]
+    optimizer = optim.AdamW(params, lr=0.05)
+    options = {"optimizer": optimizer} if shared else {}
+    with make_workers(
+        model, workers=workers, micro_batch_size=4, backend=backend, **options
+    ) as team:
+        for number in range(3):
+            team.gradients(batch, scale=1.0, key=number)
+            if shared:
+                team.update(optimizer, max_norm=0.5)
+            else:
+                norm = optim.clip_grad_norm_(model.parameters(), 0.5)
+                assert norm == pytest.approx(team.grad_norm, rel=1e-5)
+                optimizer.step()
+    return model.state_dict(), optimizer.state_dict()
+
+
+@pytest.mark.parametrize("groups", [False, True], ids=["one group", "two groups"])
+@pytest.mark.parametrize(("workers", "backend"), TEAMS)
+def test_a_shared_update_is_the_optimizers_own(batch, monkeypatch, groups, workers, backend):
+    monkeypatch.setattr("minigrad.parallel.workers.SLICE", 50)  # several slices a parameter group
+    plain, plain_state = steps(batch, shared=False, groups=groups, workers=1)
+    ours, state = steps(batch, shared=True, groups=groups, workers=workers, backend=backend)
+    alone, _ = steps(batch, shared=True, groups=groups, workers=1)
+    for name, value in plain.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(ours[name], alone[name])
+    assert [entry["step"] for entry in state["state"].values()] == [3] * 4
+    for number, entry in plain_state["state"].items():
+        np.testing.assert_allclose(
+            state["state"][number]["exp_avg"], entry["exp_avg"], rtol=1e-4, atol=1e-7
+        )
+
+
+def test_another_optimizer_is_stepped_as_it_is(batch):
+    model = make_model()
+    with make_workers(model, workers=1) as team:
+        team.gradients(batch, scale=1.0)
+        before, gradient = team.flat.data.copy(), team.flat.grad.copy()
+        team.update(optim.SGD(model.parameters(), lr=0.1), max_norm=1.0)
+        clipped = gradient / np.linalg.norm(gradient)
+        np.testing.assert_allclose(team.flat.data, before - 0.1 * clipped, rtol=1e-4, atol=1e-6)

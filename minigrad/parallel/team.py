@@ -1,0 +1,194 @@
+"""Workers that take numbered items of a job until none is left.
+
+A team calls `do(kind, payload, item)` for every item of a job, each in whichever worker is free.
+The calling process is itself a worker. Items write their results to shared memory; nothing comes
+back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import connection
+from typing import Any, Literal
+
+Backend = Literal["processes", "threads"]
+Do = Callable[[str, Any, int], None]
+
+
+class WorkerError(RuntimeError):
+    """A worker has failed or died. The job that it took part in must be thrown away."""
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_backend() -> Backend:
+    """ "processes" where forking is safe and needed, else "threads".
+
+    Forking is unsafe on Windows and macOS and beside other threads (notebooks); without a global
+    interpreter lock threads do as well.
+    """
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    forks = sys.platform == "linux" and threading.active_count() == 1
+    forks = forks and "fork" in multiprocessing.get_all_start_methods()
+    return "processes" if has_gil and forks and "ipykernel" not in sys.modules else "threads"
+
+
+def make_team(do: Do, workers: int, backend: Backend) -> Alone | Threads | Processes:
+    """A team of so many workers, the calling process included."""
+    if workers == 1:
+        return Alone(do)
+    return Processes(do, workers) if backend == "processes" else Threads(do, workers)
+
+
+class Alone:
+    """A team of one: the calling process."""
+
+    def __init__(self, do: Do) -> None:
+        self._do = do
+
+    def run(self, kind: str, payload: Any, items: int) -> None:
+        """Do every item of a job."""
+        for item in range(items):
+            self._do(kind, payload, item)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Threads:
+    """Workers as threads of this process."""
+
+    def __init__(self, do: Do, workers: int) -> None:
+        self._do = do
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="minigrad")
+
+    def run(self, kind: str, payload: Any, items: int) -> None:
+        """Do every item of a job."""
+        futures = [self._pool.submit(self._do, kind, payload, item) for item in range(items)]
+        for future in futures:
+            future.result()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+class Processes:
+    """Workers as forked processes. Items are handed out by a shared counter."""
+
+    def __init__(self, do: Do, workers: int) -> None:
+        context = multiprocessing.get_context("fork")
+        self._do = do
+        self._next_item = context.Value("q", 0)
+        self._children: list[Any] = []
+        self._pipes: list[connection.Connection] = []
+        for number in range(1, workers):
+            ours, theirs = context.Pipe()
+            child = context.Process(
+                target=self._serve,
+                args=(theirs, os.getpid()),
+                name=f"minigrad-worker-{number}",
+                daemon=True,
+            )
+            child.start()
+            theirs.close()
+            self._children.append(child)
+            self._pipes.append(ours)
+
+    def run(self, kind: str, payload: Any, items: int) -> None:
+        """Do every item of a job.
+
+        Raises:
+            WorkerError: a worker process raised an exception or died.
+        """
+        self._next_item.value = 0
+        for number, pipe in enumerate(self._pipes):
+            try:
+                pipe.send((kind, payload, items))
+            except OSError:
+                raise self._died(number) from None
+        errors: list[str] = []
+        try:
+            self._take_items(kind, payload, items)
+        finally:  # an exception here must not leave answers in the pipes
+            for number in range(len(self._pipes)):
+                errors += self._answer(number)
+        if errors:
+            raise WorkerError(f"a worker process raised an exception:\n{errors[0]}")
+
+    def _take_items(self, kind: str, payload: Any, items: int) -> None:
+        while True:
+            with self._next_item.get_lock():
+                item = self._next_item.value
+                self._next_item.value += 1
+            if item >= items:
+                return
+            self._do(kind, payload, item)
+
+    def _answer(self, number: int) -> list[str]:
+        """Wait for a worker to finish. Its exception's text, if there was one."""
+        pipe, child = self._pipes[number], self._children[number]
+        connection.wait([pipe, child.sentinel])
+        try:
+            error = pipe.recv() if pipe.poll() else ""
+        except (EOFError, OSError):
+            error = ""
+        if error == "":  # neither an answer nor an error: it is gone
+            raise self._died(number)
+        return [error] if error else []
+
+    def _died(self, number: int) -> WorkerError:
+        child = self._children[number]
+        child.join(1)
+        code = child.exitcode or 0
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        pid = child.pid
+        self.close()
+        return WorkerError(
+            f"worker process {pid} {how}. Out of memory is the usual cause: try fewer --workers or "
+            "a smaller --micro-batch-size."
+        )
+
+    def _serve(self, pipe: connection.Connection, parent: int) -> None:
+        """A child's life: do its share of jobs until the parent goes away."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                while not pipe.poll(1.0):
+                    if os.getppid() != parent:
+                        return
+                request = pipe.recv()
+                if request is None:
+                    return
+                try:
+                    self._take_items(*request)
+                    pipe.send(None)
+                except BaseException:
+                    pipe.send(traceback.format_exc())
+
+    def close(self) -> None:
+        """End the processes."""
+        for pipe in self._pipes:
+            with contextlib.suppress(OSError):
+                pipe.send(None)
+            pipe.close()
+        for child in self._children:
+            child.join(2)
+            if child.is_alive():
+                child.kill()
+                child.join()
+        self._pipes, self._children = [], []
