@@ -30,11 +30,14 @@ class FlatParameters:
         grad: (N,) all gradients.
 
     Raises:
-        ValueError: the parameters differ in dtype, or an array has the wrong size.
+        ValueError: there are no parameters, they differ in dtype or device, or an array does not
+            fit.
     """
 
     def __init__(self, parameters: Sequence[Tensor], data: Any = None, grad: Any = None) -> None:
         self.parameters = list(parameters)
+        if not self.parameters:
+            raise ValueError("FlatParameters was given no parameters")
         if len({(p.dtype, str(p.device)) for p in self.parameters}) != 1:
             raise ValueError("FlatParameters needs parameters of one dtype on one device")
         xp, dtype = namespace_of(self.parameters[0].data), self.parameters[0].dtype
@@ -44,6 +47,10 @@ class FlatParameters:
         self.grad = xp.zeros(size, dtype) if grad is None else grad
         if self.data.shape != (size,) or self.grad.shape != (size,):
             raise ValueError(f"the buffers must have {size} elements")
+        if self.data.dtype != dtype or self.grad.dtype != dtype:
+            raise ValueError(
+                f"the buffers must be {dtype}, not {self.data.dtype} and {self.grad.dtype}"
+            )
         for parameter, view in zip(self.parameters, self.views(self.data), strict=True):
             view[...] = parameter.data
             parameter.data = view

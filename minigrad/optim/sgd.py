@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from minigrad.device import namespace_of
 from minigrad.optim.optimizer import Optimizer
 from minigrad.tensor import Tensor
 
@@ -56,7 +57,8 @@ class SGD(Optimizer):
 
     def _state_of(self, number: int, parameter: Tensor) -> dict[str, Any]:
         if number not in self.state:
-            self.state[number] = {"momentum_buffer": parameter.data * 0}
+            zeros = namespace_of(parameter.data).zeros_like(parameter.data)
+            self.state[number] = {"momentum_buffer": zeros}
         return self.state[number]
 
     def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:

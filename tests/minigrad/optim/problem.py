@@ -1,0 +1,64 @@
+"""One problem for all optimizer tests: the same start and the same gradients for us and PyTorch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minigrad import Tensor, nn
+from minigrad.optim import FlatParameters, Optimizer
+from tests.minigrad.compare import assert_close
+
+SHAPES = [(3, 4), (4,), (), (2, 1, 3)]
+
+
+def parameters(dtype: Any = np.float64) -> list[nn.Parameter]:
+    rng = np.random.default_rng(11)
+    return [nn.Parameter(np.asarray(rng.standard_normal(s), dtype)) for s in SHAPES]
+
+
+def gradients(step: int) -> list[np.ndarray]:
+    """What step number `step` sees: scales from 1e-3 to 1e2, and now and then a zero."""
+    rng = np.random.default_rng(1000 + step)
+    values = [np.asarray(rng.standard_normal(s) * 10.0 ** rng.uniform(-3, 2, s)) for s in SHAPES]
+    return [np.where(rng.random(v.shape) < 0.1, 0, v) for v in values]
+
+
+def set_gradients(params: list[Any], step: int) -> None:
+    """Into the gradient that is there (a view of flat memory), or as a new one."""
+    for p, g in zip(params, gradients(step), strict=True):
+        if p.grad is None:
+            p.grad = Tensor(g.astype(p.dtype))
+        else:
+            p.grad.data[...] = g
+
+
+def run(optimizer: Optimizer, params: list[Any], steps: range) -> None:
+    for step in steps:
+        set_gradients(params, step)
+        optimizer.step()
+
+
+def assert_equal_to_torch(
+    ours: Callable[[list[Any]], Optimizer],
+    theirs: Callable[[list[Any]], Any],
+    *,
+    flat: bool = False,
+    steps: int = 100,
+) -> None:
+    """The parameters after each step, to 1e-10 of the largest."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
+    params = parameters()
+    others = [torch.nn.Parameter(torch.tensor(p.numpy())) for p in params]
+    if flat:
+        FlatParameters(params).zero_grad()
+    optimizer, other = ours(params), theirs(others)
+    for step in range(steps):
+        set_gradients(params, step)
+        for q, g in zip(others, gradients(step), strict=True):
+            q.grad = torch.tensor(g)
+        optimizer.step()
+        other.step()
+        for p, q in zip(params, others, strict=True):
+            assert_close(p.numpy(), q.detach().numpy(), 1e-10)

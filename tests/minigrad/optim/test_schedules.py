@@ -1,0 +1,167 @@
+"""Learning-rate schedules against PyTorch's, and the warm-up by hand."""
+
+import json
+from math import cos, pi
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minigrad import nn
+from minigrad.optim import (
+    SGD,
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    Schedule,
+    StepLR,
+    WarmupCosineLR,
+)
+
+SCHEDULES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "constant": (ConstantLR, {"factor": 0.25, "total_iters": 7}),
+    "step": (StepLR, {"step_size": 10, "gamma": 0.5}),
+    "cosine": (CosineAnnealingLR, {"T_max": 40, "eta_min": 0.001}),
+    "cosine to 0": (CosineAnnealingLR, {"T_max": 23}),
+    "restarts": (CosineAnnealingWarmRestarts, {"T_0": 7, "eta_min": 0.001}),
+    "restarts, doubling": (CosineAnnealingWarmRestarts, {"T_0": 5, "T_mult": 2, "eta_min": 0.01}),
+    "restarts, tripling": (CosineAnnealingWarmRestarts, {"T_0": 3, "T_mult": 3}),
+}
+
+
+def optimizer() -> SGD:
+    groups = [{"params": [nn.Parameter([1.0])]}, {"params": [nn.Parameter([1.0])], "lr": 0.5}]
+    return SGD(groups, lr=0.1)
+
+
+def torch_pair(label: str) -> tuple[Schedule, Any]:
+    torch = pytest.importorskip("torch", reason="PyTorch is not there")
+    kind, settings = SCHEDULES[label]
+    parameters = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    other = torch.optim.SGD(
+        [{"params": parameters[:1]}, {"params": parameters[1:], "lr": 0.5}], lr=0.1
+    )
+    return kind(optimizer(), **settings), getattr(torch.optim.lr_scheduler, kind.__name__)(
+        other, **settings
+    )
+
+
+@pytest.mark.parametrize("label", SCHEDULES)
+def test_equal_to_torch_over_many_steps(label: str) -> None:
+    ours, theirs = torch_pair(label)
+    for _ in range(200):
+        # The annealed rate is a difference of numbers of the size of lr, hence atol at its zeros;
+        # PyTorch's own recursion drifts by as much.
+        assert np.allclose(ours.get_last_lr(), theirs.get_last_lr(), rtol=1e-10, atol=1e-14)
+        ours.step()
+        theirs.optimizer.step()  # PyTorch warns of schedules that step before the optimizer
+        theirs.step()
+
+
+@pytest.mark.parametrize("label", [label for label in SCHEDULES if "restarts" in label])
+def test_restarts_at_fractions_of_an_epoch(label: str) -> None:
+    ours, theirs = torch_pair(label)
+    for i in range(300):
+        ours.step(i / 8)  # type: ignore[call-arg]
+        theirs.step(i / 8)
+        assert np.allclose(ours.get_last_lr(), theirs.get_last_lr(), rtol=1e-10, atol=1e-14)
+    for _ in range(20):
+        ours.step()
+        theirs.step()
+        assert np.allclose(ours.get_last_lr(), theirs.get_last_lr(), rtol=1e-10, atol=1e-14)
+
+
+def test_every_restart_starts_at_the_peak() -> None:
+    """Also far out, where the logarithm that finds the period is within rounding of an integer."""
+    for factor in (2, 3, 5):
+        schedule = CosineAnnealingWarmRestarts(optimizer(), T_0=3, T_mult=factor)
+        start, length = 0, 3
+        for _ in range(12):
+            assert schedule.lr_at(1.0, start) == 1.0
+            if start:
+                before = schedule.lr_at(1.0, start - 1)
+                assert before < 0.5
+            start, length = start + length, length * factor
+
+
+def test_warmup_by_hand() -> None:
+    schedule = WarmupCosineLR(optimizer(), warmup_steps=4, total_steps=10, eta_min=0.01)
+    rates = []
+    for _ in range(13):
+        rates.append(schedule.get_last_lr()[0])
+        schedule.step()
+    expected = [0.025, 0.05, 0.075, 0.1]
+    expected += [0.01 + 0.09 * (1 + cos(pi * k / 6)) / 2 for k in range(7)]
+    expected += [0.01, 0.01]
+    assert np.allclose(rates, expected, rtol=1e-12)
+
+
+def test_warmup_without_warm_up_and_without_cosine() -> None:
+    first = WarmupCosineLR(optimizer(), warmup_steps=0, total_steps=2)
+    assert first.get_last_lr() == [0.1, 0.5]
+    second = WarmupCosineLR(optimizer(), warmup_steps=3, total_steps=3)
+    for expected in (0.1 / 3, 0.2 / 3, 0.1, 0.1):
+        assert np.isclose(second.get_last_lr()[0], expected, rtol=1e-12)
+        second.step()
+
+
+def test_constant_by_default() -> None:
+    schedule = ConstantLR(optimizer())
+    for _ in range(3):
+        schedule.step()
+        assert schedule.get_last_lr() == [0.1, 0.5]
+
+
+ALL = {**SCHEDULES, "warm-up": (WarmupCosineLR, {"warmup_steps": 5, "total_steps": 50})}
+
+
+@pytest.mark.parametrize("label", ALL)
+def test_a_state_goes_on(label: str) -> None:
+    kind, settings = ALL[label]
+    first = kind(optimizer(), **settings)
+    for _ in range(13):
+        first.step()
+    state = json.loads(json.dumps(first.state_dict()))
+    fresh = optimizer()
+    second = kind(fresh, **settings)
+    second.load_state_dict(state)
+    assert second.get_last_lr() == first.get_last_lr()
+    for _ in range(20):
+        first.step()
+        second.step()
+        assert second.get_last_lr() == first.get_last_lr() == [g["lr"] for g in fresh.param_groups]
+
+
+def test_a_schedule_on_a_resumed_optimizer_keeps_the_peak() -> None:
+    """The optimizer's saved lr is the annealed one; the peak is in the schedule's state."""
+    opt = optimizer()
+    schedule = CosineAnnealingLR(opt, T_max=10)
+    for _ in range(9):
+        schedule.step()
+    resumed = optimizer()
+    resumed.load_state_dict(opt.state_dict())
+    again = CosineAnnealingLR(resumed, T_max=10)
+    again.load_state_dict(schedule.state_dict())
+    assert again.get_last_lr() == schedule.get_last_lr()
+    assert again.base_lrs == [0.1, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda o: StepLR(o, 0), "StepLR: step_size must be at least 1, it is 0"),
+        (lambda o: CosineAnnealingLR(o, 0), "CosineAnnealingLR: T_max must be at least 1"),
+        (lambda o: CosineAnnealingWarmRestarts(o, 0), "T_0 and T_mult must be at least 1"),
+        (lambda o: CosineAnnealingWarmRestarts(o, 2, 0), "T_0 and T_mult must be at least 1"),
+        (lambda o: WarmupCosineLR(o, 5, 4), "warmup_steps <= total_steps, not 5 and 4"),
+        (lambda o: WarmupCosineLR(o, -1, 4), "0 <= warmup_steps"),
+        (lambda o: CosineAnnealingWarmRestarts(o, 2).step(-1), "a number from 0 on, not -1"),
+        (
+            lambda o: StepLR(o, 1).load_state_dict({"last_epoch": 1, "base_lrs": [1.0]}),
+            "the saved schedule has 1 groups, the optimizer 2",
+        ),
+    ],
+)
+def test_errors(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(optimizer())
