@@ -38,14 +38,15 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"AdamW: betas must be in [0, 1), not {betas}")
-        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
-            if value < 0:
-                raise ValueError(f"AdamW: {name} must not be negative, it is {value}")
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
         self._averages: dict[int, tuple[Any, Any]] = {}
+
+    def _check_settings(self, group: Mapping[str, Any]) -> None:
+        if not all(0 <= beta < 1 for beta in group["betas"]):
+            name = type(self).__name__
+            raise ValueError(f"{name}: betas must be in [0, 1), not {group['betas']}")
+        self._require_not_negative(group, "lr", "eps", "weight_decay")
 
     def place_state(self, allocate: Callable[[int, Any], Any]) -> None:
         """Make all averages now, in arrays of zeros that `allocate(size, dtype)` gives.
@@ -62,7 +63,11 @@ class AdamW(Optimizer):
     def _place(
         self, first: int, parameters: list[Tensor], allocate: Callable[[int, Any], Any]
     ) -> None:
-        """Both averages of a group, whose members then lie side by side."""
+        """Both averages of a group, whose members then lie side by side if they have one dtype."""
+        if len({p.dtype for p in parameters}) > 1:
+            for i, p in enumerate(parameters):
+                self._place(first + i, [p], allocate)
+            return
         bounds = np.cumsum([0] + [p.size for p in parameters]).tolist()
         m, v = (allocate(bounds[-1], parameters[0].dtype) for _ in range(2))
         for i, p in enumerate(parameters):

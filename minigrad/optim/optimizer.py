@@ -38,14 +38,32 @@ class Optimizer:
             if unknown:
                 raise ValueError(f"unknown setting {unknown[0]!r}; there are {sorted(defaults)}")
             full = {**defaults, **group}  # type: ignore[dict-item]
+            if "params" not in full:
+                raise ValueError(f"a group has no 'params', only {sorted(group)}")
             full["params"] = list(full["params"])
+            self._check_settings(full)
             self.param_groups.append(full)
         parameters = self.parameters()
         if not parameters:
             raise ValueError("the optimizer was given no parameters")
         if len({id(p) for p in parameters}) != len(parameters):
             raise ValueError("a parameter is given to the optimizer twice")
+        for parameter in parameters:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(f"parameters must be tensors, not {type(parameter).__name__}")
+            if not parameter.is_leaf:
+                raise ValueError("parameters must be leaves: results of ops are not kept")
         self.state: dict[int, dict[str, Any]] = {}
+
+    def _check_settings(self, group: Mapping[str, Any]) -> None:
+        """Raise ValueError if a setting of the group is out of range."""
+
+    def _require_not_negative(self, group: Mapping[str, Any], *names: str) -> None:
+        for name in names:
+            if not group[name] >= 0:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must not be negative, it is {group[name]}"
+                )
 
     def parameters(self) -> list[Tensor]:
         """All parameters, group by group."""
@@ -110,6 +128,11 @@ class Optimizer:
             )
         parameters = self.parameters()
         entries = {int(number): entry for number, entry in saved["state"].items()}
+        for number in entries:
+            if not 0 <= number < len(parameters):
+                raise ValueError(
+                    f"there is a saved state of parameter {number}, this one has {len(parameters)}"
+                )
         for number, entry in entries.items():
             for key, value in entry.items():
                 if isinstance(value, np.ndarray) and value.shape != parameters[number].shape:

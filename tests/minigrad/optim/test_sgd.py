@@ -69,6 +69,8 @@ def test_a_state_goes_on_bit_for_bit() -> None:
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SGD(parameters(), **settings)
+    with pytest.raises(ValueError, match=message):
+        SGD([{"params": parameters(), **settings}])
 
 
 def test_it_learns() -> None:
