@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from tinyalpaca import generate_command, train_command
+from tinyalpaca import generate_command, tokenize_command, train_command
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train_command,
     "generate": generate_command,
+    "tokenize": tokenize_command,
 }
 
 

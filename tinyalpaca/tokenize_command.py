@@ -1,10 +1,4 @@
-"""`tinyalpaca tokenize`: train a tokenizer, encode a corpus, decode token files, look at tokens.
-
-tinyalpaca tokenize train tinyshakespeare --vocab-size 1000 --out tokenizer.json
-tinyalpaca tokenize encode tinyshakespeare --tokenizer tokenizer.json --out shakespeare.tokens
-tinyalpaca tokenize decode shakespeare.tokens --tokenizer tokenizer.json --count 100
-tinyalpaca tokenize inspect --tokenizer tokenizer.json "To be, or not to be"
-"""
+"""`tinyalpaca tokenize`: tokenizers and token files from the command line."""
 
 import argparse
 import os
@@ -21,6 +15,13 @@ from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
 from tinyalpaca.tokenizer_base import Tokenizer
 from tinyalpaca.tokenizer_files import readable_token
 
+DESCRIPTION = """Train a tokenizer, encode and decode text, look at tokens.
+
+  tinyalpaca tokenize train tinyshakespeare --vocab-size 1000 --out tokenizer.json
+  tinyalpaca tokenize encode tinyshakespeare --tokenizer tokenizer.json --out shakespeare.tokens
+  tinyalpaca tokenize decode shakespeare.tokens --tokenizer tokenizer.json --count 100
+  tinyalpaca tokenize inspect --tokenizer tokenizer.json "To be, or not to be"
+"""
 SOURCE_HELP = (
     "tinyshakespeare, shakespeare, a text file, a folder of .txt files, or - for standard input"
 )
@@ -28,14 +29,8 @@ DECODE_BLOCK = 1 << 16
 COLOURS = (44, 42, 45, 46, 41)  # backgrounds: blue, green, magenta, cyan, red
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `tokenize` to the commands; the arguments parsed are for `run`."""
-    parser = subparsers.add_parser(
-        "tokenize",
-        help="train a tokenizer, encode and decode text, look at tokens",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the four actions and their arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     train = actions.add_parser("train", help="learn a vocabulary from text")
@@ -90,15 +85,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the arguments say; returns the exit status. A mistake is one line on stderr."""
+    """Do what the arguments say. Raises `ValueError` or `OSError` for a user's mistake."""
     actions = {"train": _train, "encode": _encode, "decode": _decode, "inspect": _inspect}
     try:
         actions[args.action](args)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        print(f"tinyalpaca tokenize {args.action}: {error}", file=sys.stderr)
-        return 1
     return 0
 
 

@@ -1,4 +1,3 @@
-import argparse
 import io
 import os
 import subprocess
@@ -7,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyalpaca import tokenize_command
+from tinyalpaca import cli, tokenize_command
 from tinyalpaca.char_tokenizer import CharTokenizer
 from tinyalpaca.corpora import SEPARATOR
 from tinyalpaca.token_file import TokenFile
@@ -25,11 +24,9 @@ def run(capfdbinary, monkeypatch, tmp_path):
     (tmp_path / "text.txt").write_bytes(TEXT.encode())
 
     def run(*arguments: str, stdin: bytes = b""):
-        parser = argparse.ArgumentParser()
-        tokenize_command.add_parser(parser.add_subparsers())
         with monkeypatch.context() as patch:
             patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
-            status = tokenize_command.run(parser.parse_args(["tokenize", *arguments]))
+            status = cli.main(["tokenize", *arguments])
         sys.stdout.flush()
         out, err = capfdbinary.readouterr()
         return status, out.decode("utf-8"), err.decode("utf-8")
@@ -151,7 +148,7 @@ def test_a_mistake_is_one_line_that_says_what_is_wrong(trained, arguments, messa
     trained("encode", "text.txt", "--tokenizer", "other.json", "--out", "o.tokens")
     status, _, err = trained(*arguments)
     assert status == 1
-    assert err.startswith(f"tinyalpaca tokenize {arguments[0]}: ")
+    assert err.startswith("error: ")
     assert message in err
     assert err.count("\n") == 1
 
@@ -168,12 +165,8 @@ def test_a_reader_that_stops_early_is_no_error(trained):
     trained("train", "text.txt", "--merges", "20")
     Path("long.txt").write_text(TEXT * 500, encoding="utf-8", newline="")
     trained("encode", "long.txt", "--tokenizer", ".", "--out", "t.tokens")
-    code = (
-        "import argparse, sys; from tinyalpaca import tokenize_command as command;"
-        "parser = argparse.ArgumentParser(); command.add_parser(parser.add_subparsers());"
-        "sys.exit(command.run(parser.parse_args(sys.argv[1:])))"
-    )
-    arguments = [sys.executable, "-c", code, "tokenize", "decode", "t.tokens", "--tokenizer", "."]
+    arguments = [sys.executable, "-m", "tinyalpaca", "tokenize", "decode", "t.tokens"]
+    arguments += ["--tokenizer", "."]
     process = subprocess.Popen(
         arguments,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
