@@ -4,7 +4,8 @@
     p ← p - lr·λ·p - lr·m̂/(√v̂ + ε),     m̂ = m/(1-β₁ᵗ),   v̂ = v/(1-β₂ᵗ)
 
 NumPy runs this in a dozen passes. Over the whole of a large model each would go through main
-memory; over a slice they run in the L2 cache. The scalar factors are gathered so that the last line is
+memory; over a slice they run in the L2 cache. The scalar factors are gathered so that the last
+line is
 
     p ← p·(1 - lr·λ) - a·m/(√v + ε√(1-β₂ᵗ)),     a = lr·√(1-β₂ᵗ)/(1-β₁ᵗ)
 

@@ -4,16 +4,16 @@
 
 Shapes: q (..., Tq, D), k (..., Tk, D), v (..., Tk, Dv), y (..., Tq, Dv).
 
-Matrix products are cheap here, passes over the (Tq, Tk) scores are not. Hence:
+Passes over the (Tq, Tk) scores cost more than the products that make and use them. Hence:
 
-- Scores are stored keys × queries, so that per-query numbers are rows, and `scale` is folded into q.
-- Keys are cut into blocks. A block's scores are computed only for the queries that may see one of
-  its keys. All blocks of a head lie one after another, so that exp, the causal mask and the product
-  dP·P are one call each on one flat array.
+- Scores are stored keys × queries, so that per-query numbers are rows; `scale` is folded into q.
+- Queries are cut into blocks. A block's scores are computed only for the keys that one of its
+  queries may see. All blocks of a head lie one after another, so that exp, the causal mask and the
+  product dP·P are one call each on one flat array.
 - E = exp(S) is not normalised. v gets a row of ones below it, so that one product gives both v E
   and the sums l = Σ_keys E, and y = (v E)/l is a pass over (Tq, Dv) only.
-- The row maximum is subtracted only if the scores could be large: |S| ≤ max|q|·max|k| costs a pass
-  over q and k, the maximum one over S.
+- The maximum of each query's scores is not subtracted at first. If the scores were too large or
+  too small for that, the sums l tell, and the scores are computed once more, with maximum.
 - Backward, with dy' = dy/l and δ' = Σ_d dy'·y, needs
 
       dv = dy' Eᵀ,   dS = E·(vᵀ dy' - δ'),   dq = scale·k dS,   dk = q dSᵀ·scale
@@ -24,16 +24,15 @@ Saved: q·scale, k, v with ones, E (so that backward has no exp), 1/l and y.
 """
 
 from functools import lru_cache
+from itertools import pairwise
 from math import prod, sqrt
 
 import numpy as np
 
 from minigrad.kernels.cpu.scratch import scratch
 
-KEYS = (
-    64  # keys in a block: smaller blocks skip more of the scores, larger ones have faster products
-)
-SAFE_SCORE = 60.0  # exp(±60) and sums and products of such numbers are far from float32's limits
+BLOCK = 64  # queries: small blocks compute fewer scores in vain, large ones multiply faster
+SAFE_SUM = 1e15  # sums of exp(S) in 1/SAFE_SUM..SAFE_SUM: far from the limits of float32
 
 
 def forward(q, k, v, *, causal, scale=None):
@@ -41,17 +40,17 @@ def forward(q, k, v, *, causal, scale=None):
     queries, keys, values = (
         np.broadcast_to(x, lead + x.shape[-2:]).swapaxes(-1, -2) for x in (q, k, v)
     )
-    out = _empty_heads(lead, v.shape[-1], q.shape[-2], q.dtype)
+    out = _empty(lead, v.shape[-1], q.shape[-2], q.dtype)
     saved = _forward(queries, keys, values, out, causal, scale)
     return out.swapaxes(-1, -2), saved
 
 
 def backward(dy, saved, needs, *, causal, scale=None):
-    q, k, v = saved[:3]
-    lead = q.shape[:-2]
-    dq = _empty_heads(lead, q.shape[-2], q.shape[-1], q.dtype) if needs[0] else None
-    dk = _empty_heads(lead, k.shape[-2], k.shape[-1], q.dtype) if needs[1] else None
-    dv = _empty_heads(lead, v.shape[-2] - 1, v.shape[-1], q.dtype) if needs[2] else None
+    q, k, v_ones = saved[:3]
+    lead, dtype = q.shape[:-2], q.dtype
+    dq = _empty(lead, *q.shape[-2:], dtype) if needs[0] else None
+    dk = _empty(lead, *k.shape[-2:], dtype) if needs[1] else None
+    dv = _empty(lead, v_ones.shape[-2] - 1, v_ones.shape[-1], dtype) if needs[2] else None
     _backward(dy.swapaxes(-1, -2), saved, dq, dk, dv, causal)
     if dq is not None:
         dq *= _scale(q, scale)
@@ -72,18 +71,18 @@ class multi_head_attention:
             raise ValueError(f"{channels} channels are not 3 times {num_heads} heads of equal size")
         parts = qkv.reshape(batch, time, 3, num_heads, channels // (3 * num_heads))
         q, k, v = parts.transpose(2, 3, 0, 4, 1)  # each (H, B, D, T)
-        out, heads = _empty_packed(batch, time, channels // 3, num_heads, qkv.dtype)
-        return out, _forward(q, k, v, heads, causal, None)
+        out = _empty((num_heads, batch), q.shape[2], time, qkv.dtype)
+        return _merge_heads(out), _forward(q, k, v, out, causal, None)
 
     @staticmethod
     def backward(dy, saved, needs, *, num_heads, causal):
         batch, time, channels = dy.shape
-        dqkv, heads = _empty_packed(batch, time, 3 * channels, 3 * num_heads, dy.dtype)
         dy_heads = dy.reshape(batch, time, num_heads, -1).transpose(2, 0, 3, 1)  # (H, B, D, T)
-        dq, dk, dv = heads.reshape(3, num_heads, *heads.shape[1:])
+        dqkv = _empty((3 * num_heads, batch), channels // num_heads, time, dy.dtype)
+        dq, dk, dv = dqkv.reshape(3, num_heads, *dqkv.shape[1:])
         _backward(dy_heads, saved, dq, dk, dv, causal)
-        dqkv[..., :channels] *= _scale(dq, None)
-        return (dqkv,)
+        dq *= _scale(dq, None)
+        return (_merge_heads(dqkv),)
 
 
 def _forward(q, k, v, out, causal, scale):
@@ -91,124 +90,114 @@ def _forward(q, k, v, out, causal, scale):
     lead, dtype = q.shape[:-2], q.dtype
     plan = block_plan(q.shape[-1], k.shape[-1], causal, dtype)
     q = q * dtype.type(_scale(q, scale))
-    v_ones = np.empty((*lead, v.shape[-2] + 1, v.shape[-1]), dtype)
+    v_ones = _empty(lead, v.shape[-2] + 1, v.shape[-1], dtype)
     v_ones[..., :-1, :] = v
     v_ones[..., -1, :] = 1
 
     weights = np.empty((*lead, plan.size), dtype)
     blocks = plan.split(weights)
-    for (k0, k1, q0), block in zip(plan.blocks, blocks, strict=True):
-        np.matmul(k[..., k0:k1].swapaxes(-1, -2), q[..., q0:], out=block)  # (..., keys, queries)
-    if _largest_score(q, k) <= SAFE_SCORE:
+    total = _empty(lead, v_ones.shape[-2], q.shape[-1], dtype, "total")
+    sums = total[..., -1:, :]  # (..., 1, Tq)
+    with np.errstate(over="ignore", invalid="ignore"):
+        _scores(q, k, plan, blocks)
         np.exp(weights, out=weights)
         if causal:
             weights *= plan.allowed
-    else:
-        _stable_exp(weights, blocks, plan, causal)
-
-    total = scratch("total", (*lead, v_ones.shape[-2], q.shape[-1]), dtype)
-    _sum_over_keys(v_ones, blocks, plan, total)
-    inverse_sum = 1 / total[..., -1:, :]  # (..., 1, Tq)
+        _weigh(v_ones, plan, blocks, total)
+        safe = sums.min(initial=1) >= 1 / SAFE_SUM and sums.max(initial=1) <= SAFE_SUM
+    if not safe:  # also if a sum is NaN
+        _scores(q, k, plan, blocks)
+        if causal:
+            np.copyto(weights, -np.inf, where=plan.allowed == 0)
+        for block in blocks:
+            block -= block.max(axis=-2, keepdims=True)
+        np.exp(weights, out=weights)
+        _weigh(v_ones, plan, blocks, total)
+    inverse_sum = 1 / sums
     np.multiply(total[..., :-1, :], inverse_sum, out=out)
     return q, k, v_ones, weights, inverse_sum, out
 
 
 def _backward(dy, saved, dq, dk, dv, causal):
-    """Write the gradients, from dy (..., Dv, Tq); dq still lacks the factor `scale`."""
+    """Write the gradients, from dy (..., Dv, Tq). dq still lacks the factor `scale`."""
     q, k, v_ones, weights, inverse_sum, out = saved
-    plan = block_plan(q.shape[-1], k.shape[-1], causal, q.dtype)
-    size = out.shape[-2]
-    dy_delta = scratch("dy_delta", (*out.shape[:-2], size + 1, out.shape[-1]), q.dtype)
+    lead, dtype, size = q.shape[:-2], q.dtype, out.shape[-2]
+    plan = block_plan(q.shape[-1], k.shape[-1], causal, dtype)
+    dy_delta = _empty(lead, size + 1, q.shape[-1], dtype, "dy_delta")
     dy_scaled = np.multiply(dy, inverse_sum, out=dy_delta[..., :size, :])
-    np.negative(np.einsum("...dt,...dt->...t", dy_scaled, out), out=dy_delta[..., size, :])
+    product = np.multiply(dy_scaled, out, out=_empty(lead, size, q.shape[-1], dtype, "product"))
+    np.negative(np.add.reduce(product, axis=-2), out=dy_delta[..., size, :])
 
     blocks = plan.split(weights)
     if dv is not None:
-        for (k0, k1, q0), block in zip(plan.blocks, blocks, strict=True):
-            np.matmul(dy_scaled[..., q0:], block.swapaxes(-1, -2), out=dv[..., k0:k1])
+        _sum_over_queries(dy_scaled, plan, blocks, dv)
     if dq is None and dk is None:
         return
-    dscores = scratch("dscores", weights.shape, q.dtype)
+    dscores = scratch("dscores", weights.shape, dtype)
     dblocks = plan.split(dscores)
-    for (k0, k1, q0), dblock in zip(plan.blocks, dblocks, strict=True):
-        np.matmul(v_ones[..., k0:k1].swapaxes(-1, -2), dy_delta[..., q0:], out=dblock)
+    _scores(dy_delta, v_ones, plan, dblocks)
     dscores *= weights
-    if dk is not None:
-        for (k0, k1, q0), dblock in zip(plan.blocks, dblocks, strict=True):
-            np.matmul(q[..., q0:], dblock.swapaxes(-1, -2), out=dk[..., k0:k1])
     if dq is not None:
-        _sum_over_keys(k, dblocks, plan, dq)
+        _weigh(k, plan, dblocks, dq)
+    if dk is not None:
+        _sum_over_queries(q, plan, dblocks, dk)
 
 
-def _sum_over_keys(x, blocks, plan, out):
-    """out = x @ W, (..., D, Tk) @ (..., Tk, Tq), where W is given by its blocks of keys."""
-    for (k0, k1, q0), block in zip(plan.blocks, blocks, strict=True):
-        if k0 == 0:  # the first block covers all queries
-            np.matmul(x[..., k0:k1], block, out=out)
-        else:
-            shape = out.shape[:-1] + block.shape[-1:]
-            out[..., q0:] += np.matmul(
-                x[..., k0:k1], block, out=scratch("partial", shape, out.dtype)
-            )
+def _scores(q, k, plan, blocks):
+    """kᵀ q, (..., Tk, D) @ (..., D, Tq), block by block."""
+    for (q0, q1, seen), block in zip(plan.blocks, blocks, strict=True):
+        np.matmul(k[..., :seen].swapaxes(-1, -2), q[..., q0:q1], out=block)
 
 
-def _largest_score(q, k):
-    """An upper bound of |q·k| over all pairs: Cauchy and Schwarz with the longest of each."""
-    lengths = [np.einsum("...dt,...dt->...t", x, x).max(initial=0) for x in (q, k)]
-    return sqrt(lengths[0]) * sqrt(lengths[1])
+def _weigh(x, plan, blocks, out):
+    """out = x W, (..., D, Tk) @ (..., Tk, Tq), where W is given by its blocks."""
+    for (q0, q1, seen), block in zip(plan.blocks, blocks, strict=True):
+        np.matmul(x[..., :seen], block, out=out[..., q0:q1])
 
 
-def _stable_exp(weights, blocks, plan, causal):
-    """exp(S - max S), per query over its keys, in place on the blocks of `weights`."""
-    if causal:
-        np.copyto(weights, -np.inf, where=plan.allowed == 0)
-    highest = blocks[0].max(axis=-2)  # (..., Tq)
-    for (_, _, q0), block in zip(plan.blocks[1:], blocks[1:], strict=True):
-        np.maximum(highest[..., q0:], block.max(axis=-2), out=highest[..., q0:])
-    for (_, _, q0), block in zip(plan.blocks, blocks, strict=True):
-        block -= highest[..., None, q0:]
-    np.exp(weights, out=weights)
+def _sum_over_queries(x, plan, blocks, out):
+    """out = x Wᵀ, (..., D, Tq) @ (..., Tq, Tk), where W is given by its blocks."""
+    (q0, q1, _), block = plan.blocks[-1], blocks[-1]  # the last queries see all keys
+    np.matmul(x[..., q0:q1], block.swapaxes(-1, -2), out=out)
+    for (q0, q1, seen), block in zip(plan.blocks[:-1], blocks[:-1], strict=True):
+        part = _empty(out.shape[:-2], out.shape[-2], seen, out.dtype, "part")
+        np.matmul(x[..., q0:q1], block.swapaxes(-1, -2), out=part)
+        out[..., :seen] += part
 
 
 class BlockPlan:
-    """How the scores of Tq queries and Tk keys are cut into blocks of keys.
+    """How the scores of Tq queries and Tk keys are cut into blocks of queries.
 
     Attributes:
-        blocks: (k0, k1, q0) of each block, which holds the scores of keys k0:k1 and queries q0:Tq.
+        blocks: (q0, q1, seen) of each block, which holds the scores of queries q0:q1, keys 0:seen.
         size: the number of scores of all blocks.
         allowed: (size,) 1 where a query may see a key, 0 where not. None if not causal.
     """
 
     def __init__(self, queries: int, keys: int, causal: bool, dtype: np.dtype) -> None:
-        self.queries = queries
-        if not causal:
-            self.blocks = [(0, keys, 0)]
-            self.size = keys * queries
-            self.allowed = None
-            return
-        if queries > keys:
+        self.allowed = None
+        if causal and queries > keys:
             raise ValueError(
                 f"causal attention of {queries} queries over {keys} keys: the queries are the last "
                 "positions of the keys, so there cannot be more of them"
             )
         past = keys - queries  # keys that all queries see
-        number = max(1, round(queries / KEYS))
-        edges = [past + queries * i // number for i in range(number + 1)]
-        edges[0] = 0
-        self.blocks = [
-            (k0, k1, max(0, k0 - past)) for k0, k1 in zip(edges[:-1], edges[1:], strict=True)
-        ]
-        position = np.arange(queries) + past
-        masks = [position[q0:] >= np.arange(k0, k1)[:, None] for k0, k1, q0 in self.blocks]
-        self.allowed = np.concatenate([mask.reshape(-1) for mask in masks]).astype(dtype)
-        self.allowed.flags.writeable = False
-        self.size = self.allowed.size
+        number = max(1, round(queries / BLOCK)) if causal else 1
+        edges = [queries * i // number for i in range(number + 1)]
+        self.blocks = [(q0, q1, past + q1 if causal else keys) for q0, q1 in pairwise(edges)]
+        if causal:
+            masks = [
+                np.arange(q0, q1) + past >= np.arange(seen)[:, None] for q0, q1, seen in self.blocks
+            ]
+            self.allowed = np.concatenate([mask.reshape(-1) for mask in masks]).astype(dtype)
+            self.allowed.flags.writeable = False
+        self.size = sum((q1 - q0) * seen for q0, q1, seen in self.blocks)
 
     def split(self, flat: np.ndarray) -> list[np.ndarray]:
         """Views (..., keys of the block, queries of the block) of `flat` (..., size)."""
         views, start = [], 0
-        for k0, k1, q0 in self.blocks:
-            shape = (k1 - k0, self.queries - q0)
+        for q0, q1, seen in self.blocks:
+            shape = (seen, q1 - q0)
             end = start + prod(shape)
             views.append(flat[..., start:end].reshape(*flat.shape[:-1], *shape))
             start = end
@@ -226,16 +215,20 @@ def _scale(q, scale):
     return 1 / sqrt(q.shape[-2]) if scale is None else scale
 
 
-def _empty_heads(lead, size, time, dtype):
-    """(..., D, T), stored feature-major: of the axes before T, the first lies innermost."""
-    order = (*range(1, len(lead)), len(lead), 0, len(lead) + 1) if lead else (0, 1)
-    shape = (*lead, size, time)
-    memory = np.empty([shape[axis] for axis in order], dtype)
-    return memory.transpose(np.argsort(order))
+def _empty(lead, size, time, dtype, name=None):
+    """(H, B, D, T), stored in the order H, D, B, T, so that a pass over it has long rows.
+
+    Of more or fewer leading axes, all but the last stand for H. With a name, it is scratch memory.
+    """
+    if not lead:
+        shape = (size, time)
+        return scratch(name, shape, dtype) if name else np.empty(shape, dtype)
+    shape = (*lead[:-1], size, lead[-1], time)
+    memory = scratch(name, shape, dtype) if name else np.empty(shape, dtype)
+    return memory.swapaxes(-2, -3)
 
 
-def _empty_packed(batch, time, channels, num_heads, dtype):
-    """(B, T, C) stored feature-major, and a view of it as (H, B, D, T)."""
-    memory = np.empty((num_heads, channels // num_heads, batch, time), dtype)
-    out = memory.reshape(channels, batch, time).transpose(1, 2, 0)
-    return out, memory.transpose(0, 2, 1, 3)
+def _merge_heads(x):
+    """(H, B, D, T) -> (B, T, H·D), a view in feature-major memory if x is as `_empty` makes it."""
+    heads, batch, size, time = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(heads * size, batch, time).transpose(1, 2, 0)

@@ -5,9 +5,10 @@
 Shapes: logits z (..., V), targets t (...) integers below V. Rows whose target is `ignore_index`
 count for nothing. `reduction`: "none" (...), "sum", or "mean" over the rows that count.
 
-In feature-major memory the maximum and the sum over the vocabulary run over axis 0. With
-E = exp(z - max) and s = Σ_v E the gradient is E·(dloss/s), minus q·dloss: the soft-max itself is
-never formed, and the one-hot part touches N elements.
+In feature-major memory the sum over the vocabulary is one matrix-vector product. With E = exp(z)
+and s = Σ_v E the gradient is E·(dloss/s), minus q·dloss: the soft-max itself is never formed, and
+the one-hot part touches N elements. The maximum of each row is not subtracted at first. If the
+logits were too large or too small for that, the sums s tell, and E is computed once more.
 
 Saved: E and s, so that backward needs no second exp, and the targets.
 """
@@ -15,7 +16,8 @@ Saved: E and s, so that backward needs no second exp, and the targets.
 import numpy as np
 
 from minigrad.kernels.cpu.layout import as_feature_major, as_logical, constant
-from minigrad.kernels.cpu.scratch import scratch
+
+SAFE_SUM = 1e15  # sums of exp(z) in 1/SAFE_SUM..SAFE_SUM: far from the limits of float32
 
 
 def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
@@ -30,20 +32,22 @@ def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reductio
         raise IndexError(f"a target is outside of the vocabulary of {vocabulary}")
     columns = np.arange(positions)
 
-    highest = z.max(axis=0)  # (N,)
-    e = np.subtract(z, highest)
-    shifted_target = e[ids, columns]  # z_t - max
-    mean_shifted = None
-    if label_smoothing:
-        mean_shifted = np.matmul(constant(1 / vocabulary, vocabulary, e.dtype), e)
-    np.exp(e, out=e)
-    total = np.matmul(constant(1.0, vocabulary, e.dtype), e)  # (N,)
+    ones = constant(1.0, vocabulary, z.dtype)
+    with np.errstate(over="ignore"):
+        e = np.exp(z)
+        total = np.matmul(ones, e)  # (N,)
+        safe = total.min(initial=1) >= 1 / SAFE_SUM and total.max(initial=1) <= SAFE_SUM
+    if not safe:  # also if a sum is NaN
+        z = z - z.max(axis=0)
+        np.exp(z, out=e)
+        total = np.matmul(ones, e)
 
+    expected = z[ids, columns]  # Σ_v q_v·z_v
     if label_smoothing:
-        shifted_target *= 1 - label_smoothing
-        shifted_target += label_smoothing * mean_shifted
+        expected *= 1 - label_smoothing
+        expected += np.matmul(constant(label_smoothing / vocabulary, vocabulary, z.dtype), z)
     loss = np.log(total)
-    loss -= shifted_target  # (N,)
+    loss -= expected  # (N,)
     if counts is not None:
         loss[~counts] = 0
     saved = (e, total, ids, counts, columns, logits.shape)

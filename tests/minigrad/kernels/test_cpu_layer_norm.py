@@ -48,7 +48,7 @@ def test_only_what_is_needed(needs):
 
 def test_one_channel_and_a_large_mean():
     rng = np.random.default_rng(3)
-    x, residual, weight, bias = _inputs(rng, (2, 3, 1), np.float64)
+    x, _, weight, bias = _inputs(rng, (2, 3, 1), np.float64)
     y, _ = layer_norm.forward(x, weight, bias, eps=EPS)
     np.testing.assert_array_equal(y, np.broadcast_to(bias, y.shape))
     x = rng.standard_normal((4, 64)).astype(np.float32)
