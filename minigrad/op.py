@@ -105,7 +105,16 @@ class Node:
 
     counter = itertools.count()
 
-    def __init__(self, name, rule, xp, inputs, statics, saved, needs) -> None:  # type: ignore[no-untyped-def]
+    def __init__(
+        self,
+        name: str,
+        rule: Any,
+        xp: Any,
+        inputs: tuple[Any, ...],  # tensors, None for an optional input that is not given
+        statics: dict[str, Any],
+        saved: Any,
+        needs: tuple[bool, ...],
+    ) -> None:
         self.order = next(Node.counter)
         self.name = name
         self.rule = rule

@@ -105,7 +105,7 @@ def arange(
     device: Device | str | None = None,
 ) -> Tensor:
     """Evenly spaced values in [start, stop): int64 for integers, float32 otherwise."""
-    bounds = (0, start) if stop is None else (start, stop)
+    bounds: tuple[Any, Any] = (0, start) if stop is None else (start, stop)
     if dtype is None and not all(isinstance(n, (int, np.integer)) for n in (*bounds, step)):
         dtype = np.float32
     return _make(np.arange(*bounds, step, dtype=dtype), device, False)

@@ -30,14 +30,16 @@ class Optimizer:
     def __init__(
         self, params: Iterable[Tensor] | Iterable[Mapping[str, Any]], defaults: dict[str, Any]
     ) -> None:
-        given = list(params)
-        groups = given if given and isinstance(given[0], Mapping) else [{"params": given}]
+        given: list[Any] = list(params)
+        groups: list[Mapping[str, Any]] = (
+            given if given and isinstance(given[0], Mapping) else [{"params": given}]
+        )
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
-            unknown = [k for k in group if k != "params" and k not in defaults]  # type: ignore[union-attr]
+            unknown = [k for k in group if k != "params" and k not in defaults]
             if unknown:
                 raise ValueError(f"unknown setting {unknown[0]!r}; there are {sorted(defaults)}")
-            full = {**defaults, **group}  # type: ignore[dict-item]
+            full = {**defaults, **group}
             if "params" not in full:
                 raise ValueError(f"a group has no 'params', only {sorted(group)}")
             full["params"] = list(full["params"])
