@@ -1,22 +1,23 @@
 """Embedding:  y[...] = W[ids[...]]. Twin of `minigrad.ops.embedding`.
 
-Shapes: weight W (V, C), ids (...) integers below V, y (..., C).
+Shapes: weight W (V, C), ids (...) integers below V, y (..., C). This one is not feature-major:
+whole rows are copied, and position embeddings in the same order are added faster.
 
-Backward sums the gradients of equal ids. `np.add.at` would do it element by element; sorting the
-positions by id puts equal ids side by side, and `np.add.reduceat` sums each run as whole rows. The
-sort is stable, so the order of summation is that of the text.
+Backward sums the gradients of equal ids. `np.add.at` would do it element by element. Here each
+element of the gradient gets a number, (channel, id), and `np.bincount` adds up equal numbers in one
+pass, in double precision and in the order of the text. Only ids that occur are counted, so that the
+cost does not depend on V.
 
 Saved: the ids and the table's shape.
 """
 
 import numpy as np
 
-from minigrad.kernels.cpu.layout import as_logical
+from minigrad.kernels.cpu.layout import as_rows
 
 
 def forward(weight, ids):
-    rows = np.ascontiguousarray(weight[ids.reshape(-1)].T)  # (C, N)
-    return as_logical(rows, ids.shape), (ids, weight.shape)
+    return weight[ids], (ids, weight.shape)
 
 
 def backward(dy, saved, needs):
@@ -24,11 +25,15 @@ def backward(dy, saved, needs):
     if not needs[0]:
         return None, None
     dweight = np.zeros(shape, dy.dtype)
-    flat = ids.reshape(-1) % shape[0]  # negative ids count from the end
-    if flat.size:
-        order = np.argsort(flat, kind="stable")
-        ordered = flat[order]
-        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-        gradients = dy.reshape(-1, shape[1])[order]  # (N, C), equal ids side by side
-        dweight[ordered[starts]] = np.add.reduceat(gradients, starts, axis=0)
+    used, place = np.unique(ids.reshape(-1), return_inverse=True)
+    if used.size:
+        channels = np.arange(shape[1])[:, None]
+        numbers = channels * used.size + place  # (C, N)
+        sums = np.bincount(numbers.reshape(-1), as_rows(dy).reshape(-1), channels.size * used.size)
+        sums = sums.reshape(-1, used.size).T  # (U, C)
+        # Negative ids count from the end, so one row may occur under two of them.
+        if used[0] < 0:
+            np.add.at(dweight, used, sums)
+        else:
+            dweight[used] = sums
     return dweight, None
