@@ -3,8 +3,10 @@
     model.safetensors   the weights, by name
     config.json         {"format": 1, "model": {...}, "training": {...}}
     tokenizer.json      the tokenizer
+    SHA256SUMS          their checksums
 
-Nothing in it is ever unpickled, and each file is replaced whole or not at all.
+`tinyalpaca.training_checkpoint` adds what is needed to go on training. Nothing in it is ever
+unpickled, and each file is replaced whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +21,16 @@ from minigrad import Generator
 from minigrad.device import Device
 from minigrad.files import FileFormatError, write_text_atomically
 from minigrad.serialization import load_safetensors, save_safetensors
+from tinyalpaca.checksums import SUMS, check_sums, forget_sums, write_sums
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig, from_dict
 from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.run_folder import RunFolder, read_pointer
 from tinyalpaca.tokenizer import load_tokenizer
 from tinyalpaca.tokenizer_base import Tokenizer
 
 FORMAT = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+TOKENIZER_VOCABULARY = "tokenizer.vocab"  # for people to read
 
 
 class Loaded(NamedTuple):
@@ -37,27 +41,6 @@ class Loaded(NamedTuple):
     training: TrainConfig | None
 
 
-def prepare_folder(folder: str | os.PathLike[str]) -> Path:
-    """Make a folder and prove that files can be written there, before hours are spent.
-
-    Raises:
-        OSError: it cannot be made or written; says what to do.
-    """
-    path = Path(folder)
-    probe = path / f".write-test-{secrets.token_hex(4)}"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise type(error)(
-            error.errno,
-            f"the output folder cannot be written ({error.strerror}); choose another with --out",
-            str(path),
-        ) from error
-    return path
-
-
 def save_model(
     folder: str | os.PathLike[str],
     model: TinyAlpaca,
@@ -66,30 +49,58 @@ def save_model(
 ) -> Path:
     """Write weights, configuration and tokenizer into an existing folder, which is returned."""
     path = Path(folder)
+    forget_sums(path)
+    write_model(path, model, tokenizer, training)
+    written = (WEIGHTS, CONFIG, TOKENIZER, TOKENIZER_VOCABULARY)
+    write_sums(path, [name for name in written if (path / name).is_file()])
+    return path
+
+
+def write_model(
+    path: Path, model: TinyAlpaca, tokenizer: Tokenizer, training: TrainConfig | None
+) -> None:
+    """The files of `save_model` without their checksums."""
     config: dict[str, Any] = {"format": FORMAT, "model": dataclasses.asdict(model.config)}
     if training is not None:
         config["training"] = dataclasses.asdict(training)
     tokenizer.save(path / TOKENIZER)
     write_text_atomically(path / CONFIG, json.dumps(config, indent=2) + "\n")
     save_safetensors(model.state_dict(), path / WEIGHTS)
-    return path
+
+
+def find_model(path: str | os.PathLike[str]) -> Path:
+    """The folder with the model that `path` means.
+
+    `path` may be that folder itself, a pointer (`checkpoints/best`), or the folder of a run that
+    has not come to its first validation yet.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        return read_pointer(folder) or folder
+    if not (folder / CONFIG).is_file():
+        run = RunFolder(folder)
+        return run.best() or run.latest() or folder
+    return folder
 
 
 def load_model(folder: str | os.PathLike[str], device: Device | str = "cpu") -> Loaded:
     """Read what `save_model` wrote; the model is in evaluation mode.
 
+    Args:
+        folder: of a run, of one of its checkpoints, or any that `save_model` wrote.
+
     Raises:
         FileNotFoundError: there is no such folder, or a file is missing; says how to make one.
         FileFormatError: a file is damaged, or the weights belong to another configuration.
     """
-    path = Path(folder)
+    path = find_model(folder)
     if not (path / CONFIG).is_file():
         raise FileNotFoundError(
             f"{path} holds no trained model ({CONFIG} is missing). Train one with\n"
             f"    python examples/train_shakespeare.py --out {path}\n"
             "or name another folder with --checkpoint."
         )
-    model_config, training = _read_config(path / CONFIG)
+    model_config, training = read_config(path)
     tokenizer = load_tokenizer(path / TOKENIZER)
     if tokenizer.vocab_size > model_config.vocab_size:
         raise FileFormatError(
@@ -105,11 +116,19 @@ def load_model(folder: str | os.PathLike[str], device: Device | str = "cpu") -> 
         raise FileFormatError(
             path / WEIGHTS, f"these weights belong to another configuration: {error}"
         ) from error
+    if (path / SUMS).is_file():  # last: what has been found above says more than a checksum
+        check_sums(path)
     model.to(device).eval()
     return Loaded(model, tokenizer, training)
 
 
-def _read_config(path: Path) -> tuple[ModelConfig, TrainConfig | None]:
+def read_config(folder: Path) -> tuple[ModelConfig, TrainConfig | None]:
+    """The configurations of a model and, if it is there, of its training.
+
+    Raises:
+        FileFormatError: the file is not a configuration of this format.
+    """
+    path = folder / CONFIG
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:

@@ -7,11 +7,13 @@ with different tokenizers can be compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import log
 from typing import NamedTuple
 
 import numpy as np
 
 Part = tuple[np.ndarray, ...]
+IGNORED = -100  # the cross-entropy's `ignore_index`
 
 
 class Score(NamedTuple):
@@ -29,27 +31,58 @@ class Score(NamedTuple):
     def nats_per_character(self) -> float:
         return self.nats / self.characters
 
+    @property
+    def bits_per_token(self) -> float:
+        return self.nats_per_token / log(2)
 
-def evaluation_batches(tokens: np.ndarray, seq_len: int, batch_size: int) -> Iterator[Part]:
+    @property
+    def bits_per_character(self) -> float:
+        return self.nats_per_character / log(2)
+
+
+def evaluation_batches(
+    tokens: np.ndarray, seq_len: int, batch_size: int, stride: int = 0
+) -> Iterator[Part]:
     """Inputs and targets (B, T) that predict every token but the first exactly once.
 
     Windows of `seq_len` tokens overlap by one, so that the last token of one is the first input of
-    the next; what remains at the end is a shorter window.
+    the next. With a `stride`, windows move on by only so many tokens and predict only these: each
+    then has at least seq_len - 1 - stride tokens before it, all but the first few, and the targets
+    before them are `IGNORED`. What remains at the end is a window of its own.
+
+    Args:
+        stride: 0 for seq_len - 1, windows that do not overlap in what they predict.
 
     Raises:
-        ValueError: there are fewer than two tokens.
+        ValueError: there are fewer than two tokens, or stride is not in [0, seq_len).
     """
     if len(tokens) < 2:
         raise ValueError(f"{len(tokens)} token(s) give nothing to predict; use a longer text")
-    stride = seq_len - 1
-    full = (len(tokens) - 1) // stride
-    for first in range(0, full, batch_size):
+    if not 0 <= stride < seq_len:
+        raise ValueError(f"the stride must be from 0 to seq_len - 1 ({seq_len - 1}), not {stride}")
+    length, stride = seq_len - 1, stride or seq_len - 1
+    predictions = len(tokens) - 1
+    full = max(0, (predictions - length) // stride + 1)  # windows of `length` predictions
+    overlap = length - stride
+    if overlap and full:
+        yield _windows(tokens, np.arange(1), length, 0)
+    for first in range(1 if overlap else 0, full, batch_size):
         starts = np.arange(first, min(first + batch_size, full)) * stride
-        windows = tokens[starts[:, None] + np.arange(seq_len)].astype(np.int64)
-        yield windows[:, :-1], windows[:, 1:]
-    if full * stride + 1 < len(tokens):
-        rest = tokens[None, full * stride :].astype(np.int64)
-        yield rest[:, :-1], rest[:, 1:]
+        yield _windows(tokens, starts, length, overlap)
+    done = (full - 1) * stride + length if full else 0
+    if done < predictions:
+        start = max(0, predictions - length) if overlap else done
+        yield _windows(tokens, np.array([start]), predictions - start, done - start)
+
+
+def _windows(tokens: np.ndarray, starts: np.ndarray, length: int, masked: int) -> Part:
+    """Inputs and targets (B, length) from `starts` (B,) on, without the first `masked` targets."""
+    windows = tokens[starts[:, None] + np.arange(length + 1)].astype(np.int64)
+    targets = windows[:, 1:]
+    if masked:
+        targets = targets.copy()
+        targets[:, :masked] = IGNORED
+    return windows[:, :-1], targets
 
 
 def evaluate(
@@ -59,11 +92,15 @@ def evaluate(
     *,
     seq_len: int,
     batch_size: int = 32,
+    stride: int = 0,
 ) -> Score:
     """Score `tokens`, which stand for that many `characters` (the first token is not predicted).
 
     Args:
-        summed_loss: maps inputs and targets (B, T) to the sum of their losses in nats.
+        summed_loss: maps inputs and targets (B, T) to the sum of their losses in nats; targets of
+            `IGNORED` count for nothing.
+        stride: see `evaluation_batches`.
     """
-    nats = sum(summed_loss(part) for part in evaluation_batches(tokens, seq_len, batch_size))
+    batches = evaluation_batches(tokens, seq_len, batch_size, stride)
+    nats = sum(summed_loss(part) for part in batches)
     return Score(nats, len(tokens) - 1, characters)

@@ -1,34 +1,63 @@
-"""The training loop: epochs of steps, a validation after each, a line and a record for it."""
+"""The training loop: steps, a validation after each epoch, checkpoints, and a way out at any step.
+
+All that a step depends on is its number and the weights: windows come from a sampler whose state is
+three integers, dropout masks from the seed and the step, gradients are the same for any number of
+workers. So a run that stops anywhere and goes on later is, bit for bit, the run that never stopped.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import hashlib
 import sys
 import time
-from math import isfinite
+from collections.abc import Iterator
+from functools import partial
+from math import ceil, inf, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
-import minigrad as mg
-from minigrad import optim
-from minigrad.parallel import WholeBatch, Workers
-from tinyalpaca.checkpoint import save_model
+from minigrad.parallel import WorkerError
+from minigrad.serialization import load_safetensors
+from tinyalpaca.bad_steps import TrainingStopped, handle_bad_step
+from tinyalpaca.checkpoint import WEIGHTS
 from tinyalpaca.config import TrainConfig
-from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
+from tinyalpaca.ema import WeightAverage
+from tinyalpaca.epochs import LOSS_CURVE, finish_epoch
 from tinyalpaca.evaluation import Part, Score, evaluate
+from tinyalpaca.metrics import METRICS, MetricsLog, UpdateRatios, memory_mb
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.plots import plots_available, save_loss_curve
+from tinyalpaca.progress import progress_bar
+from tinyalpaca.run_folder import RunFolder
+from tinyalpaca.stopping import Stopping, StopRequested
 from tinyalpaca.tokenizer_base import Tokenizer
+from tinyalpaca.trainer_state import restore, write_checkpoint
+from tinyalpaca.training_checkpoint import SavedRun
+from tinyalpaca.training_parts import (
+    evaluation_loss,
+    make_engine,
+    make_optimizer,
+    make_sampler,
+    make_schedule,
+    parameter_groups,
+    train_loss,
+)
 
-METRICS, LOSS_CURVE = "metrics.jsonl", "loss.png"
-MICRO_BATCH_TOKENS = 512  # activations of so many tokens stay in a core's cache
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on. The message says where and why; the last good weights are saved."""
+__all__ = [
+    "LOSS_CURVE",
+    "METRICS",
+    "Data",
+    "Trainer",
+    "TrainingStopped",
+    "evaluation_loss",
+    "make_engine",
+    "make_sampler",
+    "make_schedule",
+    "train_loss",
+]
 
 
 class Data(NamedTuple):
@@ -37,6 +66,13 @@ class Data(NamedTuple):
     train: np.ndarray
     validation: np.ndarray
     validation_characters: int
+
+    def fingerprint(self) -> str:
+        """A hash by which a resumed run knows that it goes on with the same tokens."""
+        digest = hashlib.sha256()
+        for tokens in (self.train, self.validation):
+            digest.update(np.ascontiguousarray(tokens, np.int64).tobytes())
+        return digest.hexdigest()
 
 
 class Trainer:
@@ -47,7 +83,13 @@ class Trainer:
         tokenizer: saved beside the weights.
         data: the tokens.
         config: the settings.
-        folder: an existing folder for weights, configuration, tokenizer, metrics and loss curve.
+        folder: for everything that is written; a `RunFolder` if the caller has opened one.
+        stopping: asked between steps whether to stop.
+
+    Attributes:
+        step: updates made so far.
+        records: of the epochs, as in `metrics.jsonl`.
+        stopped: why training has stopped before its end, or None.
 
     Raises:
         ValueError: the training sequences are longer than the data or than the model allows.
@@ -59,86 +101,135 @@ class Trainer:
         tokenizer: Tokenizer,
         data: Data,
         config: TrainConfig,
-        folder: Path,
+        folder: Path | RunFolder,
+        *,
+        stopping: Stopping | None = None,
     ) -> None:
         if config.seq_len - 1 > model.config.max_seq_len:
             raise ValueError(
                 f"training windows of {config.seq_len} tokens predict {config.seq_len - 1}, more "
                 f"than the model's max_seq_len ({model.config.max_seq_len})"
             )
-        self.model, self.tokenizer, self.data = model, tokenizer, data
-        self.config, self.folder = config, folder
+        self.model, self.tokenizer, self.data, self.config = model, tokenizer, data, config
+        self.data_fingerprint = data.fingerprint()
+        self.run = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+        self.folder = self.run.path
+        self.stopping = stopping or Stopping()
         self.dataset, self.sampler = make_sampler(data.train, config)
-        self.engine = make_engine(model, config)
-        self.optimizer = optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-        )
-        self.total_steps = len(self.sampler) * config.epochs
+        groups = parameter_groups(model, config)
+        self.sampler_before = self.sampler.state_dict()
+        self.parameters = [p for group in groups for p in group["params"]]
+        name_of = {id(p): name for name, p in model.named_parameters()}
+        self.names = [name_of[id(p)] for p in self.parameters]
+        self.optimizer = make_optimizer(groups, config)
+        self.engine = make_engine(model, config, self.optimizer)
+        self.average = WeightAverage(self.engine.flat, config.ema) if config.ema else None
+        self.ratios = UpdateRatios(self.engine.flat, self.names)
+        self.steps_per_epoch = ceil(len(self.sampler) / config.accumulate)
+        self.total_steps = self.steps_per_epoch * config.epochs
         if config.max_steps:
             self.total_steps = min(self.total_steps, config.max_steps)
-        self.schedule = make_schedule(self.optimizer, config, len(self.sampler), self.total_steps)
-        self.step = 0
+        self.schedule = make_schedule(
+            self.optimizer, config, self.steps_per_epoch, self.total_steps
+        )
+        self.step, self.skipped, self.bad_in_a_row = 0, 0, 0
+        self.loss_sum, self.loss_count, self.grad_norm = 0.0, 0, 0.0
+        self.best: dict[str, Any] | None = None
         self.step_losses: list[tuple[int, float]] = []
         self.records: list[dict[str, Any]] = []
+        self.history: list[dict[str, Any]] = []
+        self.metrics: MetricsLog | None = None
+        self.stopped: str | None = None
+        self.saved_step, self._saved_at = -1, time.monotonic()
+
+    # The loop
 
     def train(self) -> list[dict[str, Any]]:
         """All epochs. Returns their records, which `metrics.jsonl` holds as well.
 
         Raises:
-            TrainingStopped: a loss or gradient is not finite.
+            TrainingStopped: a loss or gradient is not finite, or the disk does not take a file.
         """
-        (self.folder / METRICS).write_text("", encoding="utf-8")
-        try:
-            while self.step < self.total_steps:
-                self.train_epoch()
-        finally:
-            self.engine.close()
+        # Overflow is looked for, and found, by what becomes of it: a loss that is not finite.
+        with self.run.open(), np.errstate(all="ignore"):
+            try:
+                self.metrics = MetricsLog(self.folder, self.history)
+                if self.best is not None:
+                    self.run.publish()
+                if self.step == 0:
+                    self.save()  # the folder takes a checkpoint, and there is one from now on
+                with contextlib.suppress(StopRequested):
+                    while not self.finished:
+                        self.train_epoch()
+                if not self.finished:
+                    self.stopped = self.stopping.reason
+                    self.save_at_stop()
+            except OSError as error:
+                raise self.could_not_write(error) from error
+            finally:
+                self.engine.close()
+                if self.metrics is not None:
+                    self.history = self.metrics.history
+                    with contextlib.suppress(OSError):
+                        self.metrics.close()
         return self.records
 
+    @property
+    def finished(self) -> bool:
+        """True when nothing is left to do."""
+        if self.validation_is_due or not self.records:
+            return False
+        since_best = len(self.records) - 1 - (self.best or {"record": -1})["record"]
+        impatient = bool(self.config.patience) and since_best >= self.config.patience
+        return self.step >= self.total_steps or impatient
+
+    @property
+    def validation_is_due(self) -> bool:
+        """True if an epoch (or the last step) has been trained but not validated yet."""
+        validated = self.records[-1]["step"] if self.records else 0
+        over = self.sampler.position == 0 or self.step >= self.total_steps
+        return self.step > validated and over
+
     def train_epoch(self) -> None:
-        """One pass over the training data, a validation, a line, a record, and the weights."""
-        began, first_step = time.perf_counter(), self.step
-        steps = min(len(self.sampler), self.total_steps - self.step)
-        number = len(self.records) + 1
-        grad_norm, tokens = 0.0, 0
-        bar = tqdm(
-            total=steps,
-            desc=f"Epoch {number}/{self.config.epochs}",
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=0.25,
-            leave=False,
-            file=sys.stderr,
-        )
-        with bar:
-            for indices in self.sampler:
-                x, y = self.dataset.batch_at(indices)
-                loss, grad_norm = self.train_step(x, y)
-                tokens += y.size
+        """The rest of this epoch, a validation, a line, a record, and a checkpoint."""
+        began, first, tokens = time.perf_counter(), self.step, 0
+        done = ceil(self.sampler.position / (self.sampler.batch_size * self.config.accumulate))
+        rate = 0.0
+        with progress_bar(
+            f"Epoch {self.epoch_number}/{self.config.epochs}",
+            total=min(self.steps_per_epoch, done + self.total_steps - self.step),
+            initial=done,
+            quiet=self.config.quiet,
+        ) as bar:
+            while not self.validation_is_due and self.step < self.total_steps:
+                self.stopping.check()
+                loss, count = self.next_step()
+                tokens += count
                 rate = tokens / (time.perf_counter() - began)
                 bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} tokens/s", refresh=False)
                 bar.update()
-                if self.step >= self.total_steps:
-                    break
-        trained = time.perf_counter()
-        score = self.validate()
-        losses = [loss for _, loss in self.step_losses[first_step:]]
-        self.report(
-            {
-                "epoch": number,
-                "step": self.step,
-                "train_loss": sum(losses) / len(losses),
-                "val_loss": score.nats_per_token,
-                "val_nats_per_char": score.nats_per_character,
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
-                "grad_norm": grad_norm,
-                "tokens_per_second": tokens / (trained - began),
-                "seconds": time.perf_counter() - began,
-            }
-        )
+                self.log_step(loss, rate)
+                if self.save_is_due:
+                    self.save()
+        finish_epoch(self, began, rate if self.step > first else 0.0)
+
+    def next_step(self) -> tuple[float, int]:
+        """One update from the sampler's next batches. Returns its loss and how many tokens."""
+        self.sampler_before = self.sampler.state_dict()
+        batches: list[Part] = []
+        for indices in self.sampler:
+            batches.append(self.dataset.batch_at(indices))
+            if len(batches) == self.config.accumulate:
+                break
+        try:
+            loss, self.grad_norm = self.update(batches)
+        except BaseException as error:
+            self.sampler.load_state_dict(self.sampler_before)  # the step has not happened
+            # A signal to the whole process group ends the workers, perhaps before it gets here.
+            if isinstance(error, WorkerError) and self.stopping.wait_for_signal(0.5):
+                raise StopRequested(self.stopping.reason) from error
+            raise
+        return loss, sum(y.size for _, y in batches)
 
     def train_step(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         """One update of the weights from a batch (B, T). Returns loss and gradient norm.
@@ -146,119 +237,152 @@ class Trainer:
         Raises:
             TrainingStopped: the loss or a gradient is not finite; the weights are unchanged.
         """
-        loss = self.engine.gradients((x, y), scale=1 / y.size, key=self.step)
-        limit = self.config.grad_clip or float("inf")
-        grad_norm = optim.clip_grad_norm_(self.model.parameters(), limit)
-        if not (isfinite(loss) and isfinite(grad_norm)):
-            self.stop_at_bad_step((x, y), loss, grad_norm)
-        self.optimizer.step()
+        return self.update([(x, y)])
+
+    def update(self, batches: list[Part]) -> tuple[float, float]:
+        """One update of the weights from the mean gradient of all tokens of the batches."""
+        keyed = [(p, self.step * self.config.accumulate + n) for n, p in enumerate(batches)]
+        count = sum(y.size for _, y in batches)
+        loss, total = 0.0, None
+        for part, key in keyed:
+            loss += self.engine.gradients(part, scale=1 / count, key=key)
+            if len(keyed) > 1:
+                total = self.engine.flat.grad + (0 if total is None else total)
+        if total is not None:
+            self.engine.flat.grad[...] = total
+            self.engine.grad_norm = float(total @ total) ** 0.5
+        grad_norm = self.engine.grad_norm
+        if isfinite(loss) and isfinite(grad_norm):
+            if (self.step + 1) % self.config.log_every == 0:
+                self.ratios.remember()
+            self.engine.update(self.optimizer, self.config.grad_clip or inf)
+            self.bad_in_a_row = 0
+            self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
+        else:
+            handle_bad_step(self, keyed, loss, grad_norm)
         self.schedule.step()
         self.step += 1
+        if self.average is not None:
+            self.average.update(self.step)
         self.step_losses.append((self.step, loss))
         return loss, grad_norm
 
-    def stop_at_bad_step(self, part: Part, loss: float, grad_norm: float) -> None:
-        """Save the last good weights, find where the NaN or Inf comes from, and stop."""
-        save_model(self.folder, self.model, self.tokenizer, self.config)
-        where = "A second pass over the step did not show it again."
-        with mg.detect_nan():
-            try:
-                self.train_loss(part, self.step * 2**20).backward()
-            except mg.NonFiniteError as error:
-                where = str(error)
-        raise TrainingStopped(
-            f"step {self.step + 1}: loss {loss}, gradient norm {grad_norm}. {where}\n"
-            f"The weights of step {self.step} are in {self.folder}. A lower --learning-rate or a "
-            "--grad-clip usually helps."
-        )
+    def log_step(self, loss: float, rate: float) -> None:
+        """A record every few steps."""
+        if self.metrics is None or self.step % self.config.log_every or not isfinite(loss):
+            return
+        record = {"kind": "step", "step": self.step, "epoch": self.epoch_number, "loss": loss}
+        record |= {"learning_rate": self.last_learning_rate, "grad_norm": self.grad_norm}
+        record |= {"tokens_per_second": rate, "memory_mb": memory_mb()}
+        if self.ratios.before is not None:
+            record["update_ratio"] = self.ratios.measure()
+        self.metrics.write(record)
 
-    def train_loss(self, part: Part, key: int) -> mg.Tensor:
-        """Summed loss of a micro-batch, with dropout masks that its key determines."""
-        return train_loss(self.model, self.config, part, key)
+    @property
+    def epoch_number(self) -> int:
+        """The epoch that the last step belongs to, or the next one at its beginning; from 1."""
+        complete = self.validation_is_due and self.sampler.position == 0
+        return self.sampler.epoch + (0 if complete else 1)
 
-    def validate(self) -> Score:
+    @property
+    def last_learning_rate(self) -> float:
+        """The rate of the first group in the update that has been made last."""
+        last = max(0, self.schedule.last_epoch - 1)
+        return self.schedule.lr_at(self.schedule.base_lrs[0], last)
+
+    def validate(self, stride: int = 0) -> Score:
         """Score of the validation text, each token but the first predicted once."""
+
+        def summed_loss(part: Part) -> float:
+            self.stopping.check()
+            return self.engine.evaluate(part)
+
         return evaluate(
-            self.engine.evaluate,
+            summed_loss,
             self.data.validation,
             self.data.validation_characters,
             seq_len=self.config.seq_len,
             batch_size=self.config.batch_size,
+            stride=stride,
         )
 
-    def report(self, record: dict[str, Any]) -> None:
-        """Print the epoch's line, append its record, save the weights and redraw the curve."""
-        self.records.append(record)
-        tqdm.write(
-            f"Epoch [{record['epoch']}/{self.config.epochs}] | "
-            f"Train Loss: {record['train_loss']:.4f} | Val Loss: {record['val_loss']:.4f} | "
-            f"LR: {record['learning_rate']:.2e} | "
-            f"{record['val_nats_per_char']:.4f} nats/char | "
-            f"{record['tokens_per_second']:,.0f} tokens/s | {record['seconds']:.1f} s"
-        )
-        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        save_model(self.folder, self.model, self.tokenizer, self.config)
-        if plots_available():
-            save_loss_curve(self.folder / LOSS_CURVE, self.step_losses, self.records)
+    @contextlib.contextmanager
+    def weights_for_use(self) -> Iterator[None]:
+        """Context manager: the model has the weights that are validated and saved for use."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.in_use():
+                yield
 
+    def say(self, line: str) -> None:
+        """Print a line between the bars, unless the run is quiet."""
+        if not self.config.quiet:
+            tqdm.write(line)
+            sys.stdout.flush()
 
-def train_loss(model: TinyAlpaca, config: TrainConfig, part: Part, key: int) -> mg.Tensor:
-    """Summed loss of a micro-batch. Dropout masks depend on the seed and the key alone."""
-    x, y = part
-    model.train()
-    with model.rng.seeded(config.seed, key):
-        return model.loss(x, y, label_smoothing=config.label_smoothing, reduction="sum")
+    def warn(self, line: str) -> None:
+        """Print a warning, on standard error, in a quiet run too."""
+        tqdm.write(f"Warning: {line}", file=sys.stderr)
 
+    # Checkpoints
 
-def evaluation_loss(model: TinyAlpaca, part: Part) -> mg.Tensor:
-    """Summed loss of a micro-batch, without dropout or smoothing."""
-    x, y = part
-    model.eval()
-    return model.loss(x, y, reduction="sum")
+    @property
+    def save_is_due(self) -> bool:
+        """True if a checkpoint is wanted here, between two epochs' ends."""
+        if self.validation_is_due:
+            return False
+        minutes = (time.monotonic() - self._saved_at) / 60
+        every, limit = self.config.save_every, self.config.save_minutes
+        return (every > 0 and self.step % every == 0) or (limit > 0 and minutes >= limit)
 
+    def save(self, *, best: bool = False) -> Path:
+        """Write a checkpoint of this step.
 
-def make_engine(model: TinyAlpaca, config: TrainConfig) -> Workers | WholeBatch:
-    """What computes gradients: workers on the CPU, the whole batch at once on a GPU."""
-    parameters = model.parameters()
+        Raises:
+            TrainingStopped: it could not be written; the last good one is as it was.
+        """
+        try:
+            if self.metrics is not None:
+                self.metrics.sync()
+            name = self.run.name_for(self.step)
+            path = self.run.add(
+                name, partial(write_checkpoint, self), best=best, keep=self.config.keep
+            )
+        except OSError as error:
+            raise self.could_not_write(error) from error
+        self.saved_step, self._saved_at = self.step, time.monotonic()
+        return path
 
-    def training(part: Part, key: int) -> mg.Tensor:
-        return train_loss(model, config, part, key)
+    def save_at_stop(self) -> None:
+        """Save where the loop ends before its time, unless that has been done."""
+        if self.saved_step != self.step:
+            self.save()
+        if self.best is None:
+            self.run.publish()
 
-    def evaluation(part: Part, key: int) -> mg.Tensor:
-        return evaluation_loss(model, part)
+    def load(self, saved: SavedRun) -> None:
+        """Go on from a checkpoint. Call it before `train`.
 
-    if parameters[0].device.kind == "gpu":
-        return WholeBatch(parameters, training, evaluation)
-    micro = config.micro_batch_size or max(1, MICRO_BATCH_TOKENS // (config.seq_len - 1))
-    return Workers(parameters, training, evaluation, workers=config.workers, micro_batch_size=micro)
+        Raises:
+            ValueError: it belongs to other data or another model.
+        """
+        restore(self, saved)
 
+    def use_best(self) -> None:
+        """Put the best weights so far into the model: training is over."""
+        best = self.run.best()
+        if best is not None:
+            weights, _ = load_safetensors(best / WEIGHTS)
+            self.model.load_state_dict(weights)
+            self.average = None
 
-def make_sampler(
-    tokens: np.ndarray, config: TrainConfig
-) -> tuple[TinyPacaDataset | RandomWindows, WindowSampler | RandomSampler]:
-    """The windows of the training tokens and the order in which they come."""
-    consecutive = TinyPacaDataset(tokens, config.seq_len)
-    if config.windows == "consecutive":
-        count = len(consecutive)
-        return consecutive, WindowSampler(count, min(config.batch_size, count), seed=config.seed)
-    windows = RandomWindows(tokens, config.seq_len)
-    return windows, RandomSampler(
-        len(windows), config.batch_size, samples_per_epoch=len(consecutive), seed=config.seed
-    )
+    def named_parameters(self) -> Iterator[tuple[str, Any]]:
+        """Names and parameters in the optimizer's order."""
+        return zip(self.names, self.parameters, strict=True)
 
-
-def make_schedule(
-    optimizer: optim.Optimizer, config: TrainConfig, steps_per_epoch: int, total_steps: int
-) -> optim.Schedule:
-    """The learning rate by step."""
-    if config.schedule == "cosine-restarts":
-        return optim.CosineAnnealingWarmRestarts(
-            optimizer, steps_per_epoch, eta_min=config.min_learning_rate
-        )
-    warmup = min(config.warmup_steps, total_steps)
-    if config.schedule == "cosine":
-        return optim.WarmupCosineLR(optimizer, warmup, total_steps, config.min_learning_rate)
-    if warmup:
-        return optim.WarmupCosineLR(optimizer, warmup, total_steps, config.learning_rate)
-    return optim.ConstantLR(optimizer)
+    def could_not_write(self, error: OSError) -> TrainingStopped:
+        """The error that says what is safe."""
+        latest = self.run.latest()
+        good = f"The last good checkpoint is {latest}." if latest else "Nothing has been saved yet."
+        return TrainingStopped(f"step {self.step} could not be saved: {error}\n{good}")

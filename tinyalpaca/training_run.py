@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from minigrad import Generator as RandomGenerator
 from minigrad.device import Device, gpu_available
-from minigrad.parallel import Workers
-from tinyalpaca.checkpoint import prepare_folder, save_model
+from tinyalpaca.char_tokenizer import CharTokenizer
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.data import load_corpus, split_text
-from tinyalpaca.generation import Generator
+from tinyalpaca.epochs import sample_text
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import plots_available
-from tinyalpaca.tokenizer import BPETokenizer
+from tinyalpaca.preflight import preflight, workers_of
+from tinyalpaca.resuming import (
+    find_checkpoint,
+    merge,
+    other_versions,
+    refuse_to_go_back,
+    run_folder_of,
+)
+from tinyalpaca.run_folder import RunFolder
+from tinyalpaca.stopping import Stopping
+from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
+from tinyalpaca.tokenizer_base import Tokenizer
 from tinyalpaca.trainer import LOSS_CURVE, METRICS, Data, Trainer
+from tinyalpaca.training_checkpoint import SavedRun
+
+Say = Callable[[str], None]
 
 
 def say(line: str = "") -> None:
     """Print a line at once, in a pipe too."""
     print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """Print a line on standard error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def choose_device(name: str) -> Device:
@@ -36,62 +60,151 @@ def choose_device(name: str) -> Device:
     return device
 
 
-def run_training(model_config: ModelConfig, config: TrainConfig) -> Trainer:
+def resume_training(
+    folder: Path, model_given: Mapping[str, Any], given: Mapping[str, Any]
+) -> Trainer:
+    """Go on with the run in `folder`, or from one of its checkpoints.
+
+    Args:
+        model_given, given: settings that are given again; see `tinyalpaca.resuming.merge`.
+
+    Raises:
+        ConfigError, FileNotFoundError, FileFormatError: it cannot be resumed so; says why.
+    """
+    saved = find_checkpoint(folder, warn)
+    source = run_folder_of(saved)
+    config, changes = merge(saved, model_given, {"out": str(source), **given})
+    refuse_to_go_back(saved, folder, config)
+    tell = (lambda line: None) if config.quiet else say
+    tell(f"Going on from {saved.folder} (step {saved.state.progress['step']:,})")
+    for line in changes:
+        tell(f"Changed on purpose: {line}")
+    for line in other_versions(saved):
+        warn(f"Warning: {line}; the last digits of losses may differ.")
+    return run_training(saved.model_config, config, saved)
+
+
+def run_training(
+    model_config: ModelConfig, config: TrainConfig, saved: SavedRun | None = None
+) -> Trainer:
     """Train as the two configurations say, print what happens, and write everything to `out`.
+
+    Args:
+        saved: the checkpoint to go on from.
+
+    Returns:
+        The trainer; its `stopped` says if it was asked to stop before its end.
 
     Raises:
         DeviceError, OSError, ValueError: something that is asked for cannot be had; found before
             training starts.
-        TrainingStopped: the loss or a gradient became NaN or infinite.
+        FolderInUse: another run writes to the folder.
+        TrainingStopped: the loss or a gradient became NaN or infinite, or the disk is full.
     """
+    tell: Say = (lambda line: None) if config.quiet else say
     device = choose_device(config.device)
-    folder = prepare_folder(config.out)
+    run = RunFolder(config.out)
+    with run.open(), Stopping(config.max_minutes) as stopping:
+        trainer, source = prepare(model_config, config, saved, device, run, stopping, tell)
+        if saved is None or run_folder_of(saved).resolve() != run.path.resolve():
+            earlier = run.set_earlier_aside()
+            if earlier is not None:
+                tell(f"The run that was in {run.path} is now in {earlier}")
+        if config.preflight and saved is None:
+            findings = preflight(trainer)
+            for line in findings.lines():
+                tell(line)
+            for line in findings.warnings:
+                warn(f"Warning: {line}")
+        left = trainer.total_steps - trainer.step
+        sequences = config.batch_size * config.accumulate
+        tell(f"Training: {left:,} steps of {sequences} sequences")
+        trainer.train()
+        finish(trainer, source, tell)
+    return trainer
+
+
+def prepare(
+    model_config: ModelConfig,
+    config: TrainConfig,
+    saved: SavedRun | None,
+    device: Device,
+    run: RunFolder,
+    stopping: Stopping,
+    tell: Say,
+) -> tuple[Trainer, str]:
+    """Read the text, make tokenizer, model and trainer. Returns the trainer and where the text is
+    from.
+    """
     corpus = load_corpus(config.data)
     text = corpus.text
     training_text, validation_text = split_text(text, config.validation_fraction)
-    say(f"Text: {corpus.source} ({len(text):,} characters)")
-
-    tokenizer = BPETokenizer.train(training_text, num_merges=config.num_merges)
+    tell(f"Text: {corpus.source} ({len(text):,} characters)")
+    if saved is None:
+        tokenizer = make_tokenizer(training_text, config)
+    else:
+        tokenizer = load_tokenizer(saved.folder / "tokenizer.json")
     data = Data(
         tokenizer.encode_array(training_text),
         tokenizer.encode_array(validation_text),
         len(validation_text),
     )
-    say(
+    tell(
         f"Tokens: {len(data.train):,} for training, {len(data.validation):,} for validation, "
         f"{tokenizer.vocab_size} different ones, "
         f"{len(text) / (len(data.train) + len(data.validation)):.2f} characters each"
     )
-
-    sizes = dataclasses.replace(model_config, vocab_size=tokenizer.vocab_size)
-    model = TinyAlpaca(sizes, RandomGenerator(config.seed))
+    if not model_config.vocab_size:
+        model_config = dataclasses.replace(model_config, vocab_size=tokenizer.vocab_size)
+    model = TinyAlpaca(model_config, RandomGenerator(config.seed))
     model.to(device)
-    trainer = Trainer(model, tokenizer, data, config, folder)
-    workers = (
-        f"{trainer.engine.workers} worker(s), {trainer.engine.micro_batch_size} sequences at a time"
-        if isinstance(trainer.engine, Workers)
-        else "whole batches"
+    trainer = Trainer(model, tokenizer, data, config, run, stopping=stopping)
+    if saved is not None:
+        trainer.load(saved)
+    tell(
+        f"Model: {model.num_parameters():,} parameters, {model_config.num_layers} layers, on "
+        f"{device} ({workers_of(trainer)})"
     )
-    say(
-        f"Model: {model.num_parameters():,} parameters, {sizes.num_layers} layers, on {device} "
-        f"({workers})"
-    )
-    say(f"Training: {trainer.total_steps:,} steps of {config.batch_size} sequences")
-    try:
-        trainer.train()
-    except KeyboardInterrupt:
-        save_model(folder, model, tokenizer, config)
-        say(f"\nStopped at step {trainer.step}; its weights are in {folder}")
-        sys.exit(130)
+    return trainer, corpus.source
 
-    if config.sample_tokens:
-        text = Generator(model.eval(), tokenizer).generate(
-            config.prompt, config.sample_tokens, seed=config.seed
+
+def make_tokenizer(text: str, config: TrainConfig) -> Tokenizer:
+    """A tokenizer learned from the training text."""
+    if config.tokenizer == "char":
+        return CharTokenizer.train(text)
+    return BPETokenizer.train(text, num_merges=config.num_merges)
+
+
+def finish(trainer: Trainer, source: str, tell: Say) -> None:
+    """Say where a run that has ended has left things, with a sample and a last validation."""
+    folder, config = trainer.folder, trainer.config
+    if trainer.stopped:
+        say(
+            f"Stopped at step {trainer.step:,} of {trainer.total_steps:,} ({trainer.stopped}). "
+            f"Everything is saved in {folder}; go on with\n    {resume_command(folder)}"
         )
-        say(f"\nSample:\n{config.prompt}{text}\n")
-    say(f"In {folder}: model.safetensors, config.json, tokenizer.json, {METRICS}")
+        return
+    trainer.use_best()
+    score = trainer.records[(trainer.best or {"record": -1})["record"]]["val_nats_per_char"]
+    if config.eval_stride:
+        with np.errstate(all="ignore"):
+            score = trainer.validate(config.eval_stride).nats_per_character
+        trainer.engine.close()
+    text = sample_text(trainer, config.sample_tokens)
+    if text:
+        tell(f"\nSample:\n{text}\n")
+    sliding = f" (windows move on by {config.eval_stride} tokens)" if config.eval_stride else ""
+    say(f"Best validation: {score:.4f} nats per character{sliding}")
+    tell(f"In {folder}: model.safetensors, config.json, tokenizer.json, {METRICS}")
     if plots_available():
-        say(f"Loss curve: {folder / LOSS_CURVE}")
+        tell(f"Loss curve: {folder / LOSS_CURVE}")
     else:
-        say('No loss curve: it needs matplotlib, pip install "minigrad[plots]"')
-    return trainer
+        tell('No loss curve: it needs matplotlib, pip install "minigrad[plots]"')
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with a run, as this one was called."""
+    program = Path(sys.argv[0])
+    if program.suffix == ".py" and program.name != "__main__.py":
+        return shlex.join(["python", str(program), "--resume", str(folder)])
+    return shlex.join(["tinyalpaca", "train", "--resume", str(folder)])

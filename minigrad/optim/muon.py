@@ -1,0 +1,130 @@
+"""Muon: momentum made orthogonal, for matrices; AdamW for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from minigrad.device import namespace_of
+from minigrad.optim.adamw import AdamW
+from minigrad.optim.optimizer import Optimizer
+from minigrad.tensor import Tensor
+
+QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: steep at 0, so that small singular values grow fast
+ITERATIONS = 5
+RMS = 0.2  # of an AdamW update's elements, about
+
+
+class Muon(AdamW):
+    """AdamW in which groups with `orthogonal=True` are updated by Muon.
+
+    With gradient G (m, n) of a weight matrix W, momentum μ, learning rate η and decay λ:
+
+        B' = μB + (1 - μ)G,    M = μB' + (1 - μ)G  (Nesterov)
+        W' = W·(1 - ηλ) - η · 0.2·√max(m, n) · orthogonal(M)
+
+    `orthogonal(M)` is UVᵀ of M's singular value decomposition UΣVᵀ: the step goes as far in every
+    direction of the matrix, where Adam's goes furthest in the few that dominate the gradient. The
+    factor 0.2·√max(m, n) gives its elements the size that AdamW's have, so that both can share a
+    learning rate and a decay.
+
+    Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
+    https://kellerjordan.github.io/posts/muon; the factor: Liu et al., "Muon is Scalable for LLM
+    Training", arXiv:2502.16982.
+
+    Args:
+        params: parameters, or groups with settings of their own.
+        lr, betas, eps, weight_decay: as for `AdamW`.
+        momentum: μ.
+        orthogonal: whether Muon updates the group; its parameters must be matrices.
+        parts: matrices that lie one below the other in each parameter of the group (3 for packed
+            queries, keys and values) and are made orthogonal one by one.
+
+    Raises:
+        ValueError: a setting is out of range, or a parameter of a Muon group is no matrix of
+            `parts` equal parts.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        momentum: float = 0.95,
+        orthogonal: bool = False,
+        parts: int = 1,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        defaults |= {"momentum": momentum, "orthogonal": orthogonal, "parts": parts}
+        Optimizer.__init__(self, params, defaults)
+        self._averages: dict[int, tuple[Any, Any]] = {}
+        for group in self.param_groups:
+            for name, value in zip(("beta1", "beta2"), group["betas"], strict=True):
+                if not 0 <= value < 1:
+                    raise ValueError(f"Muon: {name} must be in [0, 1), not {value}")
+            if not 0 <= group["momentum"] < 1:
+                raise ValueError(f"Muon: momentum must be in [0, 1), not {group['momentum']}")
+            for name in ("lr", "eps", "weight_decay"):
+                if group[name] < 0:
+                    raise ValueError(f"Muon: {name} must not be negative, it is {group[name]}")
+            for parameter in group["params"] if group["orthogonal"] else ():
+                if parameter.ndim != 2 or parameter.shape[0] % group["parts"]:
+                    raise ValueError(
+                        f"Muon: a parameter of shape {parameter.shape} is no matrix of "
+                        f"{group['parts']} equal part(s); leave it to AdamW (orthogonal=False)"
+                    )
+
+    def _state_of(self, number: int, parameter: Tensor) -> dict[str, Any]:
+        first = 0
+        for group in self.param_groups:
+            first += len(group["params"])
+            if number < first:
+                break
+        if not group["orthogonal"]:
+            return super()._state_of(number, parameter)
+        if number not in self.state:
+            self.state[number] = {"step": 0, "momentum_buffer": parameter.data * 0}
+        return self.state[number]
+
+    def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
+        if not group["orthogonal"]:
+            super()._update(group, members)
+            return
+        momentum, decay = group["momentum"], group["lr"] * group["weight_decay"]
+        by_shape: dict[tuple[int, ...], list[tuple[Tensor, Any]]] = {}
+        for number, parameter in members:
+            state, gradient = self._state_of(number, parameter), parameter.grad.data  # type: ignore[union-attr]
+            state["step"] += 1
+            buffer = state["momentum_buffer"]
+            buffer *= momentum
+            buffer += (1 - momentum) * gradient
+            ahead = momentum * buffer + (1 - momentum) * gradient
+            by_shape.setdefault(parameter.shape, []).append((parameter, ahead))
+        for (rows, columns), rows_of in by_shape.items():
+            rows //= group["parts"]
+            xp = namespace_of(rows_of[0][1])
+            stacked = xp.stack([m for _, m in rows_of]).reshape(-1, rows, columns)
+            steps = orthogonalized(xp, stacked).reshape(len(rows_of), -1, columns)
+            steps *= group["lr"] * RMS * max(rows, columns) ** 0.5
+            for (parameter, _), step in zip(rows_of, steps, strict=True):
+                parameter.data *= 1 - decay
+                parameter.data -= step
+
+
+def orthogonalized(xp: Any, matrices: Any, iterations: int = ITERATIONS) -> Any:
+    """About UVᵀ for each matrix UΣVᵀ of a stack (n, rows, columns).
+
+    A Newton-Schulz iteration: each turn maps every singular value s to a·s + b·s³ + c·s⁵, with
+    matrix products alone. The coefficients trade exactness for speed: after five turns the singular
+    values lie between about 0.7 and 1.2, which is all that an optimizer needs.
+    """
+    a, b, c = QUINTIC
+    x = xp.swapaxes(matrices, 1, 2) if matrices.shape[1] > matrices.shape[2] else matrices
+    norm = xp.sqrt((x * x).sum(axis=(1, 2), keepdims=True))
+    x = x / (norm + 1e-7)  # all singular values at most 1
+    for _ in range(iterations):
+        gram = x @ xp.swapaxes(x, 1, 2)  # (n, k, k), k the smaller side
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return xp.swapaxes(x, 1, 2) if matrices.shape[1] > matrices.shape[2] else x

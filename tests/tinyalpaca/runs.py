@@ -1,0 +1,86 @@
+"""A training small enough to be run many times in a test."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.serialization import load_safetensors
+from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.run_folder import RunFolder
+from tinyalpaca.stopping import Stopping
+from tinyalpaca.training_run import resume_training, run_training
+
+MODEL = {"d_model": 8, "d_ff": 16, "num_heads": 2, "num_layers": 1, "max_seq_len": 16}
+TRAINING = {
+    "epochs": 2,
+    "batch_size": 8,
+    "seq_len": 17,
+    "num_merges": 5,
+    "learning_rate": 1e-2,
+    "workers": 1,
+    "log_every": 1,
+    "preflight": False,
+    "epoch_sample_tokens": 0,
+    "sample_tokens": 0,
+    "prompt": "the ",
+    "quiet": True,
+}
+
+
+def write_text(folder: Path) -> Path:
+    """About 1,500 characters with something to learn in them."""
+    rng = np.random.default_rng(7)
+    words = np.array(["the ", "king ", "and ", "queen ", "speak ", "no ", "more,\n", "thou "])
+    path = folder / "text.txt"
+    path.write_text("".join(words[rng.integers(0, len(words), 300)]), encoding="utf-8")
+    return path
+
+
+def train(folder: Path, text: Path, model: dict[str, Any] | None = None, **settings: Any):
+    """A new run; returns its trainer."""
+    config = TrainConfig(**{**TRAINING, "data": str(text), "out": str(folder), **settings})
+    return run_training(ModelConfig(**{**MODEL, **(model or {})}), config)
+
+
+def resume(folder: Path, **settings: Any):
+    """Go on with a run; returns its trainer."""
+    return resume_training(folder, {}, settings)
+
+
+def final_weights(folder: Path) -> dict[str, np.ndarray]:
+    """The weights of a run's latest checkpoint, as trained."""
+    latest = RunFolder(folder).latest()
+    assert latest is not None
+    return load_safetensors(latest / "model.safetensors")[0]
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    """Two runs have come to the same weights, bit for bit."""
+    left, right = final_weights(a), final_weights(b)
+    assert left.keys() == right.keys()
+    for name, weights in left.items():
+        assert np.array_equal(weights, right[name]), name
+
+
+def results(trainer: Any) -> list[tuple]:
+    """What must be the same in two runs: of each epoch, losses and learning rate."""
+    keys = ("epoch", "step", "train_loss", "val_loss", "learning_rate", "grad_norm")
+    return [tuple(record[key] for key in keys) for record in trainer.records]
+
+
+class StopAt(Stopping):
+    """Asks to stop after a number of questions: in the loop, the validation or the sample."""
+
+    def __init__(self, questions: int) -> None:
+        super().__init__()
+        self.left = questions
+
+    @property
+    def wanted(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    @property
+    def reason(self) -> str:
+        return "a test"

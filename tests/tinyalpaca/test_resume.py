@@ -1,0 +1,243 @@
+"""A run that stops anywhere and goes on is the run that never stopped, bit for bit."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+
+from minigrad.files import FileFormatError
+from tests.tinyalpaca.runs import (
+    StopAt,
+    assert_same_weights,
+    final_weights,
+    results,
+    resume,
+    train,
+    write_text,
+)
+from tinyalpaca import training_run
+from tinyalpaca.config import ConfigError
+from tinyalpaca.metrics import read_metrics
+from tinyalpaca.run_folder import RunFolder
+
+HARD = {  # everything that has a state of its own
+    "optimizer": "muon",
+    "schedule": "cosine",
+    "warmup_steps": 5,
+    "windows": "random",
+    "decay": "matrices",
+    "ema": 0.9,
+    "accumulate": 2,
+    "epoch_sample_tokens": 5,
+}
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They take longer than these runs."""
+    monkeypatch.setattr("tinyalpaca.epochs.plots_available", lambda: False)
+
+
+@pytest.fixture
+def text(tmp_path):
+    return write_text(tmp_path)
+
+
+def train_and_stop(monkeypatch, questions, *args, **settings):
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "Stopping", lambda minutes: StopAt(questions))
+        return train(*args, **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, HARD], ids=["plain", "hard"])
+def test_a_stop_at_any_place_changes_nothing(tmp_path, text, monkeypatch, settings):
+    model = {"dropout": 0.1} if settings else None
+    whole = train(tmp_path / "whole", text, model, **settings)
+    places = 0
+    for questions in range(0, 10_000, 2):
+        folder = tmp_path / f"stopped-{questions}"
+        stopped = train_and_stop(monkeypatch, questions, folder, text, model, **settings)
+        if stopped.stopped is None:
+            break
+        assert stopped.step < whole.step or len(stopped.records) < len(whole.records)
+        resumed = resume(folder)
+        assert resumed.stopped is None
+        assert results(resumed) == results(whole)
+        assert_same_weights(folder, tmp_path / "whole")
+        places += 1
+    assert places >= 8
+
+
+def test_a_chain_of_stops_changes_nothing_and_the_metrics_have_every_step_once(
+    tmp_path, text, monkeypatch
+):
+    whole = train(tmp_path / "whole", text, **HARD)
+    trainer = train_and_stop(monkeypatch, 4, tmp_path / "chain", text, **HARD)
+    while trainer.stopped is not None:
+        with monkeypatch.context() as patch:
+            patch.setattr(training_run, "Stopping", lambda minutes: StopAt(4))
+            trainer = resume(tmp_path / "chain")
+        if trainer.validation_is_due:  # it takes more questions than this chain allows
+            trainer = resume(tmp_path / "chain")
+    assert results(trainer) == results(whole)
+    assert_same_weights(tmp_path / "chain", tmp_path / "whole")
+    keys = ("kind", "step", "epoch", "loss", "val_loss", "grad_norm", "update_ratio")
+    for record, expected in zip(
+        read_metrics(tmp_path / "chain/metrics.jsonl"),
+        read_metrics(tmp_path / "whole/metrics.jsonl"),
+        strict=True,
+    ):
+        assert [record.get(k) for k in keys] == [expected.get(k) for k in keys]
+
+
+def test_the_number_of_workers_may_change_at_resume(tmp_path, text, monkeypatch):
+    train(tmp_path / "whole", text)
+    train_and_stop(monkeypatch, 5, tmp_path / "stopped", text, workers=2)
+    resume(tmp_path / "stopped", workers=3)
+    assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_more_epochs_go_on_where_a_finished_run_ended(tmp_path, text):
+    longer = train(tmp_path / "longer", text, epochs=3)
+    train(tmp_path / "run", text, epochs=2)
+    resumed = resume(tmp_path / "run", epochs=3)
+    assert results(resumed) == results(longer)
+    assert_same_weights(tmp_path / "run", tmp_path / "longer")
+
+
+def test_resuming_a_finished_run_trains_no_further(tmp_path, text):
+    first = train(tmp_path / "run", text)
+    before = final_weights(tmp_path / "run")
+    again = resume(tmp_path / "run")
+    assert again.step == first.step and results(again) == results(first)
+    assert all((before[k] == v).all() for k, v in final_weights(tmp_path / "run").items())
+
+
+def test_changed_settings_are_all_listed(tmp_path, text):
+    train(tmp_path / "run", text, max_steps=2)
+    with pytest.raises(ConfigError) as error:
+        resume(tmp_path / "run", learning_rate=0.5, batch_size=3, epochs=9)
+    message = str(error.value)
+    assert "learning_rate: 0.01 before, 0.5 now" in message
+    assert "batch_size: 8 before, 3 now" in message
+    assert "epochs" not in message and "--out" in message
+    with pytest.raises(ConfigError, match="d_model: 8 before, 16 now"):
+        training_run.resume_training(tmp_path / "run", {"d_model": 16}, {})
+
+
+def test_another_text_is_refused(tmp_path, text):
+    train(tmp_path / "run", text, max_steps=2)
+    other = tmp_path / "other.txt"
+    other.write_text(text.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    with pytest.raises(ValueError, match="another text"):
+        resume(tmp_path / "run", data=str(other))
+    moved = tmp_path / "moved.txt"
+    text.rename(moved)
+    assert resume(tmp_path / "run", data=str(moved), max_steps=3).step == 3
+
+
+def test_nothing_to_resume_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint to go on from"):
+        resume(tmp_path)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, text, capsys):
+    whole = train(tmp_path / "run", text, keep=3)
+    latest = RunFolder(tmp_path / "run").latest()
+    weights = latest / "optimizer.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    resumed = resume(tmp_path / "run")
+    assert "does not match its checksum" in capsys.readouterr().err
+    assert results(resumed) == results(whole)
+    assert RunFolder(tmp_path / "run").latest().name == f"{latest.name}.1"
+    for path in RunFolder(tmp_path / "run").all():
+        (path / "SHA256SUMS").write_bytes(b"")
+    with pytest.raises(FileFormatError, match="are damaged"):
+        resume(tmp_path / "run")
+
+
+def test_one_checkpoint_can_be_resumed_into_a_new_folder_only(tmp_path, text):
+    whole = train(tmp_path / "run", text, keep=99, save_every=3)
+    step = tmp_path / "run/checkpoints/step-00000003"
+    with pytest.raises(ConfigError, match="newer checkpoints"):
+        resume(step)
+    branch = resume(step, out=str(tmp_path / "branch"))
+    assert results(branch) == results(whole)
+    assert_same_weights(tmp_path / "branch", tmp_path / "run")
+    steps = [r["step"] for r in read_metrics(tmp_path / "branch/metrics.jsonl")]
+    assert steps == sorted(steps) and steps[0] == 1
+
+
+def test_format_and_versions_are_written_and_a_future_format_is_refused(tmp_path, text, capsys):
+    train(tmp_path / "run", text, max_steps=2)
+    path = RunFolder(tmp_path / "run").latest()
+    content = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
+    assert content["format"] == 1 and content["versions"]["numpy"]
+    assert {"epoch", "step", "sampler", "schedule", "random", "best"} <= content.keys()
+
+    def rewrite(**changes):
+        from tinyalpaca.checksums import write_sums
+
+        (path / "trainer.json").write_text(json.dumps({**content, **changes}), encoding="utf-8")
+        write_sums(path, [p.name for p in path.iterdir() if p.name != "SHA256SUMS"])
+
+    rewrite(versions={**content["versions"], "numpy": "1.0"})
+    resume(tmp_path / "run")
+    assert "numpy 1.0 then" in capsys.readouterr().err
+    rewrite(format=99)
+    with pytest.raises(FileFormatError, match="format 99"):
+        resume(tmp_path / "run")
+
+
+def test_clocks_play_no_part(tmp_path, text, monkeypatch):
+    train(tmp_path / "whole", text)
+    train_and_stop(monkeypatch, 6, tmp_path / "run", text, save_every=2, keep=9)
+    checkpoints = RunFolder(tmp_path / "run").all()
+    for age, path in enumerate(checkpoints):  # the newest looks oldest
+        os.utime(path, (10**9 - age * 1000, 10**9 - age * 1000))
+    monkeypatch.setattr("time.time", lambda: -1.0)
+    resumed = resume(tmp_path / "run")
+    assert resumed.stopped is None
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_max_minutes_stops_saves_and_can_go_on(tmp_path, text):
+    train(tmp_path / "whole", text)
+    trainer = train(tmp_path / "run", text, max_minutes=1e-6)
+    assert trainer.stopped == "--max-minutes 1e-06 have passed" and trainer.step == 0
+    assert trainer.stopping.exit_status == 0
+    resume(tmp_path / "run", max_minutes=0.0)
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_finish_the_step_and_are_handed_back(tmp_path, text, monkeypatch, capsys, number):
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    original = training_run.Trainer.log_step
+
+    def interrupt(self, loss, rate):
+        original(self, loss, rate)
+        if self.step == 3:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run.Trainer, "log_step", interrupt)
+        trainer = train(tmp_path / "run", text)
+    assert trainer.step == 3 and trainer.stopping.exit_status == 128 + number
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    out = capsys.readouterr().out
+    assert "Stopped at step 3" in out and f"--resume {tmp_path / 'run'}" in out
+    train(tmp_path / "whole", text)
+    resume(tmp_path / "run")
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_settings_that_may_change_exist():
+    from tinyalpaca.config import TrainConfig
+    from tinyalpaca.resuming import MAY_CHANGE
+
+    assert {f.name for f in dataclasses.fields(TrainConfig)} >= MAY_CHANGE

@@ -1,0 +1,90 @@
+"""Being asked to stop: by Ctrl-C, by SIGTERM, or because the time is up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+NOTICE = b"\nStopping after this step; again to stop at once, without saving.\n"
+
+
+class StopRequested(Exception):
+    """Raised between two pieces of work when somebody has asked to stop."""
+
+
+class Stopping:
+    """Notes a wish to stop, so that the loop can come to a good place first.
+
+    As a context manager in the main thread it takes SIGINT (Ctrl-C) and SIGTERM; the first is
+    noted, a second Ctrl-C is a KeyboardInterrupt as usual. Time is counted by a clock that nobody
+    can set.
+
+    Args:
+        max_minutes: from `start` on; 0 for no limit.
+
+    Attributes:
+        signal: the signal that came, or None.
+    """
+
+    def __init__(self, max_minutes: float = 0.0) -> None:
+        self.signal: int | None = None
+        self._limit = max_minutes * 60
+        self._began = time.monotonic()
+        self._before: dict[int, Any] = {}
+
+    @property
+    def out_of_time(self) -> bool:
+        """True once `max_minutes` have passed."""
+        return bool(self._limit) and time.monotonic() - self._began >= self._limit
+
+    @property
+    def wanted(self) -> bool:
+        """True if the loop shall stop."""
+        return self.signal is not None or self.out_of_time
+
+    @property
+    def reason(self) -> str:
+        """Why, for people."""
+        if self.signal is None:
+            return f"--max-minutes {self._limit / 60:g} have passed"
+        return "Ctrl-C" if self.signal == signal.SIGINT else signal.Signals(self.signal).name
+
+    @property
+    def exit_status(self) -> int:
+        """128 + the signal's number, as shells have it; 0 if the time was up."""
+        return 0 if self.signal is None else 128 + self.signal
+
+    def check(self) -> None:
+        """Raise `StopRequested` if the loop shall stop."""
+        if self.wanted:
+            raise StopRequested(self.reason)
+
+    def wait_for_signal(self, seconds: float) -> bool:
+        """True if a signal has come, or comes within this time."""
+        end = time.monotonic() + seconds
+        while self.signal is None and time.monotonic() < end:
+            time.sleep(0.01)
+        return self.signal is not None
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+        with contextlib.suppress(OSError):
+            os.write(2, NOTICE)  # print could be in the middle of printing
