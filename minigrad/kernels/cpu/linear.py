@@ -32,7 +32,10 @@ def backward(dy, saved, needs, *, activation=None):
     dy_rows = as_rows(dy)  # (C_out, N)
     if activation is not None:
         positive = np.greater(y, 0, out=scratch("positive", y.shape, np.dtype(bool)))
-        dy_rows = np.multiply(dy_rows, positive, out=scratch("dy", y.shape, y.dtype))
+        masked = scratch("dy", y.shape, y.dtype)
+        # Copied first, because a product of float and bool converts in small buffers.
+        np.copyto(masked, positive)
+        dy_rows = np.multiply(dy_rows, masked, out=masked)
     dx = as_logical(np.matmul(weight.T, dy_rows), shape[:-1]) if needs[0] else None
     dweight = np.matmul(dy_rows, rows.T) if needs[1] else None
     dbias = None
