@@ -101,7 +101,7 @@ def grad(
             if create_graph:
                 results.append(value)
             else:
-                results.append(Tensor(value if owned else value.copy()))
+                results.append(Tensor.wrap(value if owned else value.copy()))
                 found[tensor] = value, False  # a tensor that is asked for twice gets a copy
         elif allow_unused:
             results.append(None)
@@ -328,8 +328,11 @@ def _is_fresh(node: Node, position: int, gradients: tuple[Any, ...], dy: Any, sa
     `dy` itself, a view, or something that it saved.
     """
     array = gradients[position]
-    if array is dy or any(array is g for i, g in enumerate(gradients) if i != position):
+    if array is dy:
         return False
+    for i, other in enumerate(gradients):
+        if other is array and i != position:
+            return False
     if node.xp is None:
         return True
     kept = saved if isinstance(saved, (tuple, list)) else (saved,)
@@ -337,13 +340,16 @@ def _is_fresh(node: Node, position: int, gradients: tuple[Any, ...], dy: Any, sa
 
 
 def _added(so_far: tuple[Any, bool] | None, gradient: Any, owned: bool) -> tuple[Any, bool]:
-    """Sum of two gradients and whether it is ours, in place if the first one is."""
+    """Sum of two gradients and whether it is ours, in place if one of them is."""
     if so_far is None:
         return gradient, owned
     total, total_owned = so_far
-    if total_owned and total.dtype == gradient.dtype:
+    if total_owned:
         total += gradient
         return total, True
+    if owned:
+        gradient += total
+        return gradient, True
     return total + gradient, not isinstance(gradient, Tensor)
 
 

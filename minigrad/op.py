@@ -173,7 +173,7 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
     if not hasattr(out, "ndim") or isinstance(out, np.generic):
         out = device.xp.asarray(out)
 
-    result = Tensor(out)
+    result = Tensor.wrap(out)
     if name in VIEWS and device.xp.may_share_memory(out, arrays[0]):
         result._version = inputs[0]._version  # type: ignore[union-attr]
     if STATE.detect_nan:

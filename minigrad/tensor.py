@@ -70,6 +70,17 @@ class Tensor:
         shared = isinstance(data, Tensor) and array is data.data
         self._version = data._version if shared else [0]
 
+    @classmethod
+    def wrap(cls, array: Any) -> Tensor:
+        """A tensor over a NumPy or CuPy array, without looking at it: for results of ops."""
+        tensor = cls.__new__(cls)
+        tensor.data = array
+        tensor.grad = None
+        tensor.requires_grad = False
+        tensor._node = None
+        tensor._version = [0]
+        return tensor
+
     # What it is
 
     @property

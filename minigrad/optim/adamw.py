@@ -11,7 +11,7 @@ from minigrad.device import namespace_of
 from minigrad.kernels.cpu import adamw as kernel
 from minigrad.op import STATE
 from minigrad.ops import adamw as textbook
-from minigrad.optim.flat import merged
+from minigrad.optim.flat import MergedOnce
 from minigrad.optim.optimizer import Optimizer
 from minigrad.tensor import Tensor
 
@@ -41,6 +41,7 @@ class AdamW(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
         self._averages: dict[int, tuple[Any, Any]] = {}
+        self._merge: dict[int, tuple[MergedOnce, ...]] = {}
 
     def _check_settings(self, group: Mapping[str, Any]) -> None:
         if not all(0 <= beta < 1 for beta in group["betas"]):
@@ -131,7 +132,8 @@ class AdamW(Optimizer):
             [state["exp_avg_sq"] for state in states],
         )
         if len({state["step"] for state in states}) == 1:
-            whole = [merged(column) for column in columns]
+            merge = self._merge.setdefault(members[0][0], tuple(MergedOnce() for _ in columns))
+            whole = [once(column) for once, column in zip(merge, columns, strict=True)]
             if all(flat is not None for flat in whole):
                 return [Update(tuple(whole), {**settings, "step": states[0]["step"]})]
         return [
