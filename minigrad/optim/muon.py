@@ -7,7 +7,6 @@ from typing import Any
 
 from minigrad.device import namespace_of
 from minigrad.optim.adamw import AdamW
-from minigrad.optim.optimizer import Optimizer
 from minigrad.tensor import Tensor
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: steep at 0, so that small singular values grow fast
@@ -56,19 +55,17 @@ class Muon(AdamW):
         orthogonal: bool = False,
         parts: int = 1,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        defaults |= {"momentum": momentum, "orthogonal": orthogonal, "parts": parts}
-        Optimizer.__init__(self, params, defaults)
-        self._averages: dict[int, tuple[Any, Any]] = {}
-        for group in self.param_groups:
-            for name, value in zip(("beta1", "beta2"), group["betas"], strict=True):
-                if not 0 <= value < 1:
-                    raise ValueError(f"Muon: {name} must be in [0, 1), not {value}")
+        own = {"momentum": momentum, "orthogonal": orthogonal, "parts": parts}
+        given = list(params)
+        groups: list[Any] = (
+            given if given and isinstance(given[0], Mapping) else [{"params": given}]
+        )
+        plain = [{k: v for k, v in group.items() if k not in own} for group in groups]
+        super().__init__(plain, lr, betas, eps, weight_decay)
+        for group, settings in zip(self.param_groups, groups, strict=True):
+            group.update({key: settings.get(key, default) for key, default in own.items()})
             if not 0 <= group["momentum"] < 1:
                 raise ValueError(f"Muon: momentum must be in [0, 1), not {group['momentum']}")
-            for name in ("lr", "eps", "weight_decay"):
-                if group[name] < 0:
-                    raise ValueError(f"Muon: {name} must not be negative, it is {group[name]}")
             for parameter in group["params"] if group["orthogonal"] else ():
                 if parameter.ndim != 2 or parameter.shape[0] % group["parts"]:
                     raise ValueError(

@@ -17,7 +17,8 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
-from tinyalpaca import training_run
+from tinyalpaca import epochs, training_run
+from tinyalpaca import trainer as trainer_module
 from tinyalpaca.config import ConfigError
 from tinyalpaca.metrics import read_metrics
 from tinyalpaca.run_folder import RunFolder
@@ -211,6 +212,34 @@ def test_max_minutes_stops_saves_and_can_go_on(tmp_path, text):
     assert trainer.stopped == "--max-minutes 1e-06 have passed" and trainer.step == 0
     assert trainer.stopping.exit_status == 0
     resume(tmp_path / "run", max_minutes=0.0)
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("place", ["validation", "save", "sampling"])
+def test_sigterm_between_steps(tmp_path, text, monkeypatch, place):
+    """Validation, save and sampling: a save is finished, the others are made again."""
+    settings = {"epoch_sample_tokens": 5}
+    whole = train(tmp_path / "whole", text, **settings)
+    owner, name = {
+        "validation": (trainer_module, "evaluate"),
+        "save": (trainer_module, "write_checkpoint"),
+        "sampling": (epochs, "sample_text"),
+    }[place]
+    original, calls = getattr(owner, name), 0
+
+    def interrupted(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        stopped = train(tmp_path / "run", text, **settings)
+    assert stopped.stopped == "SIGTERM"
+    assert len(stopped.records) == 1 and stopped.validation_is_due == (place != "save")
+    assert results(resume(tmp_path / "run")) == results(whole)
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
