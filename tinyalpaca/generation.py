@@ -1,29 +1,70 @@
-"""Continuing a text: one token at a time, drawn from the model's distribution."""
+"""Writing text with a model: whole, as a stream, many at once, and scoring a text that is given.
+
+    generator = Generator.from_checkpoint("runs/shakespeare")
+    print(generator.generate("ROMEO:", max_new_tokens=200, top_p=0.9, seed=1))
+
+How a token is chosen is in `tinyalpaca.sampling`, what the model sees of a long text in
+`tinyalpaca.inference`, how stop strings end it in `tinyalpaca.text_stream`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 
-from minigrad import no_grad
 from minigrad.device import Device
+from minigrad.op import STATE
+from minigrad.parallel import available_cores
+from tinyalpaca.blas_threads import OneBlasThread
 from tinyalpaca.checkpoint import load_model
+from tinyalpaca.evaluation import Score, evaluate
+from tinyalpaca.folded_weights import FoldedWeights, fold
+from tinyalpaca.inference import CachedDecoder
 from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.sampling import Sampling
+from tinyalpaca.text_stream import TextStream
 from tinyalpaca.tokenizer_base import Tokenizer
+from tinyalpaca.uncached import UncachedDecoder, evaluating
+from tinyalpaca.writing import (
+    Continuation,
+    Decoder,
+    Step,
+    Writing,
+    sampler_for,
+    write_steps,
+    write_together,
+)
+
+__all__ = ["Continuation", "Generator", "Step"]
+
+Stop = str | Iterable[str] | None
+Seed = int | Sequence[int] | None
+SMALL_MATRIX = 1 << 20  # elements; products with a smaller one are for a single thread
+ROWS_PER_THREAD = 8  # sequences; fewer do not pay for a thread
 
 
 class Generator:
     """Writes text with a model.
 
+    Inside `minigrad.textbook()` every token is computed by running the whole model, without a
+    cache: slower, and the specification of what happens otherwise.
+
     Args:
-        model: in evaluation mode.
+        model: its weights are looked at with every call, so it may be trained on in between.
         tokenizer: the one that it was trained with.
+        threads: how many threads share a batch; None for one a core.
     """
 
-    def __init__(self, model: TinyAlpaca, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: TinyAlpaca, tokenizer: Tokenizer, threads: int | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.threads = available_cores() if threads is None else threads
+        self._weights: FoldedWeights | None = None
+        self._sums: list[float] = []
 
     @classmethod
     def from_checkpoint(
@@ -35,15 +76,59 @@ class Generator:
 
     def generate(
         self,
-        prompt: str,
+        prompt: str | Sequence[str],
         max_new_tokens: int = 100,
         temperature: float = 0.7,
         top_k: int | None = None,
         top_p: float | None = None,
-        seed: int | None = None,
-    ) -> str:
-        """The continuation of `prompt`, without the prompt. See `stream`."""
-        return "".join(self.stream(prompt, max_new_tokens, temperature, top_k, top_p, seed))
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Stop = None,
+        seed: Seed = None,
+        *,
+        num_samples: int = 1,
+        return_logprobs: bool = False,
+    ) -> Any:
+        """The continuation of a prompt, without the prompt, or those of many prompts at once.
+
+        Args:
+            prompt: one, or a sequence of prompts of any lengths. Of a text longer than the context
+                the model sees the end.
+            max_new_tokens: how many tokens to add at most.
+            temperature, top_k, top_p, min_p, repetition_penalty: see `tinyalpaca.sampling`.
+            stop: a string or several; the text ends before the first that comes.
+            seed: the same seed gives the same text, whatever else is in the batch: each prompt is
+                continued as if it were alone. One seed for all, or one for each prompt. None draws
+                new ones.
+            num_samples: how many continuations of each prompt. The first has the numbers that a
+                single one has.
+            return_logprobs: give a `Continuation` instead of a text.
+
+        Returns:
+            A text. Of several samples, a list of them; of several prompts, a list of what one
+            prompt gives.
+
+        Raises:
+            ValueError: a prompt is empty, or a setting is out of range.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        check_length(max_new_tokens)
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, it is {num_samples}")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        stops = [stop] if isinstance(stop, str) else list(stop or ())
+        writings = [
+            self._writing(text, rng, stops)
+            for text, one in zip(prompts, _seeds(seed, len(prompts)), strict=True)
+            for rng in _sample_rngs(one, num_samples)
+        ]
+        if writings and max_new_tokens:
+            self._write(writings, sampling, max_new_tokens, return_logprobs)
+        results: list[Any] = [w.continuation() if return_logprobs else w.text for w in writings]
+        if num_samples > 1:
+            firsts = range(0, len(results), num_samples)
+            results = [results[first : first + num_samples] for first in firsts]
+        return results[0] if isinstance(prompt, str) else results
 
     def stream(
         self,
@@ -52,85 +137,167 @@ class Generator:
         temperature: float = 0.7,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Stop = None,
         seed: int | None = None,
     ) -> Iterator[str]:
-        """Pieces of the continuation as they come, never half a character.
+        """Pieces of the continuation as they come, never half a character, never an empty one.
 
-        Args:
-            prompt: may be longer than the context, of which the model then sees the end.
-            max_new_tokens: how many tokens to add.
-            temperature: below 1 keeps to likely tokens; 0 always takes the likeliest.
-            top_k: draw from the k likeliest tokens only.
-            top_p: draw from the likeliest tokens that together have at least this probability.
-            seed: the same seed gives the same text; None draws a new one.
+        Joined, they are what `generate` returns for the same arguments.
 
         Raises:
-            ValueError: the prompt is empty, or a setting is out of range.
+            ValueError: at the first piece: the prompt is empty, or a setting is out of range.
         """
-        check_sampling(max_new_tokens, temperature, top_k, top_p)
-        ids = self.tokenizer.encode(prompt)
-        if not ids:
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        for step in self._steps(prompt, sampling, max_new_tokens, stop, seed, None):
+            if step.text:
+                yield step.text
+
+    def steps(
+        self,
+        prompt: str,
+        max_new_tokens: int = 100,
+        temperature: float = 0.7,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Stop = None,
+        seed: int | None = None,
+        *,
+        alternatives: int = 5,
+    ) -> Iterator[Step]:
+        """The tokens of the continuation as they come, each with what might have been instead.
+
+        What was held back because it could have become a stop string comes with the last token.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        return self._steps(prompt, sampling, max_new_tokens, stop, seed, alternatives)
+
+    def score(self, text: str, *, stride: int = 0, batch_size: int = 32) -> Score:
+        """How well the model predicts a text: nats and bits per token and per character.
+
+        The text is read in windows of the context length; its first token is not predicted.
+
+        Args:
+            stride: how far windows are apart, in tokens. 0: they overlap by one token only, as in
+                training. The smaller, the more of the text before each token the model sees.
+            batch_size: windows at a time.
+
+        Raises:
+            ValueError: the text has fewer than two tokens, or the stride exceeds the context.
+        """
+        device = self.model.final_linear.weight.device
+
+        def summed_loss(part: tuple[np.ndarray, ...]) -> float:
+            ids, targets = (device.asarray(array) for array in part)
+            return float(self.model.loss(ids, targets, reduction="sum").item())
+
+        tokens = self.tokenizer.encode_array(text)
+        window = max(2, self.model.config.max_seq_len)
+        with evaluating(self.model):
+            return evaluate(
+                summed_loss,
+                tokens,
+                len(text),
+                seq_len=window,
+                batch_size=batch_size,
+                stride=stride,
+            )
+
+    def folded(self) -> FoldedWeights:
+        """The model's weights for generation, folded again if they have changed."""
+        sums = [float(p.data.sum()) for p in self.model.parameters()]
+        if self._weights is None or sums != self._sums:
+            self._weights, self._sums = fold(self.model, self.tokenizer.vocab_size), sums
+        return self._weights
+
+    def _writing(self, prompt: str, rng: np.random.Generator, stop: Stop) -> Writing:
+        tokens = self.tokenizer.encode(prompt)
+        if not tokens:
             raise ValueError(
                 "the prompt is empty: the model needs at least one token to go on from"
             )
-        rng = np.random.default_rng(seed)
-        decoder = self.tokenizer.decoder()
-        context = self.model.config.max_seq_len
-        device = self.model.final_linear.weight.device
-        for _ in range(max_new_tokens):
-            window = device.asarray(np.array([ids[-context:]]))  # (1, T)
-            with no_grad():
-                logits = self.model(window)[0, -1].numpy()  # (V,)
-            logits = logits[: self.tokenizer.vocab_size]
-            token = sample(logits.astype(np.float64), temperature, top_k, top_p, rng)
-            ids.append(token)
-            piece = decoder.feed(token)
-            if piece:
-                yield piece
-        rest = decoder.finish()
-        if rest:
-            yield rest
+        return Writing(tokens, rng, TextStream(self.tokenizer, stop), len(tokens))
+
+    def _decoder(self, writings: Sequence[Writing], max_new_tokens: int) -> Decoder:
+        sequences = [w.tokens for w in writings]
+        if STATE.textbook:
+            return UncachedDecoder(self.model, self.tokenizer.vocab_size, sequences)
+        longest = max(map(len, sequences))
+        return CachedDecoder(self.folded(), sequences, longest + max_new_tokens)
+
+    def _limit(self) -> AbstractContextManager[None]:
+        largest = max(parameter.size for parameter in self.model.parameters())
+        return OneBlasThread() if largest < SMALL_MATRIX else nullcontext()
+
+    def _steps(
+        self,
+        prompt: str,
+        sampling: Sampling,
+        max_new_tokens: int,
+        stop: Stop,
+        seed: int | None,
+        alternatives: int | None,
+    ) -> Iterator[Step]:
+        """One sequence, a token at a time; without alternatives, without probabilities either."""
+        check_length(max_new_tokens)
+        writing = self._writing(prompt, next(_sample_rngs(seed, 1)), stop)
+        decoder = self._decoder([writing], max_new_tokens)
+        sampler = sampler_for([writing], sampling, self.tokenizer.vocab_size)
+        return write_steps(writing, decoder, sampler, max_new_tokens, alternatives, self._limit())
+
+    def _write(
+        self,
+        writings: Sequence[Writing],
+        sampling: Sampling,
+        max_new_tokens: int,
+        with_logprobs: bool,
+    ) -> None:
+        """Continue all sequences, shared out between threads."""
+        limit = self._limit()
+        threads = 1
+        if isinstance(limit, OneBlasThread) and not STATE.textbook:
+            threads = max(1, min(self.threads, len(writings) // ROWS_PER_THREAD))
+
+        def work(some: Sequence[Writing]) -> None:
+            sampler = sampler_for(some, sampling, self.tokenizer.vocab_size)
+            decoder = self._decoder(some, max_new_tokens)
+            write_together(some, decoder, sampler, max_new_tokens, with_logprobs)
+
+        with limit:
+            if threads == 1:
+                work(writings)
+                return
+            self.folded()  # once, before all threads want it
+            with ThreadPoolExecutor(threads) as pool:
+                for _ in pool.map(work, [writings[i::threads] for i in range(threads)]):
+                    pass
 
 
-def sample(
-    logits: np.ndarray,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    rng: np.random.Generator,
-) -> int:
-    """Draw a token: divide by the temperature, keep the top k, then the top p, then draw.
-
-    Args:
-        logits: (V,) float64.
-    """
-    if temperature == 0:
-        return int(logits.argmax())
-    logits = logits / temperature
-    if top_k is not None and top_k < logits.size:
-        lowest_kept = np.partition(logits, -top_k)[-top_k]
-        logits = np.where(logits >= lowest_kept, logits, -np.inf)
-    probabilities = np.exp(logits - logits.max())
-    probabilities /= probabilities.sum()
-    if top_p is not None and top_p < 1:
-        order = np.argsort(-probabilities, kind="stable")
-        before = np.cumsum(probabilities[order]) - probabilities[order]
-        dropped = order[before >= top_p]
-        dropped = dropped[dropped != order[0]]  # the likeliest always stays
-        probabilities[dropped] = 0
-        probabilities /= probabilities.sum()
-    return int(rng.choice(probabilities.size, p=probabilities))
-
-
-def check_sampling(
-    max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None
-) -> None:
-    """Raise ValueError for a sampling setting that makes no sense, naming it."""
+def check_length(max_new_tokens: int) -> None:
+    """Raise ValueError for a negative number of tokens."""
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must not be negative, it is {max_new_tokens}")
-    if not temperature >= 0:
-        raise ValueError(f"temperature must not be negative, it is {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, it is {top_k}")
-    if top_p is not None and not 0 <= top_p <= 1:
-        raise ValueError(f"top_p must be between 0 and 1, it is {top_p}")
+
+
+def _seeds(seed: Seed, count: int) -> list[int | None]:
+    """A seed for each prompt."""
+    if seed is None or isinstance(seed, int | np.integer):
+        return [seed] * count
+    if len(seed) != count:
+        raise ValueError(
+            f"{len(seed)} seeds for {count} prompts: give one for each, or one for all"
+        )
+    return list(seed)
+
+
+def _sample_rngs(seed: int | None, num_samples: int) -> Iterator[np.random.Generator]:
+    """Random numbers for each sample of a prompt; the first are those of the seed itself."""
+    if seed is not None and seed < 0:
+        raise ValueError(f"seed must not be negative, it is {seed}")
+    source = np.random.SeedSequence(seed)
+    yield np.random.default_rng(source)
+    for child in source.spawn(num_samples - 1):
+        yield np.random.default_rng(child)

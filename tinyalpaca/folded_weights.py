@@ -1,0 +1,189 @@
+"""A model's weights as generation wants them: fewer, larger, and nothing left to do but multiply.
+
+With x̂ = (x - mean)/std, a norm's gain g and shift β, and Linear's W and b,
+
+    Linear(LayerNorm(x)) = (x̂·g + β)Wᵀ + b = x̂·(g·Wᵀ) + (βWᵀ + b),
+
+so gains and shifts go into the matrix that follows, and biases become one more row of it, which
+meets a constant 1. The mean goes too: subtracting it is a linear map, so it is done to the columns
+of the matrices that produce x. What is left of a norm is the division by √(mean(x²) + ε). The
+residual connection of a post-norm model, x̂·g + β, is diag(g) and one more bias: rows of the same
+matrix. The scale 1/√D of attention goes into the queries' columns.
+
+All of it is computed in float64 and rounded once, so logits differ from the model's by rounding.
+
+C channels, D head size, F feed-forward width, H heads, L longest context, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import namespace_of
+from tinyalpaca.config import ModelConfig
+from tinyalpaca.model import DecoderLayer, TinyAlpaca, rotary_angles
+
+
+@dataclass(frozen=True)
+class FoldedLayer:
+    """Inputs are rows [x̂ (C) | 1 | mixed values (C)] and [x̂ (C) | 1 | hidden (F)].
+
+    `qkv` and `fc1` take [x̂ | 1]. `out` and `fc2` take the whole row in a post-norm model, and
+    [1 | ...] in a pre-norm one, where they give what is to be added to x.
+    """
+
+    qkv: Any  # (C + 1, 3C), columns: queries, keys, values, each (H, D)
+    out: Any  # (2C + 1, C) or (C + 1, C)
+    fc1: Any  # (C + 1, F)
+    fc2: Any  # (C + 1 + F, C) or (1 + F, C)
+
+
+@dataclass(frozen=True)
+class FoldedWeights:
+    """A model for generation.
+
+    Attributes:
+        config: the model's.
+        eps: added to the mean square under the root.
+        tokens: (V, C), the token embeddings.
+        positions: (L, C) embeddings; None if positions are rotary.
+        rotation: (L, D/2), e^(iθ) of each position; None if they are learned. Coordinates i and
+            i + D/2 of queries and keys, which turn together, are neighbours here: a complex number.
+        layers: the decoder layers.
+        head: (C + 1, V), from [x̂ | 1] to logits.
+    """
+
+    config: ModelConfig
+    eps: float
+    tokens: Any
+    positions: Any
+    rotation: Any
+    layers: list[FoldedLayer]
+    head: Any
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of all arrays but the rotation."""
+        return self.head.dtype
+
+    @property
+    def xp(self) -> Any:
+        """Their array library."""
+        return namespace_of(self.head)
+
+
+def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
+    """Fold a copy of the model's weights.
+
+    Args:
+        vocab_size: V, the tokenizer's: a model may have more rows, as padding.
+    """
+    config = model.config
+    weight = model.final_linear.weight.data
+    xp, dtype = namespace_of(weight), weight.dtype
+    layers: list[DecoderLayer] = list(model.decoder_layers)
+    centred = config.norm == "layer"
+    tokens = _float64(model.embedding.token_embed.weight)[:vocab_size]
+    positions = rotation = None
+    if model.embedding.pos_embed is not None:
+        positions = _float64(model.embedding.pos_embed.weight)
+    else:
+        rotation = xp.asarray(_rotation(config))
+        rotation = rotation.astype(np.complex64 if dtype == np.float32 else np.complex128)
+    if config.pre_norm and centred:
+        tokens = _without_mean(tokens)
+        positions = None if positions is None else _without_mean(positions)
+
+    def norm(module: Any) -> tuple[Any, Any]:
+        """Gain and shift, (C,) each."""
+        gain = _float64(module.weight)
+        bias = getattr(module, "bias", None)
+        return gain, xp.zeros_like(gain) if bias is None else _float64(bias)
+
+    def after(affine: tuple[Any, Any], linear: Any) -> Any:
+        """The matrix for [x̂ | 1] of Linear(x̂·gain + shift)."""
+        matrix, bias = _linear(linear)
+        gain, shift = affine
+        return xp.concatenate([gain[:, None] * matrix, (shift @ matrix + bias)[None]])
+
+    def into(affine: tuple[Any, Any], linear: Any) -> Any:
+        """The matrix for [x̂ | 1 | block] of Linear(block), plus the residual where post-norm."""
+        matrix, bias = _linear(linear)
+        if config.pre_norm:
+            rows = xp.concatenate([bias[None], matrix])
+        else:
+            gain, shift = affine
+            rows = xp.concatenate([xp.diag(gain), (bias + shift)[None], matrix])
+        return _without_mean(rows) if centred else rows
+
+    def as_stored(array: Any) -> Any:
+        return None if array is None else xp.ascontiguousarray(array.astype(dtype))
+
+    columns, scale = (xp.asarray(a) for a in _qkv_columns(config))
+    ones = xp.ones(config.d_model)
+    affine = (ones, xp.zeros_like(ones))  # of what comes into a layer; the embeddings have none
+    folded = []
+    for layer in layers:
+        first = norm(layer.layer_norm1) if config.pre_norm else affine
+        second = norm(layer.layer_norm2 if config.pre_norm else layer.layer_norm1)
+        attention, ffn = layer.multi_head_attention, layer.ffn
+        folded.append(
+            FoldedLayer(
+                as_stored(after(first, attention.qkv_proj)[:, columns] * scale),
+                as_stored(into(first, attention.out_proj)),
+                as_stored(after(second, ffn.fc1)),
+                as_stored(into(second, ffn.fc2)),
+            )
+        )
+        affine = norm(layer.layer_norm2)
+    if model.final_norm is not None:
+        affine = norm(model.final_norm)
+    head = after(affine, model.final_linear)[:, :vocab_size]
+    eps = float(layers[0].layer_norm1.eps)  # type: ignore[attr-defined]
+    return FoldedWeights(
+        config,
+        eps,
+        as_stored(tokens),
+        as_stored(positions),
+        rotation,
+        folded,
+        as_stored(head),
+    )
+
+
+def _float64(parameter: Any) -> Any:
+    return parameter.data.astype(np.float64)
+
+
+def _without_mean(rows: Any) -> Any:
+    return rows - rows.mean(axis=-1, keepdims=True)
+
+
+def _linear(linear: Any) -> tuple[Any, Any]:
+    """Wᵀ (C_in, C_out) and b (C_out,)."""
+    matrix = _float64(linear.weight).T
+    if linear.bias is None:
+        return matrix, namespace_of(matrix).zeros(matrix.shape[1])
+    return matrix, _float64(linear.bias)
+
+
+def _qkv_columns(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The order of the columns of queries, keys and values, and what each is multiplied by."""
+    c, head_size = config.d_model, config.d_model // config.num_heads
+    columns = np.arange(3 * c).reshape(3, config.num_heads, head_size)
+    if config.positions == "rotary":
+        pairs = np.arange(head_size).reshape(2, -1).T.ravel()  # 0, D/2, 1, D/2 + 1, ...
+        columns[:2] = columns[:2][..., pairs]
+    scale = np.ones(3 * c)
+    scale[:c] = 1 / sqrt(head_size)
+    return columns.ravel(), scale
+
+
+def _rotation(config: ModelConfig) -> np.ndarray:
+    """(L, D/2), e^(iθ) with the angles of `tinyalpaca.model.rotary_angles`."""
+    cos, sin = rotary_angles(config.max_seq_len, config.d_model // config.num_heads)
+    return cos[:, 0, 0] + 1j * sin[:, 0, 0]

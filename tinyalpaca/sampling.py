@@ -1,0 +1,220 @@
+"""From logits to a token: penalty, temperature, filters, draw.
+
+The order is Hugging Face's, and so is each rule. From the logits of one position, V numbers:
+
+1. `repetition_penalty` θ: of tokens seen before, in the prompt or since, a positive logit is
+   divided by θ and a negative one multiplied (Keskar et al., CTRL, arXiv:1909.05858).
+2. `temperature` 0 takes the highest, of equals the one with the lowest id, and that is all.
+3. `temperature` τ: divide by τ. What is left out below counts as -∞ from then on.
+4. `top_k` k: leave out what is less than the k-th highest; all equal to it stay
+   (Fan et al., arXiv:1805.04833).
+5. `top_p` p: walk from the likeliest down, of equals from the lowest id up, and leave out a token
+   if those before it have probability p or more together; the first always stays (nucleus sampling,
+   Holtzman et al., arXiv:1904.09751).
+6. `min_p` m: leave out what is less than m times as likely as the likeliest (Nguyen et al.,
+   arXiv:2407.01082).
+7. Draw from the soft-max of what is left.
+
+B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ALMOST_1 = 1 - 2.0**-53
+COLDEST = 1e-30  # at and below it only the highest logits have any probability, in any float type
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; see the module for what each setting does.
+
+    Raises:
+        ValueError: a setting is out of range; names it.
+    """
+
+    temperature: float = 0.7
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(
+                f"temperature must be a number and not negative, it is {self.temperature}"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, it is {self.top_k}")
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, it is {value}")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(
+                f"repetition_penalty must be positive, it is {self.repetition_penalty}"
+            )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is drawn."""
+        return self.temperature == 0
+
+
+def penalised(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
+    """Step 1. logits (B, V); seen (B, V), True for tokens that occurred."""
+    lowered = np.where(logits < 0, logits * penalty, logits / penalty)
+    return np.where(seen, lowered, logits)
+
+
+def filtered(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Steps 3 to 6: scores (B, V) whose soft-max is drawn from, -inf for what is left out."""
+    scores = logits / max(sampling.temperature, COLDEST)
+    if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
+        lowest = np.partition(scores, -sampling.top_k, axis=-1)[:, -sampling.top_k, None]
+        scores[scores < lowest] = -np.inf
+    if sampling.top_p is not None and sampling.top_p < 1:
+        order = (-scores).argsort(axis=-1, kind="stable")
+        rows = np.arange(len(scores))[:, None]
+        ranked = weights_of(scores)[rows, order].astype(np.float64)
+        together = ranked.cumsum(axis=-1)
+        dropped = together - ranked >= sampling.top_p * together[:, -1:]
+        dropped[:, 0] = False
+        row, rank = dropped.nonzero()
+        scores[row, order[row, rank]] = -np.inf
+    if sampling.min_p is not None:
+        scores[weights_of(scores) < sampling.min_p] = -np.inf
+    return scores
+
+
+def weights_of(scores: np.ndarray) -> np.ndarray:
+    """Probabilities as multiples of the highest: exp(scores - max), (..., V)."""
+    return np.exp(scores - scores.max(axis=-1, keepdims=True))
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """The logarithm of the soft-max, in float64, (..., V)."""
+    logits = logits.astype(np.float64)
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+class Sampler:
+    """Picks the next token of each of B sequences, each with its own random numbers.
+
+    Args:
+        sampling: how.
+        rngs: one for each sequence; each draw takes one number from it.
+        vocab_size: V.
+        sequences: the tokens so far, for the repetition penalty.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        rngs: Sequence[np.random.Generator],
+        vocab_size: int,
+        sequences: Sequence[Sequence[int]],
+    ) -> None:
+        self.sampling = sampling
+        self._draws = [rng.random for rng in rngs]
+        self._seen: np.ndarray | None = None
+        if sampling.repetition_penalty != 1:
+            self._seen = np.zeros((len(rngs), vocab_size), bool)
+            for row, tokens in zip(self._seen, sequences, strict=True):
+                row[tokens] = True
+
+    def remove(self, row: int) -> None:
+        """Forget a sequence; the last one takes its place."""
+        self._draws[row] = self._draws[-1]
+        del self._draws[-1]
+        if self._seen is not None:
+            self._seen[row] = self._seen[-1]
+            self._seen = self._seen[:-1]
+
+    def pick(self, logits: np.ndarray) -> list[int]:
+        """Tokens, one for each row of logits (B, V).
+
+        Raises:
+            ValueError: the logits are not numbers.
+        """
+        if self._seen is not None:
+            logits = penalised(logits, self._seen, self.sampling.repetition_penalty)
+        if self.sampling.greedy:
+            tokens = logits.argmax(axis=-1).tolist()
+            _check(logits[np.arange(len(tokens)), tokens])
+        else:
+            scores = filtered(logits, self.sampling)
+            if len(scores) == 1:
+                tokens = [_draw_one(scores[0], self._draws[0]())]
+            else:
+                uniform = np.array([random() for random in self._draws])
+                tokens = draw(weights_of(scores), uniform).tolist()
+        if self._seen is not None:
+            self._seen[np.arange(len(tokens)), tokens] = True
+        return tokens
+
+
+def _draw_one(scores: np.ndarray, uniform: float) -> int:
+    """`draw` for one row of scores (V,), which are overwritten, in fewer calls."""
+    scores -= scores.max()
+    together = np.exp(scores, out=scores).cumsum(dtype=np.float64)
+    total = together[-1]
+    if not math.isfinite(total):
+        raise _damaged()
+    return int(together.searchsorted(uniform * total, side="right"))
+
+
+def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """A token for each row: the first whose cumulative weight exceeds `uniform` of the total.
+
+    In two steps, as NumPy's cumulative sum is slow: first a block of about √V tokens, then a token
+    in it, at the place where the draw fell within the block.
+
+    Args:
+        weights: (B, V), not negative.
+        uniform: (B,) in [0, 1).
+
+    Raises:
+        ValueError: a weight is not a number.
+    """
+    rows, vocab_size = weights.shape
+    size = math.isqrt(vocab_size - 1) + 1
+    blocks = np.zeros((rows, -(-vocab_size // size), size), weights.dtype)
+    blocks.reshape(rows, -1)[:, :vocab_size] = weights
+    sums = np.einsum("bns->bn", blocks, dtype=np.float64)
+    block, place = _first_above(sums, uniform)
+    token, _ = _first_above(blocks[np.arange(rows), block], place)
+    return block * size + token
+
+
+def _first_above(weights: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the cumulative weight first exceeds `uniform` of the total, and how far into it, (B,).
+
+    The second is in [0, 1), so it can be used as a uniform number itself.
+    """
+    together = np.cumsum(weights, axis=-1, dtype=np.float64)
+    _check(together[:, -1])
+    target = uniform * together[:, -1]
+    index = (together > target[:, None]).argmax(axis=-1)
+    rows = np.arange(len(weights))
+    weight = weights[rows, index].astype(np.float64)
+    inside = (target - (together[rows, index] - weight)) / weight
+    return index, np.clip(inside, 0, ALMOST_1)
+
+
+def _check(values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise _damaged()
+
+
+def _damaged() -> ValueError:
+    return ValueError(
+        "the model's logits are not finite numbers, so there is nothing to draw from; its weights "
+        "are damaged, or its training diverged"
+    )
