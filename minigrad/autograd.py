@@ -350,7 +350,10 @@ def _added(so_far: tuple[Any, bool] | None, gradient: Any, owned: bool) -> tuple
     if owned:
         gradient += total
         return gradient, True
-    return total + gradient, not isinstance(gradient, Tensor)
+    total = total + gradient
+    if isinstance(total, np.generic):  # the sum of two 0-d arrays
+        total = np.asarray(total)
+    return total, not isinstance(total, Tensor)
 
 
 def _accumulate_into(leaf: Tensor, array: Any, owned: bool) -> None:
