@@ -33,7 +33,7 @@ def save_loss_curve(
     steps = [step for step, _ in step_losses]
     losses = [loss for _, loss in step_losses]
     axes.plot(steps, losses, color="#b9cde4", linewidth=0.8, label="training, each step")
-    axes.plot(steps, _smoothed(losses), color="#2b6cb0", linewidth=1.6, label="training, smoothed")
+    axes.plot(steps, smoothed(losses), color="#2b6cb0", linewidth=1.6, label="training, smoothed")
     axes.plot(
         [e["step"] for e in epochs],
         [e["val_loss"] for e in epochs],
@@ -57,7 +57,7 @@ def save_loss_curve(
     figure.savefig(path, dpi=130)
 
 
-def _smoothed(values: Sequence[float], share: float = 0.05) -> list[float]:
+def smoothed(values: Sequence[float], share: float = 0.05) -> list[float]:
     """Exponential average over about `share` of all values, free of the pull of its start."""
     keep = 1 - 1 / max(1.0, share * len(values))
     result, average, weight = [], 0.0, 0.0

@@ -20,6 +20,7 @@ from tinyalpaca.epochs import sample_text
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import plots_available
 from tinyalpaca.preflight import preflight, workers_of
+from tinyalpaca.report import save_report
 from tinyalpaca.resuming import (
     find_checkpoint,
     merge,
@@ -28,7 +29,7 @@ from tinyalpaca.resuming import (
     run_folder_of,
 )
 from tinyalpaca.run_folder import RunFolder
-from tinyalpaca.stopping import Stopping
+from tinyalpaca.stopping import Stopping, StopRequested
 from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
 from tinyalpaca.tokenizer_base import Tokenizer
 from tinyalpaca.trainer import LOSS_CURVE, METRICS, Data, Trainer
@@ -179,23 +180,30 @@ def finish(trainer: Trainer, source: str, tell: Say) -> None:
     """Say where a run that has ended has left things, with a sample and a last validation."""
     folder, config = trainer.folder, trainer.config
     if trainer.stopped:
+        save_report(trainer, source=source)
         say(
             f"Stopped at step {trainer.step:,} of {trainer.total_steps:,} ({trainer.stopped}). "
             f"Everything is saved in {folder}; go on with\n    {resume_command(folder)}"
         )
         return
     trainer.use_best()
-    score = trainer.records[(trainer.best or {"record": -1})["record"]]["val_nats_per_char"]
-    if config.eval_stride:
-        with np.errstate(all="ignore"):
-            score = trainer.validate(config.eval_stride).nats_per_character
+    best = trainer.records[(trainer.best or {"record": -1})["record"]]["val_nats_per_char"]
+    sliding, how = 0.0, ""
+    try:
+        if config.eval_stride:
+            with np.errstate(all="ignore"):
+                sliding = trainer.validate(config.eval_stride).nats_per_character
+            how = f"; {sliding:.4f} with windows that move on by {config.eval_stride} tokens"
+        text = sample_text(trainer, config.sample_tokens)
+    except StopRequested:
+        text = ""
+    finally:
         trainer.engine.close()
-    text = sample_text(trainer, config.sample_tokens)
     if text:
         tell(f"\nSample:\n{text}\n")
-    sliding = f" (windows move on by {config.eval_stride} tokens)" if config.eval_stride else ""
-    say(f"Best validation: {score:.4f} nats per character{sliding}")
-    tell(f"In {folder}: model.safetensors, config.json, tokenizer.json, {METRICS}")
+    report = save_report(trainer, source=source, sample=text, score=sliding)
+    say(f"Best validation: {best:.4f} nats per character{how}")
+    tell(f"In {folder}: model.safetensors, config.json, tokenizer.json, {METRICS}, {report.name}")
     if plots_available():
         tell(f"Loss curve: {folder / LOSS_CURVE}")
     else:

@@ -3,6 +3,7 @@
 from minigrad.optim.adamw import AdamW
 from minigrad.optim.clip import clip_grad_norm_
 from minigrad.optim.flat import FlatParameters
+from minigrad.optim.muon import Muon
 from minigrad.optim.optimizer import Optimizer
 from minigrad.optim.schedules import (
     ConstantLR,
@@ -21,6 +22,7 @@ __all__ = [
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
     "FlatParameters",
+    "Muon",
     "Optimizer",
     "Schedule",
     "StepLR",
