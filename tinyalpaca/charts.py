@@ -79,7 +79,7 @@ def legend(names: Sequence[str]) -> str:
     return f'<p class="legend">{"".join(items)}</p>'
 
 
-def _drawn(line: Line, colour: str, place_x, place_y) -> str:  # type: ignore[no-untyped-def]
+def _drawn(line: Line, colour: str, place_x, place_y) -> str:
     points = [(place_x(x), place_y(y)) for x, y in _thinned(line.points)]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     style = "0.8" if line.faint else "1.8"

@@ -10,7 +10,9 @@ import importlib
 import importlib.util
 import json
 import os
+import platform
 import sys
+import time
 from collections.abc import Iterator
 from math import exp, log
 from pathlib import Path
@@ -149,17 +151,24 @@ def tensorboard_available() -> bool:
 
 
 class Events:
-    """TensorBoard event files, by the package `tensorboard` itself."""
+    """TensorBoard's event files, in the package's own format but without its writer's thread.
+
+    Worker processes may be forked later, which is only safe from a single thread.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = event_pb2, summary_pb2
-        self._writer = EventFileWriter(str(folder))
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}"
+        number = len(list(folder.iterdir()))
+        self._file = RecordWriter(open(folder / f"{name}.{number}", "wb"))  # noqa: SIM115
+        self._add(file_version="brain.Event:2")
         if step:  # what a run that was killed wrote after this step is to be forgotten
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._writer.add_event(event_pb2.Event(step=step + 1, session_log=start))
+            self._add(step=step + 1, session_log=start)
 
     def write(self, record: Record) -> None:
         """Append the numbers of a record."""
@@ -167,11 +176,15 @@ class Events:
             self._summary.Summary.Value(tag=tag, simple_value=value)
             for tag, value in numbers_in(record, record["kind"])
         ]
-        summary = self._summary.Summary(value=values)
-        self._writer.add_event(self._event.Event(step=record["step"], summary=summary))
+        self._add(step=record["step"], summary=self._summary.Summary(value=values))
+
+    def _add(self, **content: Any) -> None:
+        event = self._event.Event(wall_time=time.time(), **content)
+        self._file.write(event.SerializeToString())
+        self._file.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
 
 
 def make_events(folder: Path, step: int) -> Events | None:

@@ -199,6 +199,21 @@ def test_metrics_hold_what_is_promised(tmp_path, text):
         assert record["sample"].startswith("the ")
 
 
+def test_tensorboard_reads_the_events(tmp_path, text):
+    """With the package's own reader: every number of every record, also after a resume."""
+    module = "tensorboard.backend.event_processing.event_accumulator"
+    accumulator = pytest.importorskip(module, reason="the extra tensorboard is not installed")
+    train(tmp_path / "run", text, epochs=1)
+    trainer = resume(tmp_path / "run", epochs=2)
+    events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    losses = events.Scalars("step/loss")
+    assert [e.step for e in losses] == list(range(1, trainer.step + 1))
+    assert [e.value for e in losses] == pytest.approx([loss for _, loss in trainer.step_losses])
+    validation = [e.value for e in events.Scalars("epoch/val_nats_per_char")]
+    assert validation == pytest.approx([r["val_nats_per_char"] for r in trainer.records])
+    assert "step/update_ratio/decoder_layers.0" in events.Tags()["scalars"]
+
+
 def test_update_ratios_are_the_change_over_the_size():
     model = small_model()
     flat = FlatParameters(model.parameters())
