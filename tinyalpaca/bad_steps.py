@@ -106,7 +106,7 @@ def save_good(trainer: Trainer) -> str:
     finite = bool(isfinite(float(abs(trainer.engine.flat.data).sum())))
     if finite and isfinite(trainer.engine.evaluate((x, y))):
         trainer.sampler.load_state_dict(trainer.sampler_before)  # the step has not happened
-        trainer.save_at_stop()
+        trainer.saver.save_at_stop()
         return f"The weights of step {trainer.step} are in {trainer.run.latest()}."
     if trainer.best is None:
         trainer.run.publish()

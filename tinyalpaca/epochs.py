@@ -54,7 +54,7 @@ def finish_epoch(trainer: Trainer, began: float, tokens_per_second: float) -> No
     tell(trainer, record)
     if trainer.metrics is not None:
         trainer.metrics.write(record)
-    trainer.save(best=best)
+    trainer.saver.save(best=best)
     if best:
         trainer.run.publish()
     if plots_available():

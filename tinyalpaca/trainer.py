@@ -8,14 +8,12 @@ workers. So a run that stops anywhere and goes on later is, bit for bit, the run
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from math import ceil, inf, isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -32,11 +30,13 @@ from tinyalpaca.metrics import METRICS, MetricsLog, UpdateRatios, memory_mb
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.progress import progress_bar
 from tinyalpaca.run_folder import RunFolder
+from tinyalpaca.saving import Saver
 from tinyalpaca.stopping import Stopping, StopRequested
 from tinyalpaca.tokenizer_base import Tokenizer
-from tinyalpaca.trainer_state import restore, write_checkpoint
-from tinyalpaca.training_checkpoint import SavedRun
+from tinyalpaca.trainer_state import restore
+from tinyalpaca.training_checkpoint import SavedRun, read_training
 from tinyalpaca.training_parts import (
+    Data,
     evaluation_loss,
     make_engine,
     make_optimizer,
@@ -58,21 +58,6 @@ __all__ = [
     "make_schedule",
     "train_loss",
 ]
-
-
-class Data(NamedTuple):
-    """Tokens for training and for validation, and how many characters the latter stand for."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    validation_characters: int
-
-    def fingerprint(self) -> str:
-        """A hash by which a resumed run knows that it goes on with the same tokens."""
-        digest = hashlib.sha256()
-        for tokens in (self.train, self.validation):
-            digest.update(np.ascontiguousarray(tokens, np.int64).tobytes())
-        return digest.hexdigest()
 
 
 class Trainer:
@@ -140,7 +125,8 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.metrics: MetricsLog | None = None
         self.stopped: str | None = None
-        self.saved_step, self._saved_at = -1, time.monotonic()
+        self.saver = Saver(self)
+        self.torn = False  # whether an update was interrupted half-way
 
     # The loop
 
@@ -157,15 +143,17 @@ class Trainer:
                 if self.best is not None:
                     self.run.publish()
                 if self.step == 0:
-                    self.save()  # the folder takes a checkpoint, and there is one from now on
+                    self.saver.save()  # the folder takes a checkpoint, and there is one from now on
                 with contextlib.suppress(StopRequested):
                     while not self.finished:
                         self.train_epoch()
                 if not self.finished:
                     self.stopped = self.stopping.reason
-                    self.save_at_stop()
-            except OSError as error:
-                raise self.could_not_write(error) from error
+                    if self.torn:
+                        self.go_back()
+                    self.saver.save_at_stop()
+            except (OSError, WorkerError) as error:
+                raise self.saver.stopped_by(error) from error
             finally:
                 self.engine.close()
                 if self.metrics is not None:
@@ -209,8 +197,8 @@ class Trainer:
                 bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} tokens/s", refresh=False)
                 bar.update()
                 self.log_step(loss, rate)
-                if self.save_is_due:
-                    self.save()
+                if self.saver.due:
+                    self.saver.save()
         finish_epoch(self, began, rate if self.step > first else 0.0)
 
     def next_step(self) -> tuple[float, int]:
@@ -255,7 +243,9 @@ class Trainer:
         if isfinite(loss) and isfinite(grad_norm):
             if (self.step + 1) % self.config.log_every == 0:
                 self.ratios.remember()
+            self.torn = True
             self.engine.update(self.optimizer, self.config.grad_clip or inf)
+            self.torn = False
             self.bad_in_a_row = 0
             self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
         else:
@@ -325,42 +315,6 @@ class Trainer:
         """Print a warning, on standard error, in a quiet run too."""
         tqdm.write(f"Warning: {line}", file=sys.stderr)
 
-    # Checkpoints
-
-    @property
-    def save_is_due(self) -> bool:
-        """True if a checkpoint is wanted here, between two epochs' ends."""
-        if self.validation_is_due:
-            return False
-        minutes = (time.monotonic() - self._saved_at) / 60
-        every, limit = self.config.save_every, self.config.save_minutes
-        return (every > 0 and self.step % every == 0) or (limit > 0 and minutes >= limit)
-
-    def save(self, *, best: bool = False) -> Path:
-        """Write a checkpoint of this step.
-
-        Raises:
-            TrainingStopped: it could not be written; the last good one is as it was.
-        """
-        try:
-            if self.metrics is not None:
-                self.metrics.sync()
-            name = self.run.name_for(self.step)
-            path = self.run.add(
-                name, partial(write_checkpoint, self), best=best, keep=self.config.keep
-            )
-        except OSError as error:
-            raise self.could_not_write(error) from error
-        self.saved_step, self._saved_at = self.step, time.monotonic()
-        return path
-
-    def save_at_stop(self) -> None:
-        """Save where the loop ends before its time, unless that has been done."""
-        if self.saved_step != self.step:
-            self.save()
-        if self.best is None:
-            self.run.publish()
-
     def load(self, saved: SavedRun) -> None:
         """Go on from a checkpoint. Call it before `train`.
 
@@ -368,6 +322,13 @@ class Trainer:
             ValueError: it belongs to other data or another model.
         """
         restore(self, saved)
+
+    def go_back(self) -> None:
+        """Go back to the last checkpoint: workers have died in the middle of an update."""
+        latest = self.run.latest()
+        assert latest is not None  # there is one from the first step on
+        self.torn = False
+        self.load(read_training(latest))
 
     def use_best(self) -> None:
         """Put the best weights so far into the model: training is over."""
@@ -380,9 +341,3 @@ class Trainer:
     def named_parameters(self) -> Iterator[tuple[str, Any]]:
         """Names and parameters in the optimizer's order."""
         return zip(self.names, self.parameters, strict=True)
-
-    def could_not_write(self, error: OSError) -> TrainingStopped:
-        """The error that says what is safe."""
-        latest = self.run.latest()
-        good = f"The last good checkpoint is {latest}." if latest else "Nothing has been saved yet."
-        return TrainingStopped(f"step {self.step} could not be saved: {error}\n{good}")

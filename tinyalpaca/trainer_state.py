@@ -68,7 +68,7 @@ def restore(trainer: Trainer, saved: SavedRun) -> None:
     trainer.schedule.load_state_dict(progress["schedule"])
     trainer.sampler.load_state_dict(progress["sampler"])
     trainer.model.rng.load_state_dict(progress["random"])
-    trainer.step, trainer.saved_step = progress["step"], progress["step"]
+    trainer.step = trainer.saver.step = progress["step"]
     trainer.best, trainer.records = progress["best"], progress["records"]
     loss = progress["loss"]
     trainer.loss_sum, trainer.loss_count = loss["sum"], loss["count"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,21 @@ from tinyalpaca.model import TinyAlpaca
 MICRO_BATCH_TOKENS = 512  # activations of so many tokens stay in a core's cache
 
 Engine = Workers | WholeBatch
+
+
+class Data(NamedTuple):
+    """Tokens for training and for validation, and how many characters the latter stand for."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    validation_characters: int
+
+    def fingerprint(self) -> str:
+        """A hash by which a resumed run knows that it goes on with the same tokens."""
+        digest = hashlib.sha256()
+        for tokens in (self.train, self.validation):
+            digest.update(np.ascontiguousarray(tokens, np.int64).tobytes())
+        return digest.hexdigest()
 
 
 def train_loss(model: TinyAlpaca, config: TrainConfig, part: Part, key: int) -> mg.Tensor:

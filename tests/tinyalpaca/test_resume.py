@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from minigrad.files import FileFormatError
+from minigrad.parallel import WorkerError, Workers
 from tests.tinyalpaca.runs import (
     StopAt,
     assert_same_weights,
@@ -17,11 +18,12 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
-from tinyalpaca import epochs, training_run
+from tinyalpaca import epochs, saving, training_run
 from tinyalpaca import trainer as trainer_module
 from tinyalpaca.config import ConfigError
 from tinyalpaca.metrics import read_metrics
 from tinyalpaca.run_folder import RunFolder
+from tinyalpaca.trainer import TrainingStopped
 
 HARD = {  # everything that has a state of its own
     "optimizer": "muon",
@@ -222,7 +224,7 @@ def test_sigterm_between_steps(tmp_path, text, monkeypatch, place):
     whole = train(tmp_path / "whole", text, **settings)
     owner, name = {
         "validation": (trainer_module, "evaluate"),
-        "save": (trainer_module, "write_checkpoint"),
+        "save": (saving, "write_checkpoint"),
         "sampling": (epochs, "sample_text"),
     }[place]
     original, calls = getattr(owner, name), 0
@@ -241,6 +243,38 @@ def test_sigterm_between_steps(tmp_path, text, monkeypatch, place):
     assert len(stopped.records) == 1 and stopped.validation_is_due == (place != "save")
     assert results(resume(tmp_path / "run")) == results(whole)
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_workers_that_die_within_an_update_cost_steps_but_no_exactness(tmp_path, text, monkeypatch):
+    """A signal to the whole group may end a worker with half of the weights updated."""
+    train(tmp_path / "whole", text)
+    original, calls = Workers.update, 0
+
+    def torn(self, *args):
+        nonlocal calls
+        calls += 1
+        original(self, *args)
+        if calls == 6:
+            self.flat.data[: self.flat.data.size // 2] = 7.0
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise WorkerError("worker process 1 was killed by signal 15")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workers, "update", torn)
+        stopped = train(tmp_path / "run", text, save_every=4)
+    assert stopped.stopped == "SIGTERM" and stopped.step == 4
+    assert RunFolder(tmp_path / "run").latest().name == "step-00000004"
+    resume(tmp_path / "run")
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_worker_that_dies_ends_the_run_with_a_way_to_go_on(tmp_path, text, monkeypatch):
+    def die(self, *args, **kwargs):
+        raise WorkerError("worker process 1 was killed by signal 9")
+
+    monkeypatch.setattr(Workers, "gradients", die)
+    with pytest.raises(TrainingStopped, match=r"signal 9\n.*step-00000000\. --resume goes on"):
+        train(tmp_path / "run", text)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
