@@ -187,10 +187,13 @@ def samples(records: Sequence[Record], last: str) -> str:
 
 def attention(trainer: Trainer) -> str:
     """A picture for each layer and head: each token (row) looks at those before it (columns)."""
-    ids = np.asarray(trainer.tokenizer.encode(trainer.config.prompt), np.int64)
-    ids = ids[: min(ATTENTION_TOKENS, trainer.model.config.max_seq_len)]
+    try:
+        ids = np.asarray(trainer.tokenizer.encode(trainer.config.prompt), np.int64)
+    except ValueError:  # characters that no token stands for
+        ids = np.zeros(0, np.int64)
     if not len(ids):
-        return '<p class="none">The prompt is empty.</p>'
+        ids = trainer.data.validation.astype(np.int64)
+    ids = ids[: min(ATTENTION_TOKENS, trainer.model.config.max_seq_len)]
     maps = attention_maps(trainer.model.eval(), ids)  # (L, H, T, T)
     heads = "".join(f"<th>head {h + 1}</th>" for h in range(maps.shape[1]))
     rows = [f"<tr><th></th>{heads}</tr>"]

@@ -1,0 +1,61 @@
+"""Presets: their budgets, that flags go before them, and that each of them runs."""
+
+import pytest
+
+from minigrad import Generator
+from tests.tinyalpaca.runs import write_text
+from tinyalpaca.cli import example
+from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.metrics import read_metrics
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.presets import PRESETS
+from tinyalpaca.resuming import find_checkpoint
+
+ORIGINAL = 235_912  # parameters of the original, with the 216 tokens that its tokenizer had
+VOCABULARY = {"seed": 356, "best": 512, "small-cpu": 65, "baby-gpt": 65}  # of Tiny Shakespeare
+
+
+def parameters_of(name):
+    settings = {**PRESETS[name].model, "vocab_size": VOCABULARY[name]}
+    return TinyAlpaca(ModelConfig(**settings), Generator(0)).num_parameters()
+
+
+def test_the_default_is_the_originals_setting():
+    assert PRESETS["seed"].model == PRESETS["seed"].training == {}
+
+
+def test_best_keeps_to_the_originals_budget():
+    assert parameters_of("best") == pytest.approx(ORIGINAL, rel=0.05)
+    training = TrainConfig(**PRESETS["best"].training)
+    assert training.epochs == 10 and training.max_steps == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "steps", "batch", "length"),
+    [("small-cpu", 0.8, 2000, 12, 64), ("baby-gpt", 10.7, 5000, 64, 256)],
+)
+def test_nanogpts_settings(name, millions, steps, batch, length):
+    training = TrainConfig(**PRESETS[name].training)
+    assert parameters_of(name) / 1e6 == pytest.approx(millions, abs=0.05)
+    assert training.tokenizer == "char" and training.windows == "random"
+    assert (training.max_steps, training.batch_size, training.seq_len) == (steps, batch, length + 1)
+    per_epoch = 1_003_854 // training.seq_len // training.batch_size + 1  # of Tiny Shakespeare
+    assert training.epochs * per_epoch >= steps
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_runs_and_gives_way_to_flags(tmp_path, name, monkeypatch):
+    monkeypatch.setattr("tinyalpaca.epochs.plots_available", lambda: False)
+    text, out = write_text(tmp_path), tmp_path / "run"
+    flags = {"data": text, "out": out, "max-steps": 2, "workers": 1, "batch-size": 2}
+    flags |= {"d-model": 24, "d-ff": 32, "num-heads": 2, "num-layers": 2, "max-seq-len": 32}
+    flags |= {"seq-len": 33, "eval-stride": 16, "sample-tokens": 3, "epoch-sample-tokens": 0}
+    argv = [f"--{key}={value}" for key, value in flags.items()]
+    assert example("train", ["--preset", name, "--quiet", *argv]) == 0
+    saved = find_checkpoint(out, lambda line: None)
+    assert saved.model_config.d_model == 24 and saved.training.batch_size == 2
+    for key, value in PRESETS[name].model.items():
+        if key.replace("_", "-") not in flags:
+            assert getattr(saved.model_config, key) == value
+    records = read_metrics(out / "metrics.jsonl")
+    assert records[-1]["kind"] == "epoch" and records[-1]["step"] == 2
