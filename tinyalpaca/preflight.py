@@ -13,12 +13,12 @@ from minigrad import optim
 from minigrad.parallel import Workers
 from tinyalpaca.evaluation import Part
 from tinyalpaca.metrics import memory_mb
-from tinyalpaca.training_parts import MICRO_BATCH_TOKENS
 
 if TYPE_CHECKING:
     from tinyalpaca.trainer import Trainer
 
 START_TOLERANCE = 0.1  # of ln V: an untrained model knows nothing, and is not sure of it
+LEARNED_TOKENS = 512  # few enough to be learned by heart in a few steps
 LEARNING_STEPS, LEARNING_RATE = 12, 3e-3
 MUST_FALL_BY = 0.1  # of ln V, in these steps on one small batch
 
@@ -60,7 +60,7 @@ def preflight(trainer: Trainer) -> Findings:
     """
     batch = trainer.dataset.batch_at(next(iter(trainer.sampler)))
     trainer.sampler.load_state_dict({"seed": trainer.config.seed, "epoch": 0, "position": 0})
-    rows = max(1, MICRO_BATCH_TOKENS // batch[0].shape[1])
+    rows = max(1, LEARNED_TOKENS // batch[0].shape[1])
     small = (batch[0][:rows], batch[1][:rows])
     vocab_size = trainer.model.config.vocab_size
     kept = trainer.engine.flat.data.copy()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import platform
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +13,12 @@ import minigrad as mg
 from minigrad import optim
 from minigrad.optim.muon import Muon
 from minigrad.parallel import WholeBatch, Workers
+from minigrad.parallel.calibration import choose_micro_batch, remembered
 from tinyalpaca.config import TrainConfig
+from tinyalpaca.corpora import cache_folder
 from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
 from tinyalpaca.evaluation import Part
 from tinyalpaca.model import TinyAlpaca
-
-MICRO_BATCH_TOKENS = 512  # activations of so many tokens stay in a core's cache
 
 Engine = Workers | WholeBatch
 
@@ -106,15 +108,43 @@ def make_engine(
 
     if parameters[0].device.kind == "gpu":
         return WholeBatch(parameters, training, evaluation)
-    micro = config.micro_batch_size or max(1, MICRO_BATCH_TOKENS // (config.seq_len - 1))
-    return Workers(
+    engine = Workers(
         parameters,
         training,
         evaluation,
         optimizer=optimizer,
         workers=config.workers,
-        micro_batch_size=micro,
+        micro_batch_size=config.micro_batch_size or 1,
     )
+    if not config.micro_batch_size:
+        engine.micro_batch_size = calibrated_micro_batch(engine, model, config)
+    return engine
+
+
+def calibrated_micro_batch(engine: Workers, model: TinyAlpaca, config: TrainConfig) -> int:
+    """The micro-batch size that is fastest for this model on this machine, measured once."""
+    count, time = config.batch_size, config.seq_len - 1
+
+    def run(size: int) -> None:
+        ids = np.arange(size * time).reshape(size, time) % model.config.vocab_size
+        engine.try_micro_batch((ids, ids))
+
+    machine = f"{platform.machine()} {processor_name()}, NumPy {np.__version__}"
+    work = f"{model.config}, {count} x {time} tokens, {engine.workers} workers"
+    return remembered(
+        cache_folder() / "micro_batch_sizes.json",
+        f"{machine}: {work}",
+        lambda: choose_micro_batch(run, count, engine.workers),
+    )
+
+
+def processor_name() -> str:
+    """The processor's name as the system gives it; "" where it does not."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
 
 
 def make_sampler(

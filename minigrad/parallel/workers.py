@@ -34,6 +34,9 @@ from minigrad.tensor import Tensor
 Part = tuple[np.ndarray, ...]
 Loss = Callable[[Part, int], Tensor]
 SLICE = 2**16  # elements of the flat buffers that a worker takes at a time
+# NumPy copies a broadcast operand into a buffer of this many elements wherever rows are shorter;
+# with the default of 8192 that makes adding a vector to short rows cost several times a plain add.
+UFUNC_BUFFER = 512
 
 
 class Workers:
@@ -147,6 +150,18 @@ class Workers:
         for parameter in self.flat.parameters:
             parameter._version[0] += 1
 
+    def try_micro_batch(self, arrays: Part) -> None:
+        """Forward and backward of one micro-batch in this process, for measuring how long it takes.
+
+        Nothing is kept of it: parameters and gradients stay as they are.
+        """
+        with self._blas.limit(limits=1, user_api="blas"):
+            before = np.setbufsize(UFUNC_BUFFER)
+            try:
+                grad(self._losses["train"](arrays, 0), self.flat.parameters, allow_unused=True)
+            finally:
+                np.setbufsize(before)
+
     def _plan(self, arrays: Part) -> list[list[slice]]:
         return cut(len(arrays[0]), self.micro_batch_size, len(self._lane_gradients))
 
@@ -158,6 +173,13 @@ class Workers:
 
     def _do(self, kind: str, payload: Any, item: int) -> None:
         """One item of a job, in any worker: a lane, or a slice of the flat buffers."""
+        before = np.setbufsize(UFUNC_BUFFER)
+        try:
+            self._do_item(kind, payload, item)
+        finally:
+            np.setbufsize(before)
+
+    def _do_item(self, kind: str, payload: Any, item: int) -> None:
         if kind == "add_lanes":
             part = self._slices[item]
             total = self.flat.grad[part]

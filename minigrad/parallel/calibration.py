@@ -1,0 +1,81 @@
+"""How many sequences a worker should take at a time.
+
+Larger micro-batches spend less on Python and make faster matrix products, until activations leave
+the cache or too few are left to share among the workers. Where that is depends on the processor, so
+it is measured: once, for a fraction of a second, and then remembered in a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from math import ceil
+from pathlib import Path
+
+from minigrad.files import write_text_atomically
+
+ROUNDS = 3
+WORTH_IT = 0.98  # a larger size must take less than this share of the time a sequence
+
+
+def choose_micro_batch(
+    run: Callable[[int], object], batch_size: int, workers: int, *, lanes: int = 8
+) -> int:
+    """The micro-batch size with which a batch should take the least time.
+
+    Args:
+        run: does the work of a micro-batch of so many sequences.
+        batch_size: sequences of a batch.
+        workers: how many share it.
+        lanes: into how many parts a batch is cut at most (see `minigrad.parallel.lanes`).
+    """
+    best_size, best_seconds = 1, float("inf")
+    for size in _candidates(batch_size):
+        seconds = _seconds(run, size)
+        micro_batches = ceil(batch_size / size)
+        in_a_lane = ceil(micro_batches / min(lanes, micro_batches))
+        lanes_a_worker = ceil(ceil(micro_batches / in_a_lane) / workers)
+        total = seconds * in_a_lane * lanes_a_worker
+        if total < best_seconds * WORTH_IT:
+            best_size, best_seconds = size, total
+        elif total > 1.5 * best_seconds:
+            break  # larger ones leave workers without work, or the cache
+    return best_size
+
+
+def _candidates(batch_size: int) -> Iterator[int]:
+    """1, 2, 4, ... and even shares of the batch, in ascending order."""
+    sizes = {2**k for k in range(batch_size.bit_length()) if 2**k <= batch_size}
+    sizes |= {ceil(batch_size / parts) for parts in (2, 3, 4, 6, 8)}
+    yield from sorted(sizes)
+
+
+def _seconds(run: Callable[[int], object], size: int) -> float:
+    """The shortest of a few rounds, after one of warm-up: what disturbs only ever adds."""
+    run(size)
+    shortest = float("inf")
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        run(size)
+        shortest = min(shortest, time.perf_counter() - began)
+    return shortest
+
+
+def remembered(path: Path, key: str, measure: Callable[[], int]) -> int:
+    """The number that `path` (JSON) holds under `key`, or else a new measurement, written there.
+
+    A file that cannot be read is measured anew, and one that cannot be written costs the
+    measurement again the next time; neither is a reason not to train.
+    """
+    known: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = {str(k): int(v) for k, v in content.items() if int(v) > 0}
+    if key not in known:
+        known[key] = measure()
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text_atomically(path, json.dumps(known, indent=2) + "\n")
+    return known[key]

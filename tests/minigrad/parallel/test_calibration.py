@@ -1,0 +1,78 @@
+"""Choosing how many sequences a worker takes at a time, from measured times."""
+
+import json
+
+import pytest
+
+from minigrad.parallel import calibration
+from minigrad.parallel.calibration import choose_micro_batch, remembered
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes only as the work says."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(calibration, "time", clock)
+    return clock
+
+
+def work(clock, seconds_of):
+    def run(size):
+        clock.now += seconds_of(size)
+
+    return run
+
+
+def test_a_cost_for_each_call_asks_for_large_sizes_that_all_workers_share(clock):
+    run = work(clock, lambda size: 1.0 + size)
+    assert choose_micro_batch(run, 32, 1) == 32
+    assert choose_micro_batch(run, 32, 2) == 16
+    assert choose_micro_batch(run, 32, 4) == 8
+    assert choose_micro_batch(run, 30, 4) == 8
+
+
+def test_a_cache_that_is_left_asks_for_small_sizes(clock):
+    run = work(clock, lambda size: 0.1 + size * (1 if size <= 4 else 3))
+    assert choose_micro_batch(run, 32, 2) == 4
+
+
+def test_a_batch_of_one(clock):
+    assert choose_micro_batch(work(clock, lambda size: 1.0), 1, 2) == 1
+
+
+def test_one_slow_round_changes_nothing(clock):
+    calls = []
+
+    def run(size):
+        calls.append(size)
+        clock.now += (1.0 + size) * (50 if len(calls) % 4 == 2 else 1)
+
+    assert choose_micro_batch(run, 32, 2) == 16
+
+
+def test_a_measurement_is_made_once(tmp_path):
+    path = tmp_path / "deep" / "sizes.json"
+    assert remembered(path, "a", lambda: 8) == 8
+    assert remembered(path, "a", lambda: pytest.fail("measured again")) == 8
+    assert remembered(path, "b", lambda: 4) == 4
+    assert json.loads(path.read_text()) == {"a": 8, "b": 4}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": -3}', '{"a": "x"}'])
+def test_a_file_that_makes_no_sense_is_measured_anew(tmp_path, content):
+    path = tmp_path / "sizes.json"
+    path.write_text(content)
+    assert remembered(path, "a", lambda: 8) == 8
+    assert json.loads(path.read_text())["a"] == 8
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_not_to_train(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert remembered(tmp_path / "file" / "sizes.json", "a", lambda: 8) == 8
