@@ -31,7 +31,7 @@ def adamw_step(
     beta1: float,
     beta2: float,
     eps: float,
-    weight_decay: float | np.ndarray,
+    weight_decay: float,
     step: int,
     grad_scale: float = 1.0,
 ) -> None:
@@ -39,7 +39,7 @@ def adamw_step(
 
     Args:
         lr: the learning rate.
-        weight_decay: λ, one for all elements or an array (n,) of each element's.
+        weight_decay: λ.
         step: t, which counts from 1.
         grad_scale: the gradient is `grad * grad_scale`.
     """
@@ -50,7 +50,6 @@ def adamw_step(
     root_eps = eps * root
     m_factor = (1 - beta1) * grad_scale
     v_factor = sqrt(1 - beta2) * grad_scale
-    per_element = isinstance(weight_decay, np.ndarray)
     for start in range(0, param.size, SLICE):
         part = slice(start, start + SLICE)
         p, g, m_part, v_part = param[part], grad[part], m[part], v[part]
@@ -62,23 +61,10 @@ def adamw_step(
         np.multiply(g, v_factor, out=t)
         v_part += np.multiply(t, t, out=t)
 
-        if per_element:
-            np.multiply(weight_decay[part], -lr, out=t)
-            t += 1
-            p *= t
-        elif weight_decay:
+        if weight_decay:
             p *= 1 - lr * weight_decay
         np.sqrt(v_part, out=t)
         t += root_eps
         np.divide(m_part, t, out=t)
         t *= rate
         p -= t
-
-
-def sum_of_squares(flat: np.ndarray) -> float:
-    """Σ flat², in slices whose sums are added in double precision."""
-    total = 0.0
-    for start in range(0, flat.size, SLICE):
-        part = flat[start : start + SLICE]
-        total += float(np.dot(part, part))
-    return total

@@ -48,8 +48,8 @@ def forward(q, k, v, *, causal, scale=None):
 def backward(dy, saved, needs, *, causal, scale=None):
     q, k, v_ones = saved[:3]
     lead, dtype = q.shape[:-2], q.dtype
-    dq = _empty(lead, *q.shape[-2:], dtype) if needs[0] else None
-    dk = _empty(lead, *k.shape[-2:], dtype) if needs[1] else None
+    dq = _empty(lead, q.shape[-2], q.shape[-1], dtype) if needs[0] else None
+    dk = _empty(lead, k.shape[-2], k.shape[-1], dtype) if needs[1] else None
     dv = _empty(lead, v_ones.shape[-2] - 1, v_ones.shape[-1], dtype) if needs[2] else None
     _backward(dy.swapaxes(-1, -2), saved, dq, dk, dv, causal)
     if dq is not None:
