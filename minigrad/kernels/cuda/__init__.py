@@ -1,0 +1,41 @@
+"""Kernels in CUDA C++, launched through CuPy. `KERNELS` says which ops have one.
+
+A kernel is the textbook pair of `minigrad.ops` without `xp`, and is held against it in the tests:
+
+    forward(*arrays, **statics)               -> out, saved
+    backward(dy, saved, needs, **statics)     -> one gradient (or None) per input array
+
+The .cu file beside a module holds what it launches. Importing this package imports no CuPy and
+compiles nothing: that is left to the first launch (`compile.py`). All sums have a fixed order, so
+the same inputs give the same bits on every run.
+"""
+
+from types import MappingProxyType
+from typing import Any
+
+from minigrad.kernels.cuda import (
+    activations,
+    adamw,
+    attention,
+    cross_entropy,
+    dropout,
+    embedding,
+    layer_norm,
+    linear,
+)
+
+KERNELS: MappingProxyType[str, Any] = MappingProxyType(
+    {
+        "linear": linear,
+        "relu": activations.relu,
+        "gelu": activations.gelu,
+        "embedding": embedding,
+        "layer_norm": layer_norm,
+        "add_layer_norm": layer_norm.add_layer_norm,
+        "multi_head_attention": attention.multi_head_attention,
+        "cross_entropy": cross_entropy,
+        "dropout": dropout,
+    }
+)
+
+__all__ = ["KERNELS", "adamw"]

@@ -1,0 +1,55 @@
+"""ReLU and GELU. Twins of the classes of the same names in `minigrad.ops.elementwise`.
+
+Shapes: any. One launch forward, one backward.
+
+Saved: x. Backward of GELU computes Φ again, which is cheaper than to write and read it.
+"""
+
+from minigrad.device import cupy
+from minigrad.kernels.cuda.compile import Source, dense, element_blocks, real_of, size_of
+
+SOURCE = Source(
+    "activations",
+    "relu_forward<{real}>",
+    "relu_backward<{real}>",
+    "gelu_forward<{real}>",
+    "gelu_backward<{real}>",
+)
+
+
+class relu:
+    """y = max(x, 0);  dx = dy where x > 0"""
+
+    @staticmethod
+    def forward(x):
+        x = dense(x)
+        return _launch("relu_forward", x), x
+
+    @staticmethod
+    def backward(dy, x, needs):
+        return (_launch("relu_backward", dense(dy), x),)
+
+
+class gelu:
+    """y = x·Φ(x), exactly or, with `approximate="tanh"`, by a formula with tanh"""
+
+    @staticmethod
+    def forward(x, *, approximate):
+        x = dense(x)
+        return _launch("gelu_forward", x, options=(approximate == "tanh",)), x
+
+    @staticmethod
+    def backward(dy, x, needs, *, approximate):
+        return (_launch("gelu_backward", dense(dy), x, options=(approximate == "tanh",)),)
+
+
+def _launch(name, *inputs, options=()):
+    out = cupy().empty(inputs[0].shape, inputs[0].dtype)
+    SOURCE.launch(
+        f"{name}<{real_of(out.dtype)}>",
+        (element_blocks(out.size),),
+        (256,),
+        *(*inputs, out, size_of(out), *options),
+        dtype=out.dtype,
+    )
+    return out

@@ -1,0 +1,78 @@
+"""Self-attention of all heads. Twin of `minigrad.ops.attention.multi_head_attention`.
+
+    S = q kᵀ/√D,   P = softmax(S) along the keys,   y = P v    for each head
+
+Shapes: qkv (B, T, 3C) -> (B, T, C), C = H·D. Head sizes up to 128, T up to 65,535 tiles.
+
+Scores stay on the chip: forward keeps of each row of S only ln Σ e^S, from which backward has P
+again, P = e^(S - ln Σ e^S). A sequence that fits a tile (128 positions, fewer for head sizes above
+32) is one tile, longer ones are several, in the same kernel. Backward is two launches: δ = Σ_d dy·y
+for each query, and then blocks of queries (dq) beside blocks of keys (dk, dv). Each element of dqkv
+is the sum of one thread, so results do not depend on timing.
+
+Saved: qkv, y and ln Σ e^S.
+"""
+
+from math import sqrt
+
+from minigrad.device import cupy
+from minigrad.kernels.cuda.compile import HEADS, Source, blocks, dense, real_of
+
+SOURCE = Source(
+    "attention",
+    "attention_forward<{real}, {head}>",
+    "attention_delta<{real}>",
+    "attention_backward<{real}, {head}>",
+)
+THREADS = 128
+
+
+class multi_head_attention:
+    """Self-attention of `num_heads` heads on packed queries, keys and values."""
+
+    @staticmethod
+    def forward(qkv, *, num_heads, causal):
+        qkv = dense(qkv)
+        batch, time, channels = qkv.shape
+        if channels % (3 * num_heads):
+            raise ValueError(f"{channels} channels are not 3 times {num_heads} heads of equal size")
+        size = channels // (3 * num_heads)
+        y = cupy().empty((batch, time, channels // 3), qkv.dtype)
+        log_sum = cupy().empty((batch, num_heads, time), qkv.dtype)
+        arguments = (qkv, y, log_sum, time, num_heads, size, causal, 1 / sqrt(size))
+        _launch("forward", 1, batch, arguments)
+        return y, (qkv, y, log_sum)
+
+    @staticmethod
+    def backward(dy, saved, needs, *, num_heads, causal):
+        qkv, y, log_sum = saved
+        dy = dense(dy)
+        batch, time, channels = dy.shape
+        size = channels // num_heads
+        delta, dqkv = cupy().empty(log_sum.shape, dy.dtype), cupy().empty(qkv.shape, dy.dtype)
+        SOURCE.launch(
+            f"attention_delta<{real_of(dy.dtype)}>",
+            (blocks(log_sum.size, 8),),
+            (256,),
+            *(dy, y, delta, log_sum.size, time, num_heads, size),
+            dtype=dy.dtype,
+        )
+        arguments = (qkv, dy, log_sum, delta, dqkv, time, num_heads, size, causal, 1 / sqrt(size))
+        _launch("backward", 2, batch, arguments)
+        return (dqkv,)
+
+
+def _launch(name, jobs, batch, arguments):
+    """`jobs` blocks for each block of rows; the last `arguments` are time, heads, size, ..."""
+    time, num_heads, size = arguments[-5:-2]
+    head = next((head for head in HEADS if size <= head), None)
+    if head is None:
+        raise ValueError(f"heads of size {size}: the kernel takes up to {HEADS[-1]}")
+    dtype = arguments[0].dtype
+    SOURCE.launch(
+        f"attention_{name}<{real_of(dtype)}, {head}>",
+        (jobs * blocks(time, THREADS * 16 // head), num_heads, batch),
+        (THREADS,),
+        *arguments,
+        dtype=dtype,
+    )

@@ -1,0 +1,178 @@
+"""CUDA sources become kernels: gathered from the .cu files, compiled by NVRTC at their first use.
+
+CuPy keeps what NVRTC has compiled on disk (`~/.cupy/kernel_cache`, or where `CUPY_CACHE_DIR` says),
+so that only the first run on a machine waits for the compiler.
+
+A kernel's parameters are typed in C++ and untyped in a launch: a wrong width is not an error but
+garbage. Hence one rule for all launches: a Python int is an `int`, a Python float has the precision
+of the kernel's arrays, and whatever is neither (sizes, seeds) is passed as a NumPy scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import cupy
+
+OPTIONS = ("--std=c++17",)
+REAL = {"f": "float", "d": "double"}
+ID = {"i": "int", "l": "long long", "q": "long long"}
+HEADS = (16, 32, 64, 128)  # the head sizes that attention is compiled for
+INCLUDE = '#include "prelude.cuh"\n'
+
+
+def source(file: str) -> str:
+    """The text of `file`.cu, with what it includes in its place."""
+    folder = files("minigrad.kernels.cuda")
+    text = folder.joinpath(f"{file}.cu").read_text(encoding="utf-8")
+    if text.count(INCLUDE) != 1:
+        raise ValueError(f"{file}.cu must include the prelude once, and nothing else")
+    prelude = folder.joinpath("prelude.cuh").read_text(encoding="utf-8")
+    return text.replace(INCLUDE, prelude.replace("#pragma once\n", ""))
+
+
+class Source:
+    """The kernels of one .cu file.
+
+    Args:
+        file: its name without ending.
+        templates: every kernel that is launched, with `{real}` for float or double, `{id}` for the
+            type of ids and `{head}` for a head size: `relu_forward<{real}>`.
+    """
+
+    def __init__(self, file: str, *templates: str) -> None:
+        self.file, self.templates = file, templates
+        SOURCES.append(self)
+
+    def expressions(self, real: str | None = None) -> tuple[str, ...]:
+        """The kernels with template arguments put in: those of one precision, or all."""
+        reals = (real,) if real else tuple(REAL.values())
+        return tuple(
+            dict.fromkeys(
+                template.format(real=r, id=i, head=head)
+                for template in self.templates
+                for r in reals
+                for i in ("int", "long long")
+                for head in HEADS
+            )
+        )
+
+    def launch(
+        self,
+        kernel: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        *arguments: Any,
+        dtype: Any = np.float32,
+    ) -> None:
+        """Run a kernel on the current stream.
+
+        Args:
+            kernel: its name with template arguments.
+            grid: the number of blocks along each axis; if one is 0 there is nothing to do.
+            block: the number of threads along each axis.
+            arguments: C-contiguous device arrays, None for a null pointer, and scalars by the rule
+                of this module.
+            dtype: the precision of the kernel, and of Python floats among the arguments.
+
+        Raises:
+            OverflowError: an int does not fit 32 bits.
+        """
+        if min(grid) == 0:
+            return
+        dtype = np.dtype(dtype)
+        function = _function(cupy(), self, real_of(dtype), kernel)
+        function(tuple(grid), tuple(block), tuple([_typed(a, dtype) for a in arguments]))
+
+
+SOURCES: list[Source] = []  # all there are, for tools that compile every kernel
+
+
+@cache
+def _module(xp: Any, kernels: Source, real: str) -> Any:
+    """NVRTC compiles when the first kernel of the module is asked for."""
+    return xp.RawModule(
+        code=source(kernels.file), options=OPTIONS, name_expressions=kernels.expressions(real)
+    )
+
+
+@cache
+def _function(xp: Any, kernels: Source, real: str, kernel: str) -> Any:
+    return _module(xp, kernels, real).get_function(kernel)
+
+
+def _typed(argument: Any, dtype: np.dtype) -> Any:
+    """Python numbers as NumPy scalars, which carry their width; arrays and None as they are."""
+    if argument is None:
+        return np.uint64(0)
+    if isinstance(argument, int):
+        return np.int32(argument)
+    # A NumPy float64 is a Python float as well, and keeps its width.
+    return dtype.type(argument) if type(argument) is float else argument
+
+
+def real_of(dtype: Any) -> str:
+    """The C++ name of a precision.
+
+    Raises:
+        TypeError: kernels do not compute in it.
+    """
+    name = REAL.get(np.dtype(dtype).char)
+    if name is None:
+        raise TypeError(
+            f"the CUDA kernels compute in float32 and float64, not in {np.dtype(dtype)}; under "
+            "minigrad.textbook() every dtype of CuPy works"
+        )
+    return name
+
+
+def id_of(dtype: Any) -> str:
+    """The C++ name of a type of ids.
+
+    Raises:
+        TypeError: kernels do not read it.
+    """
+    name = ID.get(np.dtype(dtype).char)
+    if name is None:
+        raise TypeError(f"the CUDA kernels read ids of int32 and int64, not of {np.dtype(dtype)}")
+    return name
+
+
+def one_dtype(op: str, *arrays: Any) -> np.dtype:
+    """The dtype that all arrays have; None among them is passed over.
+
+    Raises:
+        TypeError: they differ.
+    """
+    dtypes = {array.dtype for array in arrays if array is not None}
+    if len(dtypes) > 1:
+        names = " and ".join(sorted(str(dtype) for dtype in dtypes))
+        raise TypeError(f"{op}: the CUDA kernel needs arrays of one dtype, not {names}")
+    return dtypes.pop()
+
+
+def dense(array: Any) -> Any:
+    """`array` C-contiguous: itself if it is, otherwise a copy. None stays None."""
+    if array is None or array.flags.c_contiguous:
+        return array
+    return cupy().ascontiguousarray(array)
+
+
+def size_of(array: Any) -> np.uint64:
+    """The number of elements as a `size_t`."""
+    return np.uint64(array.size)
+
+
+def blocks(size: int, each: int) -> int:
+    """How many blocks of `each` cover `size`."""
+    return -(-size // each)
+
+
+def element_blocks(size: int) -> int:
+    """Blocks of 256 threads for a pass over `size` elements in which threads may take several."""
+    return min(blocks(size, 256), 4096)

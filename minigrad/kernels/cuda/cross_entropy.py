@@ -1,0 +1,59 @@
+"""Soft-max and cross-entropy in one. Twin of `minigrad.ops.cross_entropy`.
+
+    loss = -Σ_v q_v·ln softmax(z)_v  for each row of logits z,   q = (1 - ε)·onehot(t) + ε/V
+
+Shapes: logits z (..., V), targets t (...) integers (int32 or int64) below V. Rows whose target is
+`ignore_index` count for nothing. `reduction`: "none" (...), "sum", or "mean" over the rows that
+count. A target that is out of range gives a NaN.
+
+A block takes a row. Nothing is read back by the host: the number of rows that count stays on the
+device, and so does the loss.
+
+Saved: z, ln Σ e^z, the targets and the number of rows that count.
+"""
+
+from math import prod
+
+from minigrad.device import cupy
+from minigrad.kernels.cuda.compile import Source, dense, id_of, real_of
+
+SOURCE = Source(
+    "cross_entropy",
+    "cross_entropy_forward<{real}, {id}>",
+    "cross_entropy_total<{real}, {id}>",
+    "cross_entropy_backward<{real}, {id}>",
+)
+THREADS = 128
+
+
+def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+    xp, dtype = cupy(), logits.dtype
+    logits, targets = dense(logits), dense(targets)
+    lead, vocabulary = logits.shape[:-1], logits.shape[-1]
+    rows = prod(lead)
+    loss, log_sum = xp.empty(lead, dtype), xp.empty(rows, dtype)
+    arguments = (logits, targets, loss, log_sum, vocabulary, ignore_index, float(label_smoothing))
+    _launch("forward", rows, arguments, dtype, targets.dtype)
+    if reduction == "none":
+        return loss, (logits, targets, log_sum, None)
+    total = xp.empty(2, dtype)  # the loss, and how many rows count
+    arguments = (loss, targets, total, rows, ignore_index, reduction == "mean")
+    _launch("total", 1, arguments, dtype, targets.dtype)
+    count = total[1:] if reduction == "mean" else None
+    return total[:1].reshape(()), (logits, targets, log_sum, count)
+
+
+def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+    logits, targets, log_sum, count = saved
+    if not needs[0]:
+        return None, None
+    dlogits = cupy().empty(logits.shape, logits.dtype)
+    arguments = (logits, targets, log_sum, dense(dy), count, dlogits, logits.shape[-1])
+    options = (ignore_index, float(label_smoothing), reduction == "none")
+    _launch("backward", log_sum.size, arguments + options, logits.dtype, targets.dtype)
+    return dlogits, None
+
+
+def _launch(name, grid, arguments, dtype, id_dtype):
+    kernel = f"cross_entropy_{name}<{real_of(dtype)}, {id_of(id_dtype)}>"
+    SOURCE.launch(kernel, (grid,), (THREADS,), *arguments, dtype=dtype)

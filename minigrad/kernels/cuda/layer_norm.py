@@ -1,0 +1,77 @@
+"""Layer normalisation, alone and after a residual sum. Twin of `minigrad.ops.layer_norm`.
+
+    y = w·x̂ + b,   x̂ = (x - μ)/σ,   μ = mean(x),   σ = √(var(x) + ε)    over the last axis
+
+Shapes: x (..., C), weight w (C,) or None for 1, bias b (C,) or None for 0, y (..., C).
+
+Forward and dx take a warp a row: one launch each. dw and db are sums over all rows, which two
+launches do in a fixed order, without atomics.
+
+Saved: x̂ and 1/σ, from which all of it follows, and w.
+"""
+
+from minigrad.device import cupy
+from minigrad.kernels.cuda.columns import column_sums
+from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
+
+SOURCE = Source("layer_norm", "layer_norm_forward<{real}>", "layer_norm_backward<{real}>")
+THREADS = 256
+ROWS = THREADS // 32  # of a block
+
+
+def forward(x, weight, bias, *, eps):
+    return _normalise(x, None, weight, bias, eps)
+
+
+def backward(dy, saved, needs, *, eps):
+    normal, inverse_std, weight = saved  # (N, C), (N,), (C,)
+    rows, channels = normal.shape
+    dy_rows = dense(dy).reshape(rows, channels)
+    dx = dweight = dbias = None
+    if needs[0]:
+        dx = cupy().empty((rows, channels), dy.dtype)
+        SOURCE.launch(
+            f"layer_norm_backward<{real_of(dy.dtype)}>",
+            (blocks(rows, ROWS),),
+            (THREADS,),
+            *(dy_rows, normal, inverse_std, weight, dx, rows, channels),
+            dtype=dy.dtype,
+        )
+        dx = dx.reshape(dy.shape)
+    if needs[1]:
+        dbias, dweight = column_sums(dy_rows, normal)
+    elif needs[2]:
+        (dbias,) = column_sums(dy_rows)
+    return dx, dweight, dbias if needs[2] else None
+
+
+class add_layer_norm:
+    """y = LN(x + r): the residual sum and the norm after it. Both inputs get the same gradient."""
+
+    @staticmethod
+    def forward(x, residual, weight, bias, *, eps):
+        return _normalise(x, residual, weight, bias, eps)
+
+    @staticmethod
+    def backward(dy, saved, needs, *, eps):
+        wanted = (needs[0] or needs[1], needs[2], needs[3])
+        dx, dweight, dbias = backward(dy, saved, wanted, eps=eps)
+        return dx, dx, dweight, dbias
+
+
+def _normalise(x, residual, weight, bias, eps):
+    dtype = one_dtype("layer_norm", x, residual, weight, bias)
+    xp, channels = cupy(), x.shape[-1]
+    rows = x.size // channels if channels else 0
+    y, normal = xp.empty(x.shape, dtype), xp.empty((rows, channels), dtype)
+    inverse_std = xp.empty(rows, dtype)
+    weight = dense(weight)
+    SOURCE.launch(
+        f"layer_norm_forward<{real_of(dtype)}>",
+        (blocks(rows, ROWS),),
+        (THREADS,),
+        *(dense(x), dense(residual), weight, dense(bias), y, normal, inverse_std, rows, channels),
+        float(eps),
+        dtype=dtype,
+    )
+    return y, (normal, inverse_std, weight)

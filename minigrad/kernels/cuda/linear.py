@@ -1,0 +1,34 @@
+"""Linear layer:  y = x Wᵀ + b, or y = max(x Wᵀ + b, 0). Twin of `minigrad.ops.linear`.
+
+Shapes: x (..., C_in), weight W (C_out, C_in), bias b (C_out,) or None, y (..., C_out).
+
+Forward is one launch: the bias and ReLU are the end of the matrix product. Backward, with the N
+rows of x and dy stacked as matrices, is
+
+    dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy     with dy set to 0 where y is 0 before
+
+Saved: x, W, and with an activation y, whose sign is the mask.
+"""
+
+from minigrad.kernels.cuda.activations import relu
+from minigrad.kernels.cuda.columns import column_sums
+from minigrad.kernels.cuda.compile import dense
+from minigrad.kernels.cuda.gemm import multiply
+
+
+def forward(x, weight, bias, *, activation=None):
+    rows = dense(x).reshape(-1, x.shape[-1])  # (N, C_in)
+    y = multiply(rows, weight.T, bias, relu=activation is not None)  # (N, C_out)
+    saved = (x.shape, rows, weight, None if activation is None else y)
+    return y.reshape(*x.shape[:-1], weight.shape[0]), saved
+
+
+def backward(dy, saved, needs, *, activation=None):
+    shape, rows, weight, y = saved
+    dy_rows = dense(dy).reshape(rows.shape[0], weight.shape[0])  # (N, C_out)
+    if activation is not None:
+        (dy_rows,) = relu.backward(dy_rows, y, (True,))
+    dx = multiply(dy_rows, weight).reshape(shape) if needs[0] else None
+    dweight = multiply(dy_rows.T, rows) if needs[1] else None
+    dbias = column_sums(dy_rows)[0] if needs[2] else None
+    return dx, dweight, dbias

@@ -1,0 +1,61 @@
+// What all kernels share. Put before every .cu file by `compile.py`, so that NVRTC needs no search
+// path for headers. `real` is float or double everywhere. Device pointers that may be null say so.
+#pragma once
+
+constexpr unsigned ALL_LANES = 0xffffffffu;
+constexpr int WARP = 32;
+
+// The lowest finite number: e^(lowest - x) is 0 for every ordinary x, and no infinity arises.
+template <typename real> __device__ constexpr real lowest();
+template <> __device__ constexpr float lowest<float>() { return -3.402823466e+38f; }
+template <> __device__ constexpr double lowest<double>() { return -1.7976931348623157e+308; }
+
+template <typename T> __device__ __forceinline__ T larger(T a, T b) { return a > b ? a : b; }
+template <typename T> __device__ __forceinline__ T smaller(T a, T b) { return a < b ? a : b; }
+
+// Shared memory of a block, as one struct a kernel. On the CPU the test shim provides it, poisoned.
+#ifndef CUDA_ON_CPU
+template <typename Struct> __device__ __forceinline__ Struct& block_shared() {
+  __shared__ __align__(16) unsigned char bytes[sizeof(Struct)];
+  return *reinterpret_cast<Struct*>(bytes);
+}
+#endif
+
+// Sums and maxima over groups of 2, 4, ..., 32 neighbouring lanes. All lanes of the warp take part,
+// each gets the result, and the order of additions is always the same.
+template <int LANES, typename T> __device__ __forceinline__ T group_sum(T x) {
+#pragma unroll
+  for (int distance = LANES / 2; distance > 0; distance /= 2)
+    x += __shfl_xor_sync(ALL_LANES, x, distance);
+  return x;
+}
+
+template <typename T> __device__ __forceinline__ T warp_sum(T x) { return group_sum<WARP>(x); }
+
+template <typename T> __device__ __forceinline__ T warp_max(T x) {
+#pragma unroll
+  for (int distance = WARP / 2; distance > 0; distance /= 2)
+    x = larger(x, __shfl_xor_sync(ALL_LANES, x, distance));
+  return x;
+}
+
+// The sum over a block of whole warps, for each thread. `scratch` holds one number a warp.
+template <typename T> __device__ __forceinline__ T block_sum(T x, T* scratch) {
+  x = warp_sum(x);
+  __syncthreads();  // the scratch may still be read by a call before this one
+  if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = x;
+  __syncthreads();
+  T total = 0;
+  for (int warp = 0; warp < blockDim.x / WARP; warp++) total += scratch[warp];
+  return total;
+}
+
+template <typename T> __device__ __forceinline__ T block_max(T x, T* scratch) {
+  x = warp_max(x);
+  __syncthreads();
+  if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = x;
+  __syncthreads();
+  T result = scratch[0];
+  for (int warp = 1; warp < blockDim.x / WARP; warp++) result = larger(result, scratch[warp]);
+  return result;
+}

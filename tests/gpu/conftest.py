@@ -1,0 +1,34 @@
+"""What the tests of the GPU path share. None of them needs a GPU."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
+from minigrad import device
+from minigrad.kernels.cuda.compile import SOURCES, source
+from tests.gpu.shim.build import why_unavailable
+from tests.gpu.stand_in import Libraries, StandIn
+
+
+@pytest.fixture(scope="session")
+def libraries(request: pytest.FixtureRequest) -> Libraries:
+    """All kernels for the CPU, compiled when they are asked for, kept by content in the cache."""
+    reason = why_unavailable()
+    if reason:
+        pytest.skip(reason)
+    by_code = {source(s.file): s.expressions() for s in SOURCES}
+    cache = getattr(request.config, "cache", None)
+    folder = cache.mkdir("kernels-on-cpu") if cache else None
+    return Libraries(folder, by_code.__getitem__)
+
+
+@pytest.fixture
+def gpu(libraries: Libraries, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A stand-in in the place of CuPy, with its counters at 0."""
+    stand_in = StandIn(libraries)
+    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    device.cupy.cache_clear()
+    yield stand_in
+    device.cupy.cache_clear()

@@ -1,0 +1,413 @@
+// CUDA kernels on the CPU: the .cu files of the package, compiled by g++ with this header before
+// them, run as shared libraries (see build.py).
+//
+// One system thread. Blocks run one after another, and every CUDA thread of a block is a fiber with
+// a stack of its own. A fiber runs until it meets the others, at __syncthreads() or in a warp
+// collective (shuffle, ballot, mma); then the next one runs. So the order in which threads reach a
+// meeting is the schedule's, and it is chosen: forward, in reverse, or at random from a seed. A
+// kernel that lacks a barrier gives another result under one of them.
+//
+// Stricter than a GPU, as each of these is a fault or depends on the hardware:
+// - shared memory is full of 0xff (as floats: NaN) when a block begins, and 48 KB at most;
+// - a collective names all lanes of its warp, and all of them are in the same one;
+// - at a barrier all threads of the block are at the same line, and none has ended;
+// - block sizes are multiples of 32, so that no warp has lanes missing.
+#pragma once
+#define CUDA_ON_CPU 1
+#include <sys/mman.h>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#define __global__ static
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+using std::erf;
+using std::exp;
+using std::log;
+using std::sqrt;
+using std::tanh;
+
+struct Triple {
+  unsigned x, y, z;
+};
+
+namespace shim {
+
+constexpr size_t STACK = 128 * 1024, SHARED = 48 * 1024;
+constexpr unsigned MOST_THREADS = 1024;
+
+enum class Wait { nothing, barrier, warp, ended };
+
+struct Fiber {
+  void* stack_pointer;
+  Wait wait;
+  Triple index;
+  unsigned number;
+  int barrier_line;
+  unsigned meetings;  // of its warp that it has been to
+};
+
+struct Warp {
+  unsigned arrived, ended;
+  int kind;                  // of the collective that the lanes are gathering for
+  uint64_t deposits[2][32];  // what the lanes bring; a lane can be one meeting ahead of another
+};
+
+struct Machine {
+  Triple grid, block, block_index;
+  Fiber fibers[MOST_THREADS];
+  Warp warps[MOST_THREADS / 32];
+  unsigned order[MOST_THREADS];
+  Fiber* current;
+  unsigned threads;
+  void* scheduler;
+  char* stacks;
+  void (*body)(void*);
+  void* arguments;
+  char error[256];
+  alignas(128) unsigned char shared[SHARED];
+  const void* shared_keys[4];  // the kinds of structs that this block has asked for...
+  size_t shared_offsets[5];    // ...and where they lie
+  int shared_count;
+};
+inline Machine machine;
+
+inline void fail(const char* what) {
+  if (machine.error[0]) return;
+  const Triple& b = machine.block_index;
+  snprintf(machine.error, sizeof machine.error, "block (%u, %u, %u), thread %u: %s", b.x, b.y, b.z,
+           machine.current ? machine.current->number : 0, what);
+}
+
+// Saves the callee's registers, exchanges stacks, restores. x86-64, System V calling convention.
+extern "C" void shim_switch(void** save, void* to) __attribute__((visibility("hidden")));
+asm(R"(
+.text
+.globl shim_switch
+.hidden shim_switch
+.type shim_switch, @function
+shim_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+
+inline void yield() { shim_switch(&machine.current->stack_pointer, machine.scheduler); }
+
+inline void fiber_main() {
+  machine.body(machine.arguments);
+  Fiber& me = *machine.current;
+  Warp& warp = machine.warps[me.number / 32];
+  if (warp.arrived) fail("this thread ended while its warp waits for it in a collective");
+  warp.ended++;
+  me.wait = Wait::ended;
+  yield();
+}
+
+inline void start(Fiber& fiber, unsigned number) {
+  const Triple& size = machine.block;
+  fiber = {};
+  fiber.number = number;
+  fiber.index = {number % size.x, number / size.x % size.y, number / size.x / size.y};
+  char* top = machine.stacks + (number + 1) * STACK;
+  void** stack = reinterpret_cast<void**>(top);
+  *--stack = nullptr;  // where fiber_main would return to; keeps the stack aligned as by a call
+  *--stack = reinterpret_cast<void*>(&fiber_main);
+  for (int i = 0; i < 6; i++) *--stack = nullptr;
+  fiber.stack_pointer = stack;
+}
+
+// A barrier of the block.
+inline void sync_threads(int line) {
+  machine.current->wait = Wait::barrier;
+  machine.current->barrier_line = line;
+  yield();
+}
+
+// A meeting of the warp: leaves `deposit`, returns what all lanes left.
+inline const uint64_t* meet(unsigned mask, int kind, uint64_t deposit) {
+  Fiber& me = *machine.current;
+  Warp& warp = machine.warps[me.number / 32];
+  if (mask != 0xffffffffu) fail("a warp collective must name all lanes");
+  if (warp.ended) fail("a warp collective after one of the lanes has ended");
+  if (warp.arrived && warp.kind != kind) fail("the lanes of a warp are in different collectives");
+  if (machine.error[0]) yield();
+  warp.kind = kind;
+  uint64_t* deposits = warp.deposits[me.meetings++ % 2];
+  deposits[me.number % 32] = deposit;
+  if (++warp.arrived < 32) {
+    me.wait = Wait::warp;
+    yield();
+  } else {
+    warp.arrived = 0;
+    Fiber* first = &machine.fibers[me.number / 32 * 32];
+    for (int lane = 0; lane < 32; lane++) first[lane].wait = Wait::nothing;
+  }
+  return deposits;
+}
+
+template <class T> uint64_t to_bits(T value) {
+  static_assert(sizeof(T) <= 8);
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof value);
+  return bits;
+}
+
+template <class T> T from_bits(uint64_t bits) {
+  T value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline unsigned lane() { return machine.current->number % 32; }
+
+template <class Struct> struct Tag {
+  static inline char key;
+};
+
+template <class Struct> Struct& block_shared() {
+  int i = 0;
+  while (i < machine.shared_count && machine.shared_keys[i] != &Tag<Struct>::key) i++;
+  if (i == machine.shared_count) {
+    const size_t end = machine.shared_offsets[i] + (sizeof(Struct) + 15) / 16 * 16;
+    if (i == 4 || end > SHARED) {
+      fail("more than 48 KB of shared memory");
+      yield();
+    }
+    machine.shared_keys[i] = &Tag<Struct>::key;
+    machine.shared_offsets[++machine.shared_count] = end;
+  }
+  return *reinterpret_cast<Struct*>(machine.shared + machine.shared_offsets[i]);
+}
+
+struct Random {  // xorshift64
+  uint64_t state;
+  unsigned below(unsigned n) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return unsigned(state % n);
+  }
+};
+
+// All threads are waiting. Lets them through a barrier if that is where they all are.
+inline bool pass_barrier() {
+  unsigned waiting = 0;
+  int line = -1;
+  for (unsigned i = 0; i < machine.threads; i++) {
+    Fiber& fiber = machine.fibers[i];
+    if (fiber.wait == Wait::ended) continue;
+    machine.current = &fiber;
+    if (fiber.wait == Wait::warp) {
+      fail("deadlock: it waits in a warp collective that others of its warp do not reach");
+      return false;
+    }
+    if (line >= 0 && line != fiber.barrier_line) {
+      fail("it is at another __syncthreads() than the threads before it");
+      return false;
+    }
+    line = fiber.barrier_line;
+    waiting++;
+  }
+  if (waiting != machine.threads) {
+    fail("it waits at __syncthreads() for threads that have ended");
+    return false;
+  }
+  for (unsigned i = 0; i < machine.threads; i++) machine.fibers[i].wait = Wait::nothing;
+  return true;
+}
+
+inline bool run_block(int schedule, Random& random) {
+  const unsigned n = machine.threads;
+  for (unsigned i = 0; i < n; i++) {
+    start(machine.fibers[i], i);
+    machine.order[i] = schedule == 1 ? n - 1 - i : i;
+  }
+  for (unsigned i = 0; i < n / 32; i++) machine.warps[i].arrived = machine.warps[i].ended = 0;
+  memset(machine.shared, 0xff, SHARED);
+  machine.shared_count = 0;
+  machine.shared_offsets[0] = 0;
+  unsigned ended = 0;
+  while (ended < n) {
+    if (schedule >= 2)
+      for (unsigned i = n; i > 1; i--) {
+        const unsigned j = random.below(i), swapped = machine.order[i - 1];
+        machine.order[i - 1] = machine.order[j];
+        machine.order[j] = swapped;
+      }
+    bool progress = false;
+    for (unsigned i = 0; i < n; i++) {
+      Fiber& fiber = machine.fibers[machine.order[i]];
+      if (fiber.wait != Wait::nothing) continue;
+      progress = true;
+      machine.current = &fiber;
+      shim_switch(&machine.scheduler, fiber.stack_pointer);
+      if (machine.error[0]) return false;
+      ended += fiber.wait == Wait::ended;
+    }
+    if (!progress && !pass_barrier()) return false;
+  }
+  return true;
+}
+
+template <class... Args, size_t... I>
+void call(void (*kernel)(Args...), void** arguments, std::index_sequence<I...>) {
+  kernel(*static_cast<std::remove_cv_t<Args>*>(arguments[I])...);
+}
+
+// Runs a kernel on a grid. `schedule`: 0 forward, 1 reverse, 2 and more a seed. Returns whether it
+// ran to its end; if not, `error` (256 bytes) says why.
+template <class... Args>
+bool launch(void (*kernel)(Args...), const unsigned* grid, const unsigned* block, void** arguments,
+            int schedule, char* error) {
+  struct Call {
+    void (*kernel)(Args...);
+    void** arguments;
+  } the_call = {kernel, arguments};
+  machine.body = [](void* pointer) {
+    Call* c = static_cast<Call*>(pointer);
+    call(c->kernel, c->arguments, std::index_sequence_for<Args...>{});
+  };
+  machine.arguments = &the_call;
+  machine.grid = {grid[0], grid[1], grid[2]};
+  machine.block = {block[0], block[1], block[2]};
+  machine.threads = block[0] * block[1] * block[2];
+  machine.error[0] = 0;
+  machine.current = nullptr;
+  if (!machine.stacks)  // pages come into being when they are touched
+    machine.stacks = static_cast<char*>(mmap(nullptr, STACK * MOST_THREADS, PROT_READ | PROT_WRITE,
+                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  Random random{0x9E3779B97F4A7C15ull * unsigned(schedule + 1) | 1};
+  const size_t blocks = size_t(grid[0]) * grid[1] * grid[2];
+  const size_t offset = schedule >= 2 ? random.below(unsigned(blocks)) : 0;
+  for (size_t i = 0; i < blocks; i++) {
+    // Blocks in order, in reverse, or beginning somewhere.
+    const size_t b = schedule == 1 ? blocks - 1 - i : (i + offset) % blocks;
+    machine.block_index = {unsigned(b % grid[0]), unsigned(b / grid[0] % grid[1]),
+                           unsigned(b / grid[0] / grid[1])};
+    if (!run_block(schedule, random)) break;
+  }
+  memcpy(error, machine.error, sizeof machine.error);
+  return !machine.error[0];
+}
+
+// A kernel's parameters as text: "*f4" is a pointer to float, "i4" an int. The caller checks what
+// it passes against this, as a GPU would read the bits as they come.
+template <class T> constexpr const char* code_of() {
+  using U = std::remove_cv_t<T>;
+  if constexpr (std::is_pointer_v<U>) {
+    using P = std::remove_cv_t<std::remove_pointer_t<U>>;
+    if constexpr (std::is_same_v<P, bool>) return "*b1";
+    if constexpr (std::is_same_v<P, float>) return "*f4";
+    if constexpr (std::is_same_v<P, double>) return "*f8";
+    if constexpr (std::is_integral_v<P> && sizeof(P) == 4) return std::is_signed_v<P> ? "*i4" : "*u4";
+    if constexpr (std::is_integral_v<P> && sizeof(P) == 8) return std::is_signed_v<P> ? "*i8" : "*u8";
+  } else if constexpr (std::is_floating_point_v<U>) {
+    return sizeof(U) == 4 ? "f4" : "f8";
+  } else if constexpr (std::is_integral_v<U> && sizeof(U) == 4) {
+    return std::is_signed_v<U> ? "i4" : "u4";
+  } else if constexpr (std::is_integral_v<U> && sizeof(U) == 8) {
+    return std::is_signed_v<U> ? "i8" : "u8";
+  }
+  return "?";
+}
+
+template <class... Args> void describe(void (*)(Args...), char* text) {
+  text[0] = 0;
+  ((strcat(text, code_of<Args>()), strcat(text, " ")), ...);
+}
+
+}  // namespace shim
+
+#define SHIM_EXPORT(symbol, ...)                                                                \
+  extern "C" bool symbol(const unsigned* grid, const unsigned* block, void** arguments,         \
+                         int schedule, char* error) {                                           \
+    return shim::launch(&__VA_ARGS__, grid, block, arguments, schedule, error);                 \
+  }                                                                                             \
+  extern "C" void symbol##_parameters(char* text) { shim::describe(&__VA_ARGS__, text); }
+
+// CUDA's own names
+
+#define threadIdx (shim::machine.current->index)
+#define blockIdx (shim::machine.block_index)
+#define blockDim (shim::machine.block)
+#define gridDim (shim::machine.grid)
+#define __syncthreads() shim::sync_threads(__LINE__)
+using shim::block_shared;
+
+template <class T> T __shfl_xor_sync(unsigned mask, T value, int distance) {
+  return shim::from_bits<T>(shim::meet(mask, 1, shim::to_bits(value))[shim::lane() ^ distance]);
+}
+
+template <class T> T __shfl_sync(unsigned mask, T value, int source) {
+  return shim::from_bits<T>(shim::meet(mask, 2, shim::to_bits(value))[source % 32]);
+}
+
+inline unsigned __ballot_sync(unsigned mask, int vote) {
+  const uint64_t* votes = shim::meet(mask, 3, vote != 0);
+  unsigned result = 0;
+  for (int lane = 0; lane < 32; lane++) result |= unsigned(votes[lane]) << lane;
+  return result;
+}
+
+inline void __syncwarp(unsigned mask = 0xffffffffu) { shim::meet(mask, 4, 0); }
+
+// Fibers change places only at meetings, so an ordinary addition is atomic.
+template <class T> T atomicAdd(T* place, T value) {
+  const T old = *place;
+  *place = old + value;
+  return old;
+}
+
+inline int __ffs(unsigned bits) { return __builtin_ffs(int(bits)); }
+
+// Rounds to 10 bits of mantissa, half away from zero, as cvt.rna.tf32 does.
+inline unsigned to_tf32(float x) {
+  unsigned bits;
+  memcpy(&bits, &x, 4);
+  return (bits + 0x1000u) & 0xffffe000u;
+}
+
+// mma.sync.m16n8k8 on TF32, in the layout of the PTX manual: with g = lane/4 and t = lane%4, a lane
+// holds a (g, t), (g+8, t), (g, t+4), (g+8, t+4), b (t, g), (t+4, g), d (g, 2t), (g, 2t+1),
+// (g+8, 2t), (g+8, 2t+1).
+inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  struct Operands {
+    const unsigned *a, *b;
+  } mine = {a, b};
+  const uint64_t* all = shim::meet(0xffffffffu, 5, shim::to_bits<const void*>(&mine));
+  auto operands = [&](int lane) { return shim::from_bits<const Operands*>(all[lane]); };
+  auto number = [](unsigned bits) { return shim::from_bits<float>(bits & 0xffffe000u); };
+  const int group = shim::lane() / 4, within = shim::lane() % 4;
+  float sums[4];
+  for (int e = 0; e < 4; e++) {
+    const int row = group + e / 2 * 8, column = 2 * within + e % 2;
+    sums[e] = d[e];
+    for (int k = 0; k < 8; k++) {
+      const float left = number(operands(row % 8 * 4 + k % 4)->a[row / 8 + k / 4 * 2]);
+      const float right = number(operands(column * 4 + k % 4)->b[k / 4]);
+      sums[e] += left * right;
+    }
+  }
+  shim::meet(0xffffffffu, 6, 0);  // the operands lie on the lanes' stacks: all have read them now
+  for (int e = 0; e < 4; e++) d[e] = sums[e];
+}

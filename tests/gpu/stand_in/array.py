@@ -1,0 +1,264 @@
+"""Device arrays that are NumPy arrays in a shell, and what they have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tests.gpu.shim.build import FORWARD
+from tests.gpu.stand_in.names import CUBLAS, VIEWS
+
+GUARD = 64  # bytes on either side of an allocation
+GUARD_BYTE = 0xA5
+
+
+class CaptureError(RuntimeError):
+    """Something that a capturing stream does not allow."""
+
+
+class Engine:
+    """What the arrays of one stand-in have in common: counters, the captured graph, kernels."""
+
+    def __init__(self, libraries: Any) -> None:
+        self.libraries = libraries
+        self.counts: Counter[str] = Counter()  # "launches", "h2d", "d2h", and each kernel's name
+        self.graph: list[Callable[[], None]] | None = None
+        self.schedule = FORWARD
+
+    def transfer(self, kind: str) -> None:
+        if self.graph is not None:
+            raise CaptureError(f"the stream is capturing: no {kind} transfer is allowed")
+        self.counts[kind] += 1
+
+    def execute(self, name: str, function: Callable[[], Any], out: Array | None = None) -> Any:
+        """Run (or record) one operation; its results become device arrays."""
+        self.counts["launches"] += 1
+        self.counts[name] += 1
+        if self.graph is not None and name in CUBLAS:
+            raise CaptureError(f"the stream is capturing: CuPy does not call cuBLAS for {name!r}")
+        if out is None:
+            results = function()
+            wrapped = self.wrap(results)
+            targets = wrapped if isinstance(wrapped, (list, tuple)) else (wrapped,)
+        else:
+            wrapped, targets = out, (out,)
+
+        def run() -> None:
+            values = function()
+            for target, value in zip(
+                targets, values if isinstance(values, (list, tuple)) else (values,), strict=True
+            ):
+                target._host[...] = value
+
+        if self.graph is not None:
+            self.graph.append(run)
+            for target in targets:  # nothing is computed before the graph is launched
+                if out is None:
+                    poison(target._host)
+        elif out is not None:
+            run()
+        return wrapped
+
+    def wrap(self, result: Any) -> Any:
+        if isinstance(result, (np.ndarray, np.generic)):
+            return Array(self, np.asarray(result))
+        return (
+            type(result)(self.wrap(r) for r in result)
+            if isinstance(result, (list, tuple))
+            else result
+        )
+
+    def allocate(self, shape: Any, dtype: Any = float) -> Array:
+        """Poisoned memory between guards."""
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        memory = np.full(size + 2 * GUARD, GUARD_BYTE, np.uint8)
+        host = memory[GUARD : GUARD + size].view(dtype).reshape(shape)
+        poison(host)
+        return Array(self, host, memory)
+
+
+def poison(host: np.ndarray) -> None:
+    """Fill with 0xff bytes."""
+    if host.size and host.flags.c_contiguous:
+        host.reshape(-1).view(np.uint8)[:] = 0xFF
+
+
+def bare(value: Any, what: str) -> Any:
+    """The NumPy arrays inside device arrays. Host arrays are refused."""
+    if isinstance(value, Array):
+        return value._host
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"{what}: Unsupported type {type(value)} (a host array)")
+    if isinstance(value, (list, tuple)):
+        return type(value)(bare(v, what) for v in value)
+    return value
+
+
+class Array:
+    """A device array."""
+
+    __array_priority__ = 100
+
+    def __init__(self, engine: Engine, host: np.ndarray, memory: np.ndarray | None = None) -> None:
+        self._engine, self._host, self._memory = engine, host, memory
+        self.base = None if memory is not None else host.base  # as einsum's result may be a view
+
+    def _view(self, host: np.ndarray) -> Array:
+        """Another look at this array's memory."""
+        result = Array(self._engine, host, self._memory)
+        result.base = self if self.base is None else self.base
+        return result
+
+    def _call(self, name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+        out = kwargs.pop("out", None)
+        args = [bare(a, name) for a in args]
+        kwargs = {key: bare(value, name) for key, value in kwargs.items()}
+        if name in VIEWS:
+            return self._view(function(*args, **kwargs))
+        if out is not None and not isinstance(out, Array):
+            raise TypeError(f"{name}: out must be a device array")
+        if out is not None:
+            kwargs["dtype"] = None
+            kwargs.pop("dtype")
+            check = function(*args, **kwargs)
+            if not np.can_cast(check.dtype, out.dtype, "same_kind"):
+                raise TypeError(f"{name}: cannot cast {check.dtype} to {out.dtype}")
+        return self._engine.execute(name, lambda: function(*args, **kwargs), out)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method != "__call__":
+            return NotImplemented
+        if "out" in kwargs:
+            (kwargs["out"],) = kwargs["out"]
+        return self._call(ufunc.__name__, ufunc, *inputs, **kwargs)
+
+    shape = property(lambda self: self._host.shape)
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    nbytes = property(lambda self: self._host.nbytes)
+    itemsize = property(lambda self: self._host.itemsize)
+    strides = property(lambda self: self._host.strides)
+    flags = property(lambda self: self._host.flags)
+    device = property(lambda self: SimpleNamespace(id=0, compute_capability="90"))
+    T = property(lambda self: self._view(self._host.T))
+    # CuPy's has the pointer. Here it says that this is a device array, and nobody may read memory.
+    __cuda_array_interface__ = property(lambda self: {"version": 3, "shape": self.shape})
+
+    def get(self) -> np.ndarray:
+        self._engine.transfer("d2h")
+        return self._host.copy()
+
+    def item(self) -> Any:
+        return self.get().item()
+
+    def tolist(self) -> Any:
+        return self.get().tolist()
+
+    def __float__(self) -> float:
+        return float(self.get())
+
+    def __int__(self) -> int:
+        return int(self.get())
+
+    def __index__(self) -> int:
+        return self.get().__index__()
+
+    def __bool__(self) -> bool:
+        return bool(self.get())
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __repr__(self) -> str:
+        return f"device {self._host!r}"
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def astype(self, dtype: Any, copy: bool = True) -> Array:
+        if not copy and self.dtype == np.dtype(dtype):
+            return self
+        return self._call("astype", lambda a: a.astype(dtype), self)
+
+    def copy(self) -> Array:
+        return self._call("copy", np.copy, self)
+
+    def fill(self, value: Any) -> None:
+        self[...] = value
+
+    def _index(self, index: Any) -> Any:
+        """An index for NumPy. CuPy copies host index arrays, and looks into boolean masks."""
+        parts = index if isinstance(index, tuple) else (index,)
+        plain = []
+        for part in parts:
+            if isinstance(part, (np.ndarray, list)):
+                self._engine.transfer("h2d")
+                part = np.asarray(part)
+            part = bare(part, "index") if isinstance(part, Array) else part
+            if isinstance(part, np.ndarray) and part.dtype == bool:
+                self._engine.transfer("d2h")
+            plain.append(part)
+        return tuple(plain)
+
+    def __getitem__(self, index: Any) -> Array:
+        plain = self._index(index)
+        if any(isinstance(part, np.ndarray) for part in plain):
+            return self._call("take", lambda a: a[plain], self)
+        if Ellipsis not in plain:
+            plain = (*plain, Ellipsis)  # so that one element stays an array
+        return self._view(self._host[plain])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        plain, value = self._index(index), bare(value, "assignment")
+        if any(isinstance(p, np.ndarray) and p.size != np.unique(p).size for p in plain):
+            raise ValueError("which of the values assigned to one place remains is undefined")
+        chosen = self._host[plain]
+        whole = isinstance(chosen, np.ndarray) and np.shares_memory(chosen, self._host)
+        if whole or not isinstance(chosen, np.ndarray):
+            target = self._host[(*plain, Ellipsis)] if Ellipsis not in plain else chosen
+            self._engine.execute("copy", lambda: value, self._view(target))
+        else:
+            changed = lambda: _with(self._host, plain, value)  # noqa: E731
+            self._engine.execute("put", changed, self)
+
+
+def _with(host: np.ndarray, index: Any, value: Any) -> np.ndarray:
+    result = host.copy()
+    result[index] = value
+    return result
+
+
+OPERATORS = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide"}
+OPERATORS |= {"floordiv": "floor_divide", "mod": "remainder", "and": "bitwise_and"}
+OPERATORS |= {"or": "bitwise_or", "pow": "power", "matmul": "matmul"}
+COMPARISONS = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
+COMPARISONS |= {"eq": "equal", "ne": "not_equal"}
+
+
+def _add_operators() -> None:
+    for short, name in (OPERATORS | COMPARISONS).items():
+        ufunc = getattr(np, name)
+        setattr(Array, f"__{short}__", lambda a, b, n=name, u=ufunc: a._call(n, u, a, b))
+        if short in OPERATORS:
+            setattr(Array, f"__r{short}__", lambda a, b, n=name, u=ufunc: a._call(n, u, b, a))
+            in_place = lambda a, b, n=name, u=ufunc: a._call(n, u, a, b, out=a)  # noqa: E731
+            setattr(Array, f"__i{short}__", in_place)
+    for short, name in {"neg": "negative", "abs": "absolute", "invert": "invert"}.items():
+        setattr(Array, f"__{short}__", lambda a, n=name: a._call(n, getattr(np, n), a))
+    for name in ("sum", "mean", "max", "min", "any", "all", "argmax", "var", "cumsum", "clip"):
+        method = lambda a, *args, n=name, **kwargs: a._call(n, getattr(np, n), a, *args, **kwargs)  # noqa: E731
+        setattr(Array, name, method)
+    for name in ("reshape", "transpose", "ravel", "squeeze", "swapaxes"):
+        method = lambda a, *args, n=name: a._view(getattr(a._host, n)(*args))  # noqa: E731
+        setattr(Array, name, method)
+
+
+_add_operators()

@@ -1,0 +1,190 @@
+"""The module that takes CuPy's place: creation, raw kernels, streams and graphs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tests.gpu.shim.build import Library
+from tests.gpu.stand_in.array import GUARD, GUARD_BYTE, Array, CaptureError, Engine, bare
+from tests.gpu.stand_in.names import NAMES
+
+
+class Libraries:
+    """Sources that have been compiled for the CPU; a test session has one."""
+
+    def __init__(self, folder: Any, expressions: Callable[[str], tuple[str, ...]]) -> None:
+        self.folder, self.expressions = folder, expressions
+        self.by_code: dict[str, Library] = {}
+
+    def __getitem__(self, code: str) -> Library:
+        if code not in self.by_code:
+            self.by_code[code] = Library(code, self.expressions(code), self.folder)
+        return self.by_code[code]
+
+
+class StandIn(ModuleType):
+    """The module that takes CuPy's place in `sys.modules`."""
+
+    ndarray = Array
+    __version__ = "0 (a stand-in)"
+
+    def __init__(self, libraries: Libraries) -> None:
+        super().__init__("cupy")
+        self.engine = Engine(libraries)
+        self.counts = self.engine.counts
+        self.float32, self.float64, self.bool_ = np.float32, np.float64, np.bool_
+        self.result_type, self.newaxis = np.result_type, None
+        self.RawModule = functools.partial(RawModule, self.engine)
+        self.cuda = SimpleNamespace(
+            Device=DeviceContext,
+            Stream=functools.partial(Stream, self.engine),
+            runtime=SimpleNamespace(getDeviceCount=lambda: 1),
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in NAMES:
+            raise AttributeError(f"the stand-in for CuPy has no {name!r}")
+        return functools.partial(self._call, name)
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return Array._call(self._any(args), name, getattr(np, name), *args, **kwargs)
+
+    def _any(self, args: Any) -> Array:
+        """A device array among the arguments, whose memory a view shares; or an empty one."""
+        first = args[0] if args else None
+        return first if isinstance(first, Array) else Array(self.engine, np.empty(0))
+
+    def asarray(self, value: Any, dtype: Any = None) -> Array:
+        if isinstance(value, Array):
+            return value if dtype is None else value.astype(dtype, copy=False)
+        host = np.array(value, dtype)
+        if isinstance(value, (np.ndarray, list, tuple)):
+            self.engine.transfer("h2d")
+        result = self.engine.allocate(host.shape, host.dtype)
+        result._host[...] = host
+        return result
+
+    array = asarray
+
+    def asnumpy(self, value: Any) -> np.ndarray:
+        return value.get()
+
+    def may_share_memory(self, a: Array, b: Array) -> bool:
+        return np.may_share_memory(bare(a, "may_share_memory"), bare(b, "may_share_memory"))
+
+    def empty(self, shape: Any, dtype: Any = float) -> Array:
+        return self.engine.allocate(shape, dtype)
+
+    def zeros(self, shape: Any, dtype: Any = float) -> Array:
+        result = self.engine.allocate(shape, dtype)
+        self.engine.execute("zeros", lambda: np.dtype(dtype).type(0), result)
+        return result
+
+    @property
+    def add(self) -> Any:
+        """The ufunc, which has `at`."""
+        function = functools.partial(self._call, "add")
+        function.at = self._add_at  # type: ignore[attr-defined]
+        return function
+
+    def _add_at(self, target: Array, index: Any, values: Any) -> None:
+        plain, values = target._index(index), bare(values, "add.at")
+
+        def total() -> np.ndarray:
+            result = target._host.copy()
+            np.add.at(result, plain, values)
+            return result
+
+        self.engine.execute("add.at", total, target)
+
+
+class DeviceContext:
+    """`cupy.cuda.Device`: a context manager that chooses the GPU; there is one."""
+
+    def __init__(self, index: int = 0) -> None:
+        if index:
+            raise ValueError(f"there is no GPU {index}")
+
+    def __enter__(self) -> DeviceContext:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+
+class RawModule:
+    """`cupy.RawModule`, whose kernels run through the CPU shim."""
+
+    def __init__(
+        self, engine: Engine, *, code: str, options: Any, name_expressions: tuple[str, ...]
+    ) -> None:
+        self.engine, self.code, self.names = engine, code, name_expressions
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        if name not in self.names:
+            raise KeyError(f"{name!r} is not among the module's name expressions")
+        return functools.partial(self._launch, self.engine.libraries[self.code].kernels[name])
+
+    def _launch(self, kernel: Any, grid: Any, block: Any, args: Any) -> None:
+        for i, argument in enumerate(args):
+            if not isinstance(argument, (Array, np.generic)):
+                raise TypeError(f"{kernel.name}: argument {i} is a {type(argument).__name__}")
+        plain = [bare(argument, kernel.name) for argument in args]
+        memories = [a._memory for a in args if isinstance(a, Array) and a._memory is not None]
+
+        def run() -> None:
+            kernel(grid, block, plain, self.engine.schedule)
+            for memory in memories:
+                if (memory[:GUARD] != GUARD_BYTE).any() or (memory[-GUARD:] != GUARD_BYTE).any():
+                    raise MemoryError(f"{kernel.name} wrote outside of an array")
+
+        self.engine.counts["launches"] += 1
+        self.engine.counts[kernel.name.partition("<")[0]] += 1
+        if self.engine.graph is None:
+            run()
+        else:
+            self.engine.graph.append(run)
+
+
+class Stream:
+    """`cupy.cuda.Stream` as far as graphs go."""
+
+    def __init__(self, engine: Engine, non_blocking: bool = False) -> None:
+        self.engine = engine
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def begin_capture(self) -> None:
+        if self.engine.graph is not None:
+            raise CaptureError("the stream is capturing already")
+        self.engine.graph = []
+
+    def end_capture(self) -> Graph:
+        if self.engine.graph is None:
+            raise CaptureError("the stream is not capturing")
+        graph, self.engine.graph = Graph(self.engine, self.engine.graph), None
+        return graph
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Graph:
+    """`cupy.cuda.Graph`: operations on the arrays that they were captured with."""
+
+    def __init__(self, engine: Engine, operations: list[Callable[[], None]]) -> None:
+        self.engine, self.operations = engine, operations
+
+    def launch(self, stream: Stream | None = None) -> None:
+        self.engine.counts["graph launches"] += 1
+        for operation in self.operations:
+            operation()

@@ -1,0 +1,28 @@
+"""The functions of NumPy that the stand-in for CuPy has. Each exists in CuPy, which is a test."""
+
+# Give the memory of their argument another shape: no kernel runs.
+VIEWS = frozenset(
+    {
+        "broadcast_to",
+        "expand_dims",
+        "moveaxis",
+        "ravel",
+        "reshape",
+        "squeeze",
+        "swapaxes",
+        "transpose",
+    }
+)
+# Go through cuBLAS, which CuPy refuses to call while a stream captures.
+CUBLAS = frozenset({"dot", "einsum", "matmul", "tensordot"})
+# fmt: off
+NAMES = VIEWS | CUBLAS | {
+    "abs", "absolute", "add", "all", "any", "arange", "argmax", "argsort", "ascontiguousarray",
+    "clip", "concatenate", "copy", "cos", "cumsum", "divide", "empty", "empty_like", "equal",
+    "exp", "eye", "full", "full_like", "greater", "greater_equal", "isfinite", "isnan", "less",
+    "less_equal", "log", "logical_and", "logical_not", "max", "maximum", "mean", "min", "minimum",
+    "multiply", "negative", "nonzero", "not_equal", "ones", "ones_like", "pad", "power", "sign",
+    "sin", "sqrt", "square", "stack", "subtract", "sum", "take", "tanh", "tril", "triu",
+    "true_divide", "var", "where", "zeros", "zeros_like",
+}
+# fmt: on

@@ -1,0 +1,67 @@
+"""Holding CUDA kernels, run through the CPU shim, against the textbook in double precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigrad.kernels.cuda import KERNELS
+from minigrad.ops import TEXTBOOK
+from tests.gpu.shim.build import FORWARD, REVERSE
+
+# Of the largest element of a result: the rounding of sums of some thousand terms.
+TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
+TF32_TOLERANCE = 1e-2  # factors of 10 bits
+PRECISIONS = (np.float32, np.float64)
+SCHEDULES = (FORWARD, REVERSE, 2, 3)  # the last two at random
+
+
+def assert_close(got: Any, wanted: np.ndarray, what: str, tolerance: float | None = None) -> None:
+    """A device array of `wanted`'s shape, within `tolerance` of its largest value (or of 0.01)."""
+    got = got.get()
+    assert got.shape == wanted.shape, f"{what}: shape {got.shape} instead of {wanted.shape}"
+    if not got.size:
+        return
+    error = np.abs(got - wanted).max() / max(np.abs(wanted).max(), 1e-2)
+    limit = TOLERANCE[got.dtype] if tolerance is None else tolerance
+    assert error <= limit, f"{what}: off by {error:.1e} of the largest value"
+
+
+def check_twin(
+    gpu: Any,
+    name: str,
+    arrays: list[np.ndarray | None],
+    dtype: Any,
+    schedule: int = FORWARD,
+    needs: tuple[bool, ...] | None = None,
+    tolerance: float | None = None,
+    **statics: Any,
+) -> None:
+    """Forward and backward of a kernel equal the textbook's, and leave the inputs as they were."""
+    arrays = [a.astype(dtype) if a is not None and a.dtype.kind == "f" else a for a in arrays]
+    needs = needs or tuple(a is not None and a.dtype.kind == "f" for a in arrays)
+    gpu.engine.schedule = schedule
+    kernel, textbook = KERNELS[name], TEXTBOOK[name]
+    exact = [a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in arrays]
+    wanted, wanted_saved = textbook.forward(np, *exact, **statics)
+
+    inputs = [None if a is None else gpu.asarray(a) for a in arrays]
+    y, saved = kernel.forward(*inputs, **statics)
+    assert y.dtype == dtype
+    assert_close(y, np.asarray(wanted), f"{name} forward", tolerance)
+
+    dy = np.random.default_rng(1).standard_normal(np.shape(wanted)).astype(dtype)
+    upstream = gpu.asarray(dy)
+    got = kernel.backward(upstream, saved, needs, **statics)
+    gradients = textbook.backward(np, dy.astype(np.float64), wanted_saved, needs, **statics)
+    assert len(got) == len(arrays)
+    for i, (ours, theirs) in enumerate(zip(got, gradients, strict=True)):
+        if needs[i]:
+            assert ours.dtype == dtype
+            assert_close(ours, theirs, f"{name} gradient {i}", tolerance)
+        else:
+            assert ours is None
+    for given, array in zip([*inputs, upstream], [*arrays, dy], strict=True):
+        if given is not None:
+            np.testing.assert_array_equal(given.get(), array)
