@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from tinyalpaca import generate_command, tokenize_command, train_command
+from tinyalpaca import convert_command, generate_command, tokenize_command, train_command
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train_command,
     "generate": generate_command,
     "tokenize": tokenize_command,
+    "convert": convert_command,
 }
 
 
