@@ -47,7 +47,6 @@ class Contest:
         context = multiprocessing.get_context("spawn")
         self._pipes: dict[str, Any] = {}
         self._processes: dict[str, Any] = {}
-        self.peak_mb: dict[str, float] = {}
         for contender in contenders:
             ours, theirs = context.Pipe()
             process = context.Process(
@@ -67,11 +66,21 @@ class Contest:
         result: dict[str, list[float]] = {name: [] for name in self._pipes}
         for number in range(rounds + 1):
             for name in self._pipes:
-                with self._watching(name):
-                    seconds = self._ask(name, "time", method, turn)
+                seconds = self._ask(name, "time", method, turn)
                 if number:
                     result[name] += seconds
         return result
+
+    def peak_mb(self, method: str, calls: int = 10) -> dict[str, float]:
+        """Peak memory in MB while a method runs, for each contender.
+
+        A pass of its own, because looking at the memory of a process holds it up.
+        """
+        peaks: dict[str, float] = {}
+        for name, process in self._processes.items():
+            with _MemoryWatch(process.pid, peaks, name):
+                self._ask(name, "time", method, calls)
+        return peaks
 
     def _ask(self, name: str, *request: Any) -> Any:
         self._pipes[name].send(request)
@@ -85,9 +94,6 @@ class Contest:
         if kind == "error":
             raise RuntimeError(f"the contender {name!r} failed:\n{value}")
         return value
-
-    def _watching(self, name: str) -> _MemoryWatch:
-        return _MemoryWatch(self._processes[name].pid, self.peak_mb, name)
 
     def __enter__(self) -> Contest:
         return self
@@ -108,7 +114,7 @@ class _MemoryWatch:
         self._done = threading.Event()
 
     def _watch(self) -> None:
-        while not self._done.wait(0.05):
+        while not self._done.wait(0.02):
             total = 0
             for process in [self._process, *self._process.children(recursive=True)]:
                 try:

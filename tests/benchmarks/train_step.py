@@ -38,7 +38,7 @@ def run(workload: str, against: str, rounds: int, workers: int, micro_batch_size
         steps = contest.times("step", rounds)
         forwards = contest.times("forward", rounds)
         facts = {name: contest.call(name, "facts") for name in names}
-        peaks = contest.peak_mb
+        peaks = contest.peak_mb("step")
     record: dict[str, Any] = {
         "benchmark": "train_step",
         "workload": workload,
