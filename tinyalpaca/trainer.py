@@ -8,6 +8,7 @@ workers. So a run that stops anywhere and goes on later is, bit for bit, the run
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from minigrad.parallel import WorkerError
+from minigrad.parallel import WorkerError, Workers
 from minigrad.serialization import load_safetensors
 from tinyalpaca.bad_steps import TrainingStopped, handle_bad_step
 from tinyalpaca.checkpoint import WEIGHTS
@@ -108,6 +109,9 @@ class Trainer:
         self.names = [name_of[id(p)] for p in self.parameters]
         self.optimizer = make_optimizer(groups, config)
         self.engine = make_engine(model, config, self.optimizer)
+        if isinstance(self.engine, Workers):  # what was chosen decides about the last bits
+            size = self.engine.micro_batch_size
+            self.config = config = dataclasses.replace(config, micro_batch_size=size)
         self.average = WeightAverage(self.engine.flat, config.ema) if config.ema else None
         self.ratios = UpdateRatios(self.engine.flat, self.names)
         self.steps_per_epoch = ceil(len(self.sampler) / config.accumulate)
@@ -126,6 +130,7 @@ class Trainer:
         self.metrics: MetricsLog | None = None
         self.stopped: str | None = None
         self.saver = Saver(self)
+        self.home: Path | None = None  # the folder that has this run's checkpoints
         self.torn = False  # whether an update was interrupted half-way
 
     # The loop
@@ -139,6 +144,7 @@ class Trainer:
         # Overflow is looked for, and found, by what becomes of it: a loss that is not finite.
         with self.run.open(), np.errstate(all="ignore"):
             try:
+                self.make_room()
                 self.metrics = MetricsLog(self.folder, self.history)
                 if self.best is not None:
                     self.run.publish()
@@ -161,6 +167,14 @@ class Trainer:
                     with contextlib.suppress(OSError):
                         self.metrics.close()
         return self.records
+
+    def make_room(self) -> None:
+        """Set aside what another run has left in the folder."""
+        if self.home != self.folder.resolve():
+            earlier = self.run.set_earlier_aside()
+            if earlier is not None:
+                self.say(f"The run that was in {self.folder} is now in {earlier}")
+            self.home = self.folder.resolve()
 
     @property
     def finished(self) -> bool:

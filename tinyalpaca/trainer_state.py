@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minigrad.parallel import Workers
 from tinyalpaca.checkpoint import write_model
 from tinyalpaca.metrics import METRICS, read_metrics
 from tinyalpaca.training_checkpoint import (
@@ -40,6 +41,7 @@ def write_checkpoint(trainer: Trainer, folder: Path) -> None:
             "bad_in_a_row": trainer.bad_in_a_row,
         },
         "data": trainer.data_fingerprint,
+        "micro_batch_size": getattr(trainer.engine, "micro_batch_size", None),
     }
     write_training(folder, arrays, progress)
     with trainer.weights_for_use():
@@ -68,13 +70,17 @@ def restore(trainer: Trainer, saved: SavedRun) -> None:
     trainer.schedule.load_state_dict(progress["schedule"])
     trainer.sampler.load_state_dict(progress["sampler"])
     trainer.model.rng.load_state_dict(progress["random"])
+    if isinstance(trainer.engine, Workers) and progress["micro_batch_size"]:
+        # Another size would add up the same gradients in another order.
+        trainer.engine.micro_batch_size = progress["micro_batch_size"]
+    trainer.home = saved.folder.parent.parent.resolve()
     trainer.step = trainer.saver.step = progress["step"]
     trainer.best, trainer.records = progress["best"], progress["records"]
     loss = progress["loss"]
     trainer.loss_sum, trainer.loss_count = loss["sum"], loss["count"]
     trainer.grad_norm = loss["grad_norm"]
     trainer.skipped, trainer.bad_in_a_row = loss["skipped"], loss["bad_in_a_row"]
-    steps = read_metrics(saved.folder.parent.parent / METRICS)
+    steps = read_metrics(trainer.home / METRICS)
     steps = [r for r in steps if r.get("kind") == "step" and r["step"] <= trainer.step]
     trainer.history = sorted([*steps, *trainer.records], key=lambda record: record["step"])
     trainer.step_losses = [(r["step"], r["loss"]) for r in steps]

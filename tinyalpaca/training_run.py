@@ -107,10 +107,6 @@ def run_training(
     run = RunFolder(config.out)
     with run.open(), Stopping(config.max_minutes) as stopping:
         trainer, source = prepare(model_config, config, saved, device, run, stopping, tell)
-        if saved is None or run_folder_of(saved).resolve() != run.path.resolve():
-            earlier = run.set_earlier_aside()
-            if earlier is not None:
-                tell(f"The run that was in {run.path} is now in {earlier}")
         if config.preflight and saved is None:
             findings = preflight(trainer)
             for line in findings.lines():

@@ -19,6 +19,7 @@ TRAINING = {
     "num_merges": 5,
     "learning_rate": 1e-2,
     "workers": 1,
+    "micro_batch_size": 4,
     "log_every": 1,
     "preflight": False,
     "epoch_sample_tokens": 0,

@@ -18,7 +18,7 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
-from tinyalpaca import epochs, saving, training_run
+from tinyalpaca import epochs, saving, training_parts, training_run
 from tinyalpaca import trainer as trainer_module
 from tinyalpaca.config import ConfigError
 from tinyalpaca.metrics import read_metrics
@@ -99,6 +99,16 @@ def test_the_number_of_workers_may_change_at_resume(tmp_path, text, monkeypatch)
     train(tmp_path / "whole", text)
     train_and_stop(monkeypatch, 5, tmp_path / "stopped", text, workers=2)
     resume(tmp_path / "stopped", workers=3)
+    assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_the_size_of_micro_batches_is_kept_at_resume(tmp_path, text, monkeypatch):
+    """It is measured where a run begins; another machine, or day, may find another."""
+    sizes = iter([2, 2, 3])
+    monkeypatch.setattr(training_parts, "calibrated_micro_batch", lambda *_: next(sizes))
+    train(tmp_path / "whole", text, micro_batch_size=0)
+    train_and_stop(monkeypatch, 5, tmp_path / "stopped", text, micro_batch_size=0)
+    assert resume(tmp_path / "stopped").engine.micro_batch_size == 2
     assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
 
 
