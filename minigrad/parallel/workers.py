@@ -166,9 +166,9 @@ class Workers:
         return cut(len(arrays[0]), self.micro_batch_size, len(self._lane_gradients))
 
     def _run(self, kind: str, payload: Any, items: int) -> None:
-        if self._team is None:
-            self._team = make_team(self._do, self.workers, self.backend)
         with self._blas.limit(limits=1, user_api="blas"):
+            if self._team is None:  # made in here, so that forked workers have the limit for good
+                self._team = make_team(self._do, self.workers, self.backend)
             self._team.run(kind, payload, items)
 
     def _do(self, kind: str, payload: Any, item: int) -> None:

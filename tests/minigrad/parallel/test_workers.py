@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 import minigrad as mg
 from minigrad import nn, optim
@@ -268,3 +269,23 @@ def test_another_optimizer_is_stepped_as_it_is(batch):
         team.update(optim.SGD(model.parameters(), lr=0.1), max_norm=1.0)
         clipped = gradient / np.linalg.norm(gradient)
         np.testing.assert_allclose(team.flat.data, before - 0.1 * clipped, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("workers", "backend"), TEAMS)
+def test_every_worker_has_single_threaded_blas(workers, backend):
+    """BLAS threads of several workers would fight for the same cores."""
+    weight = nn.Parameter(np.ones(3, np.float32))
+    threads = shared_array(8, np.int64)
+
+    def loss(part, key):
+        pools = threadpoolctl.threadpool_info()
+        found = [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
+        threads[key % 2**20] = max(found, default=1)
+        time.sleep(0.02)  # so that every worker gets a lane
+        return (weight * mg.Tensor(part[0])).sum()
+
+    with Workers(
+        [weight], loss, loss, workers=workers, micro_batch_size=1, backend=backend
+    ) as team:
+        team.gradients((np.ones((8, 3), np.float32),), scale=1.0)
+    assert threads.tolist() == [1] * 8
