@@ -14,6 +14,7 @@ from minigrad import optim
 from minigrad.optim.muon import Muon
 from minigrad.parallel import WholeBatch, Workers
 from minigrad.parallel.calibration import choose_micro_batch, remembered
+from minigrad.parallel.memory import release_freed_memory
 from tinyalpaca.config import TrainConfig
 from tinyalpaca.corpora import cache_folder
 from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
@@ -118,6 +119,7 @@ def make_engine(
     )
     if not config.micro_batch_size:
         engine.micro_batch_size = calibrated_micro_batch(engine, model, config)
+        release_freed_memory()
     return engine
 
 
