@@ -71,7 +71,7 @@ class Contest:
                     result[name] += seconds
         return result
 
-    def peak_mb(self, method: str, calls: int = 10) -> dict[str, float]:
+    def peak_mb(self, method: str, calls: int = 4) -> dict[str, float]:
         """Peak memory in MB while a method runs, for each contender.
 
         A pass of its own, because looking at the memory of a process holds it up.
