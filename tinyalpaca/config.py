@@ -102,8 +102,8 @@ class TrainConfig:
     )
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
     muon_learning_rate: float = setting(1e-2, "peak learning rate of Muon")
-    min_learning_rate: float = setting(0.0, "learning rate at the end of a cosine schedule")
-    schedule: Literal["constant", "cosine", "cosine-restarts"] = setting(
+    min_learning_rate: float = setting(0.0, "learning rate at the end of a schedule")
+    schedule: Literal["constant", "linear", "cosine", "cosine-restarts"] = setting(
         "constant", "learning rate over time; restarts happen at each epoch"
     )
     warmup_steps: int = setting(0, "steps over which the learning rate grows to its peak")

@@ -174,6 +174,8 @@ def make_schedule(
     warmup = min(config.warmup_steps, total_steps)
     if config.schedule == "cosine":
         return optim.WarmupCosineLR(optimizer, warmup, total_steps, config.min_learning_rate)
+    if config.schedule == "linear":
+        return optim.WarmupLinearLR(optimizer, warmup, total_steps, config.min_learning_rate)
     if warmup:
         return optim.WarmupCosineLR(optimizer, warmup, total_steps, config.learning_rate)
     return optim.ConstantLR(optimizer)

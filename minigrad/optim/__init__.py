@@ -12,6 +12,7 @@ from minigrad.optim.schedules import (
     Schedule,
     StepLR,
     WarmupCosineLR,
+    WarmupLinearLR,
 )
 from minigrad.optim.sgd import SGD
 
@@ -27,5 +28,6 @@ __all__ = [
     "Schedule",
     "StepLR",
     "WarmupCosineLR",
+    "WarmupLinearLR",
     "clip_grad_norm_",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minigrad import Generator
-from minigrad.optim import FlatParameters
+from minigrad.optim import SGD, FlatParameters, WarmupLinearLR
 from minigrad.serialization import load_safetensors
 from tests.tinyalpaca.runs import MODEL, assert_same_weights, resume, train, write_text
 from tinyalpaca import bad_steps, progress, training_parts
@@ -145,6 +145,22 @@ def test_vectors_need_not_decay_and_muon_gets_the_layers_matrices():
     assert found["decoder_layers.0.ffn.fc1.bias"] == (0.0, False, None)
     assert found["decoder_layers.0.ffn.fc1.weight"] == (0.01, True, 1)
     assert found["decoder_layers.0.multi_head_attention.qkv_proj.weight"] == (0.01, True, 3)
+
+
+def test_the_linear_schedule_warms_up_and_ends_at_its_least():
+    optimizer = SGD(small_model().parameters(), lr=0.5)
+    schedule = WarmupLinearLR(optimizer, warmup_steps=4, total_steps=14, eta_min=0.1)
+    rates = []
+    for _ in range(16):
+        rates.append(optimizer.param_groups[0]["lr"])
+        schedule.step()
+    assert rates[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5])
+    assert rates[4:14] == pytest.approx([0.5 - 0.04 * n for n in range(10)])
+    assert rates[14:] == pytest.approx([0.1, 0.1])
+    with pytest.raises(ValueError, match="needs 0 <= warmup_steps <= total_steps"):
+        WarmupLinearLR(optimizer, 5, 4)
+    made = training_parts.make_schedule(optimizer, TrainConfig(schedule="linear"), 5, 50)
+    assert isinstance(made, WarmupLinearLR) and made.total_steps == 50
 
 
 def test_the_average_of_the_weights_follows_its_formula_and_is_what_is_saved(tmp_path, text):
