@@ -113,6 +113,26 @@ def grad(
     return results[0] if isinstance(inputs, Tensor) else tuple(results)
 
 
+def add_gradients(output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any]) -> None:
+    """Add the gradient of `output`, a single number, by each leaf tensor to the array beside it.
+
+    Each gradient is added as soon as it is there and then dropped, so that the gradients of a model
+    never lie in memory a second time. `.grad` is left alone, and the graph is freed.
+
+    Args:
+        output: a tensor with one element.
+        tensors: leaves; those that `output` does not depend on add nothing.
+        arrays: one for each, of its shape; they are added to in place.
+
+    Raises:
+        GraphFreedError: an earlier backward has freed this graph.
+        ValueError: `output` does not require a gradient or is no single number.
+    """
+    _require_graph(output)
+    sink = dict(zip(tensors, arrays, strict=True))
+    _run([output], [_seed(output, None)], retain_graph=False, sink=sink)
+
+
 def value_and_grad(
     function: Callable[..., Tensor],
     wrt: Iterable[Tensor] | None = None,
@@ -190,11 +210,13 @@ def _run(
     retain_graph: bool,
     create_graph: bool = False,
     wanted: list[Tensor] | None = None,
+    sink: dict[Tensor, Any] | None = None,
 ) -> dict[Tensor, tuple[Any, bool]]:
     """The backward pass. Returns each leaf's (or wanted tensor's) gradient and if it is ours.
 
     Gradients are arrays, or tensors for `create_graph`. `pending` maps a node to the gradient of
-    its output so far; the heap gives the youngest node next, whose gradient is then complete.
+    its output so far; the heap gives the youngest node next, whose gradient is then complete. With
+    a `sink`, leaves' gradients are added to its arrays instead of being returned.
     """
     useful = None if wanted is None else _nodes_between(outputs, wanted)
     wanted_nodes = {t._node: t for t in wanted or [] if t._node is not None}
@@ -206,7 +228,10 @@ def _run(
     def send(tensor: Tensor, gradient: Any, owned: bool) -> None:
         node = tensor._node
         if node is None:
-            if wanted is None or tensor in wanted_leaves:
+            if sink is not None:
+                if tensor in sink:
+                    sink[tensor] += gradient
+            elif wanted is None or tensor in wanted_leaves:
                 results[tensor] = _added(results.get(tensor), gradient, owned)
             return
         if useful is not None and node not in useful:
@@ -366,4 +391,4 @@ def _accumulate_into(leaf: Tensor, array: Any, owned: bool) -> None:
         leaf.grad.data += array
 
 
-__all__ = ["backward", "grad", "unbroadcast", "value_and_grad"]
+__all__ = ["add_gradients", "backward", "grad", "unbroadcast", "value_and_grad"]

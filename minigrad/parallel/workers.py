@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from minigrad.autograd import grad
+from minigrad.autograd import add_gradients, grad
 from minigrad.op import no_grad
 from minigrad.optim.adamw import AdamW, Update
 from minigrad.optim.clip import clip_scale
@@ -86,16 +86,17 @@ class Workers:
         self.workers = workers or available_cores()
         self.micro_batch_size = micro_batch_size
         self.backend: Backend = backend or choose_backend()
-        self.flat = FlatParameters(
-            parameters, data=shared_array(size, dtype), grad=shared_array(size, dtype)
+        lanes = number_of_lanes(size * dtype.itemsize)
+        memory = shared_array(lanes * size, dtype)
+        self._lane_gradients = memory.reshape(lanes, size)
+        self.flat = FlatParameters(  # the sum of all lanes is formed in the first one
+            parameters, data=shared_array(size, dtype), grad=memory[:size]
         )
         self.grad_norm = 0.0
         self._optimizer = optimizer
         self._shares_update = type(optimizer) is AdamW  # a subclass may have another rule
         if isinstance(optimizer, AdamW):
             optimizer.place_state(shared_array)
-        lanes = number_of_lanes(size * dtype.itemsize)
-        self._lane_gradients = shared_array((lanes, size), dtype)
         self._lane_losses = shared_array(lanes, np.float64)
         self._slices = [slice(start, start + SLICE) for start in range(0, size, SLICE)]
         self._squares = shared_array(len(self._slices), np.float64)
@@ -182,8 +183,9 @@ class Workers:
     def _do_item(self, kind: str, payload: Any, item: int) -> None:
         if kind == "add_lanes":
             part = self._slices[item]
-            total = self.flat.grad[part]
-            np.add.reduce(self._lane_gradients[:payload, part], axis=0, out=total)
+            total = self.flat.grad[part]  # which is the first lane
+            for lane in self._lane_gradients[1:payload, part]:
+                total += lane
             self._squares[item] = np.dot(total, total)
         elif kind == "update":
             settings, scale = payload
@@ -197,6 +199,10 @@ class Workers:
         plan = self._plan(arrays)
         first = sum(len(part) for part in plan[:lane])
         total = 0.0
+        gradients = self._lane_gradients[lane]
+        if kind == "train":
+            gradients[...] = 0
+        places = self.flat.views(gradients)
         for number, rows in enumerate(plan[lane]):
             part = tuple(a[rows] for a in arrays)
             micro_key = key * 2**20 + first + number
@@ -205,16 +211,8 @@ class Workers:
                     total += self._losses[kind](part, micro_key).item()
                 continue
             loss = self._losses[kind](part, micro_key) * scale
-            found = grad(loss, self.flat.parameters, allow_unused=True)
             total += loss.item()
-            for place, gradient in zip(
-                self.flat.views(self._lane_gradients[lane]), found, strict=True
-            ):
-                if number:
-                    if gradient is not None:
-                        place += gradient.data
-                else:
-                    place[...] = 0 if gradient is None else gradient.data
+            add_gradients(loss, self.flat.parameters, places)
         self._lane_losses[lane] = total
 
     def _update_piece(self, settings: list[dict[str, Any]], scale: float, item: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import GraphFreedError, InPlaceError, Tensor, grad, nn, value_and_grad
+from minigrad.autograd import add_gradients
 from minigrad.nn import functional as F
 from tests.minigrad.compare import assert_close, float64
 
@@ -513,3 +514,27 @@ def test_an_optimizer_step_between_forward_and_backward_is_seen() -> None:
     optimizer.step()
     with pytest.raises(InPlaceError, match="linear"):
         second.backward()
+
+
+def test_add_gradients_adds_to_arrays_and_leaves_grad_alone(rng):
+    x = mg.Tensor(rng.standard_normal((3, 4)), requires_grad=True)
+    y = mg.Tensor(rng.standard_normal(4), requires_grad=True)
+    unused = mg.Tensor(np.ones(2), requires_grad=True)
+    places = [np.ones((3, 4)), np.ones(4), np.ones(2)]
+    add_gradients((x * y * y).sum(), [x, y, unused], places)
+    np.testing.assert_allclose(places[0], 1 + np.broadcast_to(y.numpy() ** 2, (3, 4)))
+    np.testing.assert_allclose(places[1], 1 + 2 * y.numpy() * x.numpy().sum(0))
+    np.testing.assert_array_equal(places[2], np.ones(2))
+    assert x.grad is None
+    assert y.grad is None
+
+
+def test_add_gradients_frees_the_graph_and_leaves_other_leaves_out(rng):
+    x = mg.Tensor(rng.standard_normal(3), requires_grad=True)
+    y = mg.Tensor(rng.standard_normal(3), requires_grad=True)
+    loss, place = (x * y).sum(), np.zeros(3)
+    add_gradients(loss, [x], [place])
+    np.testing.assert_array_equal(place, y.numpy())
+    assert y.grad is None
+    with pytest.raises(mg.GraphFreedError):
+        add_gradients(loss, [x], [place])
