@@ -10,12 +10,19 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from tinyalpaca import convert_command, generate_command, tokenize_command, train_command
+from tinyalpaca import (
+    convert_command,
+    evaluate_command,
+    generate_command,
+    tokenize_command,
+    train_command,
+)
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train_command,
     "generate": generate_command,
     "tokenize": tokenize_command,
+    "evaluate": evaluate_command,
     "convert": convert_command,
 }
 

@@ -166,11 +166,12 @@ class Generator:
         stop: Stop = None,
         seed: int | None = None,
         *,
-        alternatives: int = 5,
+        alternatives: int | None = 5,
     ) -> Iterator[Step]:
         """The tokens of the continuation as they come, each with what might have been instead.
 
-        What was held back because it could have become a stop string comes with the last token.
+        Without alternatives (None) the probabilities are left out too, which is faster. What was
+        held back because it could have become a stop string comes with the last token.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         return self._steps(prompt, sampling, max_new_tokens, stop, seed, alternatives)
@@ -205,6 +206,11 @@ class Generator:
                 batch_size=batch_size,
                 stride=stride,
             )
+
+    def prepare(self) -> None:
+        """Do now what would otherwise be done by the first call, for example before timing it."""
+        with self._limit():
+            self.folded()
 
     def folded(self) -> FoldedWeights:
         """The model's weights for generation, folded again if they have changed."""

@@ -1,0 +1,49 @@
+"""A small prompt loop: a beginning, a text, a beginning, ..."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+
+BANNER = "Write a beginning and press Enter. Ctrl-C stops a text, Ctrl-D ends."
+PROMPT = "\n> "
+
+
+def converse(write: Callable[[str], None]) -> int:
+    """Ask for prompts until the input ends, and write a text for each.
+
+    On a terminal there are line editing and a history (the arrow keys), where Python has
+    `readline`. Ctrl-C stops the text that is being written, or clears the line that is being typed.
+    Input that is not a terminal is read line by line.
+
+    Args:
+        write: writes the continuation of a prompt; what it raises as ValueError is shown.
+
+    Returns:
+        The exit status.
+    """
+    terminal = sys.stdin.isatty()
+    if terminal:
+        with contextlib.suppress(ImportError):  # there is none on Windows
+            import readline  # noqa: F401  importing it is what gives input() a history
+        print(BANNER, file=sys.stderr)
+    while True:
+        try:
+            prompt = input(PROMPT if terminal else "")
+        except EOFError:
+            if terminal:
+                print()
+            return 0
+        except KeyboardInterrupt:
+            print()
+            continue
+        if not prompt.strip():
+            continue
+        try:
+            write(prompt)
+        except KeyboardInterrupt:
+            print("\n(stopped)", file=sys.stderr)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+        sys.stdout.flush()
