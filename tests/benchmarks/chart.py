@@ -28,8 +28,9 @@ def main() -> None:
             axes.barh(row + 0.18, 1.0, 0.32, color=PEER)
             axes.barh(row - 0.18, ours / peer, 0.32, color=OURS)
             axes.text(0.02, row + 0.18, f"{record['against']} {peer:.0f}", va="center", fontsize=8)
-            label = f"minigrad {ours:.0f}"
-            axes.text(0.02, row - 0.18, label, va="center", fontsize=8, color="white")
+            label, inside = f"minigrad {ours:.0f}", ours / peer > 0.55
+            place, colour = (0.02, "white") if inside else (ours / peer + 0.02, OURS)
+            axes.text(place, row - 0.18, label, va="center", fontsize=8, color=colour)
             axes.text(
                 max(1.0, ours / peer) + 0.03, row, f"{peer / ours:.2f}x", va="center", fontsize=9
             )
