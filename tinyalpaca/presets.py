@@ -1,4 +1,37 @@
-"""Settings under a name (`--preset`). Flags given beside it take precedence."""
+"""Settings under a name (`--preset`). Flags given beside it take precedence.
+
+How `best` came about. Each row is one run on Tiny Shakespeare, scored in nats per character on the
+last 10% of its characters: with windows that do not overlap, and with windows that move on by 32
+tokens. All have 213,000 to 241,000 parameters, rotary positions, a tied head, 256 merges, windows
+of 128 tokens at random places, and a learning rate that falls to 0 within the run. Rows of one
+epoch and of two are comparable among themselves only.
+
+    one epoch, batch 16, cosine, weight decay 0.1, ReLU, post-norm unless said      apart  sliding
+    AdamW 3e-3                                                                     1.932    1.926
+    Muon 1e-2 for the layers' matrices, AdamW 3e-3 for the rest                    1.825    1.818
+    Muon 1e-2, pre-norm, RMSNorm, no biases                                        1.871    1.868
+    Muon 2e-2, AdamW 5e-3, pre-norm, RMSNorm, no biases                            1.804    1.797
+    Muon 2e-2, AdamW 3e-3                                                          1.795    1.786
+    Muon 1.5e-2, AdamW 5e-3, GELU, RMSNorm, no biases                              1.782    1.774
+    Muon 1.5e-2, AdamW 5e-3, five layers of d_ff 192                               1.766    1.757
+    Muon 2e-2, AdamW 1e-2, embeddings decay too                                    1.727    1.717
+    Muon 1.5e-2, AdamW 5e-3, batch 8                                               1.697    1.686
+
+    two epochs, batch 8, AdamW 1e-2 for embeddings and vectors                      apart  sliding
+    Muon 3e-2                                                                      1.636    1.623
+    Muon 2e-2, batch 4                                                             1.618    1.608
+    Muon 2e-2                                                                      1.613    1.602
+    Muon 2e-2, GELU, five layers of d_ff 192                                       1.611    1.600
+    Muon 2e-2, linear schedule, weight decay 0.05                                  1.605    1.592
+    Muon 2e-2, GELU                                                                1.596    1.585
+    Muon 1.5e-2, GELU, average of the weights over 100 steps                       1.578    1.567
+    Muon 1.5e-2, GELU                                                              1.576    1.564
+    Muon 1e-2, GELU, linear schedule, weight decay 0.05                            1.562    1.549
+
+What helped most: orthogonal updates (Muon), many small batches, and a high rate for the embeddings.
+Pre-norm and more, narrower layers did not help at this size; neither did averaging the weights once
+the rate falls to 0 anyway.
+"""
 
 from __future__ import annotations
 
