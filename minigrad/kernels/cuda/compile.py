@@ -22,18 +22,35 @@ from minigrad.device import cupy
 OPTIONS = ("--std=c++17",)
 REAL = {"f": "float", "d": "double"}
 ID = {"i": "int", "l": "long long", "q": "long long"}
+IDS = ("int", "long long")
 HEADS = (16, 32, 64, 128)  # the head sizes that attention is compiled for
 INCLUDE = '#include "prelude.cuh"\n'
 
 
-def source(file: str) -> str:
-    """The text of `file`.cu, with what it includes in its place."""
-    folder = files("minigrad.kernels.cuda")
-    text = folder.joinpath(f"{file}.cu").read_text(encoding="utf-8")
+def prelude() -> str:
+    """What all kernels share."""
+    return _read("prelude.cuh").replace("#pragma once\n", "")
+
+
+def body(file: str) -> str:
+    """The text of `file`.cu after the line that includes the prelude.
+
+    Raises:
+        ValueError: that line is not there, once.
+    """
+    text = _read(f"{file}.cu")
     if text.count(INCLUDE) != 1:
         raise ValueError(f"{file}.cu must include the prelude once, and nothing else")
-    prelude = folder.joinpath("prelude.cuh").read_text(encoding="utf-8")
-    return text.replace(INCLUDE, prelude.replace("#pragma once\n", ""))
+    return text.replace(INCLUDE, "")
+
+
+def source(file: str) -> str:
+    """The kernels of `file`.cu, complete."""
+    return prelude() + body(file)
+
+
+def _read(name: str) -> str:
+    return files("minigrad.kernels.cuda").joinpath(name).read_text(encoding="utf-8")
 
 
 class Source:
@@ -49,18 +66,28 @@ class Source:
         self.file, self.templates = file, templates
         SOURCES.append(self)
 
-    def expressions(self, real: str | None = None) -> tuple[str, ...]:
-        """The kernels with template arguments put in: those of one precision, or all."""
-        reals = (real,) if real else tuple(REAL.values())
-        return tuple(
-            dict.fromkeys(
-                template.format(real=r, id=i, head=head)
-                for template in self.templates
-                for r in reals
-                for i in ("int", "long long")
-                for head in HEADS
-            )
-        )
+    def expressions(self) -> tuple[str, ...]:
+        """Every kernel with every choice of template arguments."""
+        groups = [self._with(r, i, h) for r in REAL.values() for i in IDS for h in HEADS]
+        return tuple(dict.fromkeys(e for group in groups for e in group))
+
+    def companions(self, kernel: str, real: str) -> tuple[str, ...]:
+        """What is compiled together with `kernel`: all templates with the same arguments.
+
+        So a run waits for the compiler only for what it needs, and not once a kernel.
+
+        Raises:
+            KeyError: the source has no such kernel.
+        """
+        for id_type in IDS:
+            for head in HEADS:
+                group = self._with(real, id_type, head)
+                if kernel in group:
+                    return group
+        raise KeyError(f"{kernel} is not among the kernels of {self.file}.cu")
+
+    def _with(self, real: str, id_type: str, head: int) -> tuple[str, ...]:
+        return tuple(t.format(real=real, id=id_type, head=head) for t in self.templates)
 
     def launch(
         self,
@@ -94,16 +121,14 @@ SOURCES: list[Source] = []  # all there are, for tools that compile every kernel
 
 
 @cache
-def _module(xp: Any, kernels: Source, real: str) -> Any:
-    """NVRTC compiles when the first kernel of the module is asked for."""
-    return xp.RawModule(
-        code=source(kernels.file), options=OPTIONS, name_expressions=kernels.expressions(real)
-    )
+def _function(xp: Any, kernels: Source, real: str, kernel: str) -> Any:
+    return _module(xp, kernels, kernels.companions(kernel, real)).get_function(kernel)
 
 
 @cache
-def _function(xp: Any, kernels: Source, real: str, kernel: str) -> Any:
-    return _module(xp, kernels, real).get_function(kernel)
+def _module(xp: Any, kernels: Source, expressions: tuple[str, ...]) -> Any:
+    """NVRTC compiles when the first kernel of the module is asked for."""
+    return xp.RawModule(code=source(kernels.file), options=OPTIONS, name_expressions=expressions)
 
 
 def _typed(argument: Any, dtype: np.dtype) -> Any:

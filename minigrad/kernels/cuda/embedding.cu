@@ -27,7 +27,6 @@ __global__ void __launch_bounds__(256) embedding_backward(
     int positions, int channels, int vocabulary) {
   struct Shared {
     real sums[8][WARP];
-    int seen;
   };
   Shared& shared = block_shared<Shared>();
   const int here = blockIdx.x, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -36,14 +35,8 @@ __global__ void __launch_bounds__(256) embedding_backward(
   if (id < 0 || id >= vocabulary) return;  // the whole block
 
   for (int start = 0; start < here; start += blockDim.x) {
-    if (threadIdx.x == 0) shared.seen = 0;
-    __syncthreads();
     const int i = start + threadIdx.x;
-    if (i < here && ids[i] == id) shared.seen = 1;
-    __syncthreads();
-    const bool seen = shared.seen;
-    __syncthreads();  // before thread 0 sets it back
-    if (seen) return;
+    if (__syncthreads_or(i < here && ids[i] == id)) return;  // all threads, or none
   }
 
   real sum = 0;

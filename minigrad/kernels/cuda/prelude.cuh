@@ -2,8 +2,8 @@
 // path for headers. `real` is float or double everywhere. Device pointers that may be null say so.
 #pragma once
 
-constexpr unsigned ALL_LANES = 0xffffffffu;
-constexpr int WARP = 32;
+[[maybe_unused]] constexpr unsigned ALL_LANES = 0xffffffffu;
+[[maybe_unused]] constexpr int WARP = 32;
 
 // The lowest finite number: e^(lowest - x) is 0 for every ordinary x, and no infinity arises.
 template <typename real> __device__ constexpr real lowest();

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import hashlib
+import os
 import platform
 import re
 import shutil
@@ -49,14 +50,15 @@ class Library:
         folder = folder or Path(tempfile.mkdtemp(prefix="cuda-on-cpu-"))
         path = folder / f"{key.hexdigest()[:24]}.so"
         if not path.exists():
-            source = path.with_suffix(".cpp")
+            source = path.with_suffix(f".{os.getpid()}.cpp")  # others may be building it too
             source.write_text(text, encoding="utf-8")
-            built = path.with_suffix(".new")
+            built = source.with_suffix(".new")
             command = ["g++", *FLAGS, str(source), "-o", str(built)]
             result = subprocess.run(command, capture_output=True, text=True)
             if result.returncode:
                 raise RuntimeError(f"g++ does not compile the kernels:\n{result.stderr[:4000]}")
             built.rename(path)
+            source.unlink()
         self._library = ctypes.CDLL(str(path))
         self.kernels = {e: CpuKernel(self._library, f"k{i}", e) for i, e in enumerate(expressions)}
 

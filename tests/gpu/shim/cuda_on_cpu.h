@@ -50,7 +50,7 @@ struct Fiber {
   Wait wait;
   Triple index;
   unsigned number;
-  int barrier_line;
+  int barrier_line, vote;
   unsigned meetings;  // of its warp that it has been to
 };
 
@@ -67,6 +67,7 @@ struct Machine {
   unsigned order[MOST_THREADS];
   Fiber* current;
   unsigned threads;
+  int any_vote;  // at the last barrier
   void* scheduler;
   char* stacks;
   void (*body)(void*);
@@ -136,11 +137,13 @@ inline void start(Fiber& fiber, unsigned number) {
   fiber.stack_pointer = stack;
 }
 
-// A barrier of the block.
-inline void sync_threads(int line) {
+// A barrier of the block. Returns whether one of the threads voted for something.
+inline bool sync_threads(int line, int vote = 0) {
   machine.current->wait = Wait::barrier;
   machine.current->barrier_line = line;
+  machine.current->vote = vote;
   yield();
+  return machine.any_vote;
 }
 
 // A meeting of the warp: leaves `deposit`, returns what all lanes left.
@@ -232,10 +235,38 @@ inline bool pass_barrier() {
     fail("it waits at __syncthreads() for threads that have ended");
     return false;
   }
-  for (unsigned i = 0; i < machine.threads; i++) machine.fibers[i].wait = Wait::nothing;
+  machine.any_vote = 0;
+  for (unsigned i = 0; i < machine.threads; i++) {
+    machine.fibers[i].wait = Wait::nothing;
+    machine.any_vote |= machine.fibers[i].vote != 0;
+  }
   return true;
 }
 
+inline void shuffle(unsigned* numbers, unsigned n, Random& random) {
+  for (unsigned i = n; i > 1; i--) {
+    const unsigned j = random.below(i), swapped = numbers[i - 1];
+    numbers[i - 1] = numbers[j];
+    numbers[j] = swapped;
+  }
+}
+
+// Runs each of these threads up to its next meeting, if it is not waiting. Returns how many ran.
+inline unsigned run_ready(const unsigned* numbers, unsigned n, unsigned& ended) {
+  unsigned ran = 0;
+  for (unsigned i = 0; i < n && !machine.error[0]; i++) {
+    Fiber& fiber = machine.fibers[numbers[i]];
+    if (fiber.wait != Wait::nothing) continue;
+    ran++;
+    machine.current = &fiber;
+    shim_switch(&machine.scheduler, fiber.stack_pointer);
+    ended += fiber.wait == Wait::ended;
+  }
+  return ran;
+}
+
+// Forward, reverse and even seeds go round all threads, so that warps keep pace with each other.
+// With odd seeds a warp runs up to its next barrier before another one begins.
 inline bool run_block(int schedule, Random& random) {
   const unsigned n = machine.threads;
   for (unsigned i = 0; i < n; i++) {
@@ -248,23 +279,24 @@ inline bool run_block(int schedule, Random& random) {
   machine.shared_offsets[0] = 0;
   unsigned ended = 0;
   while (ended < n) {
-    if (schedule >= 2)
-      for (unsigned i = n; i > 1; i--) {
-        const unsigned j = random.below(i), swapped = machine.order[i - 1];
-        machine.order[i - 1] = machine.order[j];
-        machine.order[j] = swapped;
+    unsigned ran = 0;
+    if (schedule > 2 && schedule % 2) {
+      unsigned warps[MOST_THREADS / 32];
+      for (unsigned i = 0; i < n / 32; i++) warps[i] = i;
+      shuffle(warps, n / 32, random);
+      for (unsigned i = 0; i < n / 32; i++) {
+        unsigned* lanes = machine.order + warps[i] * 32;
+        unsigned now;
+        do {
+          shuffle(lanes, 32, random);
+          ran += now = run_ready(lanes, 32, ended);
+        } while (now);
       }
-    bool progress = false;
-    for (unsigned i = 0; i < n; i++) {
-      Fiber& fiber = machine.fibers[machine.order[i]];
-      if (fiber.wait != Wait::nothing) continue;
-      progress = true;
-      machine.current = &fiber;
-      shim_switch(&machine.scheduler, fiber.stack_pointer);
-      if (machine.error[0]) return false;
-      ended += fiber.wait == Wait::ended;
+    } else {
+      if (schedule >= 2) shuffle(machine.order, n, random);
+      ran = run_ready(machine.order, n, ended);
     }
-    if (!progress && !pass_barrier()) return false;
+    if (machine.error[0] || (!ran && !pass_barrier())) return false;
   }
   return true;
 }
@@ -352,6 +384,7 @@ template <class... Args> void describe(void (*)(Args...), char* text) {
 #define blockDim (shim::machine.block)
 #define gridDim (shim::machine.grid)
 #define __syncthreads() shim::sync_threads(__LINE__)
+#define __syncthreads_or(vote) shim::sync_threads(__LINE__, vote)
 using shim::block_shared;
 
 template <class T> T __shfl_xor_sync(unsigned mask, T value, int distance) {

@@ -4,8 +4,8 @@ Arrays are NumPy arrays in a shell that no NumPy function looks through. What a 
 late or silently raises here:
 
 - host and device arrays do not mix, and a device array becomes a host array by `get` only;
-- memory from `empty` is full of 0xff bytes (as floats: NaN) and lies between guards that are
-  looked at after every kernel, so that what is written beside an array is found;
+- memory from `empty` is full of 0xff bytes (as floats: NaN) and lies between guards of the same
+  that are looked at after every kernel, so that what is read or written beside an array is found;
 - raw kernels take device arrays and typed scalars, and run through the CPU shim;
 - while a stream captures, nothing is executed or copied; `Graph.launch` does what was recorded.
 

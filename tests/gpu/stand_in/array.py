@@ -12,8 +12,8 @@ import numpy as np
 from tests.gpu.shim.build import FORWARD
 from tests.gpu.stand_in.names import CUBLAS, VIEWS
 
-GUARD = 64  # bytes on either side of an allocation
-GUARD_BYTE = 0xA5
+GUARD = 4096  # bytes on either side of an allocation
+GUARD_BYTE = 0xFF  # as floats NaN, as ids -1: what is read beside an array is found as well
 
 
 class CaptureError(RuntimeError):

@@ -1,0 +1,132 @@
+"""Every kernel compiles for the GPUs that we name, and needs no more than registers."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from minigrad.kernels.cuda.compile import OPTIONS, SOURCES, Source, body, prelude, source
+
+ARCHITECTURES = ("sm_80", "sm_90")
+MOST_SHARED = 48 * 1024  # bytes that every GPU grants without being asked
+
+
+class Figures(NamedTuple):
+    """What a kernel takes of a GPU, per thread and per block."""
+
+    registers: int
+    stack: int
+    spills: int
+    shared: int
+
+
+def all_kernels() -> list[str]:
+    return list(dict.fromkeys(e for kernels in SOURCES for e in kernels.expressions()))
+
+
+def program() -> str:
+    """One source that contains every kernel with every template argument."""
+    bodies = "\n".join(body(kernels.file) for kernels in SOURCES)
+    table = "\n".join(f"  (const void*){expression}," for expression in all_kernels())
+    return f"{prelude()}\n{bodies}\nconst void* kernels[] = {{\n{table}\n}};\n"
+
+
+def figures(report: str) -> dict[str, dict[str, Figures]]:
+    """From the report of `ptxas -v`: for each architecture, by mangled name."""
+    pattern = (
+        r"Compiling entry function '(\w+)' for '(sm_\d+)'.*?(\d+) bytes stack frame, "
+        r"(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers([^\n]*)"
+    )
+    found: dict[str, dict[str, Figures]] = {}
+    for name, arch, stack, stores, loads, registers, rest in re.findall(pattern, report, re.S):
+        shared = re.search(r"(\d+) bytes smem", rest)
+        found.setdefault(arch, {})[name] = Figures(
+            int(registers), int(stack), int(stores) + int(loads), int(shared[1]) if shared else 0
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Figures]]:
+    """The figures of all kernels, from one run of nvcc."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("there is no nvcc, the compiler of the CUDA toolkit")
+    folder: Path = tmp_path_factory.mktemp("nvcc")
+    (folder / "kernels.cu").write_text(program(), encoding="utf-8")
+    targets = [f"-gencode=arch=compute_{arch[3:]},code={arch}" for arch in ARCHITECTURES]
+    command = [nvcc, "-std=c++17", "-fatbin", *targets, "-Xptxas", "-v", "--threads=1"]
+    result = subprocess.run(
+        [*command, "kernels.cu", "-o", "kernels.fatbin"], cwd=folder, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr, result.stderr
+    return figures(result.stderr)
+
+
+def readable(names: list[str]) -> dict[str, str]:
+    """Mangled names as people write them, without parameters, as far as the tool is there."""
+    tool = shutil.which("cu++filt") or shutil.which("c++filt")
+    if tool is None:
+        return {name: name for name in names}
+    text = subprocess.run([tool, "-p", *names], capture_output=True, text=True, check=True).stdout
+    return dict(zip(names, text.replace("void ", "").splitlines(), strict=True))
+
+
+def test_kernels_need_no_spills_no_stack_and_little_shared_memory(
+    compiled: dict[str, dict[str, Figures]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = readable(list(compiled[ARCHITECTURES[0]]))
+    with capsys.disabled():
+        print("\nregisters on " + " and ".join(ARCHITECTURES) + ", bytes of shared memory")
+        for mangled, name in sorted(names.items(), key=lambda item: item[1]):
+            rows = [compiled[arch][mangled] for arch in ARCHITECTURES]
+            counts = "".join(f"{row.registers:5d}" for row in rows)
+            print(f"  {name:44}{counts}{rows[0].shared:8d}")
+    for arch in ARCHITECTURES:
+        assert len(compiled[arch]) == len(all_kernels())
+        for mangled, kernel in compiled[arch].items():
+            where = f"{names[mangled]} on {arch}: {kernel}"
+            assert kernel.spills == 0, where
+            assert kernel.stack == 0, where
+            assert kernel.shared <= MOST_SHARED, where
+
+
+def test_the_report_of_the_compiler_is_understood() -> None:
+    report = (
+        "ptxas info    : Compiling entry function '_Z1fPf' for 'sm_80'\n"
+        "ptxas info    : Function properties for _Z1fPf\n"
+        "    16 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads\n"
+        "ptxas info    : Used 255 registers, used 1 barriers, 100 bytes smem, 360 bytes cmem[0]\n"
+    )
+    assert figures(report) == {"sm_80": {"_Z1fPf": Figures(255, 16, 12, 100)}}
+
+
+@pytest.mark.parametrize("kernels", SOURCES, ids=lambda kernels: kernels.file)
+@pytest.mark.parametrize("real", ["float", "double"])
+def test_nvrtc_compiles_what_cupy_will_give_it(kernels: Source, real: str) -> None:
+    """Without a GPU or a driver: NVRTC is a library that CuPy loads."""
+    nvrtc = pytest.importorskip("cupy", reason="CuPy is not installed").cuda.nvrtc
+    names = tuple(e for e in kernels.expressions() if "<" not in e or f"<{real}" in e)
+    program = nvrtc.createProgram(source(kernels.file), f"{kernels.file}.cu", (), ())
+    try:
+        for name in names:
+            nvrtc.addNameExpression(program, name)
+        try:
+            nvrtc.compileProgram(program, (*OPTIONS, "-arch=sm_90"))
+        except nvrtc.NVRTCError:
+            pytest.fail(nvrtc.getProgramLog(program))
+        assert all(nvrtc.getLoweredName(program, name) for name in names)
+        assert nvrtc.getProgramLog(program).strip("\0\n") == ""
+        assert len(nvrtc.getCUBIN(program)) > 1000
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def test_importing_the_kernels_imports_no_cupy() -> None:
+    code = "import sys, minigrad, minigrad.kernels.cuda; sys.exit('cupy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

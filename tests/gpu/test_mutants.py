@@ -1,0 +1,173 @@
+"""Faults put into our own kernels, one at a time: the checks that these pass must then fail.
+
+Each mutant is a line changed. It is found if, under one of the schedules, a result is wrong, memory
+beside an array was written, or the kernel broke a rule of the shim.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from minigrad.kernels.cuda import adamw, dropout, gemm
+from minigrad.kernels.cuda import compile as compiler
+from minigrad.kernels.cuda.columns import column_sums
+from minigrad.kernels.cuda.compile import source
+from tests.gpu.shim.build import LaunchError, Library
+from tests.gpu.twins import SCHEDULES, assert_close, check_twin
+
+F32 = np.float32
+
+
+class Mutant(NamedTuple):
+    """A fault: where, what is replaced by what, the kernels to compile, and a check."""
+
+    file: str
+    before: str
+    after: str
+    kernels: str
+    check: Callable[[Any, np.random.Generator, int], None]
+
+
+def sums(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    a, b = rng.standard_normal((2, 129, 37)).astype(F32)
+    got = column_sums(gpu.asarray(a), gpu.asarray(b))
+    assert_close(got, np.stack([a.astype(float).sum(0), (a.astype(float) * b).sum(0)]), "sums")
+
+
+def norm(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    check_twin(gpu, "layer_norm", [rng.standard_normal((9, 65)), None, None], F32, schedule, eps=0)
+
+
+def attention(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    qkv = rng.standard_normal((1, 150, 48))
+    statics = {"num_heads": 1, "causal": True}
+    check_twin(gpu, "multi_head_attention", [qkv], F32, schedule, **statics)
+
+
+def embedding(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    weight, ids = rng.standard_normal((40, 33)), rng.integers(0, 40, 600).astype(np.int32)
+    check_twin(gpu, "embedding", [weight, ids], F32, schedule)
+
+
+def cross_entropy(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    logits, targets = rng.standard_normal((5, 300)) * 9, rng.integers(0, 300, 5).astype(np.int32)
+    check_twin(gpu, "cross_entropy", [logits, targets], F32, schedule)
+
+
+def product(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    gpu.engine.schedule = schedule
+    a, b = rng.standard_normal((65, 70)).astype(F32), rng.standard_normal((70, 63)).astype(F32)
+    assert_close(gemm.multiply(gpu.asarray(a), gpu.asarray(b)), a.astype(float) @ b, "a·b")
+
+
+def product_tf32(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    gpu.engine.schedule = schedule
+    a, b = rng.standard_normal((65, 70)).astype(F32), rng.standard_normal((70, 63)).astype(F32)
+    with gemm.tf32():
+        got = gemm.multiply(gpu.asarray(a), gpu.asarray(b))
+    assert_close(got, a.astype(float) @ b, "a·b", 1e-2)
+
+
+def mask(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    keep = dropout.keep_mask((33,), 0.5, seed=1, step=gpu.asarray(np.zeros(1, np.uint32)))
+    assert keep.shape == (33,)
+
+
+def norm_of_all(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    g = rng.standard_normal(1000).astype(F32)
+    np.testing.assert_allclose(
+        adamw.grad_norm(gpu.asarray(g)).get()[0], np.linalg.norm(g.astype(float)), rtol=1e-12
+    )
+
+
+SUMS = "column_sums<float>"
+ATTENTION = "attention_forward<float, 16>;attention_delta<float>;attention_backward<float, 16>"
+CROSS_ENTROPY = "cross_entropy_forward<float, int>;cross_entropy_total<float, int>"
+CROSS_ENTROPY += ";cross_entropy_backward<float, int>"
+EMBEDDING = "embedding_forward<float, int>;embedding_backward<float, int>"
+NORM = "layer_norm_forward<float>;layer_norm_backward<float>"
+
+# fmt: off
+MUTANTS = {
+    "sums: no barrier": Mutant(
+        "column_sums", "__syncthreads();\n  if (threadIdx.y", "if (threadIdx.y", SUMS, sums),
+    "sums: one row too many": Mutant(
+        "column_sums", "row < last;", "row <= last;", SUMS, sums),
+    "sums: one column too many": Mutant(
+        "column_sums", "threadIdx.y == 0 && column < columns", "threadIdx.y == 0", SUMS, sums),
+    "sums: one part too few": Mutant(
+        "column_sums", "part < 8;", "part < 7;", SUMS, sums),
+    "norm: the warp ends in parts": Mutant(
+        "layer_norm", "inverse_std, int rows, int channels, real eps) {",
+        "inverse_std, int rows, int channels, real eps) {\n"
+        "  if (threadIdx.x % 32 >= channels % 32) return;", NORM, norm),
+    "norm: one element too few": Mutant(
+        "layer_norm", "    squares += centred * centred;",
+        "    squares += c ? centred * centred : 0;", NORM, norm),
+    "attention: no barrier before a tile is loaded": Mutant(
+        "attention", "__syncthreads();  // the tile before has been read", "", ATTENTION,
+        attention),
+    "attention: a query does not see itself": Mutant(
+        "attention", "first + j + i <= limit", "first + j + i < limit", ATTENTION, attention),
+    "attention: a key sees one query too few": Mutant(
+        "attention", "first + i >= row", "first + i > row", ATTENTION, attention),
+    "attention: the sum is not corrected": Mutant(
+        "attention", "sum *= correction;", "", ATTENTION, attention),
+    "embedding: no barrier before the parts are added": Mutant(
+        "embedding", "  __syncthreads();\n  if (warp == 0", "  if (warp == 0", EMBEDDING,
+        embedding),
+    "embedding: the first position is not the first": Mutant(
+        "embedding", "__syncthreads_or(i < here", "__syncthreads_or(i < here - 1", EMBEDDING,
+        embedding),
+    "cross-entropy: scratch is written while it is read": Mutant(
+        "cross_entropy", "__syncthreads();  // the scratch may still",
+        "//", CROSS_ENTROPY, cross_entropy),
+    "cross-entropy: one logit too few": Mutant(
+        "cross_entropy", "v < vocabulary; v += blockDim.x) {\n    const real value",
+        "v < vocabulary - 1; v += blockDim.x) {\n    const real value",
+        CROSS_ENTROPY, cross_entropy),
+    "gemm: no barrier before a tile is stored": Mutant(
+        "gemm", "__syncthreads();  // the tile before has been used", "", "gemm_fma<float>",
+        product),
+    "gemm: one row too many": Mutant(
+        "gemm", "if (row >= m || column >= n) return;", "if (row > m || column >= n) return;",
+        "gemm_fma<float>", product),
+    "gemm: a fragment in another order": Mutant(
+        "gemm", "fragment_a[i][1] = shared.a[row + 8][d + within];",
+        "fragment_a[i][1] = shared.a[row][d + within + 4];", "gemm_tf32", product_tf32),
+    "dropout: the mask's end is not looked at": Mutant(
+        "dropout", "if (group * 4 + part < size) keep", "keep", "philox_keep", mask),
+    "the norm: one element too many": Mutant(
+        "adamw", "i < size;\n       i += size_t(gridDim.x) * blockDim.x)\n    sum",
+        "i <= size;\n       i += size_t(gridDim.x) * blockDim.x)\n    sum",
+        "squares_partial<float>;squares_finish", norm_of_all),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_fault_is_found(gpu: Any, libraries: Any, monkeypatch: Any, name: str) -> None:
+    mutant = MUTANTS[name]
+    code = source(mutant.file)
+    assert code.count(mutant.before) == 1
+    changed = code.replace(mutant.before, mutant.after)
+    found = []
+    for library in (libraries[code], Library(changed, mutant.kernels.split(";"), libraries.folder)):
+        monkeypatch.setitem(libraries.by_code, code, library)
+        found.append([_fails(mutant, gpu, schedule) for schedule in SCHEDULES])
+    original, broken = found
+    assert not any(original)
+    assert any(broken)
+
+
+def _fails(mutant: Mutant, gpu: Any, schedule: int) -> bool:
+    gpu.engine.schedule = schedule
+    compiler._function.cache_clear()  # or a launch would find the kernel of the run before
+    compiler._module.cache_clear()
+    try:
+        mutant.check(gpu, np.random.default_rng(3), schedule)
+    except (AssertionError, MemoryError, LaunchError):
+        return True
+    return False
