@@ -13,14 +13,17 @@ from tests.gpu.stand_in import Libraries, StandIn
 
 
 @pytest.fixture(scope="session")
-def libraries(request: pytest.FixtureRequest) -> Libraries:
+def libraries(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Libraries:
     """All kernels for the CPU, compiled when they are asked for, kept by content in the cache."""
     reason = why_unavailable()
     if reason:
         pytest.skip(reason)
     by_code = {source(s.file): s.expressions() for s in SOURCES}
     cache = getattr(request.config, "cache", None)
-    folder = cache.mkdir("kernels-on-cpu") if cache else None
+    name = "kernels-on-cpu"
+    folder = cache.mkdir(name) if cache else tmp_path_factory.mktemp(name)
     return Libraries(folder, by_code.__getitem__)
 
 

@@ -38,6 +38,11 @@ def test_attention_to_all(gpu, rng, shape):
     check_twin(gpu, "multi_head_attention", [qkv], np.float32, num_heads=heads, causal=False)
 
 
+def test_a_sequence_of_1024(gpu, rng):
+    qkv = rng.standard_normal((1, 1024, 3 * 20))
+    check_twin(gpu, "multi_head_attention", [qkv], np.float32, num_heads=1, causal=True)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("size", [16, 48])
 def test_attention_under_every_schedule(gpu, rng, size, schedule):
@@ -74,3 +79,5 @@ def test_heads_that_are_too_large_or_do_not_fit_are_refused(gpu):
         forward(gpu.zeros((1, 2, 3 * 129)), num_heads=1, causal=True)
     with pytest.raises(ValueError, match="are not 3 times 2 heads"):
         forward(gpu.zeros((1, 2, 9)), num_heads=2, causal=True)
+    with pytest.raises(ValueError, match="a GPU takes 65,535"):
+        forward(gpu.zeros((65536, 1, 3)), num_heads=1, causal=True)

@@ -41,6 +41,11 @@ def test_an_id_out_of_range_is_nan_and_has_no_gradient(gpu):
     np.testing.assert_array_equal(dweight.get(), [[0, 0], [1, 1], [0, 0]])
 
 
+def test_ids_of_another_width_are_refused(gpu):
+    with pytest.raises(TypeError, match="int32 and int64, not of int16"):
+        KERNELS["embedding"].forward(gpu.zeros((3, 2)), gpu.zeros(3, np.int16))
+
+
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize(("rows", "vocabulary"), [(127, 65), (5, 215), (1, 50257), (2, 1)])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

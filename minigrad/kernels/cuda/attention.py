@@ -2,7 +2,7 @@
 
     S = q kᵀ/√D,   P = softmax(S) along the keys,   y = P v    for each head
 
-Shapes: qkv (B, T, 3C) -> (B, T, C), C = H·D. Head sizes up to 128, T up to 65,535 tiles.
+Shapes: qkv (B, T, 3C) -> (B, T, C), C = H·D, with D up to 128 and B up to 65,535.
 
 Scores stay on the chip: forward keeps of each row of S only ln Σ e^S, from which backward has P
 again, P = e^(S - ln Σ e^S). A sequence that fits a tile (128 positions, fewer for head sizes above

@@ -109,9 +109,12 @@ class Source:
 
         Raises:
             OverflowError: an int does not fit 32 bits.
+            ValueError: the grid is larger than a GPU takes.
         """
         if min(grid) == 0:
             return
+        if max(grid[1:], default=0) > 65535:
+            raise ValueError(f"{kernel}: {grid} blocks; a GPU takes 65,535 along later axes")
         dtype = np.dtype(dtype)
         function = _function(cupy(), self, real_of(dtype), kernel)
         function(tuple(grid), tuple(block), tuple([_typed(a, dtype) for a in arguments]))

@@ -32,13 +32,13 @@ def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reductio
     lead, vocabulary = logits.shape[:-1], logits.shape[-1]
     rows = prod(lead)
     loss, log_sum = xp.empty(lead, dtype), xp.empty(rows, dtype)
-    arguments = (logits, targets, loss, log_sum, vocabulary, ignore_index, float(label_smoothing))
-    _launch("forward", rows, arguments, dtype, targets.dtype)
+    options = (vocabulary, ignore_index, float(label_smoothing))
+    _launch("forward", rows, (logits, targets, loss, log_sum, *options), dtype, targets.dtype)
     if reduction == "none":
         return loss, (logits, targets, log_sum, None)
     total = xp.empty(2, dtype)  # the loss, and how many rows count
-    arguments = (loss, targets, total, rows, ignore_index, reduction == "mean")
-    _launch("total", 1, arguments, dtype, targets.dtype)
+    options = (rows, ignore_index, reduction == "mean")
+    _launch("total", 1, (loss, targets, total, *options), dtype, targets.dtype)
     count = total[1:] if reduction == "mean" else None
     return total[:1].reshape(()), (logits, targets, log_sum, count)
 
@@ -48,9 +48,9 @@ def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduct
     if not needs[0]:
         return None, None
     dlogits = cupy().empty(logits.shape, logits.dtype)
-    arguments = (logits, targets, log_sum, dense(dy), count, dlogits, logits.shape[-1])
-    options = (ignore_index, float(label_smoothing), reduction == "none")
-    _launch("backward", log_sum.size, arguments + options, logits.dtype, targets.dtype)
+    arrays = (logits, targets, log_sum, dense(dy), count, dlogits)
+    options = (logits.shape[-1], ignore_index, float(label_smoothing), reduction == "none")
+    _launch("backward", log_sum.size, (*arrays, *options), logits.dtype, targets.dtype)
     return dlogits, None
 
 

@@ -8,7 +8,6 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,13 @@ class Library:
     Args:
         code: CUDA source.
         expressions: the kernels wanted, with template arguments: `relu_forward<float>`.
-        folder: where libraries are kept, by their content; a temporary one if left out.
+        folder: where libraries are kept, by their content.
     """
 
-    def __init__(self, code: str, expressions: Sequence[str], folder: Path | None = None) -> None:
+    def __init__(self, code: str, expressions: Sequence[str], folder: Path) -> None:
         exports = "\n".join(f"SHIM_EXPORT(k{i}, {e})" for i, e in enumerate(expressions))
         text = f'#include "{HEADER}"\n{code}\n{exports}\n'
         key = hashlib.sha256((text + HEADER.read_text("utf-8") + " ".join(FLAGS)).encode())
-        folder = folder or Path(tempfile.mkdtemp(prefix="cuda-on-cpu-"))
         path = folder / f"{key.hexdigest()[:24]}.so"
         if not path.exists():
             source = path.with_suffix(f".{os.getpid()}.cpp")  # others may be building it too
