@@ -28,6 +28,8 @@ epoch and of two are comparable among themselves only.
     Muon 1.5e-2, GELU                                                              1.576    1.564
     Muon 1e-2, GELU, linear schedule, weight decay 0.05                            1.562    1.549
 
+    ten epochs: the preset                                                         1.482    1.468
+
 What helped most: orthogonal updates (Muon), many small batches, and a high rate for the embeddings.
 Pre-norm and more, narrower layers did not help at this size; neither did averaging the weights once
 the rate falls to 0 anyway.
@@ -70,7 +72,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "small-cpu": Preset(
         "0.8 M parameters on characters: nanoGPT's setting for a CPU",
-        {**NANOGPT, "d_model": 128, "d_ff": 512, "max_seq_len": 64},
+        {**NANOGPT, "d_model": 128, "d_ff": 512, "max_seq_len": 64, "positions": "rotary"},
         {
             "tokenizer": "char",
             "batch_size": 12,
@@ -78,8 +80,9 @@ PRESETS: dict[str, Preset] = {
             "windows": "random",
             "epochs": 2,
             "max_steps": 2000,
-            "learning_rate": 1e-3,
-            "min_learning_rate": 1e-4,
+            "optimizer": "muon",
+            "learning_rate": 3e-3,
+            "muon_learning_rate": 1e-2,
             "schedule": "cosine",
             "warmup_steps": 100,
             "weight_decay": 0.1,
