@@ -1,0 +1,66 @@
+"""The model that generation is timed with, and minigrad's contender."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigrad import Generator as RandomGenerator
+from tinyalpaca.config import ModelConfig
+from tinyalpaca.generation import Generator
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.tokenizer import BPETokenizer
+
+CONTEXT = 128
+VOCABULARY = 356  # 256 bytes and the 100 merges of the default tokenizer
+PROMPT_TEXT = "To be or n"
+PAIRS = [(left, right) for left in range(150, 160) for right in range(150, 160)]
+TOKENIZER = BPETokenizer.from_merges(PAIRS)  # of bytes that the prompt does not have
+PROMPT = TOKENIZER.encode(PROMPT_TEXT)  # ten tokens
+
+
+def make_model() -> TinyAlpaca:
+    """The default model, with weights far enough from their first ones to write varied text."""
+    model = TinyAlpaca(ModelConfig(vocab_size=VOCABULARY), RandomGenerator(0))
+    rng = np.random.default_rng(0)
+    for parameter in model.parameters():
+        noise = 0.05 * rng.standard_normal(parameter.shape).astype(np.float32)
+        parameter.assign(parameter.data + noise)
+    return model.eval()
+
+
+class Ours:
+    """minigrad's contender, through the same calls as a user's.
+
+    Args:
+        batch: sequences of `many`.
+        tokens: how many each writes.
+    """
+
+    def __init__(self, batch: int, tokens: int) -> None:
+        self.generator = Generator(make_model(), TOKENIZER)
+        self.batch, self.tokens = batch, tokens
+        self.one()
+        self.many()
+
+    def greedy(self) -> list[int]:
+        """The greedy continuation, for comparison."""
+        return self.generator.generate(PROMPT_TEXT, self.tokens, 0, return_logprobs=True).tokens
+
+    def one(self) -> None:
+        """A single text."""
+        self.generator.generate(PROMPT_TEXT, self.tokens, 0.7, seed=0)
+
+    def streamed(self) -> None:
+        """A single text, piece by piece."""
+        for _ in self.generator.stream(PROMPT_TEXT, self.tokens, 0.7, seed=0):
+            pass
+
+    def many(self) -> None:
+        """A batch."""
+        self.generator.generate([PROMPT_TEXT] * self.batch, self.tokens, 0.7, seed=0)
+
+    def facts(self) -> dict[str, Any]:
+        """What was run."""
+        return {"version": np.__version__, "threads": self.generator.threads}
