@@ -206,7 +206,8 @@ def attention(trainer: Trainer) -> str:
     tokens = "|".join(trainer.tokenizer.decode([token]) for token in ids.tolist())
     return (
         f'<p class="soft">Each token (a row) looks at itself and those before it (columns, from '
-        f"the left). Dark is 0, yellow 1 (square-root scale). Tokens: <code>{escape(tokens)}</code></p>"
+        "the left). Dark is 0, yellow is 1, on a square-root scale. The tokens: "
+        f"<code>{escape(tokens)}</code></p>"
         f'<div class="card maps"><table>{"".join(rows)}</table></div>'
     )
 
