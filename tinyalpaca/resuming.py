@@ -35,6 +35,8 @@ MAY_CHANGE = frozenset(
         "quiet",
     }
 )
+# A text may have moved: whether it is still the same is told by the hash of its tokens.
+TEXTS = frozenset({"data", "validation"})
 
 
 def find_checkpoint(path: Path, say: Callable[[str], None]) -> SavedRun:
@@ -73,7 +75,7 @@ def merge(
     problems += [
         line
         for name, line in _changes(saved.training, given).items()
-        if name not in MAY_CHANGE and name != "data"
+        if name not in MAY_CHANGE | TEXTS
     ]
     if problems:
         raise ConfigError(

@@ -22,7 +22,8 @@ def trainer(tmp_path):
     run = RunFolder(tmp_path / "run")
     model = ModelConfig(**MODEL)
     device = choose_device("cpu")
-    return prepare(model, config, None, device, run, Stopping(), lambda line: None)[0]
+    with run.open():
+        yield prepare(model, config, None, device, run, Stopping(), lambda line: None)[0]
 
 
 def test_it_finds_what_it_expects_and_changes_nothing(trainer):
