@@ -84,6 +84,7 @@ class TrainConfig:
 
     data: str = setting("tinyshakespeare", "text to learn: a name, a file, a folder, or - (stdin)")
     out: str = setting("runs/shakespeare", "folder for everything that the run writes")
+    validation: str = setting("", "text for validation, instead of a share of --data")
     validation_fraction: float = setting(0.1, "share of the characters, at the end, for validation")
     tokenizer: Literal["bpe", "char"] = setting("bpe", "byte pairs, or a token a character")
     num_merges: int = setting(100, "merges that the tokenizer learns from the training part")

@@ -22,6 +22,7 @@ from tinyalpaca.evaluation import Part
 from tinyalpaca.model import TinyAlpaca
 
 Engine = Workers | WholeBatch
+HASHED_AT_A_TIME = 2**20  # tokens, so that a large mapped file need not fit the memory
 
 
 class Data(NamedTuple):
@@ -35,7 +36,9 @@ class Data(NamedTuple):
         """A hash by which a resumed run knows that it goes on with the same tokens."""
         digest = hashlib.sha256()
         for tokens in (self.train, self.validation):
-            digest.update(np.ascontiguousarray(tokens, np.int64).tobytes())
+            for start in range(0, len(tokens), HASHED_AT_A_TIME):
+                part = tokens[start : start + HASHED_AT_A_TIME]
+                digest.update(np.ascontiguousarray(part, np.int64).tobytes())
         return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from minigrad import Generator as RandomGenerator
 from minigrad.device import Device, gpu_available
 from tinyalpaca.char_tokenizer import CharTokenizer
 from tinyalpaca.config import ModelConfig, TrainConfig
-from tinyalpaca.data import load_corpus, split_text
+from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
 from tinyalpaca.epochs import sample_text
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import plots_available
@@ -34,6 +34,8 @@ from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
 from tinyalpaca.tokenizer_base import Tokenizer
 from tinyalpaca.trainer import LOSS_CURVE, METRICS, Data, Trainer
 from tinyalpaca.training_checkpoint import SavedRun
+
+TOKENS = "tokens"  # the folder of a run that has its texts as tokens
 
 Say = Callable[[str], None]
 
@@ -133,23 +135,25 @@ def prepare(
     """Read the text, make tokenizer, model and trainer. Returns the trainer and where the text is
     from.
     """
-    corpus = load_corpus(config.data)
-    text = corpus.text
-    training_text, validation_text = split_text(text, config.validation_fraction)
-    tell(f"Text: {corpus.source} ({len(text):,} characters)")
+    training, validation = load_split(config.data, config.validation or config.validation_fraction)
+    characters = training.count_characters(), validation.count_characters()
+    tell(f"Text: {training.source} ({characters[0]:,} characters)")
+    tell(f"      {validation.source} ({characters[1]:,} characters)")
     if saved is None:
-        tokenizer = make_tokenizer(training_text, config)
+        tokenizer = make_tokenizer(training, config)
     else:
         tokenizer = load_tokenizer(saved.folder / "tokenizer.json")
-    data = Data(
-        tokenizer.encode_array(training_text),
-        tokenizer.encode_array(validation_text),
-        len(validation_text),
+    folder = run.path / TOKENS
+    folder.mkdir(exist_ok=True)
+    data = Data(  # mapped from files, so that texts of any size fit
+        TokenFile.build(folder / "training.tokens", training, tokenizer).tokens,
+        TokenFile.build(folder / "validation.tokens", validation, tokenizer).tokens,
+        characters[1],
     )
     tell(
         f"Tokens: {len(data.train):,} for training, {len(data.validation):,} for validation, "
         f"{tokenizer.vocab_size} different ones, "
-        f"{len(text) / (len(data.train) + len(data.validation)):.2f} characters each"
+        f"{sum(characters) / max(1, len(data.train) + len(data.validation)):.2f} characters each"
     )
     if not model_config.vocab_size:
         model_config = dataclasses.replace(model_config, vocab_size=tokenizer.vocab_size)
@@ -162,14 +166,18 @@ def prepare(
         f"Model: {model.num_parameters():,} parameters, {model_config.num_layers} layers, on "
         f"{device} ({workers_of(trainer)})"
     )
-    return trainer, corpus.source
+    return trainer, training.source
 
 
-def make_tokenizer(text: str, config: TrainConfig) -> Tokenizer:
+def make_tokenizer(training: Corpus, config: TrainConfig) -> Tokenizer:
     """A tokenizer learned from the training text."""
+    between = [SEPARATOR] if len(training.documents) > 1 else []
     if config.tokenizer == "char":
-        return CharTokenizer.train(text)
-    return BPETokenizer.train(text, num_merges=config.num_merges)
+        blocks = (block for document in training.documents for block in document.blocks())
+        return CharTokenizer.train(blocks, between)
+    return BPETokenizer.train(
+        training.documents, num_merges=config.num_merges, special_tokens=between
+    )
 
 
 def finish(trainer: Trainer, source: str, tell: Say) -> None:

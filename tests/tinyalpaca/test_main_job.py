@@ -13,6 +13,8 @@ import pytest
 
 from minigrad.serialization import load_safetensors
 from tinyalpaca.cli import example, main
+from tinyalpaca.data import SEPARATOR, TokenFile
+from tinyalpaca.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 TEXT = (
@@ -169,3 +171,19 @@ def test_help_is_worth_reading(argv, capsys):
         for flag in ("--d-model", "--learning-rate", "--no-pre-norm", "--device", "--max-steps"):
             assert flag in text
         assert "(default: 0.0003)" in text
+
+
+def test_a_folder_of_texts_and_a_text_for_validation(tmp_path, capsys):
+    (tmp_path / "plays").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "plays" / f"{name}.txt").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "held_out.txt").write_text(TEXT[:500], encoding="utf-8")
+    out = tmp_path / "run"
+    argv = ["--data", str(tmp_path / "plays"), "--validation", str(tmp_path / "held_out.txt")]
+    assert example("train", [*argv, "--out", str(out), *SMALL, "--max-steps", "2"]) == 0
+    assert "held_out.txt (500 characters)" in capsys.readouterr().out
+    tokenizer = load_tokenizer(out / "tokenizer.json")
+    training = TokenFile.open(out / "tokens" / "training.tokens", tokenizer).tokens
+    separator = tokenizer.special_tokens[SEPARATOR]
+    assert (training == separator).sum() == 1  # between the two texts
+    assert tokenizer.decode(training[training != separator]) == 2 * TEXT
