@@ -87,7 +87,7 @@ class TrainConfig:
     validation: str = setting("", "text for validation, instead of a share of --data")
     validation_fraction: float = setting(0.1, "share of the characters, at the end, for validation")
     tokenizer: Literal["bpe", "char"] = setting("bpe", "byte pairs, or a token a character")
-    num_merges: int = setting(100, "merges that the tokenizer learns from the training part")
+    num_merges: int = setting(256, "merges that the tokenizer learns from the training part")
     epochs: int = setting(10, "passes over the training data")
     max_steps: int = setting(0, "stop after this many steps; 0 for no limit")
     max_minutes: float = setting(0.0, "stop and save after so long; 0 for no limit")
