@@ -57,7 +57,7 @@ def save_loss_curve(
     figure.savefig(path, dpi=130)
 
 
-def smoothed(values: Sequence[float], share: float = 0.05) -> list[float]:
+def smoothed(values: Sequence[float], share: float = 0.01) -> list[float]:
     """Exponential average over about `share` of all values, free of the pull of its start."""
     keep = 1 - 1 / max(1.0, share * len(values))
     result, average, weight = [], 0.0, 0.0
