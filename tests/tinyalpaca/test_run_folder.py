@@ -1,5 +1,6 @@
 """The folder of a run: pointers, old checkpoints, one writer, disks that take no more."""
 
+import itertools
 import json
 import os
 import resource
@@ -10,11 +11,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.stress.resume import stress
 from tests.tinyalpaca.runs import assert_same_weights, results, resume, train, write_text
+from tinyalpaca import saving
 from tinyalpaca.checksums import check_sums
 from tinyalpaca.run_folder import REQUIRED, RunFolder
 from tinyalpaca.run_lock import FolderInUse
@@ -287,3 +290,16 @@ def test_no_worker_outlives_a_command_that_is_killed(tmp_path, command):
     process.kill()
     process.communicate(timeout=60)
     wait_until(lambda: nobody_left(process.pid), 20)
+
+
+def test_a_checkpoint_is_written_when_so_many_minutes_have_gone_by(tmp_path, text, monkeypatch):
+    """A clock that goes on by a minute with every look: a checkpoint is due at every step."""
+    minutes = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: 60.0 * next(minutes))
+    monkeypatch.setattr(saving, "time", clock)
+    train(tmp_path / "often", text, save_minutes=1.0, keep=99)
+    often = len(list((tmp_path / "often" / "checkpoints").glob("step-*")))
+    train(tmp_path / "seldom", text, save_minutes=0, keep=99)
+    seldom = len(list((tmp_path / "seldom" / "checkpoints").glob("step-*")))
+    assert seldom == 3  # the start and the epochs' ends
+    assert often > seldom
