@@ -5,8 +5,8 @@
     tokenizer.json      the tokenizer
     SHA256SUMS          their checksums
 
-`tinyalpaca.training_checkpoint` adds what is needed to go on training. Nothing in it is ever
-unpickled, and each file is replaced whole or not at all.
+`tinyalpaca.training.training_checkpoint` adds what is needed to go on training. Nothing in it is
+ever unpickled, and each file is replaced whole or not at all.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from minigrad import Generator
 from minigrad.device import Device
 from minigrad.files import FileFormatError, write_text_atomically
 from minigrad.serialization import load_safetensors, save_safetensors
-from tinyalpaca.checksums import SUMS, check_sums, forget_sums, write_sums
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig, from_dict
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.run_folder import RunFolder, read_pointer
 from tinyalpaca.tokenizer import load_tokenizer
-from tinyalpaca.tokenizer_base import Tokenizer
+from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
+from tinyalpaca.training.checksums import SUMS, check_sums, forget_sums, write_sums
+from tinyalpaca.training.run_folder import RunFolder, read_pointer
 
 FORMAT = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from tinyalpaca import (
+from tinyalpaca.commands import (
     convert_command,
     evaluate_command,
     generate_command,

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyalpaca.corpora import SEPARATOR, Corpus, load_corpus, load_split, split_text
-from tinyalpaca.samplers import RandomSampler, WindowSampler
-from tinyalpaca.token_file import TokenFile
+from tinyalpaca.corpus.corpora import SEPARATOR, Corpus, load_corpus, load_split, split_text
+from tinyalpaca.corpus.samplers import RandomSampler, WindowSampler
+from tinyalpaca.corpus.token_file import TokenFile
 
 __all__ = [
     "SEPARATOR",

@@ -3,8 +3,8 @@
     generator = Generator.from_checkpoint("runs/shakespeare")
     print(generator.generate("ROMEO:", max_new_tokens=200, top_p=0.9, seed=1))
 
-How a token is chosen is in `tinyalpaca.sampling`, what the model sees of a long text in
-`tinyalpaca.inference`, how stop strings end it in `tinyalpaca.text_stream`.
+How a token is chosen is in `tinyalpaca.generating.sampling`, what the model sees of a long text in
+`tinyalpaca.generating.inference`, how stop strings end it in `tinyalpaca.generating.text_stream`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ import numpy as np
 from minigrad.device import Device
 from minigrad.op import STATE
 from minigrad.parallel import available_cores
-from tinyalpaca.blas_threads import OneBlasThread
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.evaluation import Score, evaluate
-from tinyalpaca.folded_weights import FoldedWeights, fold
-from tinyalpaca.inference import CachedDecoder
-from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.sampling import Sampling
-from tinyalpaca.text_stream import TextStream
-from tinyalpaca.tokenizer_base import Tokenizer
-from tinyalpaca.uncached import UncachedDecoder, evaluating
-from tinyalpaca.writing import (
+from tinyalpaca.generating.blas_threads import OneBlasThread
+from tinyalpaca.generating.folded_weights import FoldedWeights, fold
+from tinyalpaca.generating.inference import CachedDecoder
+from tinyalpaca.generating.sampling import Sampling
+from tinyalpaca.generating.text_stream import TextStream
+from tinyalpaca.generating.uncached import UncachedDecoder, evaluating
+from tinyalpaca.generating.writing import (
     Continuation,
     Decoder,
     Step,
@@ -39,6 +37,8 @@ from tinyalpaca.writing import (
     write_steps,
     write_together,
 )
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 
 __all__ = ["Continuation", "Generator", "Step"]
 
@@ -95,7 +95,8 @@ class Generator:
             prompt: one, or a sequence of prompts of any lengths. Of a text longer than the context
                 the model sees the end.
             max_new_tokens: how many tokens to add at most.
-            temperature, top_k, top_p, min_p, repetition_penalty: see `tinyalpaca.sampling`.
+            temperature, top_k, top_p, min_p, repetition_penalty: see
+                `tinyalpaca.generating.sampling`.
             stop: a string or several; the text ends before the first that comes.
             seed: the same seed gives the same text, whatever else is in the batch: each prompt is
                 continued as if it were alone. One seed for all, or one for each prompt. None draws

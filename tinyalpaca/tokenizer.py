@@ -22,11 +22,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from tinyalpaca.bpe_encoding import WordCache
-from tinyalpaca.bpe_training import Pair, count_words, learn_merges
-from tinyalpaca.pretokenize import PreSplitter, byte_alphabet, bytes_in_token_order
-from tinyalpaca.text_files import decode_utf8, read_utf8_blocks
-from tinyalpaca.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
+from tinyalpaca.corpus.text_files import decode_utf8, read_utf8_blocks
+from tinyalpaca.tokenizing.bpe_encoding import WordCache
+from tinyalpaca.tokenizing.bpe_training import Pair, count_words, learn_merges
+from tinyalpaca.tokenizing.pretokenize import PreSplitter, byte_alphabet, bytes_in_token_order
+from tinyalpaca.tokenizing.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
 
 
 @runtime_checkable
@@ -98,8 +98,8 @@ class BPETokenizer(Tokenizer):
         these, between which no merge reaches. Files are read in blocks, so they may be larger than
         memory. The size is given by one of `vocab_size` (256 bytes + merges + special tokens) and
         `num_merges` (100 if neither is given). Training stops early when no pair occurs
-        `min_frequency` times. `splitter`: see `tinyalpaca.pretokenize`. A progress bar appears on a
-        terminal when it takes long.
+        `min_frequency` times. `splitter`: see `tinyalpaca.tokenizing.pretokenize`. A progress bar
+        appears on a terminal when it takes long.
 
         Raises `ValueError` for a source without text, for text that is not UTF-8, and for sizes
         that cannot be.
@@ -227,7 +227,7 @@ class BPETokenizer(Tokenizer):
 
         A folder gets the name `tokenizer.json`. Returns the path written.
         """
-        from tinyalpaca import tokenizer_files
+        from tinyalpaca.tokenizing import tokenizer_files
 
         return tokenizer_files.save(self, path)
 
@@ -237,7 +237,7 @@ class BPETokenizer(Tokenizer):
 
         `path` is the file or its folder. Raises `ValueError` that says what is wrong with the file.
         """
-        from tinyalpaca import tokenizer_files
+        from tinyalpaca.tokenizing import tokenizer_files
 
         return tokenizer_files.load_bpe(path)
 
@@ -296,6 +296,6 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 
     `BPETokenizer`, `CharTokenizer`, or `OriginalTokenizer`.
     """
-    from tinyalpaca import tokenizer_files
+    from tinyalpaca.tokenizing import tokenizer_files
 
     return tokenizer_files.load_any(path)

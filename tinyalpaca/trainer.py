@@ -21,22 +21,22 @@ from tqdm.auto import tqdm
 
 from minigrad.parallel import WorkerError, Workers
 from minigrad.serialization import load_safetensors
-from tinyalpaca.bad_steps import TrainingStopped, handle_bad_step
 from tinyalpaca.checkpoint import WEIGHTS
 from tinyalpaca.config import TrainConfig
-from tinyalpaca.ema import WeightAverage
-from tinyalpaca.epochs import LOSS_CURVE, finish_epoch
 from tinyalpaca.evaluation import Part, Score, evaluate
-from tinyalpaca.metrics import METRICS, MetricsLog, UpdateRatios, memory_mb
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.progress import progress_bar
-from tinyalpaca.run_folder import RunFolder
-from tinyalpaca.saving import Saver
-from tinyalpaca.stopping import Stopping, StopRequested
-from tinyalpaca.tokenizer_base import Tokenizer
-from tinyalpaca.trainer_state import restore
-from tinyalpaca.training_checkpoint import SavedRun, read_training
-from tinyalpaca.training_parts import (
+from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
+from tinyalpaca.training.bad_steps import TrainingStopped, handle_bad_step
+from tinyalpaca.training.ema import WeightAverage
+from tinyalpaca.training.epochs import LOSS_CURVE, finish_epoch
+from tinyalpaca.training.metrics import METRICS, MetricsLog, UpdateRatios, memory_mb
+from tinyalpaca.training.progress import progress_bar
+from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.saving import Saver
+from tinyalpaca.training.stopping import Stopping, StopRequested
+from tinyalpaca.training.trainer_state import restore
+from tinyalpaca.training.training_checkpoint import SavedRun, read_training
+from tinyalpaca.training.training_parts import (
     Data,
     evaluation_loss,
     make_engine,

@@ -31,7 +31,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import numpy as np
 
-from tinyalpaca.corpora import load_corpus
+from tinyalpaca.corpus.corpora import load_corpus
 from tinyalpaca.tokenizer import BPETokenizer
 
 MERGES = 1000
@@ -189,9 +189,9 @@ def write_generated(path: Path, megabytes: int, distinct_words: int) -> None:
 TRAIN_AND_REPORT = """
 import json, sys, time
 from pathlib import Path
-from tinyalpaca.bpe_training import count_words, learn_merges
-from tinyalpaca.pretokenize import PreSplitter
-from tinyalpaca.text_files import read_utf8_blocks
+from tinyalpaca.tokenizing.bpe_training import count_words, learn_merges
+from tinyalpaca.tokenizing.pretokenize import PreSplitter
+from tinyalpaca.corpus.text_files import read_utf8_blocks
 def peak():  # of this process alone; getrusage would include the one that started it
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))

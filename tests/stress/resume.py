@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from tests.tinyalpaca.runs import assert_same_weights, resume, train, write_text
-from tinyalpaca import epochs
 from tinyalpaca.checkpoint import load_model
-from tinyalpaca.checksums import check_sums
-from tinyalpaca.metrics import read_metrics
-from tinyalpaca.run_folder import REQUIRED, RunFolder
+from tinyalpaca.training import epochs
+from tinyalpaca.training.checksums import check_sums
+from tinyalpaca.training.metrics import read_metrics
+from tinyalpaca.training.run_folder import REQUIRED, RunFolder
 
 SETTINGS = {"save_every": 1, "optimizer": "muon", "windows": "random", "ema": 0.9}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tinyalpaca.corpora import load_corpus
+from tinyalpaca.corpus.corpora import load_corpus
 
 
 def tiny_shakespeare() -> str:

@@ -7,9 +7,9 @@ import numpy as np
 
 from minigrad.serialization import load_safetensors
 from tinyalpaca.config import ModelConfig, TrainConfig
-from tinyalpaca.run_folder import RunFolder
-from tinyalpaca.stopping import Stopping
-from tinyalpaca.training_run import resume_training, run_training
+from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.stopping import Stopping
+from tinyalpaca.training.training_run import resume_training, run_training
 
 MODEL = {"d_model": 8, "d_ff": 16, "num_heads": 2, "num_layers": 1, "max_seq_len": 16}
 TRAINING = {

@@ -8,8 +8,8 @@ import pytest
 from minigrad.files import FileFormatError
 from tests.tinyalpaca.runs import train, write_text
 from tinyalpaca.checkpoint import load_model, save_model
-from tinyalpaca.checksums import SUMS, check_sums
-from tinyalpaca.run_folder import REQUIRED, RunFolder
+from tinyalpaca.training.checksums import SUMS, check_sums
+from tinyalpaca.training.run_folder import REQUIRED, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def run(tmp_path_factory):
     """The folder of a short run."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.epochs.plots_available", lambda: False)
+        patch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
         train(folder / "run", write_text(folder), epochs=1)
     return folder / "run"
 

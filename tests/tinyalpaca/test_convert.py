@@ -14,7 +14,7 @@ from tests.tinyalpaca.tiny_models import TEXT, tiny_model, tiny_tokenizer
 from tinyalpaca import cli
 from tinyalpaca.checkpoint import load_model, save_model
 from tinyalpaca.generation import Generator
-from tinyalpaca.original_vocab import OriginalTokenizer
+from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to convert from and to")
 

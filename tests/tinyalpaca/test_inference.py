@@ -6,9 +6,9 @@ import pytest
 import minigrad
 from minigrad.ops.attention import causal_mask
 from tests.tinyalpaca.tiny_models import tiny_model
-from tinyalpaca.folded_weights import fold
-from tinyalpaca.inference import CachedDecoder, run_window
-from tinyalpaca.uncached import UncachedDecoder, window_start
+from tinyalpaca.generating.folded_weights import fold
+from tinyalpaca.generating.inference import CachedDecoder, run_window
+from tinyalpaca.generating.uncached import UncachedDecoder, window_start
 
 CHOICES = {
     "pre_norm": [False, True],

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests.tinyalpaca.runs import MODEL, TRAINING, resume, train, write_text
-from tinyalpaca import training_parts
 from tinyalpaca.config import ModelConfig, TrainConfig
-from tinyalpaca.preflight import PreflightError, duration, preflight
-from tinyalpaca.run_folder import RunFolder
-from tinyalpaca.stopping import Stopping
-from tinyalpaca.training_run import choose_device, prepare
+from tinyalpaca.training import training_parts
+from tinyalpaca.training.preflight import PreflightError, duration, preflight
+from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.stopping import Stopping
+from tinyalpaca.training.training_run import choose_device, prepare
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_it_finds_what_it_expects_and_changes_nothing(trainer):
 
 
 def test_a_run_is_the_same_with_and_without_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("tinyalpaca.epochs.plots_available", lambda: False)
+    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
     text = write_text(tmp_path)
     losses = []
     for preflight_wanted in (True, False):

@@ -18,12 +18,12 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
-from tinyalpaca import epochs, saving, training_parts, training_run
 from tinyalpaca import trainer as trainer_module
 from tinyalpaca.config import ConfigError
-from tinyalpaca.metrics import read_metrics
-from tinyalpaca.run_folder import RunFolder
 from tinyalpaca.trainer import TrainingStopped
+from tinyalpaca.training import epochs, saving, training_parts, training_run
+from tinyalpaca.training.metrics import read_metrics
+from tinyalpaca.training.run_folder import RunFolder
 
 HARD = {  # everything that has a state of its own
     "optimizer": "muon",
@@ -40,7 +40,7 @@ HARD = {  # everything that has a state of its own
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than these runs."""
-    monkeypatch.setattr("tinyalpaca.epochs.plots_available", lambda: False)
+    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_format_and_versions_are_written_and_a_future_format_is_refused(tmp_path
     assert {"epoch", "step", "sampler", "schedule", "random", "best"} <= content.keys()
 
     def rewrite(**changes):
-        from tinyalpaca.checksums import write_sums
+        from tinyalpaca.training.checksums import write_sums
 
         (path / "trainer.json").write_text(json.dumps({**content, **changes}), encoding="utf-8")
         write_sums(path, [p.name for p in path.iterdir() if p.name != "SHA256SUMS"])
@@ -311,6 +311,6 @@ def test_signals_finish_the_step_and_are_handed_back(tmp_path, text, monkeypatch
 
 def test_settings_that_may_change_exist():
     from tinyalpaca.config import TrainConfig
-    from tinyalpaca.resuming import MAY_CHANGE
+    from tinyalpaca.training.resuming import MAY_CHANGE
 
     assert {f.name for f in dataclasses.fields(TrainConfig)} >= MAY_CHANGE

@@ -17,11 +17,11 @@ import pytest
 
 from tests.stress.resume import stress
 from tests.tinyalpaca.runs import assert_same_weights, results, resume, train, write_text
-from tinyalpaca import saving
-from tinyalpaca.checksums import check_sums
-from tinyalpaca.run_folder import REQUIRED, RunFolder
-from tinyalpaca.run_lock import FolderInUse
 from tinyalpaca.trainer import Trainer, TrainingStopped
+from tinyalpaca.training import saving
+from tinyalpaca.training.checksums import check_sums
+from tinyalpaca.training.run_folder import REQUIRED, RunFolder
+from tinyalpaca.training.run_lock import FolderInUse
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than these runs."""
-    monkeypatch.setattr("tinyalpaca.epochs.plots_available", lambda: False)
+    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_an_earlier_run_is_set_aside_and_strange_files_are_left_alone(tmp_path, 
 def test_two_runs_in_one_folder_the_second_says_who_is_there(tmp_path, text):
     code = (
         "import sys, time\n"
-        "from tinyalpaca.run_folder import RunFolder\n"
+        "from tinyalpaca.training.run_folder import RunFolder\n"
         "with RunFolder(sys.argv[1]).open():\n"
         "    print('locked', flush=True)\n"
         "    time.sleep(60)\n"

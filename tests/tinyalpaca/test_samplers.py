@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tinyalpaca.samplers import RandomSampler, WindowSampler, permute
+from tinyalpaca.corpus.samplers import RandomSampler, WindowSampler, permute
 
 
 def epoch_of(sampler) -> list[list[int]]:

@@ -4,7 +4,14 @@ import math
 import numpy as np
 import pytest
 
-from tinyalpaca.sampling import Sampler, Sampling, draw, filtered, log_probabilities, penalised
+from tinyalpaca.generating.sampling import (
+    Sampler,
+    Sampling,
+    draw,
+    filtered,
+    log_probabilities,
+    penalised,
+)
 
 SETTINGS = [
     dict(zip(("temperature", "top_k", "top_p", "min_p", "repetition_penalty"), values, strict=True))

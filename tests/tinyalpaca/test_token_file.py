@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyalpaca import text_files
-from tinyalpaca.char_tokenizer import CharTokenizer
-from tinyalpaca.corpora import SEPARATOR, Corpus, Document, load_corpus
-from tinyalpaca.token_file import MAGIC, TokenFile
+from tinyalpaca.corpus import text_files
+from tinyalpaca.corpus.corpora import SEPARATOR, Corpus, Document, load_corpus
+from tinyalpaca.corpus.token_file import MAGIC, TokenFile
 from tinyalpaca.tokenizer import BPETokenizer
+from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
 
 TEXT = "the cat sat on the mat, naïve 🦙\r\n" * 20
 TOKENIZER = BPETokenizer.train(TEXT, num_merges=20, special_tokens=[SEPARATOR])
@@ -186,9 +186,9 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
 
 KILLED = """
 import json, os, signal, sys
-from tinyalpaca import text_files
-from tinyalpaca.corpora import Corpus, Document
-from tinyalpaca.token_file import TokenFile
+from tinyalpaca.corpus import text_files
+from tinyalpaca.corpus.corpora import Corpus, Document
+from tinyalpaca.corpus.token_file import TokenFile
 from tinyalpaca.tokenizer import BPETokenizer
 
 path, tokenizer = sys.argv[1], BPETokenizer.load(sys.argv[2])

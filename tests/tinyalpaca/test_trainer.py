@@ -11,20 +11,20 @@ from minigrad import Generator
 from minigrad.optim import SGD, FlatParameters, WarmupLinearLR
 from minigrad.serialization import load_safetensors
 from tests.tinyalpaca.runs import MODEL, assert_same_weights, resume, train, write_text
-from tinyalpaca import bad_steps, progress, training_parts
 from tinyalpaca.config import ModelConfig, TrainConfig
-from tinyalpaca.ema import WeightAverage
-from tinyalpaca.metrics import MetricsLog, UpdateRatios, read_metrics
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.run_folder import RunFolder
 from tinyalpaca.trainer import Trainer, TrainingStopped
-from tinyalpaca.training_parts import parameter_groups
+from tinyalpaca.training import bad_steps, progress, training_parts
+from tinyalpaca.training.ema import WeightAverage
+from tinyalpaca.training.metrics import MetricsLog, UpdateRatios, read_metrics
+from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.training_parts import parameter_groups
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than these runs."""
-    monkeypatch.setattr("tinyalpaca.epochs.plots_available", lambda: False)
+    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
 
 
 @pytest.fixture

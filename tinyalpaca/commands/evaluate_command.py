@@ -1,0 +1,91 @@
+"""The command `evaluate`: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+DESCRIPTION = """Score a text with a trained model: nats and bits per token and per character.
+
+  tinyalpaca evaluate --part validation            the last tenth of Tiny Shakespeare
+  tinyalpaca evaluate sonnets.txt --stride 32      a file; at least 3/4 of the context before tokens
+  tinyalpaca evaluate --text "To be, or not to be"
+
+Per character, models with different tokenizers can be compared. Lower is better."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, which text, and how."""
+    parser.add_argument(
+        "data",
+        nargs="?",
+        default="tinyshakespeare",
+        help="a name, a text file, a folder of .txt files, or - for standard input "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--text", help="score this text instead")
+    parser.add_argument(
+        "--part",
+        choices=("all", "training", "validation"),
+        default="all",
+        help="which part of the text, cut as training cuts it (default: all)",
+    )
+    parser.add_argument(
+        "--validation-fraction",
+        type=float,
+        default=0.1,
+        metavar="X",
+        help="share of the characters, at the end, that is the validation part (default: 0.1)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        default="runs/shakespeare",
+        metavar="DIR",
+        help="folder of a trained model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--stride",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how far windows are apart, in tokens; fewer give each token more to go by and take "
+        "longer (default: windows side by side, as in training)",
+    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="windows at a time")
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "gpu", "auto"), help="where to compute"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score and print."""
+    from tinyalpaca.corpus.corpora import load_corpus
+    from tinyalpaca.generation import Generator
+    from tinyalpaca.training.training_run import choose_device
+
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, it is {args.batch_size}")
+    generator = Generator.from_checkpoint(args.checkpoint, choose_device(args.device))
+    if args.text is not None:
+        source, text = "the text given", args.text
+    else:
+        corpus = load_corpus(args.data)
+        if args.part != "all":
+            corpus = corpus.split(args.validation_fraction)[args.part == "validation"]
+        source, text = corpus.source, corpus.text
+    score = generator.score(text, stride=args.stride, batch_size=args.batch_size)
+    figures = {
+        "nats_per_token": score.nats_per_token,
+        "bits_per_token": score.bits_per_token,
+        "nats_per_character": score.nats_per_character,
+        "bits_per_character": score.bits_per_character,
+    }
+    if args.json:
+        counts = {"nats": score.nats, "tokens": score.tokens, "characters": score.characters}
+        print(json.dumps({"source": source, **counts, **figures}))
+        return 0
+    print(f"{source}: {score.characters:,} characters, {score.tokens:,} tokens predicted")
+    for name, value in figures.items():
+        print(f"{name.replace('_', ' '):<20}{value:.4f}")
+    return 0

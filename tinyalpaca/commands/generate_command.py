@@ -1,0 +1,221 @@
+"""The command `generate`: continue a text with a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinyalpaca.generation import Generator, Step
+
+DESCRIPTION = """Continue a text with a trained model.
+
+Text goes to standard output as it comes, everything else to standard error, so the output can be
+piped. `--interactive` asks for beginnings, again and again; Ctrl-C stops a text, Ctrl-D ends."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of generation."""
+    parser.add_argument(
+        "--checkpoint",
+        default="runs/shakespeare",
+        metavar="DIR",
+        help="folder of a trained model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prompt",
+        default="To be or not to be, that is the question:",
+        metavar="TEXT",
+        help="what to continue, - for standard input (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=100, metavar="N", help="tokens to add (default: 100)"
+    )
+    parser.add_argument(
+        "--stop",
+        action="append",
+        metavar="TEXT",
+        help="end before this text comes; may be repeated; \\n is a new line",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "gpu", "auto"), help="where to compute"
+    )
+    _add_sampling(parser.add_argument_group("how tokens are chosen"))
+    _add_output(parser.add_argument_group("what is shown"))
+
+
+def _add_sampling(group: Any) -> None:
+    group.add_argument(
+        "--temperature",
+        type=float,
+        default=0.7,
+        metavar="X",
+        help="below 1 keeps to likely tokens, 0 always takes the likeliest (default: 0.7)",
+    )
+    group.add_argument("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens")
+    group.add_argument(
+        "--top-p", type=float, metavar="X", help="draw from the likeliest with probability X in all"
+    )
+    group.add_argument(
+        "--min-p",
+        type=float,
+        metavar="X",
+        help="leave out what is X times less likely than the best",
+    )
+    group.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="above 1 makes tokens that have occurred less likely (default: 1)",
+    )
+
+
+def _add_output(group: Any) -> None:
+    group.add_argument(
+        "--num-samples", type=int, default=1, metavar="N", help="texts to write (default: 1)"
+    )
+    group.add_argument(
+        "--interactive", action="store_true", help="ask for a beginning, write, ask again"
+    )
+    group.add_argument(
+        "--show-alternatives",
+        action="store_true",
+        help="colour tokens by their probability and list the five likeliest for each",
+    )
+    group.add_argument(
+        "--html",
+        metavar="FILE",
+        help="also write a page: surprise as colour, alternatives, attention",
+    )
+    group.add_argument("--json", action="store_true", help="print a JSON object instead of text")
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `Generator.generate` that the flags stand for."""
+    return {
+        "max_new_tokens": args.max_new_tokens,
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "min_p": args.min_p,
+        "repetition_penalty": args.repetition_penalty,
+        "stop": [text.replace("\\n", "\n") for text in args.stop or ()],
+        "seed": args.seed,
+    }
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write as the flags say."""
+    from tinyalpaca.generating.interactive import converse
+    from tinyalpaca.generation import Generator
+    from tinyalpaca.training.training_run import choose_device
+
+    _check_flags(args)
+    if hasattr(sys.stdout, "reconfigure"):  # a model writes what a terminal may not be able to say
+        sys.stdout.reconfigure(errors="replace")
+    generator = Generator.from_checkpoint(args.checkpoint, choose_device(args.device))
+    generator.prepare()
+    if args.interactive:
+        return converse(lambda prompt: write(generator, prompt, args))
+    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    if args.json or args.num_samples != 1:
+        write_samples(generator, prompt, args)
+    else:
+        write(generator, prompt, args)
+    return 0
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Raise ValueError for flags that do not go together."""
+    one_text = {"--interactive": args.interactive, "--html": args.html}
+    one_text["--show-alternatives"] = args.show_alternatives and not args.json
+    for flag, given in one_text.items():
+        if given and args.num_samples != 1:
+            raise ValueError(f"{flag} shows one text; leave out --num-samples")
+        if given and args.json:
+            raise ValueError(f"{flag} and --json do not go together")
+    if args.interactive and args.html:
+        raise ValueError("--interactive and --html do not go together")
+
+
+def write(generator: Generator, prompt: str, args: argparse.Namespace) -> None:
+    """Stream one text, with what belongs to it."""
+    from tinyalpaca.generating.colours import Palette, alternatives_table
+    from tinyalpaca.generating.token_page import token_page
+
+    wanted = 5 if args.show_alternatives else None
+    palette = Palette(sys.stdout) if args.show_alternatives else None
+    steps = generator.steps(prompt, **settings(args), alternatives=wanted)
+    written: list[Step] = []
+    seconds, began = 0.0, time.perf_counter()
+    for step in steps:  # a setting that makes no sense is an error before anything is printed
+        seconds += time.perf_counter() - began
+        if not written:
+            print(prompt, end="")
+        written.append(step)
+        text = palette.painted(step.text, step.logprob) if palette else step.text
+        print(text, end="", flush=True)
+        began = time.perf_counter()
+    print(prompt if not written else "")
+    if palette is not None:
+        print(alternatives_table(generator.tokenizer, written, palette))
+    if args.html:
+        tokens = generator.tokenizer.encode(prompt)
+        page = token_page(generator, tokens + [step.token for step in written], len(tokens))
+        with open(args.html, "w", encoding="utf-8", newline="\n") as file:
+            file.write(page)
+        print(f"wrote {args.html}", file=sys.stderr)
+    report_speed(len(written), seconds)
+
+
+def write_samples(generator: Generator, prompt: str, args: argparse.Namespace) -> None:
+    """Write all samples at once, as text or as JSON."""
+    began = time.perf_counter()
+    results = generator.generate(
+        prompt, **settings(args), num_samples=args.num_samples, return_logprobs=True
+    )
+    seconds = time.perf_counter() - began
+    samples = [results] if args.num_samples == 1 else results
+    count = sum(len(sample.tokens) for sample in samples)
+    if args.json:
+        record = {
+            "prompt": prompt,
+            "settings": settings(args),
+            "samples": [_as_json(generator, prompt, sample, args) for sample in samples],
+            "seconds": seconds,
+            "tokens_per_second": count / seconds,
+        }
+        print(json.dumps(record))
+        return
+    for number, sample in enumerate(samples, 1):
+        print(f"=== {number} of {len(samples)}\n{prompt}{sample.text}\n")
+    report_speed(count, seconds)
+
+
+def _as_json(generator: Generator, prompt: str, sample: Any, args: argparse.Namespace) -> Any:
+    """A sample as a JSON object, with the alternatives of each token if they are wanted."""
+    from tinyalpaca.generating.reading import read_back
+
+    record = sample._asdict()
+    if args.show_alternatives:
+        tokenizer, before = generator.tokenizer, generator.tokenizer.encode(prompt)
+        readings = list(read_back(generator.folded(), before + sample.tokens))
+        record["alternatives"] = [
+            [
+                {"token": token, "text": tokenizer.decode([token]), "probability": probability}
+                for token, probability in reading.likeliest(5)
+            ]
+            for reading in readings[len(before) - 1 :]
+        ]
+    return record
+
+
+def report_speed(tokens: int, seconds: float) -> None:
+    """A line on standard error, which does not spoil a pipe."""
+    rate = tokens / seconds if seconds else 0.0
+    print(f"{tokens} tokens in {seconds:.2f} s: {rate:,.0f} tokens/s", file=sys.stderr)

@@ -1,0 +1,187 @@
+"""`tinyalpaca tokenize`: tokenizers and token files from the command line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from tinyalpaca.corpus.corpora import SEPARATOR, load_corpus
+from tinyalpaca.corpus.token_file import TokenFile
+from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
+from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+from tinyalpaca.tokenizing.pretokenize import PATTERNS
+from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
+from tinyalpaca.tokenizing.tokenizer_files import readable_token
+
+DESCRIPTION = """Train a tokenizer, encode and decode text, look at tokens.
+
+  tinyalpaca tokenize train tinyshakespeare --vocab-size 1000 --out tokenizer.json
+  tinyalpaca tokenize encode tinyshakespeare --tokenizer tokenizer.json --out shakespeare.tokens
+  tinyalpaca tokenize decode shakespeare.tokens --tokenizer tokenizer.json --count 100
+  tinyalpaca tokenize inspect --tokenizer tokenizer.json "To be, or not to be"
+"""
+SOURCE_HELP = (
+    "tinyshakespeare, shakespeare, a text file, a folder of .txt files, or - for standard input"
+)
+DECODE_BLOCK = 1 << 16
+COLOURS = (44, 42, 45, 46, 41)  # backgrounds: blue, green, magenta, cyan, red
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the four actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    train = actions.add_parser("train", help="learn a vocabulary from text")
+    train.add_argument("source", nargs="+", help=SOURCE_HELP)
+    train.add_argument("--out", type=Path, default=Path("tokenizer.json"), help="%(default)s")
+    train.add_argument(
+        "--kind", choices=("bpe", "characters"), default="bpe", help="default: %(default)s"
+    )
+    size = train.add_mutually_exclusive_group()
+    size.add_argument("--vocab-size", type=int, help="256 bytes + merges + special tokens")
+    size.add_argument("--merges", type=int, help="default: 100")
+    train.add_argument(
+        "--min-frequency", type=int, default=2, help="merge no rarer pair; default: %(default)s"
+    )
+    train.add_argument(
+        "--special", action="append", metavar="TOKEN", help=f"may be repeated; default: {SEPARATOR}"
+    )
+    train.add_argument(
+        "--splitter",
+        choices=tuple(PATTERNS),
+        default="gpt2",
+        help="what merges may not cross; default: %(default)s",
+    )
+
+    encode = actions.add_parser("encode", help="write the tokens of a corpus to a token file")
+    encode.add_argument("source", help=SOURCE_HELP)
+    encode.add_argument("--out", type=Path, required=True, help="the token file")
+
+    decode = actions.add_parser("decode", help="print the text of a token file")
+    decode.add_argument("file", type=Path, help="a token file")
+    decode.add_argument("--start", type=int, default=0, help="the first token; default: 0")
+    decode.add_argument("--count", type=int, help="how many tokens; default: all")
+
+    inspect = actions.add_parser("inspect", help="print a text with its tokens coloured")
+    inspect.add_argument("text", nargs="?", help="the text; default: standard input")
+    inspect.add_argument("--file", type=Path, help="take the text from a file")
+    inspect.add_argument("--ids", action="store_true", help="list each token and its id as well")
+    inspect.add_argument(
+        "--colour",
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="%(default)s",
+    )
+    for action in (encode, decode, inspect):
+        action.add_argument(
+            "--tokenizer",
+            type=Path,
+            required=True,
+            help="a tokenizer.json, ours or Hugging Face's, or the folder that holds it",
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the arguments say. Raises `ValueError` or `OSError` for a user's mistake."""
+    actions = {"train": _train, "encode": _encode, "decode": _decode, "inspect": _inspect}
+    try:
+        actions[args.action](args)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
+    corpora = [load_corpus(source) for source in args.source]
+    for corpus in corpora:
+        print(f"training on {corpus.source}")
+    documents = [document for corpus in corpora for document in corpus.documents]
+    special = args.special or [SEPARATOR]
+    if args.kind == "characters":
+        blocks = (block for document in documents for block in document.blocks())
+        tokenizer: Tokenizer = CharTokenizer.train(blocks, special)
+    else:
+        tokenizer = BPETokenizer.train(
+            documents,
+            args.vocab_size,
+            args.merges,
+            min_frequency=args.min_frequency,
+            special_tokens=special,
+            splitter=args.splitter,
+        )
+    path = tokenizer.save(args.out)
+    print(f"{tokenizer.vocab_size} tokens, written to {path}")
+
+
+def _encode(args: argparse.Namespace) -> None:
+    tokenizer = load_tokenizer(args.tokenizer)
+    corpus = load_corpus(args.source)
+    tokens = TokenFile.build(args.out, corpus, tokenizer)
+    characters = corpus.count_characters()
+    print(
+        f"{corpus.source}: {characters} characters, {len(tokens)} tokens, "
+        f"{characters / max(1, len(tokens)):.3f} characters a token, in {args.out}"
+    )
+
+
+def _decode(args: argparse.Namespace) -> None:
+    tokenizer = load_tokenizer(args.tokenizer)
+    tokens = TokenFile.open(args.file, tokenizer).tokens
+    stop = len(tokens) if args.count is None else args.start + args.count
+    if args.start < 0 or stop < args.start:
+        raise ValueError("--start and --count must not be negative")
+    for start in range(args.start, min(stop, len(tokens)), DECODE_BLOCK):
+        block = tokens[start : min(start + DECODE_BLOCK, stop)]
+        sys.stdout.buffer.write(tokenizer.decode_bytes(block.tolist()))
+    sys.stdout.buffer.flush()
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    tokenizer = load_tokenizer(args.tokenizer)
+    if args.file is not None:
+        data = args.file.read_bytes()
+    elif args.text is not None:
+        data = os.fsencode(args.text)
+    else:
+        data = sys.stdin.buffer.read()
+    ids = tokenizer.encode(data, allowed_special=tokenizer.special_tokens)
+    out = sys.stdout
+    colour = args.colour == "always" or (
+        args.colour == "auto" and out.isatty() and not os.environ.get("NO_COLOR")
+    )
+    write_tokens(tokenizer, ids, out, colour)
+    if args.ids:
+        for token in ids:
+            out.write(f"{token:>8}  {readable_token(tokenizer.token_bytes(token))}\n")
+    characters = len(data.decode("utf-8", "replace"))
+    out.write(
+        f"{characters} characters, {len(data)} bytes, {len(ids)} tokens: "
+        f"{characters / max(1, len(ids)):.3f} characters a token\n"
+    )
+
+
+def write_tokens(tokenizer: Tokenizer, ids: Iterable[int], out: TextIO, colour: bool) -> None:
+    """Write the text with its tokens on alternating backgrounds, or with `|` between them."""
+    pieces = []
+    for number, piece in enumerate(_visible_pieces(tokenizer, ids)):
+        if colour:
+            mark = f"\x1b[30;{COLOURS[number % len(COLOURS)]}m"
+            # A background that crosses the end of a line would fill the rest of the screen's line.
+            piece = "\n".join(f"{mark}{line}\x1b[0m" if line else "" for line in piece.split("\n"))
+        pieces.append(piece)
+    out.write(("" if colour else "|").join(pieces) + "\n")
+
+
+def _visible_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """Each token as text; parts of characters and control characters as escapes."""
+    for token in ids:
+        data = tokenizer.token_bytes(token)
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            yield "".join(f"\\x{byte:02x}" for byte in data)
+            continue
+        yield "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

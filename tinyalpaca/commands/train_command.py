@@ -1,0 +1,51 @@
+"""The command `train`: the main job."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tinyalpaca import config
+from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.presets import PRESETS
+from tinyalpaca.settings import given_arguments
+
+DESCRIPTION = """Train a transformer on a text, on minigrad's own autograd.
+
+Without arguments it learns Tiny Shakespeare in the original's setting: 10 epochs of 32 sequences of
+128 tokens. Weights, tokenizer, configuration, checkpoints, metrics, a loss curve and a report are
+written to --out. Ctrl-C saves and stops; --resume goes on as if nothing had happened."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of training: one for each setting of both configurations."""
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="settings to begin with: "
+        + "; ".join(f"{name}: {preset.help}" for name, preset in PRESETS.items()),
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="go on with the run in this folder (default: --out), or from one of its checkpoints",
+    )
+    config.add_arguments(parser, TrainConfig, "training")
+    config.add_arguments(parser, ModelConfig, "model")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train as the flags say. The exit status is 0, or 128 + the signal that stopped the run."""
+    from tinyalpaca.training.training_run import resume_training, run_training
+
+    preset = PRESETS[args.preset or "seed"]
+    model = {**preset.model, **given_arguments(ModelConfig, args)}
+    training = {**preset.training, **given_arguments(TrainConfig, args)}
+    if args.resume is None:
+        trainer = run_training(ModelConfig(**model), TrainConfig(**training))
+    else:
+        folder = args.resume or training.get("out") or TrainConfig.out
+        trainer = resume_training(Path(folder), model, training)
+    return trainer.stopping.exit_status if trainer.stopped else 0

@@ -1,0 +1,152 @@
+"""Models of the PyTorch original, both ways: its `.pth` of weights and its `training_vocab.json`.
+
+Parameter names and layouts are the same here and there, so weights only change their file. Sizes
+are read off the tensors; the number of heads leaves no trace in them and must be known.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad import Generator
+from minigrad.files import FileFormatError
+from minigrad.serialization import load_safetensors, load_torch, save_safetensors
+from tinyalpaca.checkpoint import load_model
+from tinyalpaca.config import ConfigError, ModelConfig, from_dict
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.tokenizer import load_tokenizer
+from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
+from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
+
+WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before names
+VOCABULARY = "training_vocab.json"
+# What the original's classes can do, among what ours can.
+ORIGINAL_OPTIONS = {
+    "pre_norm": False,
+    "norm": "layer",
+    "activation": "relu",
+    "positions": "learned",
+    "bias": True,
+}
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The tensors of a `.pth`, `.pt` or `.safetensors` file, by the original's names."""
+    if Path(path).suffix == ".safetensors":
+        tensors: Mapping[str, np.ndarray] = load_safetensors(path)[0]
+    else:
+        tensors = load_torch(path)
+    for prefix in WRAPPERS:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
+    return dict(tensors)
+
+
+def possible_heads(tensors: Mapping[str, np.ndarray]) -> list[int]:
+    """The numbers of heads that the width of the model allows."""
+    width = tensors["final_linear.weight"].shape[1]
+    return [heads for heads in range(1, width + 1) if width % heads == 0]
+
+
+def sizes(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The sizes of the model, all but the number of heads.
+
+    Raises:
+        FileFormatError: these are not the original's weights; names what is missing.
+    """
+    wanted = {
+        "embedding.token_embed.weight": ("vocab_size", "d_model"),
+        "embedding.pos_embed.weight": ("max_seq_len", "d_model"),
+        "decoder_layers.0.ffn.fc1.weight": ("d_ff", "d_model"),
+        "final_linear.weight": ("vocab_size", "d_model"),
+    }
+    found: dict[str, int] = {}
+    for name, axes in wanted.items():
+        if name not in tensors or tensors[name].ndim != 2:
+            have = ", ".join(list(tensors)[:4]) or "nothing"
+            raise FileFormatError(
+                path, f"these are not weights of TinyAlpaca: no matrix {name!r}; it has {have} ..."
+            )
+        for axis, length in zip(axes, tensors[name].shape, strict=True):
+            if found.setdefault(axis, length) != length:
+                raise FileFormatError(
+                    path, f"{name} has {axis} {length}, where it is {found[axis]} elsewhere"
+                )
+    numbers = [re.match(r"decoder_layers\.(\d+)\.", name) for name in tensors]
+    found["num_layers"] = 1 + max(int(match[1]) for match in numbers if match)
+    return found
+
+
+def load_original(
+    weights: str | os.PathLike[str], vocabulary: str | os.PathLike[str], num_heads: int
+) -> tuple[TinyAlpaca, Tokenizer]:
+    """A model and a tokenizer from the original's two files.
+
+    Raises:
+        FileFormatError: the weights are damaged, incomplete or of another model, or the vocabulary
+            does not belong to them.
+        ConfigError: the width cannot be divided between that many heads.
+    """
+    tensors = read_weights(weights)
+    config: ModelConfig = from_dict(
+        ModelConfig, {**sizes(weights, tensors), "num_heads": num_heads}
+    )
+    tokenizer = load_tokenizer(vocabulary)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise FileFormatError(
+            vocabulary,
+            f"the vocabulary has {tokenizer.vocab_size} tokens, the model only "
+            f"{config.vocab_size}: they do not belong together",
+        )
+    return filled_model(weights, config, tensors), tokenizer
+
+
+def filled_model(
+    path: str | os.PathLike[str], config: ModelConfig, tensors: Mapping[str, Any]
+) -> TinyAlpaca:
+    """A model with these weights, in evaluation mode.
+
+    Raises:
+        FileFormatError: they do not fit; names every missing, unexpected and mis-shaped one.
+    """
+    model = TinyAlpaca(config, Generator(0))
+    try:
+        model.load_state_dict(tensors)
+    except ValueError as error:
+        raise FileFormatError(path, str(error)) from error
+    model.eval()
+    return model
+
+
+def save_for_original(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[Path]:
+    """Write a checkpoint's weights as safetensors that the original's classes load by name.
+
+    A vocabulary of the original is written beside them; other tokenizers it cannot read.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ConfigError: the model has something that the original's classes do not.
+    """
+    model, tokenizer, _ = load_model(folder)
+    other = [
+        f"{name} = {getattr(model.config, name)!r}"
+        for name, value in ORIGINAL_OPTIONS.items()
+        if getattr(model.config, name) != value
+    ]
+    if other:
+        raise ConfigError(
+            f"the original's classes cannot compute this model: it has {', '.join(other)}"
+        )
+    path = Path(out)
+    save_safetensors(model.state_dict(), path, {"format": "pt"})
+    if not isinstance(tokenizer, OriginalTokenizer):
+        return [path]
+    return [path, tokenizer.save(path.with_name(VOCABULARY))]

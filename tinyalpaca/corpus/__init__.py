@@ -1,0 +1,1 @@
+"""Finding texts, keeping them as tokens, and the order in which windows come."""

@@ -1,0 +1,167 @@
+"""`TokenFile`: the token ids of a corpus in a file that is mapped into memory, not read.
+
+Layout: 8 bytes `TOKENS1\\n`; the length of the header, 4 bytes, little-endian; the header, a JSON
+object padded with spaces so that what follows begins at a multiple of 64 bytes; the ids, as
+little-endian uint16, or uint32 for vocabularies of more than 65,536 tokens.
+
+The header says which tokenizer made the ids (its fingerprint), from which text (its SHA-256), and
+how many there are, so that a file is used again where nothing has changed and refused where it does
+not belong.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyalpaca.corpus.corpora import SEPARATOR, Corpus
+from tinyalpaca.corpus.text_files import atomic_writer
+from tinyalpaca.tokenizing.bpe_training import progress_bar
+from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
+
+MAGIC = b"TOKENS1\n"
+_ALIGNMENT = 64
+_DTYPES = ("<u2", "<u4")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a token file says about itself."""
+
+    dtype: str  # "<u2" or "<u4"
+    count: int  # number of ids
+    vocab_size: int
+    tokenizer: str  # fingerprint
+    text: str  # SHA-256 of the corpus
+    source: str  # where the text came from, for people
+
+    def same_content(self, other: "Header") -> bool:
+        """Whether both come from the same text by the same tokenizer."""
+        return (self.tokenizer, self.text) == (other.tokenizer, other.text)
+
+
+class TokenFile:
+    """An open token file: `tokens` is a read-only 1-D array, `header` says what it is."""
+
+    def __init__(self, path: Path, header: Header, tokens: np.ndarray):
+        self.path, self.header, self.tokens = path, header, tokens
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> "TokenFile":
+        """Map a token file. Raises `ValueError` if it is damaged or another tokenizer made it."""
+        path = Path(path)
+        header, offset = _read_header(path)
+        if tokenizer is not None and header.tokenizer != tokenizer.fingerprint:
+            raise ValueError(
+                f"{path} was made by another tokenizer (fingerprint {header.tokenizer[:12]}, "
+                f"vocabulary of {header.vocab_size}) than the one given "
+                f"({tokenizer.fingerprint[:12]}, {tokenizer.vocab_size}): encode the text again, "
+                "or give the tokenizer that made it"
+            )
+        expected = offset + header.count * np.dtype(header.dtype).itemsize
+        size = path.stat().st_size
+        if size != expected:
+            raise ValueError(
+                f"{path} is damaged: its header promises {header.count} tokens, {expected} bytes "
+                f"in all, but it has {size}; delete it and encode the text again"
+            )
+        if not header.count:
+            return cls(path, header, np.zeros(0, header.dtype))
+        mapped = np.memmap(path, header.dtype, "r", offset, (header.count,))
+        return cls(path, header, np.asarray(mapped))
+
+    @classmethod
+    def build(
+        cls,
+        path: str | os.PathLike[str],
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        *,
+        progress: bool = True,
+    ) -> "TokenFile":
+        """The token file of a corpus: the old one if text and tokenizer are unchanged, else new.
+
+        Reads the corpus in blocks, so memory does not grow with its size. Between documents goes
+        the special token `<|endoftext|>`, where the tokenizer has it. A new file takes its name
+        only when complete: whatever happens, `path` is the old file or the new one.
+        """
+        path = Path(path)
+        header = Header(
+            dtype=tokenizer.dtype.newbyteorder("<").str,
+            count=0,
+            vocab_size=tokenizer.vocab_size,
+            tokenizer=tokenizer.fingerprint,
+            text=corpus.sha256(),
+            source=corpus.source,
+        )
+        if path.exists():
+            try:
+                existing = cls.open(path)
+            except ValueError:
+                existing = None  # damaged or something else: written anew
+            if existing is not None and existing.header.same_content(header):
+                return existing
+        offset = len(_header_bytes(header, 0))
+        count = 0
+        with atomic_writer(path) as file:
+            file.seek(offset)
+            for ids in _encoded(corpus, tokenizer, progress):
+                file.write(ids.astype(header.dtype).tobytes())
+                count += len(ids)
+            file.seek(0)
+            file.write(_header_bytes(header, count))
+        return cls.open(path, tokenizer)
+
+
+def _encoded(corpus: Corpus, tokenizer: Tokenizer, progress: bool) -> Iterator[np.ndarray]:
+    separator = tokenizer.special_tokens.get(SEPARATOR)
+    with progress_bar("tokens", progress) as bar:
+        for number, document in enumerate(corpus.documents):
+            if number and separator is not None:
+                yield np.array([separator])
+            for ids in tokenizer.encode_blocks(document.blocks()):
+                yield ids
+                bar.update(len(ids))
+
+
+def _header_bytes(header: Header, count: int) -> bytes:
+    """All that comes before the ids; its length does not depend on `count`."""
+    content = {**asdict(header), "count": count}
+    text = json.dumps(content).encode("ascii")
+    room = len(json.dumps({**content, "count": 10**18}))
+    start = len(MAGIC) + 4
+    padded = -(-(start + room + 1) // _ALIGNMENT) * _ALIGNMENT - start
+    return MAGIC + struct.pack("<I", padded) + text.ljust(padded - 1) + b"\n"
+
+
+def _read_header(path: Path) -> tuple[Header, int]:
+    """The header and where the ids begin."""
+    with open(path, "rb") as file:
+        magic = file.read(len(MAGIC))
+        if magic != MAGIC:
+            raise ValueError(f"{path} is not a token file: it does not begin with {MAGIC!r}")
+        length_bytes = file.read(4)
+        length = struct.unpack("<I", length_bytes)[0] if len(length_bytes) == 4 else 0
+        if not 0 < length <= path.stat().st_size:
+            raise ValueError(f"{path} is damaged: it ends within its header")
+        text = file.read(length)
+    try:
+        header = Header(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: its header cannot be read ({error})") from None
+    numbers = (header.count, header.vocab_size)
+    strings = (header.tokenizer, header.text, header.source)
+    if (
+        header.dtype not in _DTYPES
+        or not all(isinstance(number, int) and number >= 0 for number in numbers)
+        or not all(isinstance(string, str) for string in strings)
+    ):
+        raise ValueError(f"{path} is damaged: its header holds values that make no sense: {header}")
+    return header, len(MAGIC) + 4 + length

@@ -1,0 +1,1 @@
+"""The parts of generation: cached inference, sampling, streams, and what a person sees."""

@@ -1,0 +1,151 @@
+"""The loop that writes: logits, a token, the text that it completes, and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyalpaca.generating.inference import CachedDecoder
+from tinyalpaca.generating.sampling import Sampler, Sampling, log_probabilities
+from tinyalpaca.generating.text_stream import TextStream
+from tinyalpaca.generating.uncached import UncachedDecoder
+
+Decoder = CachedDecoder | UncachedDecoder
+
+
+class Continuation(NamedTuple):
+    """A continuation with what the model thought of it.
+
+    Attributes:
+        text: without the prompt, and without the stop string if one ended it.
+        tokens: all that were chosen, those of a stop string included.
+        logprobs: of each token, the logarithm of the model's own probability, before penalty,
+            temperature and filters.
+    """
+
+    text: str
+    tokens: list[int]
+    logprobs: list[float]
+
+
+class Step(NamedTuple):
+    """One chosen token.
+
+    Attributes:
+        token: its id.
+        text: the characters that it completes, maybe "".
+        logprob: as in `Continuation`.
+        alternatives: the likeliest tokens with their probabilities (the model's own), best first.
+    """
+
+    token: int
+    text: str
+    logprob: float
+    alternatives: list[tuple[int, float]]
+
+
+@dataclass
+class Writing:
+    """A sequence that is being continued: all its tokens, and the text since the prompt."""
+
+    tokens: list[int]
+    rng: np.random.Generator
+    stream: TextStream
+    prompt_length: int
+    pieces: list[str] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def new_tokens(self) -> list[int]:
+        """The tokens since the prompt."""
+        return self.tokens[self.prompt_length :]
+
+    @property
+    def text(self) -> str:
+        """What was written."""
+        return "".join(self.pieces)
+
+    def continuation(self) -> Continuation:
+        """All of it."""
+        return Continuation(self.text, self.new_tokens, self.logprobs)
+
+
+def sampler_for(writings: Sequence[Writing], sampling: Sampling, vocab_size: int) -> Sampler:
+    """A sampler with each sequence's random numbers and tokens."""
+    return Sampler(sampling, [w.rng for w in writings], vocab_size, [w.tokens for w in writings])
+
+
+def write_together(
+    writings: Sequence[Writing],
+    decoder: Decoder,
+    sampler: Sampler,
+    max_new_tokens: int,
+    with_logprobs: bool,
+) -> None:
+    """Continue some sequences, a token each at a time; one that is done makes room."""
+    active = list(writings)
+    watching = any(w.stream.stops for w in writings)
+    for _ in range(max_new_tokens):
+        logits = decoder.next_logits()
+        tokens = sampler.pick(logits)
+        for writing, token in zip(active, tokens, strict=True):
+            writing.tokens.append(token)
+        if with_logprobs:
+            logprobs = log_probabilities(logits)[np.arange(len(tokens)), tokens].tolist()
+            for writing, logprob in zip(active, logprobs, strict=True):
+                writing.logprobs.append(logprob)
+        if not watching:
+            continue
+        for row in reversed(range(len(active))):
+            active[row].pieces.append(active[row].stream.feed(tokens[row]))
+            if active[row].stream.stopped:
+                active[row] = active[-1]
+                del active[-1]
+                decoder.remove(row)
+                sampler.remove(row)
+        if not active:
+            return
+    for writing in active:
+        if not watching:  # then all of it can be decoded at once
+            writing.pieces.append(writing.stream.feed(*writing.new_tokens))
+        writing.pieces.append(writing.stream.finish())
+
+
+def write_steps(
+    writing: Writing,
+    decoder: Decoder,
+    sampler: Sampler,
+    max_new_tokens: int,
+    alternatives: int | None,
+    limit: AbstractContextManager[None],
+) -> Iterator[Step]:
+    """Continue one sequence, a token at a time.
+
+    Args:
+        alternatives: how many to list with each token; None leaves its probability out as well.
+        limit: held while computing, and not while the caller has the step.
+    """
+    logprob, likeliest = 0.0, []
+    for number in range(1, max_new_tokens + 1):
+        with limit:
+            logits = decoder.next_logits()
+            [token] = sampler.pick(logits)
+        if alternatives is not None:
+            logprobs = log_probabilities(logits[0])
+            logprob, likeliest = float(logprobs[token]), _likeliest(logprobs, alternatives)
+        writing.tokens.append(token)
+        piece = writing.stream.feed(token)
+        last = writing.stream.stopped or number == max_new_tokens
+        yield Step(token, piece + writing.stream.finish() if last else piece, logprob, likeliest)
+        if last:
+            return
+
+
+def _likeliest(logprobs: np.ndarray, count: int) -> list[tuple[int, float]]:
+    """The best `count` tokens with their probabilities, of equals the lowest id first; (V,)."""
+    best = np.argsort(-logprobs, kind="stable")[:count]
+    return [(int(token), float(np.exp(logprobs[token]))) for token in best]

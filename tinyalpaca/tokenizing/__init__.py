@@ -1,0 +1,1 @@
+"""The parts of tokenizers: base class, splitting, learning merges, applying them, files."""

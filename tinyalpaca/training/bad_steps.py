@@ -1,0 +1,116 @@
+"""What happens when a loss or a gradient is NaN or infinite: find out where, keep the evidence."""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import minigrad as mg
+from minigrad.files import write_text_atomically
+from minigrad.parallel import Workers
+from minigrad.serialization import save_safetensors
+from tinyalpaca.evaluation import Part
+from tinyalpaca.training.training_parts import Engine, train_loss
+
+if TYPE_CHECKING:
+    from tinyalpaca.trainer import Trainer
+
+FOLDER = "bad-steps"
+MOST_IN_A_ROW = 10  # then it is not the batches
+MICRO_KEYS = 2**20  # keys that an engine has for the micro-batches of one call
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on. The message says where and why; the last good weights are saved."""
+
+
+def find_non_finite(
+    engine: Engine, train_loss: Any, batches: list[tuple[Part, int]]
+) -> dict[str, Any]:
+    """Run a step again, micro-batch by micro-batch under `detect_nan`, with the same dropout.
+
+    Args:
+        train_loss: as the engine's.
+        batches: each with the key that the engine got.
+
+    Returns:
+        "message" and, if it was found, "op", "phase", "module", and "batch" and "rows" of the
+        micro-batch.
+    """
+    for number, (arrays, key) in enumerate(batches):
+        size = engine.micro_batch_size if isinstance(engine, Workers) else len(arrays[0])
+        for index, start in enumerate(range(0, len(arrays[0]), size)):
+            part = tuple(array[start : start + size] for array in arrays)
+            try:
+                with mg.detect_nan():
+                    loss = train_loss(part, key * MICRO_KEYS + index)
+                    mg.grad(loss, engine.flat.parameters, allow_unused=True)
+            except mg.NonFiniteError as error:
+                found = {"op": error.op, "phase": error.phase, "module": error.module}
+                rows = [start, start + len(part[0])]
+                return {"message": str(error), **found, "batch": number, "rows": rows}
+    return {"message": "A second pass over the step gave finite numbers everywhere."}
+
+
+def save_report(
+    folder: Path, report: dict[str, Any], batches: list[Part], texts: list[str]
+) -> Path:
+    """Write `report.json` and `batch.safetensors` into a folder of the step's; returns it."""
+    path = folder / FOLDER / f"step-{report['step']:08d}"
+    path.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, np.ndarray] = {}
+    for number, (x, y) in enumerate(batches):
+        arrays |= {f"{number}/x": np.asarray(x), f"{number}/y": np.asarray(y)}
+    save_safetensors(arrays, path / "batch.safetensors")
+    text = json.dumps({**report, "texts": texts}, indent=1, ensure_ascii=False)
+    write_text_atomically(path / "report.json", text + "\n")
+    return path
+
+
+def handle_bad_step(
+    trainer: Trainer, batches: list[tuple[Part, int]], loss: float, grad_norm: float
+) -> None:
+    """Find where a NaN or Inf comes from and keep the evidence; then stop, or go on without.
+
+    Raises:
+        TrainingStopped: unless bad steps shall be skipped, and for `MOST_IN_A_ROW` of them.
+    """
+
+    def same_loss(part: Part, key: int) -> mg.Tensor:
+        return train_loss(trainer.model, trainer.config, part, key)
+
+    number = trainer.step + 1
+    found = find_non_finite(trainer.engine, same_loss, batches)
+    report = {"step": number, "loss": str(loss), "grad_norm": str(grad_norm), **found}
+    parts = [part for part, _ in batches]
+    texts = [trainer.tokenizer.decode(row.tolist()) for x, _ in parts for row in x]
+    where = save_report(trainer.folder, report, parts, texts)
+    what = f"step {number}: loss {loss}, gradient norm {grad_norm}. {found['message']}"
+    if trainer.config.skip_bad_steps and trainer.bad_in_a_row + 1 < MOST_IN_A_ROW:
+        trainer.skipped, trainer.bad_in_a_row = trainer.skipped + 1, trainer.bad_in_a_row + 1
+        trainer.warn(f"left out {what} The batch is in {where}.")
+        return
+    advice = "Start again with a lower --learning-rate or a smaller --grad-clip"
+    if not trainer.config.skip_bad_steps:
+        advice += ", or go on with --resume and --skip-bad-steps"
+    raise TrainingStopped(f"{what}\nThe batch is in {where}. {save_good(trainer)}\n{advice}.")
+
+
+def save_good(trainer: Trainer) -> str:
+    """Save the weights of the last step if they are good. Says where the last good ones are."""
+    x, y = trainer.dataset.batch_at(np.arange(min(4, len(trainer.dataset))))
+    finite = bool(isfinite(float(abs(trainer.engine.flat.data).sum())))
+    if finite and isfinite(trainer.engine.evaluate((x, y))):
+        trainer.sampler.load_state_dict(trainer.sampler_before)  # the step has not happened
+        trainer.saver.save_at_stop()
+        return f"The weights of step {trainer.step} are in {trainer.run.latest()}."
+    if trainer.best is None:
+        trainer.run.publish()
+    return (
+        f"The weights of step {trainer.step} are useless already; the last good ones are in "
+        f"{trainer.run.latest()}."
+    )

@@ -1,0 +1,184 @@
+"""What a training is put together from: the engine, the windows, the optimizer, the schedule."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import optim
+from minigrad.optim.muon import Muon
+from minigrad.parallel import WholeBatch, Workers
+from minigrad.parallel.calibration import choose_micro_batch, remembered
+from minigrad.parallel.memory import release_freed_memory
+from tinyalpaca.config import TrainConfig
+from tinyalpaca.corpus.corpora import cache_folder
+from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
+from tinyalpaca.evaluation import Part
+from tinyalpaca.model import TinyAlpaca
+
+Engine = Workers | WholeBatch
+HASHED_AT_A_TIME = 2**20  # tokens, so that a large mapped file need not fit the memory
+
+
+class Data(NamedTuple):
+    """Tokens for training and for validation, and how many characters the latter stand for."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    validation_characters: int
+
+    def fingerprint(self) -> str:
+        """A hash by which a resumed run knows that it goes on with the same tokens."""
+        digest = hashlib.sha256()
+        for tokens in (self.train, self.validation):
+            for start in range(0, len(tokens), HASHED_AT_A_TIME):
+                part = tokens[start : start + HASHED_AT_A_TIME]
+                digest.update(np.ascontiguousarray(part, np.int64).tobytes())
+        return digest.hexdigest()
+
+
+def train_loss(model: TinyAlpaca, config: TrainConfig, part: Part, key: int) -> mg.Tensor:
+    """Summed loss of a micro-batch. Dropout masks depend on the seed and the key alone."""
+    x, y = part
+    if not model.training:
+        model.train()
+    with model.rng.seeded(config.seed, key):
+        return model.loss(x, y, label_smoothing=config.label_smoothing, reduction="sum")
+
+
+def evaluation_loss(model: TinyAlpaca, part: Part) -> mg.Tensor:
+    """Summed loss of a micro-batch, without dropout or smoothing."""
+    x, y = part
+    if model.training:
+        model.eval()
+    return model.loss(x, y, reduction="sum")
+
+
+def parameter_groups(model: TinyAlpaca, config: TrainConfig) -> list[dict[str, Any]]:
+    """The parameters in groups with settings of their own, as optimizers take them.
+
+    With `decay` "matrices" vectors (biases and norms) do not decay: there is nothing to be gained
+    from pulling them to 0 (Loshchilov and Hutter leave it open; GPT-2 and its successors do so).
+    With Muon the matrices of the decoder layers are its, packed queries, keys and values one by
+    one; embeddings, the final layer and vectors stay with AdamW.
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups: dict[str, dict[str, Any]] = {}
+    for parameter in model.parameters():
+        name, vector = names[id(parameter)], parameter.ndim < 2
+        kind, settings = "all", {"weight_decay": config.weight_decay}
+        if vector and config.decay == "matrices":
+            kind, settings = "vectors", {"weight_decay": 0.0}
+        elif config.optimizer == "muon" and not vector and name.startswith("decoder_layers."):
+            packed = name.endswith("qkv_proj.weight")
+            kind = "muon, packed" if packed else "muon"
+            settings |= {"lr": config.muon_learning_rate, "orthogonal": True}
+            settings |= {"parts": 3 if packed else 1}
+        groups.setdefault(kind, {"params": [], **settings})["params"].append(parameter)
+    return list(groups.values())
+
+
+def make_optimizer(groups: list[dict[str, Any]], config: TrainConfig) -> optim.Optimizer:
+    """AdamW, or Muon with AdamW, over these groups."""
+    kind = Muon if config.optimizer == "muon" else optim.AdamW
+    return kind(
+        groups,
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+    )
+
+
+def make_engine(
+    model: TinyAlpaca, config: TrainConfig, optimizer: optim.Optimizer | None = None
+) -> Engine:
+    """What computes gradients: workers on the CPU, the whole batch at once on a GPU.
+
+    Args:
+        optimizer: the parameters lie in memory in its order, and workers share its step.
+    """
+    parameters = model.parameters() if optimizer is None else optimizer.parameters()
+
+    def training(part: Part, key: int) -> mg.Tensor:
+        return train_loss(model, config, part, key)
+
+    def evaluation(part: Part, key: int) -> mg.Tensor:
+        return evaluation_loss(model, part)
+
+    if parameters[0].device.kind == "gpu":
+        return WholeBatch(parameters, training, evaluation)
+    engine = Workers(
+        parameters,
+        training,
+        evaluation,
+        optimizer=optimizer,
+        workers=config.workers,
+        micro_batch_size=config.micro_batch_size or 1,
+    )
+    if not config.micro_batch_size:
+        engine.micro_batch_size = calibrated_micro_batch(engine, model, config)
+        release_freed_memory()
+    return engine
+
+
+def calibrated_micro_batch(engine: Workers, model: TinyAlpaca, config: TrainConfig) -> int:
+    """The micro-batch size that is fastest for this model on this machine, measured once."""
+    count, time = config.batch_size, config.seq_len - 1
+
+    def run(size: int) -> None:
+        ids = np.arange(size * time).reshape(size, time) % model.config.vocab_size
+        engine.try_micro_batch((ids, ids))
+
+    machine = f"{platform.machine()} {processor_name()}, NumPy {np.__version__}"
+    work = f"{model.config}, {count} x {time} tokens, {engine.workers} workers"
+    return remembered(
+        cache_folder() / "micro_batch_sizes.json",
+        f"{machine}: {work}",
+        lambda: choose_micro_batch(run, count, engine.workers),
+    )
+
+
+def processor_name() -> str:
+    """The processor's name as the system gives it; "" where it does not."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def make_sampler(
+    tokens: np.ndarray, config: TrainConfig
+) -> tuple[TinyPacaDataset | RandomWindows, WindowSampler | RandomSampler]:
+    """The windows of the training tokens and the order in which they come."""
+    consecutive = TinyPacaDataset(tokens, config.seq_len)
+    if config.windows == "consecutive":
+        count = len(consecutive)
+        return consecutive, WindowSampler(count, min(config.batch_size, count), seed=config.seed)
+    windows = RandomWindows(tokens, config.seq_len)
+    return windows, RandomSampler(
+        len(windows), config.batch_size, samples_per_epoch=len(consecutive), seed=config.seed
+    )
+
+
+def make_schedule(
+    optimizer: optim.Optimizer, config: TrainConfig, steps_per_epoch: int, total_steps: int
+) -> optim.Schedule:
+    """The learning rate by step."""
+    if config.schedule == "cosine-restarts":
+        return optim.CosineAnnealingWarmRestarts(
+            optimizer, steps_per_epoch, eta_min=config.min_learning_rate
+        )
+    warmup = min(config.warmup_steps, total_steps)
+    if config.schedule == "cosine":
+        return optim.WarmupCosineLR(optimizer, warmup, total_steps, config.min_learning_rate)
+    if config.schedule == "linear":
+        return optim.WarmupLinearLR(optimizer, warmup, total_steps, config.min_learning_rate)
+    if warmup:
+        return optim.WarmupCosineLR(optimizer, warmup, total_steps, config.learning_rate)
+    return optim.ConstantLR(optimizer)

@@ -1,0 +1,222 @@
+"""The main job from end to end: text, tokenizer, model, training, sample."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad import Generator as RandomGenerator
+from minigrad.device import Device, gpu_available
+from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.plots import plots_available
+from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
+from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
+from tinyalpaca.trainer import LOSS_CURVE, METRICS, Data, Trainer
+from tinyalpaca.training.epochs import sample_text
+from tinyalpaca.training.preflight import preflight, workers_of
+from tinyalpaca.training.report import save_report
+from tinyalpaca.training.resuming import (
+    find_checkpoint,
+    merge,
+    other_versions,
+    refuse_to_go_back,
+    run_folder_of,
+)
+from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.stopping import Stopping, StopRequested
+from tinyalpaca.training.training_checkpoint import SavedRun
+
+TOKENS = "tokens"  # the folder of a run that has its texts as tokens
+
+Say = Callable[[str], None]
+
+
+def say(line: str = "") -> None:
+    """Print a line at once, in a pipe too."""
+    print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """Print a line on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def choose_device(name: str) -> Device:
+    """The device that `name` asks for; "auto" takes a GPU if there is one.
+
+    Raises:
+        DeviceError: a GPU is asked for and there is none; says what to install.
+    """
+    if name == "auto":
+        name = "gpu" if gpu_available() else "cpu"
+    device = Device(name)
+    _ = device.xp  # a missing CuPy or GPU is an error now, not after the tokenizer's work
+    return device
+
+
+def resume_training(
+    folder: Path, model_given: Mapping[str, Any], given: Mapping[str, Any]
+) -> Trainer:
+    """Go on with the run in `folder`, or from one of its checkpoints.
+
+    Args:
+        model_given, given: settings that are given again; see `tinyalpaca.training.resuming.merge`.
+
+    Raises:
+        ConfigError, FileNotFoundError, FileFormatError: it cannot be resumed so; says why.
+    """
+    saved = find_checkpoint(folder, warn)
+    source = run_folder_of(saved)
+    config, changes = merge(saved, model_given, {"out": str(source), **given})
+    refuse_to_go_back(saved, folder, config)
+    tell = (lambda line: None) if config.quiet else say
+    tell(f"Going on from {saved.folder} (step {saved.state.progress['step']:,})")
+    for line in changes:
+        tell(f"Changed on purpose: {line}")
+    for line in other_versions(saved):
+        warn(f"Warning: {line}; the last digits of losses may differ.")
+    return run_training(saved.model_config, config, saved)
+
+
+def run_training(
+    model_config: ModelConfig, config: TrainConfig, saved: SavedRun | None = None
+) -> Trainer:
+    """Train as the two configurations say, print what happens, and write everything to `out`.
+
+    Args:
+        saved: the checkpoint to go on from.
+
+    Returns:
+        The trainer; its `stopped` says if it was asked to stop before its end.
+
+    Raises:
+        DeviceError, OSError, ValueError: something that is asked for cannot be had; found before
+            training starts.
+        FolderInUse: another run writes to the folder.
+        TrainingStopped: the loss or a gradient became NaN or infinite, or the disk is full.
+    """
+    tell: Say = (lambda line: None) if config.quiet else say
+    device = choose_device(config.device)
+    run = RunFolder(config.out)
+    with run.open(), Stopping(config.max_minutes) as stopping:
+        trainer, source = prepare(model_config, config, saved, device, run, stopping, tell)
+        if config.preflight and saved is None:
+            findings = preflight(trainer)
+            for line in findings.lines():
+                tell(line)
+            for line in findings.warnings:
+                warn(f"Warning: {line}")
+        left = trainer.total_steps - trainer.step
+        sequences = config.batch_size * config.accumulate
+        tell(f"Training: {left:,} steps of {sequences} sequences")
+        trainer.train()
+        finish(trainer, source, tell)
+    return trainer
+
+
+def prepare(
+    model_config: ModelConfig,
+    config: TrainConfig,
+    saved: SavedRun | None,
+    device: Device,
+    run: RunFolder,
+    stopping: Stopping,
+    tell: Say,
+) -> tuple[Trainer, str]:
+    """Read the text, make tokenizer, model and trainer. Returns the trainer and where the text is
+    from.
+    """
+    training, validation = load_split(config.data, config.validation or config.validation_fraction)
+    characters = training.count_characters(), validation.count_characters()
+    tell(f"Text: {training.source} ({characters[0]:,} characters)")
+    tell(f"      {validation.source} ({characters[1]:,} characters)")
+    if saved is None:
+        tokenizer = make_tokenizer(training, config)
+    else:
+        tokenizer = load_tokenizer(saved.folder / "tokenizer.json")
+    folder = run.path / TOKENS
+    folder.mkdir(exist_ok=True)
+    data = Data(  # mapped from files, so that texts of any size fit
+        TokenFile.build(folder / "training.tokens", training, tokenizer).tokens,
+        TokenFile.build(folder / "validation.tokens", validation, tokenizer).tokens,
+        characters[1],
+    )
+    tell(
+        f"Tokens: {len(data.train):,} for training, {len(data.validation):,} for validation, "
+        f"{tokenizer.vocab_size} different ones, "
+        f"{sum(characters) / max(1, len(data.train) + len(data.validation)):.2f} characters each"
+    )
+    if not model_config.vocab_size:
+        model_config = dataclasses.replace(model_config, vocab_size=tokenizer.vocab_size)
+    model = TinyAlpaca(model_config, RandomGenerator(config.seed))
+    model.to(device)
+    trainer = Trainer(model, tokenizer, data, config, run, stopping=stopping)
+    if saved is not None:
+        trainer.load(saved)
+    tell(
+        f"Model: {model.num_parameters():,} parameters, {model_config.num_layers} layers, on "
+        f"{device} ({workers_of(trainer)})"
+    )
+    return trainer, training.source
+
+
+def make_tokenizer(training: Corpus, config: TrainConfig) -> Tokenizer:
+    """A tokenizer learned from the training text."""
+    between = [SEPARATOR] if len(training.documents) > 1 else []
+    if config.tokenizer == "char":
+        blocks = (block for document in training.documents for block in document.blocks())
+        return CharTokenizer.train(blocks, between)
+    return BPETokenizer.train(
+        training.documents, num_merges=config.num_merges, special_tokens=between
+    )
+
+
+def finish(trainer: Trainer, source: str, tell: Say) -> None:
+    """Say where a run that has ended has left things, with a sample and a last validation."""
+    folder, config = trainer.folder, trainer.config
+    if trainer.stopped:
+        save_report(trainer, source=source)
+        say(
+            f"Stopped at step {trainer.step:,} of {trainer.total_steps:,} ({trainer.stopped}). "
+            f"Everything is saved in {folder}; go on with\n    {resume_command(folder)}"
+        )
+        return
+    trainer.use_best()
+    best = trainer.records[(trainer.best or {"record": -1})["record"]]["val_nats_per_char"]
+    sliding, how = 0.0, ""
+    try:
+        if config.eval_stride:
+            with np.errstate(all="ignore"):
+                sliding = trainer.validate(config.eval_stride).nats_per_character
+            how = f"; {sliding:.4f} with windows that move on by {config.eval_stride} tokens"
+        text = sample_text(trainer, config.sample_tokens)
+    except StopRequested:
+        text = ""
+    finally:
+        trainer.engine.close()
+    if text:
+        tell(f"\nSample:\n{text}\n")
+    report = save_report(trainer, source=source, sample=text, score=sliding)
+    say(f"Best validation: {best:.4f} nats per character{how}")
+    tell(f"In {folder}: model.safetensors, config.json, tokenizer.json, {METRICS}, {report.name}")
+    if plots_available():
+        tell(f"Loss curve: {folder / LOSS_CURVE}")
+    else:
+        tell('No loss curve: it needs matplotlib, pip install "minigrad[plots]"')
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with a run, as this one was called."""
+    program = Path(sys.argv[0])
+    if program.suffix == ".py" and program.name != "__main__.py":
+        return shlex.join(["python", str(program), "--resume", str(folder)])
+    return shlex.join(["tinyalpaca", "train", "--resume", str(folder)])
