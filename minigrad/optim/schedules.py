@@ -133,8 +133,8 @@ class CosineAnnealingWarmRestarts(Schedule):
         return _cosine(base_lr, self.eta_min, (t - start) / length)
 
 
-class WarmupCosineLR(Schedule):
-    """Linear from 0 to lr over warmup_steps, then along half a cosine to eta_min at total_steps.
+class _Warmup(Schedule):
+    """Linear from 0 to lr over warmup_steps, then down to eta_min at total_steps.
 
     Step number t (from 0) of the warm-up uses lr·(t + 1)/warmup_steps, so no step is wasted at 0.
     """
@@ -144,8 +144,8 @@ class WarmupCosineLR(Schedule):
     ) -> None:
         if not 0 <= warmup_steps <= total_steps or total_steps < 1:
             raise ValueError(
-                f"WarmupCosineLR: needs 0 <= warmup_steps <= total_steps, not {warmup_steps} and "
-                f"{total_steps}"
+                f"{type(self).__name__}: needs 0 <= warmup_steps <= total_steps, not "
+                f"{warmup_steps} and {total_steps}"
             )
         self.warmup_steps, self.total_steps, self.eta_min = warmup_steps, total_steps, eta_min
         super().__init__(optimizer)
@@ -154,33 +154,28 @@ class WarmupCosineLR(Schedule):
         if t < self.warmup_steps:
             return base_lr * (t + 1) / self.warmup_steps
         span = max(1, self.total_steps - self.warmup_steps)
-        return _cosine(base_lr, self.eta_min, min(1.0, (t - self.warmup_steps) / span))
+        return self.lr_after(base_lr, min(1.0, (t - self.warmup_steps) / span))
+
+    def lr_after(self, base_lr: float, progress: float) -> float:
+        """The learning rate after the warm-up, at a progress from 0 to 1. Each has its own."""
+        raise TypeError(f"{type(self).__name__} has no lr_after method")
 
 
-class WarmupLinearLR(Schedule):
+class WarmupCosineLR(_Warmup):
+    """Linear from 0 to lr over warmup_steps, then along half a cosine to eta_min at total_steps."""
+
+    def lr_after(self, base_lr: float, progress: float) -> float:
+        return _cosine(base_lr, self.eta_min, progress)
+
+
+class WarmupLinearLR(_Warmup):
     """Linear from 0 to lr over warmup_steps, then along a straight line to eta_min at total_steps.
 
-    Bergsma et al., "Straight to Zero", arXiv:2502.15938, find it better than a cosine. The warm-up
-    is that of `WarmupCosineLR`.
+    Bergsma et al., "Straight to Zero", arXiv:2502.15938, find it better than a cosine.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, warmup_steps: int, total_steps: int, eta_min: float = 0.0
-    ) -> None:
-        if not 0 <= warmup_steps <= total_steps or total_steps < 1:
-            raise ValueError(
-                f"WarmupLinearLR: needs 0 <= warmup_steps <= total_steps, not {warmup_steps} and "
-                f"{total_steps}"
-            )
-        self.warmup_steps, self.total_steps, self.eta_min = warmup_steps, total_steps, eta_min
-        super().__init__(optimizer)
-
-    def lr_at(self, base_lr: float, t: float) -> float:
-        if t < self.warmup_steps:
-            return base_lr * (t + 1) / self.warmup_steps
-        span = max(1, self.total_steps - self.warmup_steps)
-        left = 1 - min(1.0, (t - self.warmup_steps) / span)
-        return self.eta_min + (base_lr - self.eta_min) * left
+    def lr_after(self, base_lr: float, progress: float) -> float:
+        return self.eta_min + (base_lr - self.eta_min) * (1 - progress)
 
 
 def _cosine(high: float, low: float, progress: float) -> float:
