@@ -17,6 +17,7 @@ import numpy as np
 from minigrad import functions
 from minigrad.device import device_of, namespace_of
 from minigrad.errors import GraphFreedError
+from minigrad.gradient_sink import GradientSink
 from minigrad.op import FREED, STATE, Node, _check_finite, _set
 from minigrad.ops import TEXTBOOK
 from minigrad.tensor import Tensor
@@ -126,11 +127,31 @@ def add_gradients(output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[An
 
     Raises:
         GraphFreedError: an earlier backward has freed this graph.
-        ValueError: `output` does not require a gradient or is no single number.
+        ValueError: `output` does not require a gradient or is no single number, or a tensor is
+            given twice.
     """
     _require_graph(output)
-    sink = dict(zip(tensors, arrays, strict=True))
+    sink = GradientSink(tensors, arrays, overwrite=False)
     _run([output], [_seed(output, None)], retain_graph=False, sink=sink)
+
+
+def write_gradients(output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any]) -> None:
+    """As `add_gradients`, but the arrays' old contents are overwritten, so they need not be zeros.
+
+    Kernels that offer `backward_into` (see `minigrad.op`) compute gradients in place there.
+
+    Args:
+        output: a tensor with one element.
+        tensors: leaves; those that `output` does not depend on get zeros.
+        arrays: one for each, of its shape. If an error is raised, what they hold is undefined.
+
+    Raises:
+        GraphFreedError, ValueError: as `add_gradients`.
+    """
+    _require_graph(output)
+    sink = GradientSink(tensors, arrays, overwrite=True)
+    _run([output], [_seed(output, None)], retain_graph=False, sink=sink)
+    sink.finish()
 
 
 def value_and_grad(
@@ -210,13 +231,13 @@ def _run(
     retain_graph: bool,
     create_graph: bool = False,
     wanted: list[Tensor] | None = None,
-    sink: dict[Tensor, Any] | None = None,
+    sink: GradientSink | None = None,
 ) -> dict[Tensor, tuple[Any, bool]]:
     """The backward pass. Returns each leaf's (or wanted tensor's) gradient and if it is ours.
 
     Gradients are arrays, or tensors for `create_graph`. `pending` maps a node to the gradient of
     its output so far; the heap gives the youngest node next, whose gradient is then complete. With
-    a `sink`, leaves' gradients are added to its arrays instead of being returned.
+    a `sink`, leaves' gradients go there instead of being returned.
     """
     useful = None if wanted is None else _nodes_between(outputs, wanted)
     wanted_nodes = {t._node: t for t in wanted or [] if t._node is not None}
@@ -229,8 +250,7 @@ def _run(
         node = tensor._node
         if node is None:
             if sink is not None:
-                if tensor in sink:
-                    sink[tensor] += gradient
+                sink.take(tensor, gradient)
             elif wanted is None or tensor in wanted_leaves:
                 results[tensor] = _added(results.get(tensor), gradient, owned)
             return
@@ -263,7 +283,7 @@ def _run(
         if create_graph:
             gradients = _backward_on_tensors(node, dy, needs)
         else:
-            gradients = _backward_on_arrays(node, dy, needs)
+            gradients = _backward_on_arrays(node, dy, needs, sink)
         if not retain_graph:
             node.saved, node.inputs = FREED, ()
         for position, (x, gradient) in enumerate(zip(inputs, gradients, strict=True)):
@@ -309,8 +329,14 @@ def _nodes_between(outputs: list[Tensor], wanted: list[Tensor]) -> dict[Node, bo
     return useful
 
 
-def _backward_on_arrays(node: Node, dy: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+def _backward_on_arrays(
+    node: Node, dy: Any, needs: tuple[bool, ...], sink: GradientSink | None
+) -> tuple[Any, ...]:
     if node.xp is None:
+        backward_into = getattr(node.rule, "backward_into", None)
+        if sink is not None and sink.overwrite and backward_into is not None:
+            places = sink.places(node.inputs, needs)
+            return tuple(backward_into(dy, node.saved, needs, places, **node.statics))
         return tuple(node.rule.backward(dy, node.saved, needs, **node.statics))
     return tuple(node.rule.backward(node.xp, dy, node.saved, needs, **node.statics))
 
@@ -391,4 +417,11 @@ def _accumulate_into(leaf: Tensor, array: Any, owned: bool) -> None:
         leaf.grad.data += array
 
 
-__all__ = ["add_gradients", "backward", "grad", "unbroadcast", "value_and_grad"]
+__all__ = [
+    "add_gradients",
+    "backward",
+    "grad",
+    "unbroadcast",
+    "value_and_grad",
+    "write_gradients",
+]

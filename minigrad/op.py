@@ -8,6 +8,18 @@ An op is a pair of pure array functions under one name (see `minigrad.ops`):
 `minigrad.ops.TEXTBOOK` holds the readable pair of every op, `minigrad.kernels.cpu.KERNELS` a faster
 pair (the same two functions without `xp`) for some. `apply` picks one and the node remembers which,
 so that the forward of one never meets the backward of the other.
+
+A kernel may also offer a backward that writes the gradients of leaves (weights) where they are
+wanted, instead of into new arrays that are then copied:
+
+    backward_into(dy, saved, needs, places, **statics)   -> gradients, as `backward`
+
+`places[i]` is an array of input i's shape and dtype that its gradient may be written to, or None.
+What it holds is garbage, and it aliases nothing. Where the kernel returns `places[i]` itself, that
+has been written (all of it); returning another array or leaving a place unused is fine, the engine
+then copies. `minigrad.autograd.write_gradients` offers a place for each leaf that nothing has been
+written to yet; everything else, such as the second gradient of a weight that is used twice, or
+`backward()`, goes through `backward`, so a kernel needs both (one may call the other).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from minigrad.autograd import add_gradients, grad
+from minigrad.autograd import add_gradients, grad, write_gradients
 from minigrad.op import no_grad
 from minigrad.optim.adamw import AdamW, Update
 from minigrad.optim.clip import clip_scale
@@ -199,10 +199,7 @@ class Workers:
         plan = self._plan(arrays)
         first = sum(len(part) for part in plan[:lane])
         total = 0.0
-        gradients = self._lane_gradients[lane]
-        if kind == "train":
-            gradients[...] = 0
-        places = self.flat.views(gradients)
+        places = self.flat.views(self._lane_gradients[lane])
         for number, rows in enumerate(plan[lane]):
             part = tuple(a[rows] for a in arrays)
             micro_key = key * 2**20 + first + number
@@ -212,7 +209,8 @@ class Workers:
                 continue
             loss = self._losses[kind](part, micro_key) * scale
             total += loss.item()
-            add_gradients(loss, self.flat.parameters, places)
+            leave = add_gradients if number else write_gradients  # so lanes need no zeroing
+            leave(loss, self.flat.parameters, places)
         self._lane_losses[lane] = total
 
     def _update_piece(self, settings: list[dict[str, Any]], scale: float, item: int) -> None:

@@ -21,10 +21,15 @@ def forward(weight, ids):
 
 
 def backward(dy, saved, needs):
+    return backward_into(dy, saved, needs, (None, None))
+
+
+def backward_into(dy, saved, needs, places):
     ids, shape = saved
     if not needs[0]:
         return None, None
-    dweight = np.zeros(shape, dy.dtype)
+    dweight = np.empty(shape, dy.dtype) if places[0] is None else places[0]
+    dweight[...] = 0
     used, place = np.unique(ids.reshape(-1), return_inverse=True)
     if used.size:
         channels = np.arange(shape[1])[:, None]

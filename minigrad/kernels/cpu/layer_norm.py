@@ -32,14 +32,18 @@ def forward(x, weight, bias, *, eps):
 
 
 def backward(dy, saved, needs, *, eps):
+    return backward_into(dy, saved, needs, (None, None, None), eps=eps)
+
+
+def backward_into(dy, saved, needs, places, *, eps):
     normal, inverse_std, weight = saved  # (C, N), (N,), (C,)
     channels, positions = normal.shape
     dtype = normal.dtype
     dy_rows = as_feature_major(dy)  # (C, N)
     product = np.multiply(dy_rows, normal, out=scratch("product", normal.shape, dtype))
     ones = constant(1.0, positions, dtype)
-    dweight = np.matmul(product, ones) if needs[1] else None
-    dbias = np.matmul(dy_rows, ones) if needs[2] else None
+    dweight = np.matmul(product, ones, out=places[1]) if needs[1] else None
+    dbias = np.matmul(dy_rows, ones, out=places[2]) if needs[2] else None
     if not needs[0]:
         return None, dweight, dbias
     mean_of = constant(1 / channels, channels, dtype)
@@ -66,8 +70,12 @@ class add_layer_norm:
 
     @staticmethod
     def backward(dy, saved, needs, *, eps):
+        return add_layer_norm.backward_into(dy, saved, needs, (None,) * 4, eps=eps)
+
+    @staticmethod
+    def backward_into(dy, saved, needs, places, *, eps):
         wanted = (needs[0] or needs[1], needs[2], needs[3])
-        dx, dweight, dbias = backward(dy, saved, wanted, eps=eps)
+        dx, dweight, dbias = backward_into(dy, saved, wanted, (None, *places[2:]), eps=eps)
         return dx, dx, dweight, dbias
 
 

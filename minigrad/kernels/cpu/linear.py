@@ -28,6 +28,10 @@ def forward(x, weight, bias, *, activation=None):
 
 
 def backward(dy, saved, needs, *, activation=None):
+    return backward_into(dy, saved, needs, (None, None, None), activation=activation)
+
+
+def backward_into(dy, saved, needs, places, *, activation=None):
     shape, rows, weight, y = saved
     dy_rows = as_rows(dy)  # (C_out, N)
     if activation is not None:
@@ -37,8 +41,9 @@ def backward(dy, saved, needs, *, activation=None):
         np.copyto(masked, positive)
         dy_rows = np.multiply(dy_rows, masked, out=masked)
     dx = as_logical(np.matmul(weight.T, dy_rows), shape[:-1]) if needs[0] else None
-    dweight = np.matmul(dy_rows, rows.T) if needs[1] else None
+    dweight = np.matmul(dy_rows, rows.T, out=places[1]) if needs[1] else None
     dbias = None
     if needs[2]:
-        dbias = np.matmul(dy_rows, constant(1.0, dy_rows.shape[1], dy_rows.dtype))
+        ones = constant(1.0, dy_rows.shape[1], dy_rows.dtype)
+        dbias = np.matmul(dy_rows, ones, out=places[2])
     return dx, dweight, dbias
