@@ -22,6 +22,7 @@ from minigrad.kernels.cuda import (
     embedding,
     layer_norm,
     linear,
+    windows,
 )
 
 KERNELS: MappingProxyType[str, Any] = MappingProxyType(
@@ -38,4 +39,4 @@ KERNELS: MappingProxyType[str, Any] = MappingProxyType(
     }
 )
 
-__all__ = ["KERNELS", "adamw"]
+__all__ = ["KERNELS", "adamw", "windows"]

@@ -32,14 +32,15 @@ __device__ __forceinline__ Counter philox(Counter counter, unsigned key0, unsign
   return counter;
 }
 
-// keep[i] is true with probability 1 - p. The counter is (i/4 in two words, *step, stream), the key
-// the seed: `step` lies on the device, so that a captured graph draws new numbers at each replay.
+// keep[i] is true with probability 1 - p. The counter is (i/4 in two words, *step + ahead, stream),
+// the key the seed: `step` lies on the device, so that a captured graph draws new numbers at each
+// replay.
 __global__ void __launch_bounds__(256)
     philox_keep(bool* __restrict__ keep, const unsigned* __restrict__ step, size_t size,
-                unsigned seed_low, unsigned seed_high, unsigned stream, float p) {
+                unsigned seed_low, unsigned seed_high, unsigned ahead, unsigned stream, float p) {
   const size_t group = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (group * 4 >= size) return;
-  const Counter random = philox({{unsigned(group), unsigned(group >> 32), *step, stream}},
+  const Counter random = philox({{unsigned(group), unsigned(group >> 32), *step + ahead, stream}},
                                 seed_low, seed_high);
 #pragma unroll
   for (int part = 0; part < 4; part++) {

@@ -48,7 +48,9 @@ def _apply(x, keep, p):
     return y
 
 
-def keep_mask(shape: tuple[int, ...], p: float, *, seed: int, step: Any, stream: int = 0) -> Any:
+def keep_mask(
+    shape: tuple[int, ...], p: float, *, seed: int, step: Any, ahead: int = 0, stream: int = 0
+) -> Any:
     """Booleans (shape), True with probability 1 - p, from Philox4x32-10 on the device.
 
     Each number is a function of seed, step, stream and place, so nothing has to be remembered, and
@@ -58,6 +60,7 @@ def keep_mask(shape: tuple[int, ...], p: float, *, seed: int, step: Any, stream:
         p: the probability of False.
         seed: 0 to 2⁶⁴ - 1.
         step: one uint32 on the device.
+        ahead: is added to the step, from 0 to 2³² - 1.
         stream: tells the masks of one step apart, 0 to 2³² - 1.
 
     Raises:
@@ -71,6 +74,6 @@ def keep_mask(shape: tuple[int, ...], p: float, *, seed: int, step: Any, stream:
         "philox_keep",
         (blocks(keep.size, 4 * THREADS),),
         (THREADS,),
-        *(keep, step, size_of(keep), *key, np.uint32(stream), float(p)),
+        *(keep, step, size_of(keep), *key, np.uint32(ahead), np.uint32(stream), float(p)),
     )
     return keep
