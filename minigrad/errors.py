@@ -31,3 +31,7 @@ class NonFiniteError(FloatingPointError):
 
 class DeviceError(RuntimeError):
     """A device that is not there, or arrays of two devices in one op."""
+
+
+class CaptureWarning(UserWarning):
+    """A function runs kernel by kernel because it could not be captured as a CUDA graph."""

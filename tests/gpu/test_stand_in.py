@@ -93,7 +93,7 @@ def test_raw_kernels_take_typed_arguments_on_the_device(gpu: Any) -> None:
 
 def test_a_capturing_stream_executes_nothing_and_refuses_what_cupy_refuses(gpu: Any) -> None:
     stream, x = gpu.cuda.Stream(non_blocking=True), gpu.ones(3)
-    with stream:
+    with stream, gpu.cuda.using_allocator(gpu.cuda.MemoryPool().malloc):
         stream.begin_capture()
         x += 1
         y = x * 10
@@ -109,6 +109,25 @@ def test_a_capturing_stream_executes_nothing_and_refuses_what_cupy_refuses(gpu: 
     assert x.get().tolist() == [3, 3, 3] and y.get().tolist() == [30, 30, 30]
     with pytest.raises(CaptureError, match="not capturing"):
         stream.end_capture()
+
+
+def test_the_memory_of_a_graph_is_its_own(gpu: Any) -> None:
+    stream, pool, x = gpu.cuda.Stream(non_blocking=True), gpu.cuda.MemoryPool(), gpu.ones(3)
+    with pytest.raises(CaptureError, match="non-blocking"):
+        stream.begin_capture()  # which is not the current one
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(CaptureError, match="pool of its own"):
+            x + 1
+        with pytest.raises(CaptureError, match="waited for"):
+            stream.synchronize()
+        stream.end_capture()
+        with gpu.cuda.using_allocator(pool.malloc):
+            stream.begin_capture()
+            x + 1
+            stream.end_capture()
+    with gpu.cuda.using_allocator(pool.malloc), pytest.raises(CaptureError, match="overwritten"):
+        gpu.empty(3)
 
 
 def layer(x: Any, w: Any, ids: Any, step: Any, state: tuple[Any, ...]) -> Any:
@@ -171,7 +190,7 @@ def test_kernels_can_be_captured_and_replayed(
     inputs = new()
     stream = gpu.cuda.Stream(non_blocking=True)
     before = gpu.counts["launches"]
-    with stream:
+    with stream, gpu.cuda.using_allocator(gpu.cuda.MemoryPool().malloc):
         stream.begin_capture()
         loss = layer(*inputs)
         graph = stream.end_capture()

@@ -81,9 +81,7 @@ def test_ordered_steps_are_the_textbooks(
             )
         decay = min(0.3, (2 + step) / (11 + step))
         average = decay * average + (1 - decay) * p
-        np.testing.assert_allclose(
-            state.history.get()[:, step % 2], [step + 0.5, norm], rtol=1e-12
-        )
+        np.testing.assert_allclose(state.history.get()[:, step % 2], [step + 0.5, norm], rtol=1e-12)
     assert state.counters.get().tolist() == [3, 3, 15, 0] and state.draw.get().tolist() == [6]
     for got, wanted, name in zip(device, (p, m, v, average), "pmva", strict=True):
         assert_close(got, wanted, name)

@@ -1,6 +1,6 @@
 """Batches of windows of a token stream, gathered where the tokens lie: windows.cu.
 
-    x[b, t] = tokens[s + t],   y[b, t] = tokens[s + t + 1],   s = starts[cursor + first + b]
+x[b, t] = tokens[s + t],   y[b, t] = tokens[s + t + 1],   s = starts[cursor + first + b]
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ class Engine:
         self.libraries = libraries
         self.counts: Counter[str] = Counter()  # "launches", "h2d", "d2h", and each kernel's name
         self.graph: list[Callable[[], None]] | None = None
+        self.stream: Any = None  # the current one, None for the default
+        self.malloc: Any = None  # of a private memory pool, if one is in use
         self.schedule = FORWARD
 
     def transfer(self, kind: str) -> None:
@@ -63,8 +65,16 @@ class Engine:
             run()
         return wrapped
 
+    def use_memory(self) -> None:
+        """Something is allocated, from the memory pool in use."""
+        if self.malloc is not None:
+            self.malloc(0)
+        elif self.graph is not None:
+            raise CaptureError("memory of a graph must come from a pool of its own")
+
     def wrap(self, result: Any) -> Any:
         if isinstance(result, (np.ndarray, np.generic)):
+            self.use_memory()
             return Array(self, np.asarray(result))
         return (
             type(result)(self.wrap(r) for r in result)
@@ -74,6 +84,7 @@ class Engine:
 
     def allocate(self, shape: Any, dtype: Any = float) -> Array:
         """Poisoned memory between guards."""
+        self.use_memory()
         dtype = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         memory = np.full(size + 2 * GUARD, GUARD_BYTE, np.uint8)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -43,6 +44,9 @@ class StandIn(ModuleType):
         self.cuda = SimpleNamespace(
             Device=DeviceContext,
             Stream=functools.partial(Stream, self.engine),
+            MemoryPool=MemoryPool,
+            get_current_stream=lambda: self.engine.stream or Stream(self.engine),
+            using_allocator=functools.partial(using_allocator, self.engine),
             runtime=SimpleNamespace(getDeviceCount=lambda: 1),
         )
 
@@ -151,31 +155,61 @@ class RawModule:
             self.engine.graph.append(run)
 
 
+class MemoryPool:
+    """`cupy.cuda.MemoryPool`. One that a graph was captured in belongs to the graph."""
+
+    def __init__(self) -> None:
+        self.sealed = False
+
+    def malloc(self, size: int) -> None:
+        if self.sealed:
+            raise CaptureError("this memory pool belongs to a graph, which would be overwritten")
+
+
+@contextmanager
+def using_allocator(engine: Engine, malloc: Any) -> Iterator[None]:
+    """`cupy.cuda.using_allocator`"""
+    before, engine.malloc = engine.malloc, malloc
+    try:
+        yield
+    finally:
+        engine.malloc = before
+
+
 class Stream:
     """`cupy.cuda.Stream` as far as graphs go."""
 
     def __init__(self, engine: Engine, non_blocking: bool = False) -> None:
-        self.engine = engine
+        self.engine, self.non_blocking = engine, non_blocking
+        self.outside: list[Any] = []
 
     def __enter__(self) -> Stream:
+        self.outside.append(self.engine.stream)
+        self.engine.stream = self
         return self
 
     def __exit__(self, *error: Any) -> None:
-        pass
+        self.engine.stream = self.outside.pop()
 
     def begin_capture(self) -> None:
         if self.engine.graph is not None:
             raise CaptureError("the stream is capturing already")
+        if not self.non_blocking or self.engine.stream is not self:
+            raise CaptureError("only the current stream, a non-blocking one, can capture")
         self.engine.graph = []
 
     def end_capture(self) -> Graph:
         if self.engine.graph is None:
             raise CaptureError("the stream is not capturing")
         graph, self.engine.graph = Graph(self.engine, self.engine.graph), None
+        if self.engine.malloc is not None:
+            self.engine.malloc.__self__.sealed = True
         return graph
 
     def synchronize(self) -> None:
-        pass
+        if self.engine.graph is not None:
+            raise CaptureError("a capturing stream cannot be waited for")
+        self.engine.counts["waits"] += 1
 
 
 class Graph:

@@ -1,0 +1,166 @@
+"""A function of device arrays as one CUDA graph: one launch instead of one for each kernel in it.
+
+At the sizes of a small model a GPU waits for launches, not for arithmetic. A graph is captured once
+and replayed; what it reads and writes lies at fixed places, so everything that changes from one
+replay to the next (learning rate, step, batch) has to lie in device arrays.
+
+The protocol: some calls run eagerly, so that every kernel is compiled and every plan for a matrix
+product is made. Then the function runs once eagerly and once as a replay from the same state, and
+only if the two agree is the graph used. Otherwise, or if something in the function cannot be
+captured, that is said, and it goes on eagerly.
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import cupy
+from minigrad.errors import CaptureWarning
+
+AGREEMENT = 1e-3  # of an array's largest element: CuPy's own sums may use atomics, in any order
+
+
+class Captured:
+    """Calls `function`, from some call on by replaying a CUDA graph of it.
+
+    Each call has the effect of `function()` on the state, and returns its results.
+
+    Args:
+        function: takes nothing, reads and writes device arrays. It must not look at values: what
+            it does may not depend on what the arrays hold.
+        state: all arrays that it changes and that live longer than a call.
+        label: what it is, for messages.
+        enabled: False never captures.
+        warm_up: how many calls run eagerly first; at least 1.
+
+    Attributes:
+        graph: the graph, or None.
+        why_not: why there will be none, or None.
+
+    A result is an array that the next call overwrites: copy what you want to keep. Calls and
+    everything that uses the state belong to one stream, CuPy's current one.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        state: Sequence[Any],
+        *,
+        label: str,
+        enabled: bool = True,
+        warm_up: int = 2,
+    ) -> None:
+        self.function, self.state, self.label = function, list(state), label
+        self.graph: Any = None
+        self.why_not: str | None = None if enabled else "it is switched off"
+        self._left = max(1, warm_up)
+        self._results: Any = None
+        self._pool: Any = None  # the memory of the graph: nothing else may ever use it
+
+    def __call__(self) -> Any:
+        if self.graph is not None:
+            self.graph.launch()
+            return self._results
+        if self._left > 0 or self.why_not is not None:
+            self._left -= 1
+            return self.function()
+        return self._capture()
+
+    def _capture(self) -> Any:
+        """This call eagerly, then as a replay from the same state; the graph stays if they agree.
+
+        The call counts once: its effect is the eager one's if there is no graph in the end.
+        """
+        before = [array.copy() for array in self.state]
+        stream = cupy().cuda.Stream(non_blocking=True)
+        pool = cupy().cuda.MemoryPool()
+        try:
+            with self._apart(stream, pool):  # which also fills the pool with the memory needed
+                results = self.function()
+            after = [array.copy() for array in self.state]
+            self._restore(before)
+            graph, captured = self._record(stream, pool)
+            graph.launch()
+            found = [array.copy() for array in self.state]
+            differing = _differing(after, found)
+        except Exception as error:
+            self._restore(before)
+            self._give_up(f"{type(error).__name__}: {error}")
+            return self.function()
+        if differing:
+            self._restore(after)
+            self._give_up(f"a replay differed from an eager run in {differing}")
+            return results
+        self.graph, self._results, self._pool = graph, captured, pool
+        return captured
+
+    def _record(self, stream: Any, pool: Any) -> tuple[Any, Any]:
+        """The graph of a call, and the arrays that it leaves its results in."""
+        with self._apart(stream, pool):
+            stream.begin_capture()
+            try:
+                results = self.function()
+            except BaseException:
+                with _ignoring_errors():
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+        return graph, results
+
+    @contextmanager
+    def _apart(self, stream: Any, pool: Any) -> Iterator[None]:
+        """On a stream and in memory of its own, after all that came before and before all after.
+
+        The collector of cycles stays off: it could free memory of other pools in a capture.
+        """
+        cuda = cupy().cuda
+        collecting = gc.isenabled()
+        gc.disable()
+        cuda.get_current_stream().synchronize()
+        try:
+            with stream, cuda.using_allocator(pool.malloc):
+                yield
+            stream.synchronize()
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _restore(self, arrays: list[Any]) -> None:
+        for array, value in zip(self.state, arrays, strict=True):
+            array[...] = value
+
+    def _give_up(self, why: str) -> None:
+        self.why_not = why
+        warnings.warn(
+            f"the {self.label} runs kernel by kernel, without a CUDA graph: {why}",
+            CaptureWarning,
+            stacklevel=4,
+        )
+
+
+@contextmanager
+def _ignoring_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # the first error is the one to tell
+        return
+
+
+def _differing(expected: list[Any], found: list[Any]) -> str:
+    """Which arrays differ, in words; "" if none does."""
+    words = []
+    for number, (a, b) in enumerate(zip(expected, found, strict=True)):
+        wanted, got = a.get(), b.get()
+        same = np.array_equal(wanted, got, equal_nan=wanted.dtype.kind == "f")
+        if not same and wanted.dtype.kind == "f":
+            scale = np.abs(wanted[np.isfinite(wanted)]).max(initial=0)
+            same = np.allclose(got, wanted, rtol=0, atol=AGREEMENT * scale, equal_nan=True)
+        if not same:
+            words.append(f"array {number} of its state, {wanted.dtype} of shape {wanted.shape}")
+    return "; ".join(words)
