@@ -7,12 +7,15 @@ from minigrad.errors import (
     DeviceError,
     GraphFreedError,
     InPlaceError,
+    KernelFallbackWarning,
     NonFiniteError,
+    PrecisionError,
     ShapeError,
 )
 from minigrad.functions import *  # noqa: F403
 from minigrad.gradcheck import GradientError, gradcheck, gradcheck_module
 from minigrad.op import detect_nan, enable_grad, no_grad, textbook
+from minigrad.precision import get_precision, set_precision, supported_precisions
 from minigrad.random import Generator
 from minigrad.tensor import Tensor
 

@@ -35,3 +35,15 @@ class DeviceError(RuntimeError):
 
 class CaptureWarning(UserWarning):
     """A function runs kernel by kernel because it could not be captured as a CUDA graph."""
+
+
+class PrecisionError(DeviceError):
+    """A precision of matrix products that a device does not have, or that is unknown."""
+
+
+class KernelFallbackWarning(UserWarning):
+    """A kernel does not take what it was given, so something slower runs in its place.
+
+    Given once for each op and reason. The results are right; the message says how to get the
+    kernel back.
+    """

@@ -5,9 +5,11 @@ An op is a pair of pure array functions under one name (see `minigrad.ops`):
     forward(xp, *arrays, **statics)             -> out, saved
     backward(xp, dy, saved, needs, **statics)   -> one gradient (or None) per input array
 
-`minigrad.ops.TEXTBOOK` holds the readable pair of every op, `minigrad.kernels.cpu.KERNELS` a faster
-pair (the same two functions without `xp`) for some. `apply` picks one and the node remembers which,
-so that the forward of one never meets the backward of the other.
+`minigrad.ops.TEXTBOOK` holds the readable pair of every op, `minigrad.kernels.cpu.KERNELS` and
+`minigrad.kernels.cuda.KERNELS` a faster pair (the same two functions without `xp`) for some.
+`apply` picks one and the node remembers which, so that the forward of one never meets the backward
+of the other. A CUDA kernel that does not take what it is given leaves the op to the textbook, and
+that is announced.
 
 A kernel may also offer a backward that writes the gradients of leaves (weights) where they are
 wanted, instead of into new arrays that are then copied:
@@ -35,10 +37,15 @@ import numpy as np
 from minigrad.device import CPU, Device, device_of
 from minigrad.errors import DeviceError, InPlaceError, NonFiniteError, ShapeError
 from minigrad.kernels import cpu as cpu_kernels
+from minigrad.kernels import cuda as cuda_kernels
+from minigrad.kernels.announce import announce
 from minigrad.ops import TEXTBOOK, VIEWS
 from minigrad.tensor import Tensor
 
-KERNELS: dict[str, Mapping[str, Any]] = {"cpu": cpu_kernels.KERNELS, "gpu": {}}
+KERNELS: dict[str, Mapping[str, Any]] = {
+    "cpu": cpu_kernels.KERNELS,
+    "gpu": cuda_kernels.KERNELS,
+}
 
 
 class State(threading.local):
@@ -171,6 +178,8 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
     rule = None if STATE.textbook else KERNELS[device.kind].get(name)
     xp = None
     try:
+        if rule is not None and device is not CPU and not _supported(name, rule, arrays, statics):
+            rule = None
         if rule is None:
             rule, xp = TEXTBOOK[name], device.xp
             out, saved = rule.forward(xp, *arrays, **statics)
@@ -196,6 +205,14 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
             result.requires_grad = True
             result._node = Node(name, rule, xp, inputs, statics, saved, needs)
     return result
+
+
+def _supported(name: str, rule: Any, arrays: list[Any], statics: dict[str, Any]) -> bool:
+    """Whether a CUDA kernel takes these arrays. If it does not, that is announced."""
+    reason = rule.supports(*arrays, **statics)
+    if reason is not None:
+        announce(f"{name}: the textbook runs in place of the CUDA kernel, because {reason}")
+    return reason is None
 
 
 def _common_device(name: str, arrays: list[Any]) -> Device:

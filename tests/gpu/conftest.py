@@ -7,7 +7,9 @@ import pytest
 
 import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
 from minigrad import device
+from minigrad.kernels import announce
 from minigrad.kernels.cuda.compile import SOURCES, source
+from minigrad.precision import set_precision
 from tests.gpu.shim.build import why_unavailable
 from tests.gpu.stand_in import Libraries, StandIn
 
@@ -29,9 +31,12 @@ def libraries(
 
 @pytest.fixture
 def gpu(libraries: Libraries, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """A stand-in in the place of CuPy, with its counters at 0."""
+    """A stand-in in the place of CuPy, with its counters at 0. Products are exact."""
     stand_in = StandIn(libraries)
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    monkeypatch.setattr(announce, "_announced", set())
     device.cupy.cache_clear()
+    set_precision("fp32")
     yield stand_in
+    set_precision(None)
     device.cupy.cache_clear()

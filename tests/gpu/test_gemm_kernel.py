@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda import gemm
-from tests.gpu.twins import PRECISIONS, SCHEDULES, TF32_TOLERANCE, assert_close, check_twin
+from minigrad.kernels.cuda import KERNELS, gemm
+from minigrad.precision import PRECISIONS as FACTORS
+from tests.gpu.twins import PRECISIONS, ROUNDED_TOLERANCE, SCHEDULES, assert_close, check_twin
 
 SHAPES = [
     (1, 1, 1),
@@ -19,14 +20,14 @@ SHAPES = [
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("tf32", [False, True])
-def test_products_in_all_orders_of_memory(gpu, rng, shape, dtype, tf32):
+@pytest.mark.parametrize("factors", FACTORS)
+def test_products_in_all_orders_of_memory(gpu, rng, shape, dtype, factors):
     m, n, k = shape
     a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
     bias = rng.standard_normal(n).astype(dtype)
     exact = a.astype(np.float64) @ b.astype(np.float64)
-    limit = TF32_TOLERANCE if tf32 and dtype == np.float32 else None
-    with gemm.tf32(tf32):
+    limit = ROUNDED_TOLERANCE[factors] if dtype == np.float32 else None
+    with gemm.precision(factors):
         for transposed_a in (False, True):
             for transposed_b in (False, True):
                 left = gpu.asarray(a.T.copy()).T if transposed_a else gpu.asarray(a)
@@ -36,26 +37,48 @@ def test_products_in_all_orders_of_memory(gpu, rng, shape, dtype, tf32):
     assert_close(got, np.maximum(exact + bias, 0), "max(a·b + bias, 0)", limit)
 
 
-@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("factors", FACTORS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_products_under_every_schedule(gpu, rng, schedule, tf32):
+def test_products_under_every_schedule(gpu, rng, schedule, factors):
     gpu.engine.schedule = schedule
     a, b = (rng.standard_normal(s).astype(np.float32) for s in ((70, 100), (100, 70)))
-    with gemm.tf32(tf32):
+    with gemm.precision(factors):
         got = gemm.multiply(gpu.asarray(a), gpu.asarray(b))
-    assert_close(got, a.astype(np.float64) @ b, "a·b", TF32_TOLERANCE if tf32 else None)
+    assert_close(got, a.astype(np.float64) @ b, "a·b", ROUNDED_TOLERANCE[factors])
 
 
-def test_tf32_is_used_where_it_is_allowed_and_only_there(gpu, rng):
-    a = rng.standard_normal((16, 64)).astype(np.float32)
-    exact = a.astype(np.float64) @ a.T
-    with gemm.tf32():
-        rounded = gemm.multiply(gpu.asarray(a), gpu.asarray(a).T).get()
-        assert gpu.counts["gemm_tf32"] == 1
-        gemm.multiply(gpu.asarray(exact), gpu.asarray(exact))
-    full = gemm.multiply(gpu.asarray(a), gpu.asarray(a).T).get()
-    assert gpu.counts["gemm_tf32"] == 1 and gpu.counts["gemm_fma"] == 2
-    assert np.abs(rounded - exact).max() > 20 * np.abs(full - exact).max()
+def rounded(a, factors):
+    """`a` to the mantissa bits of TF32 (half away from zero) or bfloat16 (half to even)."""
+    bits = a.astype(np.float32).view(np.uint32).astype(np.uint64)
+    if factors == "tf32":
+        bits = (bits + 0x1000) & 0xFFFFE000
+    if factors == "bf16":
+        bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("factors", ["tf32", "bf16"])
+def test_factors_are_rounded_and_sums_are_not(gpu, rng, factors):
+    """Against products of rounded factors in double precision: as exact as float32 is."""
+    a, b = rng.standard_normal((33, 500)), rng.standard_normal((500, 20))
+    a[0, :4] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, -(1 + 2.0**-11), 2.0**-130  # halves, and no normal
+    with gemm.precision(factors):
+        got = gemm.multiply(gpu.asarray(a.astype("f4")), gpu.asarray(b.astype("f4")))
+        assert gpu.counts[f"gemm_{factors}"] == 1
+        gemm.multiply(gpu.asarray(a), gpu.asarray(b))
+        assert gpu.counts["gemm_fma"] == 1  # float64 is never rounded
+    assert_close(got, rounded(a, factors) @ rounded(b, factors), "a·b")
+    with pytest.raises(AssertionError, match="off by"):
+        assert_close(got, a @ b, "a·b")
+
+
+def test_infinities_and_nan_stay_what_they_are(gpu):
+    a = np.array([[np.inf, 1], [np.nan, 1], [3e38, 1]], np.float32)
+    for factors in FACTORS:
+        with gemm.precision(factors):
+            got = gemm.multiply(gpu.asarray(a), gpu.asarray(np.eye(2, dtype=np.float32)[:, 1:] * 0))
+            got = got.get()[:, 0]
+        np.testing.assert_array_equal(got, [np.nan, np.nan, 0])
 
 
 def test_a_long_sum_is_split_and_the_same_every_time(gpu, rng):
@@ -112,7 +135,17 @@ def test_linear_without_bias_of_a_vector_and_in_part(gpu, rng):
         check_twin(gpu, "linear", arrays, np.float64, needs=needs, activation="relu")
 
 
-def test_linear_in_tf32(gpu, rng):
+@pytest.mark.parametrize("factors", ["tf32", "bf16"])
+def test_linear_in_fewer_bits(gpu, rng, factors):
     x, w, b = (rng.standard_normal(s) for s in ((127, 64), (215, 64), (215,)))
-    with gemm.tf32():
-        check_twin(gpu, "linear", [x, w, b], np.float32, tolerance=TF32_TOLERANCE)
+    with gemm.precision(factors):
+        check_twin(gpu, "linear", [x, w, b], np.float32, tolerance=ROUNDED_TOLERANCE[factors])
+    assert gpu.counts[f"gemm_{factors}"] == 3 and gpu.counts["gemm_fma"] == 0
+
+
+def test_backward_has_the_precision_of_forward(gpu, rng):
+    x, w = (gpu.asarray(rng.standard_normal((8, 8)).astype(np.float32)) for _ in range(2))
+    with gemm.precision("bf16"):
+        y, saved = KERNELS["linear"].forward(x, w, None)
+    KERNELS["linear"].backward(y, saved, (True, True, False))
+    assert gpu.counts["gemm_bf16"] == 3

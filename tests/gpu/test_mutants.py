@@ -65,7 +65,15 @@ def product(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
 def product_tf32(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     gpu.engine.schedule = schedule
     a, b = rng.standard_normal((65, 70)).astype(F32), rng.standard_normal((70, 63)).astype(F32)
-    with gemm.tf32():
+    with gemm.precision("tf32"):
+        got = gemm.multiply(gpu.asarray(a), gpu.asarray(b))
+    assert_close(got, a.astype(float) @ b, "a·b", 1e-2)
+
+
+def product_bf16(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    gpu.engine.schedule = schedule
+    a, b = rng.standard_normal((65, 70)).astype(F32), rng.standard_normal((70, 63)).astype(F32)
+    with gemm.precision("bf16"):
         got = gemm.multiply(gpu.asarray(a), gpu.asarray(b))
     assert_close(got, a.astype(float) @ b, "a·b", 1e-2)
 
@@ -135,8 +143,13 @@ MUTANTS = {
         "gemm", "if (row >= m || column >= n) return;", "if (row > m || column >= n) return;",
         "gemm_fma<float>", product),
     "gemm: a fragment in another order": Mutant(
-        "gemm", "fragment_a[i][1] = shared.a[row + 8][d + within];",
-        "fragment_a[i][1] = shared.a[row][d + within + 4];", "gemm_tf32", product_tf32),
+        "gemm", "fragment_a[i][1] = shared.a[row + 8][w + within];",
+        "fragment_a[i][1] = shared.a[row][w + within + 4];", "gemm_tf32", product_tf32),
+    "gemm: pairs in another order": Mutant(
+        "gemm", "return to_bf16_pair(x[0], x[1]);", "return to_bf16_pair(x[1], x[1]);",
+        "gemm_bf16", product_bf16),
+    "gemm: the part of a row that belongs to the next thread": Mutant(
+        "gemm", "n / ROWS) * PACK + i % PACK;", "n / ROWS) * PACK;", "gemm_bf16", product_bf16),
     "dropout: the mask's end is not looked at": Mutant(
         "dropout", "if (group * 4 + part < size) keep", "keep", "philox_keep", mask),
     "the norm: one element too many": Mutant(

@@ -1,4 +1,4 @@
-"""Every op of the textbook on device arrays: what runs where there is no kernel."""
+"""Every op of the engine on device arrays, by the textbook and by the kernels."""
 
 from typing import Any
 
@@ -9,7 +9,10 @@ import minigrad as mg
 from minigrad import Tensor, grad
 from minigrad.device import Device
 from minigrad.errors import DeviceError
-from minigrad.op import apply
+from minigrad.kernels.cuda.compile import SOURCES, source
+from minigrad.op import KERNELS, apply
+from minigrad.ops import TEXTBOOK
+from tests.gpu.shim.build import kernel_names
 from tests.minigrad.ops.cases import CASES, Case
 
 
@@ -30,6 +33,7 @@ def run(case: Case, device: str) -> list[np.ndarray]:
 
 # Cases whose function holds a host mask or a device of its own; they are run below.
 OWN_CONSTANTS = {"where", "to_device", "dropout"}
+ALL_KERNELS = [name for s in SOURCES for name in kernel_names(source(s.file))]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,30 @@ def test_an_op_gives_the_same_on_the_device(gpu: Any, case: Case) -> None:
         for ours, reference in zip(run(case, "gpu"), run(case, "cpu"), strict=True):
             assert ours.dtype == reference.dtype
             np.testing.assert_array_equal(ours, reference)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(c, id=f"{c.op}: {c.label}")
+        for c in CASES
+        if c.op in KERNELS["gpu"] and c.op not in OWN_CONSTANTS
+    ],
+)
+def test_a_kernel_gives_the_same_on_the_device(gpu: Any, case: Case) -> None:
+    """With the engine around it: dispatch, broadcasting, accumulation."""
+    ours = run(case, "gpu")
+    assert any(gpu.counts[name] for name in ALL_KERNELS) or not ours[0].size
+    with mg.textbook():
+        reference = run(case, "cpu")
+    for got, wanted in zip(ours, reference, strict=True):
+        assert got.dtype == wanted.dtype and got.shape == wanted.shape
+        scale = np.abs(wanted).max(initial=1)
+        assert np.abs(got - wanted).max(initial=0) <= 1e-13 * scale
+
+
+def test_every_kernel_has_cases() -> None:
+    assert set(KERNELS["gpu"]) <= {case.op for case in CASES} <= set(TEXTBOOK)
 
 
 def test_where_transfer_and_dropout(gpu: Any, rng: np.random.Generator) -> None:

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import op
-from minigrad.kernels.cuda import KERNELS
 from tests.tinyalpaca.runs import results, resume, train, write_text
 
 # Sums in another order, 20-odd steps of AdamW long: losses agree to some units of float32.
@@ -37,17 +35,15 @@ def text(tmp_path: Path) -> Path:
 
 def test_the_textbook_trains_on_the_device(gpu: Any, tmp_path: Path, text: Path) -> None:
     reference = train(tmp_path / "cpu", text, **SETTINGS)
-    ours = train(tmp_path / "gpu", text, device="gpu", **SETTINGS)
+    with mg.textbook():
+        ours = train(tmp_path / "gpu", text, device="gpu", **SETTINGS)
     assert ours.engine.flat.data.__class__ is gpu.ndarray
     assert_same_run(ours, reference)
     assert gpu.counts["matmul"] > 100
 
 
-def test_kernels_train_on_the_device(
-    gpu: Any, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernels_train_on_the_device(gpu: Any, tmp_path: Path, text: Path) -> None:
     reference = train(tmp_path / "cpu", text, **SETTINGS)
-    monkeypatch.setitem(op.KERNELS, "gpu", KERNELS)
     ours = train(tmp_path / "gpu", text, device="gpu", **SETTINGS)
     assert_same_run(ours, reference)
     for kernel in ("attention_backward", "layer_norm_backward", "embedding_backward", "gemm_fma"):

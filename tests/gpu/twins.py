@@ -12,7 +12,8 @@ from tests.gpu.shim.build import FORWARD, REVERSE
 
 # Of the largest element of a result: the rounding of sums of some thousand terms.
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
-TF32_TOLERANCE = 1e-2  # factors of 10 bits
+# Factors of 10 and of 7 bits, and sums of some hundred products of such.
+ROUNDED_TOLERANCE = {"fp32": None, "tf32": 2e-3, "bf16": 1e-2}
 PRECISIONS = (np.float32, np.float64)
 SCHEDULES = (FORWARD, REVERSE, 2, 3)  # the last two at random
 

@@ -4,6 +4,7 @@ A kernel is the textbook pair of `minigrad.ops` without `xp`, and is held agains
 
     forward(*arrays, **statics)               -> out, saved
     backward(dy, saved, needs, **statics)     -> one gradient (or None) per input array
+    supports(*arrays, **statics)              -> None, or why the textbook has to run (support.py)
 
 The .cu file beside a module holds what it launches. Importing this package imports no CuPy and
 compiles nothing: that is left to the first launch (`compile.py`). All sums have a fixed order, so

@@ -7,6 +7,7 @@ Saved: x. Backward of GELU computes Φ again, which is cheaper than to write and
 
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, dense, element_blocks, real_of, size_of
+from minigrad.kernels.cuda.support import of_floats
 
 SOURCE = Source(
     "activations",
@@ -20,6 +21,8 @@ SOURCE = Source(
 class relu:
     """y = max(x, 0);  dx = dy where x > 0"""
 
+    supports = staticmethod(of_floats)
+
     @staticmethod
     def forward(x):
         x = dense(x)
@@ -32,6 +35,10 @@ class relu:
 
 class gelu:
     """y = x·Φ(x), exactly or, with `approximate="tanh"`, by a formula with tanh"""
+
+    @staticmethod
+    def supports(x, *, approximate):
+        return of_floats(x)
 
     @staticmethod
     def forward(x, *, approximate):

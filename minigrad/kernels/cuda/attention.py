@@ -17,6 +17,7 @@ from math import sqrt
 
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import HEADS, Source, blocks, dense, real_of
+from minigrad.kernels.cuda.support import MOST_BLOCKS, of_floats
 
 SOURCE = Source(
     "attention",
@@ -29,6 +30,15 @@ THREADS = 128
 
 class multi_head_attention:
     """Self-attention of `num_heads` heads on packed queries, keys and values."""
+
+    @staticmethod
+    def supports(qkv, *, num_heads, causal):
+        batch, _, channels = qkv.shape
+        if channels > 3 * num_heads * HEADS[-1]:
+            return f"it takes heads of up to {HEADS[-1]} channels"
+        if max(batch, num_heads) > MOST_BLOCKS:
+            return f"it takes up to {MOST_BLOCKS:,} sequences and heads"
+        return of_floats(qkv)
 
     @staticmethod
     def forward(qkv, *, num_heads, causal):

@@ -9,15 +9,17 @@ from minigrad.kernels.cuda.compile import Source, blocks, real_of
 
 SOURCE = Source("column_sums", "column_sums<{real}>")
 ROWS_A_BLOCK = 128  # many rows are added up by many blocks, whose sums are added up in turn
+MOST_PARTS = 1024  # of these sums; beyond, blocks take more rows
 
 
 def column_sums(a: Any, b: Any = None) -> Any:
     """Σ_rows a, (N, C) -> (1, C); with b of the same shape (2, C): Σ_rows a and Σ_rows a·b."""
     jobs = 1 if b is None else 2
     rows, columns = a.shape
-    parts = max(1, blocks(rows, ROWS_A_BLOCK))
+    a_block = max(ROWS_A_BLOCK, blocks(rows, MOST_PARTS))
+    parts = max(1, blocks(rows, a_block))
     partial = cupy().empty((jobs, parts, columns), a.dtype)
-    _launch(a, b, partial, rows, columns, ROWS_A_BLOCK, 0)
+    _launch(a, b, partial, rows, columns, a_block, 0)
     return partial.reshape(jobs, columns) if parts == 1 else sum_parts(partial)
 
 

@@ -16,6 +16,7 @@ from math import prod
 
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, dense, id_of, real_of
+from minigrad.kernels.cuda.support import of_floats, of_ids, of_rows
 
 SOURCE = Source(
     "cross_entropy",
@@ -26,10 +27,18 @@ SOURCE = Source(
 THREADS = 128
 
 
+def supports(logits, targets, *, ignore_index=-100, **_):
+    if not -(2**31) <= ignore_index < 2**31:
+        return f"it takes an ignore_index of 32 bits, not {ignore_index}"
+    return of_floats(logits) or of_ids(targets) or of_rows(logits)
+
+
 def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
     xp, dtype = cupy(), logits.dtype
     logits, targets = dense(logits), dense(targets)
     lead, vocabulary = logits.shape[:-1], logits.shape[-1]
+    if targets.shape != lead:
+        raise ValueError(f"the targets must have shape {lead}, not {targets.shape}")
     rows = prod(lead)
     loss, log_sum = xp.empty(lead, dtype), xp.empty(rows, dtype)
     options = (vocabulary, ignore_index, float(label_smoothing))

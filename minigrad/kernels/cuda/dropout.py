@@ -22,9 +22,18 @@ from minigrad.kernels.cuda.compile import (
     real_of,
     size_of,
 )
+from minigrad.kernels.cuda.support import of_floats
 
 SOURCE = Source("dropout", "dropout_apply<{real}>", "philox_keep")
 THREADS = 256
+
+
+def supports(x, keep, *, p):
+    if keep.dtype != np.bool_:
+        return f"it takes a mask of booleans, not of {keep.dtype}"
+    if keep.size > x.size:
+        return "it takes a mask that is no larger than x"
+    return of_floats(x)
 
 
 def forward(x, keep, *, p):

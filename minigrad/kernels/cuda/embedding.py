@@ -18,13 +18,20 @@ from minigrad.kernels.cuda.compile import (
     id_of,
     real_of,
 )
+from minigrad.kernels.cuda.support import of_floats, of_ids
 
 SOURCE = Source("embedding", "embedding_forward<{real}, {id}>", "embedding_backward<{real}, {id}>")
 THREADS = 256
 
 
+def supports(weight, ids):
+    return of_floats(weight) or of_ids(ids)
+
+
 def forward(weight, ids):
     ids = dense(ids)
+    if weight.ndim != 2:
+        raise ValueError(f"the table must be (V, C), not {weight.shape}")
     vocabulary, channels = weight.shape
     y = cupy().empty((*ids.shape, channels), weight.dtype)
     SOURCE.launch(

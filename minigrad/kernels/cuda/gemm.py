@@ -1,15 +1,11 @@
-"""Matrix products by our own kernels, where cuBLAS is not to be had: gemm.cu.
+"""Matrix products by our own kernels: gemm.cu.
 
-float64 is computed by fused multiply-adds. So is float32, unless `tf32` allows tensor cores of
-compute capability 8.0 and above to round the factors to TF32 (10 bits of mantissa, as cuBLAS and
-PyTorch do where they are allowed to); sums are in float32 all the same.
+float64 is computed by fused multiply-adds. So is float32 under `precision("fp32")`; under "tf32"
+and "bf16" tensor cores round the factors, and add in float32 all the same: `minigrad.precision`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,33 +13,26 @@ import numpy as np
 from minigrad.device import cupy
 from minigrad.kernels.cuda.columns import sum_parts
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
+from minigrad.precision import precision, precision_on_gpu, set_precision
 
-SOURCE = Source("gemm", "gemm_fma<{real}>", "gemm_tf32")
+SOURCE = Source("gemm", "gemm_fma<{real}>", "gemm_tf32", "gemm_bf16")
 TILE = 64
 ENOUGH_BLOCKS = 128  # for the larger GPUs; the same on all, so that results are
 PART = 256  # the shortest part of K that is worth a block of its own
 
 
-class State(threading.local):
-    """What is allowed in this thread."""
+def factors_of(array: Any) -> str | None:
+    """What the factors of a product with `array` are rounded to now; None for float64.
 
-    tf32 = False
-
-
-STATE = State()
-
-
-@contextmanager
-def tf32(allowed: bool = True) -> Iterator[None]:
-    """Context manager: products of float32 may use TF32 tensor cores."""
-    before, STATE.tf32 = STATE.tf32, allowed
-    try:
-        yield
-    finally:
-        STATE.tf32 = before
+    Raises:
+        PrecisionError: a precision is asked for that the array's device does not have.
+    """
+    return precision_on_gpu(array.device.id) if array.dtype == np.float32 else None
 
 
-def multiply(a: Any, b: Any, bias: Any = None, relu: bool = False) -> Any:
+def multiply(
+    a: Any, b: Any, bias: Any = None, relu: bool = False, *, factors: str | None = None
+) -> Any:
     """a @ b + bias, (M, K) @ (K, N) -> (M, N), then max(·, 0) if `relu`.
 
     Transposed operands cost no copy. Where the result has few elements and K is long
@@ -51,15 +40,19 @@ def multiply(a: Any, b: Any, bias: Any = None, relu: bool = False) -> Any:
 
     Args:
         bias: (N,) or None.
+        factors: "fp32", "tf32" or "bf16" for float32; left out, what is in force.
 
     Raises:
         ValueError: the shapes do not fit.
+        PrecisionError: a precision is asked for that the device does not have.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise ValueError(f"no matrix product of shapes {a.shape} and {b.shape}")
+    if bias is not None and bias.shape != b.shape[1:]:
+        raise ValueError(f"a bias of shape {bias.shape} for a product of {b.shape[1]} columns")
     dtype = one_dtype("gemm", a, b, bias)
     (m, k), n = a.shape, b.shape[1]
-    grid = (blocks(n, TILE), blocks(m, TILE))
+    grid = (blocks(m, TILE), blocks(n, TILE))
     parts = min(blocks(k, PART), max(1, ENOUGH_BLOCKS // max(1, grid[0] * grid[1])))
     if bias is not None or relu:
         parts = 1  # these come after the sum
@@ -68,15 +61,21 @@ def multiply(a: Any, b: Any, bias: Any = None, relu: bool = False) -> Any:
     out = cupy().empty((parts, m, n), dtype)
     a, b = _in_some_order(a), _in_some_order(b)
     strides = [s // array.itemsize for array in (a, b) for s in array.strides]
-    use_tf32 = dtype == np.float32 and STATE.tf32 and _has_tf32(a)
+    kernel = _kernel(dtype, factors or factors_of(a))
     SOURCE.launch(
-        "gemm_tf32" if use_tf32 else f"gemm_fma<{real_of(dtype)}>",
+        kernel,
         (*grid, parts),
-        (128,) if use_tf32 else (256,),
+        (256,) if kernel.startswith("gemm_fma") else (128,),
         *(_memory(a), _memory(b), dense(bias), out, m, n, k, *strides, part, relu),
         dtype=dtype,
     )
     return out[0] if parts == 1 else sum_parts(out.reshape(1, parts, m * n)).reshape(m, n)
+
+
+def _kernel(dtype: np.dtype, factors: str | None) -> str:
+    if dtype == np.float32 and factors != "fp32":
+        return f"gemm_{factors}"
+    return f"gemm_fma<{real_of(dtype)}>"
 
 
 def _in_some_order(array: Any) -> Any:
@@ -89,5 +88,4 @@ def _memory(array: Any) -> Any:
     return array if array.flags.c_contiguous else array.T
 
 
-def _has_tf32(array: Any) -> bool:
-    return int(array.device.compute_capability) >= 80
+__all__ = ["factors_of", "multiply", "precision", "set_precision"]

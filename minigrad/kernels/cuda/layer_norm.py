@@ -13,10 +13,15 @@ Saved: x̂ and 1/σ, from which all of it follows, and w.
 from minigrad.device import cupy
 from minigrad.kernels.cuda.columns import column_sums
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
+from minigrad.kernels.cuda.support import of_floats, of_rows
 
 SOURCE = Source("layer_norm", "layer_norm_forward<{real}>", "layer_norm_backward<{real}>")
 THREADS = 256
 ROWS = THREADS // 32  # of a block
+
+
+def supports(x, weight, bias, *, eps):
+    return of_floats(x, weight, bias) or of_rows(x)
 
 
 def forward(x, weight, bias, *, eps):
@@ -49,6 +54,10 @@ class add_layer_norm:
     """y = LN(x + r): the residual sum and the norm after it. Both inputs get the same gradient."""
 
     @staticmethod
+    def supports(x, residual, weight, bias, *, eps):
+        return of_floats(x, residual, weight, bias) or of_rows(x)
+
+    @staticmethod
     def forward(x, residual, weight, bias, *, eps):
         return _normalise(x, residual, weight, bias, eps)
 
@@ -61,6 +70,7 @@ class add_layer_norm:
 
 def _normalise(x, residual, weight, bias, eps):
     dtype = one_dtype("layer_norm", x, residual, weight, bias)
+    _check_shapes(x, residual, weight, bias)
     xp, channels = cupy(), x.shape[-1]
     rows = x.size // channels if channels else 0
     y, normal = xp.empty(x.shape, dtype), xp.empty((rows, channels), dtype)
@@ -75,3 +85,14 @@ def _normalise(x, residual, weight, bias, eps):
         dtype=dtype,
     )
     return y, (normal, inverse_std, weight)
+
+
+def _check_shapes(x, residual, weight, bias):
+    """A kernel that is given less than it reads would read other memory."""
+    if not x.ndim:
+        raise ValueError("x has no last axis")
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(f"a residual of shape {residual.shape} for x of shape {x.shape}")
+    for vector in (weight, bias):
+        if vector is not None and vector.shape != x.shape[-1:]:
+            raise ValueError(f"weight or bias of shape {vector.shape} for x of shape {x.shape}")

@@ -7,28 +7,35 @@ rows of x and dy stacked as matrices, is
 
     dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy     with dy set to 0 where y is 0 before
 
-Saved: x, W, and with an activation y, whose sign is the mask.
+Saved: x, W, with an activation y, whose sign is the mask, and the precision of the product, which
+backward keeps to.
 """
 
 from minigrad.kernels.cuda.activations import relu
 from minigrad.kernels.cuda.columns import column_sums
 from minigrad.kernels.cuda.compile import dense
-from minigrad.kernels.cuda.gemm import multiply
+from minigrad.kernels.cuda.gemm import factors_of, multiply
+from minigrad.kernels.cuda.support import of_floats, of_rows
+
+
+def supports(x, weight, bias, *, activation=None):
+    return of_floats(x, weight, bias) or of_rows(x)
 
 
 def forward(x, weight, bias, *, activation=None):
     rows = dense(x).reshape(-1, x.shape[-1])  # (N, C_in)
-    y = multiply(rows, weight.T, bias, relu=activation is not None)  # (N, C_out)
-    saved = (x.shape, rows, weight, None if activation is None else y)
+    factors = factors_of(x)
+    y = multiply(rows, weight.T, bias, activation is not None, factors=factors)  # (N, C_out)
+    saved = (x.shape, rows, weight, None if activation is None else y, factors)
     return y.reshape(*x.shape[:-1], weight.shape[0]), saved
 
 
 def backward(dy, saved, needs, *, activation=None):
-    shape, rows, weight, y = saved
+    shape, rows, weight, y, factors = saved
     dy_rows = dense(dy).reshape(rows.shape[0], weight.shape[0])  # (N, C_out)
     if activation is not None:
         (dy_rows,) = relu.backward(dy_rows, y, (True,))
-    dx = multiply(dy_rows, weight).reshape(shape) if needs[0] else None
-    dweight = multiply(dy_rows.T, rows) if needs[1] else None
+    dx = multiply(dy_rows, weight, factors=factors).reshape(shape) if needs[0] else None
+    dweight = multiply(dy_rows.T, rows, factors=factors) if needs[1] else None
     dbias = column_sums(dy_rows)[0] if needs[2] else None
     return dx, dweight, dbias

@@ -420,27 +420,48 @@ inline unsigned to_tf32(float x) {
   return (bits + 0x1000u) & 0xffffe000u;
 }
 
-// mma.sync.m16n8k8 on TF32, in the layout of the PTX manual: with g = lane/4 and t = lane%4, a lane
-// holds a (g, t), (g+8, t), (g, t+4), (g+8, t+4), b (t, g), (t+4, g), d (g, 2t), (g, 2t+1),
-// (g+8, 2t), (g+8, 2t+1).
-inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+// Rounds to the upper half of a float, half to even, as cvt.rn.bf16 does.
+inline unsigned to_bf16(float x) {
+  unsigned bits;
+  memcpy(&bits, &x, 4);
+  if (x != x) return 0x7fffu;
+  return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+
+inline unsigned to_bf16_pair(float low, float high) { return to_bf16(low) | to_bf16(high) << 16; }
+
+// mma.sync.m16n8k8 on TF32 and m16n8k16 on pairs of bfloat16, in the layout of the PTX manual: with
+// g = lane/4 and t = lane%4, a lane holds the words a (g, t), (g+8, t), (g, t+4), (g+8, t+4),
+// b (t, g), (t+4, g), and the numbers d (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). `numbers` takes
+// part 0, 1, ... out of a word. Products of two such factors are exact in float32.
+template <int PARTS, class Numbers>
+void mma_words(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Numbers number) {
   struct Operands {
     const unsigned *a, *b;
   } mine = {a, b};
   const uint64_t* all = shim::meet(0xffffffffu, 5, shim::to_bits<const void*>(&mine));
   auto operands = [&](int lane) { return shim::from_bits<const Operands*>(all[lane]); };
-  auto number = [](unsigned bits) { return shim::from_bits<float>(bits & 0xffffe000u); };
   const int group = shim::lane() / 4, within = shim::lane() % 4;
   float sums[4];
   for (int e = 0; e < 4; e++) {
     const int row = group + e / 2 * 8, column = 2 * within + e % 2;
     sums[e] = d[e];
     for (int k = 0; k < 8; k++) {
-      const float left = number(operands(row % 8 * 4 + k % 4)->a[row / 8 + k / 4 * 2]);
-      const float right = number(operands(column * 4 + k % 4)->b[k / 4]);
-      sums[e] += left * right;
+      const unsigned left = operands(row % 8 * 4 + k % 4)->a[row / 8 + k / 4 * 2];
+      const unsigned right = operands(column * 4 + k % 4)->b[k / 4];
+      for (int part = 0; part < PARTS; part++) sums[e] += number(left, part) * number(right, part);
     }
   }
   shim::meet(0xffffffffu, 6, 0);  // the operands lie on the lanes' stacks: all have read them now
   for (int e = 0; e < 4; e++) d[e] = sums[e];
+}
+
+inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  mma_words<1>(d, a, b, [](unsigned bits, int) { return shim::from_bits<float>(bits & 0xffffe000u); });
+}
+
+inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  mma_words<2>(d, a, b, [](unsigned bits, int part) {
+    return shim::from_bits<float>(part ? bits & 0xffff0000u : bits << 16);
+  });
 }

@@ -107,12 +107,16 @@ class StandIn(ModuleType):
         self.engine.execute("add.at", total, target)
 
 
+CAPABILITY = "90"  # of an H100
+
+
 class DeviceContext:
     """`cupy.cuda.Device`: a context manager that chooses the GPU; there is one."""
 
     def __init__(self, index: int = 0) -> None:
         if index:
             raise ValueError(f"there is no GPU {index}")
+        self.id, self.compute_capability = index, CAPABILITY
 
     def __enter__(self) -> DeviceContext:
         return self

@@ -1,0 +1,15 @@
+"""No kernel steps aside in silence."""
+
+import warnings
+
+from minigrad.errors import KernelFallbackWarning
+
+_announced: set[str] = set()
+
+
+def announce(message: str) -> None:
+    """Warn that something slower runs in place of a kernel, once for each message."""
+    if message in _announced:
+        return
+    warnings.warn(message, KernelFallbackWarning, stacklevel=3)
+    _announced.add(message)  # after the warning, which may have been turned into an error

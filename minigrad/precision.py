@@ -1,0 +1,160 @@
+"""How exact the matrix products of float32 arrays are on a GPU.
+
+- `"fp32"`: factors and sums in float32.
+- `"tf32"`: tensor cores round the factors to TF32 (10 bits of mantissa, the exponents of float32)
+  and add in float32.
+- `"bf16"`: tensor cores round the factors to bfloat16 (7 bits of mantissa, the same exponents) and
+  add in float32.
+
+Arrays stay float32 in any case: weights, gradients and the optimizer's state lose nothing. The
+linear layers of a model follow it, forward and backward. Products of float64 are always exact, and
+so are those on the CPU.
+
+    minigrad.set_precision("fp32")      # in all threads
+    with precision("bf16"):             # in this thread, whatever the line above says
+        loss = model(tokens)
+
+By default a GPU that has TF32 (compute capability 8.0 and above) uses it, others use fp32. The
+backward pass of a product has the precision of its forward pass.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from minigrad.device import Device, cupy
+from minigrad.errors import PrecisionError
+
+# What each needs of a GPU: its compute capability times 10.
+PRECISIONS = {"fp32": 0, "tf32": 80, "bf16": 80}
+
+
+class State(threading.local):
+    """What a block of this thread asks for."""
+
+    name: str | None = None
+
+
+class Default:
+    """What holds where no block says otherwise; None is each device's own choice."""
+
+    name: str | None = None
+
+
+STATE = State()
+
+
+@contextmanager
+def precision(name: str | None) -> Iterator[None]:
+    """Context manager (and decorator): the precision of products in this thread.
+
+    Args:
+        name: "fp32", "tf32" or "bf16"; None for what holds without this block.
+
+    Raises:
+        PrecisionError: there is no such precision. That the device does not have it is found by
+            the first product, or by `check_precision`.
+    """
+    before, STATE.name = STATE.name, _known(name)
+    try:
+        yield
+    finally:
+        STATE.name = before
+
+
+def set_precision(name: str | None) -> None:
+    """The precision of products in all threads, outside of blocks of `precision`.
+
+    Args:
+        name: "fp32", "tf32" or "bf16"; None for tf32 where a device has it, fp32 elsewhere.
+
+    Raises:
+        PrecisionError: there is no such precision.
+    """
+    Default.name = _known(name)
+
+
+def get_precision(device: Device | str = "gpu") -> str:
+    """The precision that products of float32 have on `device`, in this thread.
+
+    Raises:
+        PrecisionError: one is asked for that the device does not have.
+        DeviceError: the device is not there.
+    """
+    device = Device(device)
+    if device.kind == "cpu":
+        return "fp32"
+    return precision_on_gpu(device.index)
+
+
+def supported_precisions(device: Device | str = "gpu") -> tuple[str, ...]:
+    """What `device` can compute in, the most exact first.
+
+    Raises:
+        DeviceError: the device is not there.
+    """
+    device = Device(device)
+    if device.kind == "cpu":
+        return ("fp32",)
+    capability = capability_of(cupy(), device.index)
+    return tuple(name for name, needed in PRECISIONS.items() if capability >= needed)
+
+
+def check_precision(name: str, device: Device | str = "gpu") -> None:
+    """Raise unless `device` can compute products in this precision.
+
+    Raises:
+        PrecisionError: it cannot, or there is no such precision.
+        DeviceError: the device is not there.
+    """
+    device = Device(device)
+    if _known(name) not in supported_precisions(device):
+        if device.kind == "cpu":
+            raise PrecisionError(f'products on the CPU are always "fp32"; {name!r} needs a GPU')
+        raise _lacking(name, device.index)
+
+
+def precision_on_gpu(index: int) -> str:
+    """What is in force on one GPU, and that it has it."""
+    name = STATE.name or Default.name
+    capability = capability_of(cupy(), index)
+    if name is None:
+        return "tf32" if capability >= PRECISIONS["tf32"] else "fp32"
+    if capability < PRECISIONS[name]:
+        raise _lacking(name, index)
+    return name
+
+
+@functools.cache
+def capability_of(xp: Any, index: int) -> int:
+    """The compute capability of a GPU times 10: 90 for 9.0."""
+    return int(xp.cuda.Device(index).compute_capability)
+
+
+def _known(name: str | None) -> str | None:
+    if name is not None and name not in PRECISIONS:
+        known = ", ".join(map(repr, PRECISIONS))
+        raise PrecisionError(f"there is no precision {name!r}: choose from {known}")
+    return name
+
+
+def _lacking(name: str, index: int) -> PrecisionError:
+    needed, found = PRECISIONS[name], capability_of(cupy(), index)
+    return PrecisionError(
+        f"products in {name} need a GPU of compute capability {needed // 10}.{needed % 10}, and "
+        f'GPU {index} has {found // 10}.{found % 10}: use "fp32" there'
+    )
+
+
+__all__ = [
+    "PRECISIONS",
+    "check_precision",
+    "get_precision",
+    "precision",
+    "set_precision",
+    "supported_precisions",
+]
