@@ -19,6 +19,7 @@ from minigrad.kernels.cuda import (
     adamw,
     attention,
     cross_entropy,
+    decode,
     dropout,
     embedding,
     layer_norm,
@@ -40,4 +41,4 @@ KERNELS: MappingProxyType[str, Any] = MappingProxyType(
     }
 )
 
-__all__ = ["KERNELS", "adamw", "windows"]
+__all__ = ["KERNELS", "adamw", "decode", "windows"]

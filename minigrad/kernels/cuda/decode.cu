@@ -1,0 +1,196 @@
+#include "prelude.cuh"
+
+// One position each of some rows (sequences that are being continued, or the positions of a prompt),
+// with the keys and values of earlier positions kept in a cache; the maths is in decode.py. A row at
+// a negative place belongs to nobody: it gets zeros, and its cache stays as it is.
+
+// x[row] = tokens[id] + positions[place], a thread an element. `positions` may be null. An id
+// outside of the table gives NaN, not other memory. Grid: blocks of channels, rows.
+template <typename real>
+__global__ void __launch_bounds__(256)
+    decode_embed(const real* __restrict__ tokens, const real* __restrict__ positions,
+                 const int* __restrict__ ids, const int* __restrict__ places, real* __restrict__ x,
+                 int channels, int vocabulary) {
+  const int row = blockIdx.x, c = blockIdx.y * blockDim.x + threadIdx.x;
+  if (c >= channels) return;
+  const int id = ids[row], place = places[row];
+  real value = 0;
+  if (place >= 0) {
+    const bool inside = id >= 0 && id < vocabulary;
+    value = inside ? tokens[size_t(id) * channels + c] : real(0) / real(0);
+    if (positions) value += positions[size_t(place) * channels + c];
+  }
+  x[size_t(row) * channels + c] = value;
+}
+
+// The activations of minigrad/ops/elementwise.py, by their places in ACTIVATIONS of decode.py.
+template <typename real> __device__ __forceinline__ real decode_activated(real z, int activation) {
+  if (activation == 1) return z < 0 ? 0 : z;
+  if (activation == 2) return real(0.5) * z * (1 + erf(z * real(0.70710678118654752440)));
+  if (activation == 3) {
+    const real inner = real(0.79788456080286535588) * (z + real(0.044715) * z * z * z);
+    return real(0.5) * z * (1 + tanh(inner));
+  }
+  if (activation == 4) return z / (1 + exp(-z));
+  return z;
+}
+
+// y = activation(W [x̂ | more] + bias) + residual for ROWS rows at a time, a warp an output. x̂ is x,
+// or x/√(mean(x²) + ε): a factor for each row, so x need not be normalised before. `x` is null if
+// `width` is 0, `more` if `more_width` is; `residual` may be null. Grid: blocks of outputs, of rows.
+template <typename real, int ROWS>
+__global__ void __launch_bounds__(256)
+    decode_linear(const real* __restrict__ x, const real* __restrict__ more,
+                  const real* __restrict__ weight, const real* __restrict__ bias,
+                  const real* __restrict__ residual, real* __restrict__ y, int rows, int width,
+                  int more_width, int outputs, int normalised, int activation, real eps) {
+  const int output = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  const int lane = threadIdx.x % WARP, first = blockIdx.y * ROWS;
+  if (output >= outputs) return;  // the whole warp
+  const real* factors = weight + size_t(output) * (width + more_width);
+
+  real sums[ROWS] = {}, squares[ROWS] = {};
+  for (int k = lane; k < width; k += WARP) {
+    const real factor = factors[k];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {  // beyond the end, the last row again
+      const real value = x[size_t(smaller(first + r, rows - 1)) * width + k];
+      sums[r] += factor * value;
+      squares[r] += value * value;
+    }
+  }
+  if (normalised) {
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) sums[r] *= 1 / sqrt(warp_sum(squares[r]) / width + eps);
+  }
+  for (int k = lane; k < more_width; k += WARP) {
+    const real factor = factors[width + k];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+      sums[r] += factor * more[size_t(smaller(first + r, rows - 1)) * more_width + k];
+  }
+#pragma unroll
+  for (int r = 0; r < ROWS; r++) {
+    const real total = warp_sum(sums[r]) + bias[output];
+    const int row = first + r;
+    if (lane == r && row < rows) {
+      const size_t place = size_t(row) * outputs + output;
+      const real value = decode_activated(total, activation);
+      y[place] = residual ? value + residual[place] : value;
+    }
+  }
+}
+
+// One head of one row: its query, key and value, and where the keys (D, S) and values (S, D) of its
+// sequence are kept.
+template <typename real> struct DecodeHead {
+  real *q, *k, *v, *keys, *values;
+  int place, room, size;
+};
+
+template <typename real>
+__device__ __forceinline__ DecodeHead<real> decode_head(real* qkv, real* keys, real* values,
+                                                        const int* slots, const int* places,
+                                                        int room, int size) {
+  const int row = blockIdx.x, head = blockIdx.y, heads = gridDim.y;
+  const size_t channels = size_t(heads) * size;
+  real* q = qkv + row * 3 * channels + size_t(head) * size;
+  const size_t kept = (size_t(slots[row]) * heads + head) * room * size;
+  return {q, q + channels, q + 2 * channels, keys + kept, values + kept, places[row], room, size};
+}
+
+// Turns the query and the key by their position and keeps key and value. Numbers 2i and 2i + 1 turn
+// by angle i, whose cosine and sine are side by side in `rotation` (L, D), which may be null.
+template <typename real>
+__device__ __forceinline__ void decode_keep(const DecodeHead<real>& h,
+                                            const real* __restrict__ rotation) {
+  for (int d = threadIdx.x; d < h.size; d += blockDim.x) {
+    h.values[size_t(h.place) * h.size + d] = h.v[d];
+    if (!rotation) h.keys[size_t(d) * h.room + h.place] = h.k[d];
+  }
+  if (!rotation) return;
+  const real* turns = rotation + size_t(h.place) * h.size;
+  for (int d = 2 * threadIdx.x; d < h.size; d += 2 * blockDim.x) {
+    const real cosine = turns[d], sine = turns[d + 1];
+    const real q = h.q[d], k = h.k[d];
+    h.q[d] = q * cosine - h.q[d + 1] * sine;
+    h.q[d + 1] = h.q[d + 1] * cosine + q * sine;
+    h.keys[size_t(d) * h.room + h.place] = k * cosine - h.k[d + 1] * sine;
+    h.keys[size_t(d + 1) * h.room + h.place] = h.k[d + 1] * cosine + k * sine;
+  }
+}
+
+// Only that, for many positions of a sequence, before any of them looks at the others. `qkv` changes
+// where it turns. Grid: rows, heads.
+template <typename real>
+__global__ void __launch_bounds__(256)
+    decode_append(real* qkv, const real* __restrict__ rotation, real* keys, real* values,
+                  const int* __restrict__ slots, const int* __restrict__ places, int room,
+                  int size) {
+  const DecodeHead<real> h = decode_head(qkv, keys, values, slots, places, room, size);
+  if (h.place >= 0) decode_keep(h, rotation);
+}
+
+// out = soft-max(q·keys) values over the positions up to the row's own, which with `append` it keeps
+// first. A block a row and head. `scores` (rows, H, S) is scratch; queries come scaled. No pointer
+// that this kernel both writes and reads through is `__restrict__`. Grid: rows, heads.
+template <typename real>
+__global__ void __launch_bounds__(256)
+    decode_attend(real* qkv, const real* __restrict__ rotation, real* keys, real* values,
+                  const int* __restrict__ slots, const int* __restrict__ places, real* scores,
+                  real* __restrict__ out, int room, int size, int append) {
+  struct Shared {
+    real scratch[8], partial[256];
+  };
+  Shared& shared = block_shared<Shared>();
+  const DecodeHead<real> h = decode_head(qkv, keys, values, slots, places, room, size);
+  const size_t pair = size_t(blockIdx.x) * gridDim.y + blockIdx.y;
+  real* mixed = out + pair * size;
+  if (h.place < 0) {  // the whole block
+    for (int d = threadIdx.x; d < size; d += blockDim.x) mixed[d] = 0;
+    return;
+  }
+  if (append) {
+    decode_keep(h, rotation);
+    __syncthreads();  // what one thread kept is read by others
+  }
+
+  // A thread a position. Of its scores a thread reads what it wrote itself until the sum is known.
+  real* weights = scores + pair * room;
+  real top = lowest<real>();
+  for (int t = threadIdx.x; t <= h.place; t += blockDim.x) {
+    real score = 0;
+    for (int d = 0; d < size; d++) score += h.q[d] * h.keys[size_t(d) * room + t];
+    weights[t] = score;
+    top = larger(top, score);
+  }
+  top = block_max(top, shared.scratch);
+  real sum = 0;
+  for (int t = threadIdx.x; t <= h.place; t += blockDim.x) {
+    const real weight = exp(weights[t] - top);
+    weights[t] = weight;
+    sum += weight;
+  }
+  sum = block_sum(sum, shared.scratch);  // ends with a barrier: all weights are there
+
+  // `across` neighbouring threads take a position's values, the block several positions at a time.
+  int across = 1;
+  while (across < size && across < blockDim.x) across *= 2;
+  const int groups = blockDim.x / across, group = threadIdx.x / across;
+  for (int first = 0; first < size; first += across) {
+    const int d = first + threadIdx.x % across;
+    real part = 0;
+    if (d < size)
+      for (int t = group; t <= h.place; t += groups)
+        part += weights[t] * h.values[size_t(t) * size + d];
+    __syncthreads();  // the parts before have been added up
+    shared.partial[threadIdx.x] = part;
+    __syncthreads();
+    if (group == 0 && d < size) {
+      real total = 0;
+      for (int other = 0; other < groups; other++)
+        total += shared.partial[other * across + threadIdx.x];
+      mixed[d] = total / sum;
+    }
+  }
+}
