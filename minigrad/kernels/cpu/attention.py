@@ -6,7 +6,8 @@ Shapes: q (..., Tq, D), k (..., Tk, D), v (..., Tk, Dv), y (..., Tq, Dv).
 
 Passes over the (Tq, Tk) scores cost more than the products that make and use them. Hence:
 
-- Scores are stored keys × queries, so that per-query numbers are rows; `scale` is folded into q.
+- Scores are stored keys × queries, so that per-query numbers are rows; `scale` is folded into q,
+  and so is the factor by which e^x becomes a faster 2^x, where that is so.
 - Queries are cut into blocks. A block's scores are computed only for the keys that one of its
   queries may see. All blocks of a head lie one after another, so that exp, the causal mask and the
   product dP·P are one call each on one flat array.
@@ -20,7 +21,7 @@ Passes over the (Tq, Tk) scores cost more than the products that make and use th
 
   where -δ' is a row below dy' that meets v's row of ones: the subtraction costs no pass either.
 
-Saved: q·scale, k, v with ones, E (so that backward has no exp), 1/l and y.
+Saved: q·scale (times that factor), k, v with ones, E (so that backward has no exp), 1/l and y.
 """
 
 from functools import lru_cache
@@ -29,9 +30,10 @@ from math import prod, sqrt
 
 import numpy as np
 
+from minigrad.kernels.cpu.exponential import exponential
 from minigrad.kernels.cpu.scratch import scratch
 
-BLOCK = 64  # queries: small blocks compute fewer scores in vain, large ones multiply faster
+BLOCK = 32  # queries: small blocks compute fewer scores in vain, large ones multiply faster
 SAFE_SUM = 1e15  # sums of exp(S) in 1/SAFE_SUM..SAFE_SUM: far from the limits of float32
 
 
@@ -51,9 +53,7 @@ def backward(dy, saved, needs, *, causal, scale=None):
     dq = _empty(lead, q.shape[-2], q.shape[-1], dtype) if needs[0] else None
     dk = _empty(lead, k.shape[-2], k.shape[-1], dtype) if needs[1] else None
     dv = _empty(lead, v_ones.shape[-2] - 1, v_ones.shape[-1], dtype) if needs[2] else None
-    _backward(dy.swapaxes(-1, -2), saved, dq, dk, dv, causal)
-    if dq is not None:
-        dq *= _scale(q, scale)
+    _backward(dy.swapaxes(-1, -2), saved, dq, dk, dv, causal, scale)
     return tuple(None if g is None else g.swapaxes(-1, -2) for g in (dq, dk, dv))
 
 
@@ -80,8 +80,7 @@ class multi_head_attention:
         dy_heads = dy.reshape(batch, time, num_heads, -1).transpose(2, 0, 3, 1)  # (H, B, D, T)
         dqkv = _empty((3 * num_heads, batch), channels // num_heads, time, dy.dtype)
         dq, dk, dv = dqkv.reshape(3, num_heads, *dqkv.shape[1:])
-        _backward(dy_heads, saved, dq, dk, dv, causal)
-        dq *= _scale(dq, None)
+        _backward(dy_heads, saved, dq, dk, dv, causal, None)
         return (_merge_heads(dqkv),)
 
 
@@ -89,7 +88,8 @@ def _forward(q, k, v, out, causal, scale):
     """Attention of q, k (..., D, T) and v (..., Dv, T) into `out` (..., Dv, Tq)."""
     lead, dtype = q.shape[:-2], q.dtype
     plan = block_plan(q.shape[-1], k.shape[-1], causal, dtype)
-    q = q * dtype.type(_scale(q, scale))
+    exp, factor = exponential(dtype)
+    q = q * dtype.type(_scale(q, scale) * factor)
     v_ones = _empty(lead, v.shape[-2] + 1, v.shape[-1], dtype)
     v_ones[..., :-1, :] = v
     v_ones[..., -1, :] = 1
@@ -100,7 +100,7 @@ def _forward(q, k, v, out, causal, scale):
     sums = total[..., -1:, :]  # (..., 1, Tq)
     with np.errstate(over="ignore", invalid="ignore"):
         _scores(q, k, plan, blocks)
-        np.exp(weights, out=weights)
+        exp(weights, out=weights)
         if causal:
             weights *= plan.allowed
         _weigh(v_ones, plan, blocks, total)
@@ -111,15 +111,15 @@ def _forward(q, k, v, out, causal, scale):
             np.copyto(weights, -np.inf, where=plan.allowed == 0)
         for block in blocks:
             block -= block.max(axis=-2, keepdims=True)
-        np.exp(weights, out=weights)
+        exp(weights, out=weights)
         _weigh(v_ones, plan, blocks, total)
     inverse_sum = 1 / sums
     np.multiply(total[..., :-1, :], inverse_sum, out=out)
     return q, k, v_ones, weights, inverse_sum, out
 
 
-def _backward(dy, saved, dq, dk, dv, causal):
-    """Write the gradients, from dy (..., Dv, Tq). dq still lacks the factor `scale`."""
+def _backward(dy, saved, dq, dk, dv, causal, scale):
+    """Write the gradients, from dy (..., Dv, Tq); None for those that nobody wants."""
     q, k, v_ones, weights, inverse_sum, out = saved
     lead, dtype, size = q.shape[:-2], q.dtype, out.shape[-2]
     plan = block_plan(q.shape[-1], k.shape[-1], causal, dtype)
@@ -139,8 +139,12 @@ def _backward(dy, saved, dq, dk, dv, causal):
     dscores *= weights
     if dq is not None:
         _weigh(k, plan, dblocks, dq)
+        dq *= dtype.type(_scale(q, scale))
     if dk is not None:
         _sum_over_queries(q, plan, dblocks, dk)
+        factor = exponential(dtype)[1]
+        if factor != 1:
+            dk *= dtype.type(1 / factor)
 
 
 def _scores(q, k, plan, blocks):
