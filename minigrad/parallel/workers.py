@@ -26,7 +26,7 @@ from minigrad.optim.clip import clip_scale
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.lanes import cut, number_of_lanes
-from minigrad.parallel.memory import keep_freed_memory
+from minigrad.parallel.memory import keep_freed_memory, release_freed_memory
 from minigrad.parallel.shared import shared_array
 from minigrad.parallel.team import Backend, available_cores, choose_backend, make_team
 from minigrad.tensor import Tensor
@@ -92,6 +92,7 @@ class Workers:
         self.flat = FlatParameters(  # the sum of all lanes is formed in the first one
             parameters, data=shared_array(size, dtype), grad=memory[:size]
         )
+        release_freed_memory()  # that of the parameters' old arrays, before it is forked
         self.grad_norm = 0.0
         self._optimizer = optimizer
         self._shares_update = type(optimizer) is AdamW  # a subclass may have another rule

@@ -29,12 +29,11 @@ from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.trainer import make_engine
 model = TinyAlpaca(ModelConfig(vocab_size=216), Generator(0))
-engine = make_engine(model, TrainConfig())
 optimizer = optim.AdamW(model.parameters(), lr=3e-4)
+engine = make_engine(model, TrainConfig(), optimizer)
 windows = np.random.default_rng(0).integers(0, 216, (32, 128))
 engine.gradients((windows[:, :-1], windows[:, 1:]), scale=1 / (32 * 127))
-optim.clip_grad_norm_(model.parameters(), 1.0)
-optimizer.step()
+engine.update(optimizer, 1.0)
 engine.close()
 """
 

@@ -69,8 +69,8 @@ class Ours:
             workers=workers,
             micro_batch_size=micro_batch_size,
         )
-        self.engine: Any = make_engine(self.model, config)
         self.optimizer = optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
+        self.engine: Any = make_engine(self.model, config, self.optimizer)
         self.batch = make_batch(self.workload)
         self.steps = 0
 

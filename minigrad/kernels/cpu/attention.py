@@ -21,7 +21,7 @@ Passes over the (Tq, Tk) scores cost more than the products that make and use th
 
   where -δ' is a row below dy' that meets v's row of ones: the subtraction costs no pass either.
 
-Saved: q·scale (times that factor), k, v with ones, E (so that backward has no exp), 1/l and y.
+Saved: q, k, v with ones, E (so that backward has no exp), 1/l and y.
 """
 
 from functools import lru_cache
@@ -89,7 +89,8 @@ def _forward(q, k, v, out, causal, scale):
     lead, dtype = q.shape[:-2], q.dtype
     plan = block_plan(q.shape[-1], k.shape[-1], causal, dtype)
     exp, factor = exponential(dtype)
-    q = q * dtype.type(_scale(q, scale) * factor)
+    scaled = _empty(lead, q.shape[-2], q.shape[-1], dtype, "scaled")
+    np.multiply(q, dtype.type(_scale(q, scale) * factor), out=scaled)
     v_ones = _empty(lead, v.shape[-2] + 1, v.shape[-1], dtype)
     v_ones[..., :-1, :] = v
     v_ones[..., -1, :] = 1
@@ -99,14 +100,14 @@ def _forward(q, k, v, out, causal, scale):
     total = _empty(lead, v_ones.shape[-2], q.shape[-1], dtype, "total")
     sums = total[..., -1:, :]  # (..., 1, Tq)
     with np.errstate(over="ignore", invalid="ignore"):
-        _scores(q, k, plan, blocks)
+        _scores(scaled, k, plan, blocks)
         exp(weights, out=weights)
         if causal:
             weights *= plan.allowed
         _weigh(v_ones, plan, blocks, total)
         safe = sums.min(initial=1) >= 1 / SAFE_SUM and sums.max(initial=1) <= SAFE_SUM
     if not safe:  # also if a sum is NaN
-        _scores(q, k, plan, blocks)
+        _scores(scaled, k, plan, blocks)
         if causal:
             np.copyto(weights, -np.inf, where=plan.allowed == 0)
         for block in blocks:
@@ -142,9 +143,7 @@ def _backward(dy, saved, dq, dk, dv, causal, scale):
         dq *= dtype.type(_scale(q, scale))
     if dk is not None:
         _sum_over_queries(q, plan, dblocks, dk)
-        factor = exponential(dtype)[1]
-        if factor != 1:
-            dk *= dtype.type(1 / factor)
+        dk *= dtype.type(_scale(q, scale))
 
 
 def _scores(q, k, plan, blocks):
