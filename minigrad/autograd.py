@@ -18,7 +18,7 @@ from minigrad import functions
 from minigrad.device import device_of, namespace_of
 from minigrad.errors import GraphFreedError
 from minigrad.gradient_sink import GradientSink
-from minigrad.op import FREED, STATE, Node, _check_finite, _set
+from minigrad.op import FREED, STATE, Forgotten, Node, _check_finite, _set
 from minigrad.ops import TEXTBOOK
 from minigrad.tensor import Tensor
 
@@ -343,6 +343,11 @@ def _backward_on_arrays(
 
 def _backward_on_tensors(node: Node, dy: Tensor, needs: tuple[bool, ...]) -> tuple[Any, ...]:
     """The textbook on tensors: forward again, so that what it saves is part of the graph."""
+    if any(isinstance(x, Forgotten) for x in node.inputs):
+        raise GraphFreedError(
+            f"create_graph=True reached {node.name!r}, which was recorded under first_order() and "
+            "has not kept its inputs. Run the forward pass outside of that block."
+        )
     rule = TEXTBOOK[node.name]
     with _set(grad_enabled=True), functions.default_device(device_of(dy.data)):
         _, saved = rule.forward(functions, *node.inputs, **node.statics)

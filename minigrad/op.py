@@ -54,6 +54,7 @@ class State(threading.local):
     grad_enabled = True
     textbook = False
     detect_nan = False
+    keep_inputs = True
     modules: tuple[Any, ...] = ()  # the nn.Modules that are running, outermost first
 
 
@@ -94,6 +95,26 @@ def detect_nan() -> Any:
     takes about twice its time. A backward pass must run inside the block as well.
     """
     return _set(detect_nan=True)
+
+
+def first_order() -> Any:
+    """Context manager: what is recorded inside keeps fewer arrays, but has first derivatives only.
+
+    A node usually holds the tensors that its op read, because `create_graph=True` runs the op again
+    from them. In here it forgets the arrays of those that ops have made, so that what no op has
+    saved for its backward is free at once.
+    """
+    return _set(keep_inputs=False)
+
+
+class Forgotten:
+    """A tensor that an op read, without its array."""
+
+    __slots__ = ("_node", "_version", "dtype", "requires_grad", "shape")
+
+    def __init__(self, x: Tensor) -> None:
+        self._node, self._version, self.requires_grad = x._node, x._version, x.requires_grad
+        self.dtype, self.shape = x.dtype, x.shape
 
 
 class Node:
@@ -202,8 +223,11 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
     if STATE.grad_enabled:
         needs = tuple([x is not None and x.requires_grad for x in inputs])
         if True in needs and out.dtype.kind == "f":
+            read: tuple[Any, ...] = inputs
+            if not STATE.keep_inputs:
+                read = tuple([x if x is None or x._node is None else Forgotten(x) for x in inputs])
             result.requires_grad = True
-            result._node = Node(name, rule, xp, inputs, statics, saved, needs)
+            result._node = Node(name, rule, xp, read, statics, saved, needs)
     return result
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from minigrad.autograd import add_gradients, grad, write_gradients
-from minigrad.op import no_grad
+from minigrad.autograd import add_gradients, write_gradients
+from minigrad.op import first_order, no_grad
 from minigrad.optim.adamw import AdamW, Update
 from minigrad.optim.clip import clip_scale
 from minigrad.optim.flat import FlatParameters
@@ -160,7 +160,11 @@ class Workers:
         with self._blas.limit(limits=1, user_api="blas"):
             before = np.setbufsize(UFUNC_BUFFER)
             try:
-                grad(self._losses["train"](arrays, 0), self.flat.parameters, allow_unused=True)
+                with first_order():
+                    loss = self._losses["train"](arrays, 0)
+                # The last lane is garbage between steps; it is not the one that `flat.grad` is.
+                places = self.flat.views(self._lane_gradients[-1])
+                write_gradients(loss, self.flat.parameters, places)
             finally:
                 np.setbufsize(before)
 
@@ -208,7 +212,8 @@ class Workers:
                 with no_grad():
                     total += self._losses[kind](part, micro_key).item()
                 continue
-            loss = self._losses[kind](part, micro_key) * scale
+            with first_order():
+                loss = self._losses[kind](part, micro_key) * scale
             total += loss.item()
             leave = add_gradients if number else write_gradients  # so lanes need no zeroing
             leave(loss, self.flat.parameters, places)

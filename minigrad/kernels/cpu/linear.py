@@ -41,9 +41,21 @@ def backward_into(dy, saved, needs, places, *, activation=None):
         np.copyto(masked, positive)
         dy_rows = np.multiply(dy_rows, masked, out=masked)
     dx = as_logical(np.matmul(weight.T, dy_rows), shape[:-1]) if needs[0] else None
-    dweight = np.matmul(dy_rows, rows.T, out=places[1]) if needs[1] else None
+    dweight = _dweight(dy_rows, rows, places[1]) if needs[1] else None
     dbias = None
     if needs[2]:
         ones = constant(1.0, dy_rows.shape[1], dy_rows.dtype)
         dbias = np.matmul(dy_rows, ones, out=places[2])
     return dx, dweight, dbias
+
+
+def _dweight(dy, x, place):
+    """dY Xᵀ, (C_out, N) @ (N, C_in), into `place` if that is an array."""
+    if x.shape[0] <= dy.shape[0]:
+        return np.matmul(dy, x.T, out=place)
+    # BLAS is up to a fifth faster if the result's short side is the last: compute X dYᵀ.
+    turned = np.matmul(x, dy.T).T
+    if place is None:
+        return turned
+    np.copyto(place, turned)
+    return place
