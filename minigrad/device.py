@@ -67,6 +67,14 @@ class Device:
         with xp.cuda.Device(self.index):
             return xp.asarray(array)
 
+    def number(self, value: Any, dtype: Any) -> Any:
+        """An array without axes that holds `value`. On a GPU it is filled there, not copied."""
+        if self.kind == "cpu":
+            return np.asarray(value, dtype)
+        xp = cupy()
+        with xp.cuda.Device(self.index):
+            return xp.full((), value, dtype)
+
 
 CPU = Device("cpu")
 
@@ -105,6 +113,12 @@ def gpu_available() -> bool:
     except DeviceError:
         return False
     return True
+
+
+def gpu_name(device: Device) -> str:
+    """What the maker calls a GPU, for example "NVIDIA H200"."""
+    name = cupy().cuda.runtime.getDeviceProperties(device.index)["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _to_host(array: Any) -> np.ndarray:

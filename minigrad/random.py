@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import CPU, Device
+from minigrad.kernels.cuda.dropout import keep_mask
 from minigrad.tensor import Tensor
 
 
@@ -50,6 +51,25 @@ class Generator:
             else:
                 self._seeded.generator = before
 
+    @contextmanager
+    def seeded_on_device(self, seed: int, step: Any, ahead: int = 0) -> Iterator[None]:
+        """Context manager: in this thread, `bernoulli` draws on a GPU, from these numbers alone.
+
+        What is drawn depends on `step` as it is when the kernels run: no host array is needed, and
+        a captured graph draws anew at each replay. (Other kinds of numbers are drawn as before.)
+
+        Args:
+            seed: 0 to 2⁶⁴ - 1.
+            step: (1,) uint32 on the device.
+            ahead: is added to the step.
+        """
+        before = getattr(self._seeded, "on_device", None)
+        self._seeded.on_device = _DeviceDraws(seed, step, ahead)
+        try:
+            yield
+        finally:
+            self._seeded.on_device = before
+
     def __getstate__(self) -> dict[str, Any]:
         return {"_own": self._own, "device": self.device}
 
@@ -74,6 +94,9 @@ class Generator:
 
     def bernoulli(self, shape: int | Sequence[int], p: float) -> Tensor:
         """Booleans, True with probability p."""
+        on_device = getattr(self._seeded, "on_device", None)
+        if on_device is not None:
+            return Tensor.wrap(on_device.bernoulli(shape, p))
         return self._tensor(self.numpy.random(shape, dtype=np.float32) < p, np.bool_)
 
     def permutation(self, n: int) -> Tensor:
@@ -90,3 +113,16 @@ class Generator:
 
     def _tensor(self, values: Any, dtype: Any) -> Tensor:
         return Tensor(np.asarray(values, dtype=dtype), device=self.device)
+
+
+class _DeviceDraws:
+    """Masks by Philox, each from a stream of its own in the order in which they are asked for."""
+
+    def __init__(self, seed: int, step: Any, ahead: int) -> None:
+        self.seed, self.step, self.ahead, self.drawn = seed, step, ahead, 0
+
+    def bernoulli(self, shape: int | Sequence[int], p: float) -> Any:
+        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+        numbers = {"seed": self.seed, "step": self.step, "ahead": self.ahead}
+        self.drawn += 1
+        return keep_mask(sizes, 1 - p, **numbers, stream=self.drawn)

@@ -120,6 +120,10 @@ class TrainConfig:
     skip_bad_steps: bool = setting(False, "leave out steps that are not finite; else stop there")
     seed: int = setting(0, "of the initial weights, the order of windows, dropout and samples")
     device: Literal["cpu", "gpu", "auto"] = setting("cpu", "where to compute; auto takes a GPU")
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
+        "auto", "of matrix products on a GPU; auto takes tf32 where the GPU has it"
+    )
+    graph: bool = setting(True, "on a GPU, capture a whole step as one CUDA graph")
     workers: int = setting(0, "CPU processes that share a batch; 0 for one a core")
     micro_batch_size: int = setting(0, "sequences that a worker takes at a time; 0 chooses")
     save_every: int = setting(0, "save a checkpoint every so many steps too; 0: at epochs only")

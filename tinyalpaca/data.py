@@ -68,11 +68,15 @@ class _Windows:
 
     def batch_at(self, indices: np.ndarray | Sequence[int]) -> Batch:
         """x and y, (B, seq_len - 1) int64 each; `indices` (B,) are from 0 to `len(self) - 1`."""
+        return self._gather(self.starts_at(indices))
+
+    def starts_at(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
+        """The first token (B,) of the windows with these indices (B,)."""
         indices = np.asarray(indices, np.int64).reshape(-1)
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
             wrong = indices[(indices < 0) | (indices >= len(self))][0]
             raise IndexError(f"window {wrong} is out of range: there are {len(self)}")
-        return self._gather(indices * self._stride)
+        return indices * self._stride
 
     def __getitem__(self, index: int) -> Batch:
         """x and y of one window, (seq_len - 1,) each; negative indices count from the end."""

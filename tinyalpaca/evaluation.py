@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def _windows(tokens: np.ndarray, starts: np.ndarray, length: int, masked: int) -
 
 
 def evaluate(
-    summed_loss: Callable[[Part], float],
+    summed_loss: Callable[[Part], Any],
     tokens: np.ndarray,
     characters: int,
     *,
@@ -98,9 +98,9 @@ def evaluate(
 
     Args:
         summed_loss: maps inputs and targets (B, T) to the sum of their losses in nats; targets of
-            `IGNORED` count for nothing.
+            `IGNORED` count for nothing. A GPU's number may stay there until the end.
         stride: see `evaluation_batches`.
     """
     batches = evaluation_batches(tokens, seq_len, batch_size, stride)
-    nats = sum(summed_loss(part) for part in batches)
+    nats = float(sum(summed_loss(part) for part in batches))
     return Score(nats, len(tokens) - 1, characters)

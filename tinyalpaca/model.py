@@ -9,12 +9,14 @@ by name.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
 from minigrad import Generator, Tensor, nn
+from minigrad.device import Device
 from minigrad.errors import ShapeError
 from minigrad.functions import gelu, reshape, silu
 from minigrad.nn import functional as F
@@ -60,9 +62,10 @@ class MaskedMultiHeadSelfAttention(nn.Module):
         """Turn queries and keys by their positions; values, at angle 0, stay as they are."""
         batch, time, channels = qkv.shape
         head_size = channels // (3 * self.num_heads)
-        cos, sin = rotary_angles(time, head_size)  # (T, 3, 1, D/2)
+        # (T, 3, 1, D/2) each
+        cos, sin = _angles_on(qkv.device, qkv.device.xp, time, head_size, qkv.dtype)
         parts = reshape(qkv, (batch, time, 3, self.num_heads, head_size))
-        turned = F.rotary(parts, cos.astype(qkv.dtype), sin.astype(qkv.dtype))
+        turned = F.rotary(parts, cos, sin)
         return reshape(turned, (batch, time, channels))
 
 
@@ -210,3 +213,13 @@ def rotary_angles(time: int, head_size: int, start: int = 0) -> tuple[np.ndarray
     turned = np.array([1.0, 1.0, 0.0])[:, None, None]  # queries, keys, values
     packed = angles[:, None, None, :] * turned  # (T, 3, 1, D/2)
     return np.cos(packed), np.sin(packed)
+
+
+@lru_cache(maxsize=64)
+def _angles_on(device: Device, xp: Any, time: int, head_size: int, dtype: Any) -> tuple[Any, Any]:
+    """The angles as arrays of a device, where they stay: a CUDA graph takes nothing from the host.
+
+    `xp` is the device's array library, and here only a part of the key.
+    """
+    cos, sin = rotary_angles(time, head_size)
+    return device.asarray(cos.astype(dtype)), device.asarray(sin.astype(dtype))

@@ -27,6 +27,7 @@ from tinyalpaca.evaluation import Part, Score, evaluate
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 from tinyalpaca.training.bad_steps import TrainingStopped, handle_bad_step
+from tinyalpaca.training.device_loop import DeviceLoop, why_not
 from tinyalpaca.training.ema import WeightAverage
 from tinyalpaca.training.epochs import LOSS_CURVE, finish_epoch
 from tinyalpaca.training.metrics import METRICS, MetricsLog, UpdateRatios, memory_mb
@@ -130,8 +131,10 @@ class Trainer:
         self.metrics: MetricsLog | None = None
         self.stopped: str | None = None
         self.saver = Saver(self)
+        self.device_loop: DeviceLoop | None = None
         self.home: Path | None = None  # the folder that has this run's checkpoints
         self.torn = False  # whether an update was interrupted half-way
+        self.told_why = False  # why a GPU cannot make the steps on its own
 
     # The loop
 
@@ -205,15 +208,22 @@ class Trainer:
         ) as bar:
             while not self.validation_is_due and self.step < self.total_steps:
                 self.stopping.check()
-                loss, count = self.next_step()
-                tokens += count
+                made = self.next_steps()
+                loss = made[-1][0]
+                tokens += sum(count for _, count in made)
                 rate = tokens / (time.perf_counter() - began)
                 bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} tokens/s", refresh=False)
-                bar.update()
+                bar.update(len(made))
                 self.log_step(loss, rate)
                 if self.saver.due:
                     self.saver.save()
         finish_epoch(self, began, rate if self.step > first else 0.0)
+
+    def next_steps(self) -> list[tuple[float, int]]:
+        """One update, or on a GPU as many as until the next look. Returns losses and tokens."""
+        if self.device_loop is None and self.device_loop_is_possible:
+            self.device_loop = DeviceLoop(self)
+        return [self.next_step()] if self.device_loop is None else self.device_loop.run()
 
     def next_step(self) -> tuple[float, int]:
         """One update from the sampler's next batches. Returns its loss and how many tokens."""
@@ -260,16 +270,23 @@ class Trainer:
             self.torn = True
             self.engine.update(self.optimizer, self.config.grad_clip or inf)
             self.torn = False
-            self.bad_in_a_row = 0
-            self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
         else:
             handle_bad_step(self, keyed, loss, grad_norm)
-        self.schedule.step()
-        self.step += 1
+        self.count_step(loss, good=isfinite(loss) and isfinite(grad_norm))
         if self.average is not None:
             self.average.update(self.step)
-        self.step_losses.append((self.step, loss))
+        if self.device_loop is not None:
+            self.device_loop.forget()
         return loss, grad_norm
+
+    def count_step(self, loss: float, *, good: bool = True) -> None:
+        """Take note of a step that has been made, or left out because it was not `good`."""
+        if good:
+            self.bad_in_a_row = 0
+            self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
+        self.schedule.step()
+        self.step += 1
+        self.step_losses.append((self.step, loss))
 
     def log_step(self, loss: float, rate: float) -> None:
         """A record every few steps."""
@@ -297,7 +314,7 @@ class Trainer:
     def validate(self, stride: int = 0) -> Score:
         """Score of the validation text, each token but the first predicted once."""
 
-        def summed_loss(part: Part) -> float:
+        def summed_loss(part: Part) -> Any:
             self.stopping.check()
             return self.engine.evaluate(part)
 
@@ -336,6 +353,7 @@ class Trainer:
             ValueError: it belongs to other data or another model.
         """
         restore(self, saved)
+        self.device_loop = None
 
     def go_back(self) -> None:
         """Go back to the last checkpoint: workers have died in the middle of an update."""
@@ -343,6 +361,17 @@ class Trainer:
         assert latest is not None  # there is one from the first step on
         self.torn = False
         self.load(read_training(latest))
+
+    @property
+    def device_loop_is_possible(self) -> bool:
+        """True if a GPU can make this run's steps on its own. If it cannot, that is said, once."""
+        if self.engine.flat.parameters[0].device.kind == "cpu":
+            return False
+        reason = why_not(self)
+        if reason and not self.told_why:
+            self.warn(f"the host makes every step, there is no CUDA graph: {reason}")
+            self.told_why = True
+        return not reason
 
     def use_best(self) -> None:
         """Put the best weights so far into the model: training is over."""

@@ -25,7 +25,7 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
             dtype = np.float32
         elif dtype.kind == "b" and not isinstance(value, bool):
             dtype = np.int64
-        return Tensor(like.device.asarray(np.asarray(value, dtype)))
+        return Tensor(like.device.number(value, dtype))
     return Tensor(value, device=like.device)
 
 

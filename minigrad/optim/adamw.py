@@ -9,6 +9,8 @@ import numpy as np
 
 from minigrad.device import namespace_of
 from minigrad.kernels.cpu import adamw as kernel
+from minigrad.kernels.cuda import adamw as cuda_kernel
+from minigrad.kernels.cuda.compile import REAL
 from minigrad.op import STATE
 from minigrad.ops import adamw as textbook
 from minigrad.optim.flat import MergedOnce
@@ -159,5 +161,7 @@ class Update(NamedTuple):
         settings = {**self.settings, "grad_scale": grad_scale}
         if contiguous and isinstance(p, np.ndarray) and not STATE.textbook:
             kernel.adamw_step(p, g, m, v, **settings)
+        elif contiguous and grad_scale == 1 and p.dtype.char in REAL and not STATE.textbook:
+            cuda_kernel.adamw_step(p, g, m, v, **self.settings)
         else:
             p[...], m[...], v[...] = textbook.step(namespace_of(p), p, g, m, v, **settings)

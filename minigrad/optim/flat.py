@@ -92,17 +92,24 @@ class MergedOnce:
 def merged(arrays: Sequence[Any]) -> Any | None:
     """One flat view over `arrays` if they lie one after the other in one flat array, else None."""
     base = arrays[0].base
-    if not isinstance(base, np.ndarray) or base.ndim != 1 or not base.flags.c_contiguous:
+    if base is None or getattr(base, "ndim", 0) != 1 or not base.flags.c_contiguous:
         return None
-    itemsize, origin = base.itemsize, base.__array_interface__["data"][0]
+    itemsize, origin = base.itemsize, _address(base)
     start = stop = None
     for array in arrays:
         if array.base is not base or not array.flags.c_contiguous or array.dtype != base.dtype:
             return None
-        begin = (array.__array_interface__["data"][0] - origin) // itemsize
+        begin = (_address(array) - origin) // itemsize
         if stop is None:
             start = begin
         elif begin != stop:
             return None
         stop = begin + array.size
     return base[start:stop]
+
+
+def _address(array: Any) -> int:
+    """Where the first element lies."""
+    if isinstance(array, np.ndarray):
+        return array.__array_interface__["data"][0]
+    return array.data.ptr

@@ -32,8 +32,8 @@ class Captured:
     Each call has the effect of `function()` on the state, and returns its results.
 
     Args:
-        function: takes nothing, reads and writes device arrays. It must not look at values: what
-            it does may not depend on what the arrays hold.
+        function: takes nothing, reads and writes device arrays, and returns None, an array or
+            several. It must not look at values: what it does may not depend on what arrays hold.
         state: all arrays that it changes and that live longer than a call.
         label: what it is, for messages.
         enabled: False never captures.
@@ -83,18 +83,17 @@ class Captured:
         try:
             with self._apart(stream, pool):  # which also fills the pool with the memory needed
                 results = self.function()
-            after = [array.copy() for array in self.state]
+            after = [array.copy() for array in (*self.state, *_arrays(results))]
             self._restore(before)
             graph, captured = self._record(stream, pool)
             graph.launch()
-            found = [array.copy() for array in self.state]
-            differing = _differing(after, found)
+            differing = _differing(after, [*self.state, *_arrays(captured)])
         except Exception as error:
             self._restore(before)
             self._give_up(f"{type(error).__name__}: {error}")
             return self.function()
         if differing:
-            self._restore(after)
+            self._restore(after[: len(self.state)])
             self._give_up(f"a replay differed from an eager run in {differing}")
             return results
         self.graph, self._results, self._pool = graph, captured, pool
@@ -144,6 +143,13 @@ class Captured:
         )
 
 
+def _arrays(results: Any) -> list[Any]:
+    """The arrays that a function has returned: none, one or several."""
+    if results is None:
+        return []
+    return list(results) if isinstance(results, (tuple, list)) else [results]
+
+
 @contextmanager
 def _ignoring_errors() -> Iterator[None]:
     try:
@@ -162,5 +168,5 @@ def _differing(expected: list[Any], found: list[Any]) -> str:
             scale = np.abs(wanted[np.isfinite(wanted)]).max(initial=0)
             same = np.allclose(got, wanted, rtol=0, atol=AGREEMENT * scale, equal_nan=True)
         if not same:
-            words.append(f"array {number} of its state, {wanted.dtype} of shape {wanted.shape}")
+            words.append(f"array {number} of its state and results, {wanted.dtype}{wanted.shape}")
     return "; ".join(words)

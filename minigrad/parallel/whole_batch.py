@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from minigrad.autograd import write_gradients
 from minigrad.device import device_of
 from minigrad.op import no_grad
 from minigrad.optim.clip import clip_grad_norm_, clip_scale
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
+from minigrad.parallel.capture import Captured
 from minigrad.parallel.workers import Loss, Part
 from minigrad.tensor import Tensor
 
@@ -19,38 +22,72 @@ class WholeBatch:
     Args:
         parameters: the model's; they are moved into one flat buffer, `flat`.
         train_loss, evaluate_loss: as for `Workers`.
+        graph: whether `evaluate` captures CUDA graphs.
 
     Attributes:
         flat: the parameters and, after `gradients`, their gradients.
         grad_norm: the 2-norm of all gradients, after `gradients`.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], train_loss: Loss, evaluate_loss: Loss) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        train_loss: Loss,
+        evaluate_loss: Loss,
+        *,
+        graph: bool = False,
+    ) -> None:
         self.flat = FlatParameters(parameters)
         self.grad_norm = 0.0
         self._device = device_of(self.flat.data)
         self._train_loss, self._evaluate_loss = train_loss, evaluate_loss
+        self._graph = graph and self._device.kind == "gpu"
+        self._evaluations: dict[tuple[tuple[int, ...], ...], tuple[Part, Captured]] = {}
 
     def gradients(self, arrays: Part, *, scale: float, key: int = 0) -> float:
         """Write the gradient of `scale` times the summed loss to `flat.grad`; returns that loss."""
-        self.flat.zero_grad()
-        loss = self._train_loss(self._moved(arrays), key * 2**20) * scale
-        loss.backward()
+        loss = self._train_loss(self.moved(arrays), key * 2**20) * scale
+        write_gradients(loss, self.flat.parameters, self.flat.views(self.flat.grad))
+        self.flat.attach_grad()
         self.grad_norm = clip_grad_norm_(self.flat.parameters, float("inf"))
         return float(loss.item())
 
     def update(self, optimizer: Optimizer, max_norm: float = float("inf")) -> None:
         """Clip the gradients of the last `gradients` to `max_norm` and step the optimizer."""
-        self.flat.grad *= clip_scale(self.grad_norm, max_norm)
+        scale = clip_scale(self.grad_norm, max_norm)
+        if scale < 1:
+            self.flat.grad *= scale
         optimizer.step()
 
-    def evaluate(self, arrays: Part) -> float:
-        """The summed loss of a batch, without gradients."""
-        with no_grad():
-            return float(self._evaluate_loss(self._moved(arrays), 0).item())
+    def evaluate(self, arrays: Part) -> Any:
+        """The summed loss of a batch, without gradients: one number, which on a GPU stays there.
+
+        `float(...)` of it, or of a sum of several, waits for the GPU.
+        """
+        if self._device.kind == "cpu":
+            return float(self._loss(arrays))
+        key = tuple(array.shape for array in arrays)
+        if key not in self._evaluations:
+            places = self.moved(arrays)
+            evaluation = Captured(
+                lambda: self._loss(places),
+                [],
+                label=f"validation of batches of shape {key[0]}",
+                enabled=self._graph,
+            )
+            self._evaluations[key] = places, evaluation
+        places, evaluation = self._evaluations[key]
+        for place, array in zip(places, arrays, strict=True):
+            place[...] = self._device.asarray(array)
+        return evaluation().copy()  # the next replay overwrites it
+
+    def moved(self, arrays: Part) -> Part:
+        """The arrays on the device of the parameters."""
+        return tuple(self._device.asarray(a) for a in arrays)
 
     def close(self) -> None:
         """Nothing to end."""
 
-    def _moved(self, arrays: Part) -> Part:
-        return tuple(self._device.asarray(a) for a in arrays)
+    def _loss(self, arrays: Part) -> Any:
+        with no_grad():
+            return self._evaluate_loss(arrays, 0).data

@@ -1,5 +1,7 @@
 """`--device gpu` from end to end on the stand-in for CuPy: training, validation, checkpoints."""
 
+import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +9,28 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from tests.tinyalpaca.runs import results, resume, train, write_text
+from minigrad import optim
+from minigrad.errors import CaptureWarning
+from minigrad.serialization import load_safetensors
+from tests.tinyalpaca.runs import (
+    assert_same_weights,
+    final_weights,
+    results,
+    resume,
+    train,
+    write_text,
+)
+from tinyalpaca.trainer import TrainingStopped
+from tinyalpaca.training import device_loop
+from tinyalpaca.training.run_folder import RunFolder
 
 # Sums in another order, 20-odd steps of AdamW long: losses agree to some units of float32.
 TOLERANCE = 2e-5
-SETTINGS: dict[str, Any] = {"batch_size": 4, "epochs": 2}
+SETTINGS: dict[str, Any] = {"batch_size": 4, "epochs": 2, "precision": "fp32"}
+STEPS_BETWEEN_LOOKS = 5
 
 
-def assert_same_run(ours: Any, reference: Any) -> None:
+def assert_same_run(ours: Any, reference: Any, tolerance: float = TOLERANCE) -> None:
     """The losses of every step, and the records of every epoch.
 
     Weights are not compared: the true gradient of the keys' biases is 0, and AdamW makes steps of
@@ -23,8 +39,8 @@ def assert_same_run(ours: Any, reference: Any) -> None:
     assert len(ours.step_losses) == len(reference.step_losses) >= 20
     assert [s for s, _ in ours.step_losses] == [s for s, _ in reference.step_losses]
     losses = [[loss for _, loss in t.step_losses] for t in (ours, reference)]
-    np.testing.assert_allclose(*losses, rtol=TOLERANCE)
-    np.testing.assert_allclose(results(ours), results(reference), rtol=10 * TOLERANCE)
+    np.testing.assert_allclose(*losses, rtol=tolerance)
+    np.testing.assert_allclose(results(ours), results(reference), rtol=10 * tolerance)
     assert losses[0][-1] < losses[0][0] - 0.1
 
 
@@ -36,27 +52,249 @@ def text(tmp_path: Path) -> Path:
 def test_the_textbook_trains_on_the_device(gpu: Any, tmp_path: Path, text: Path) -> None:
     reference = train(tmp_path / "cpu", text, **SETTINGS)
     with mg.textbook():
-        ours = train(tmp_path / "gpu", text, device="gpu", **SETTINGS)
+        ours = train(tmp_path / "gpu", text, device="gpu", graph=False, **SETTINGS)
     assert ours.engine.flat.data.__class__ is gpu.ndarray
     assert_same_run(ours, reference)
     assert gpu.counts["matmul"] > 100
 
 
-def test_kernels_train_on_the_device(gpu: Any, tmp_path: Path, text: Path) -> None:
+def test_a_step_is_one_graph_and_the_host_looks_once_in_many(
+    gpu: Any, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main claim: the CPU's losses, one launch a step, and no transfer between two looks."""
     reference = train(tmp_path / "cpu", text, **SETTINGS)
-    ours = train(tmp_path / "gpu", text, device="gpu", **SETTINGS)
+    budgets: list[dict[str, int]] = []
+    run = device_loop.DeviceLoop.run
+
+    def counted(loop: Any) -> Any:
+        ready = loop.known and loop.plan and loop.steps.graphs
+        gpu.counts.clear()
+        made = run(loop)
+        if ready and len(made) == STEPS_BETWEEN_LOOKS:
+            budgets.append(dict(gpu.counts))
+        return made
+
+    monkeypatch.setattr(device_loop.DeviceLoop, "run", counted)
+    monkeypatch.setattr("tinyalpaca.training.metrics.UpdateRatios.remember", lambda ratios: None)
+    settings = {**SETTINGS, "log_every": STEPS_BETWEEN_LOOKS}
+    ours = train(tmp_path / "gpu", text, device="gpu", **settings)
     assert_same_run(ours, reference)
-    for kernel in ("attention_backward", "layer_norm_backward", "embedding_backward", "gemm_fma"):
-        assert gpu.counts[kernel] >= ours.step, kernel
+    assert len(budgets) >= 3
+    for budget in budgets:
+        assert budget == {"graph launches": STEPS_BETWEEN_LOOKS, "d2h": 1}
+
+
+# What differs from the default step, with the layers that it needs to be worth a look.
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "pre-norm, GELU, tied": ({"pre_norm": True, "activation": "gelu", "tie_weights": True}, {}),
+    "rotary, RMS, SiLU, no bias": (
+        {"positions": "rotary", "norm": "rms", "activation": "silu", "bias": False},
+        {},
+    ),
+    "groups, clipping, schedule": (
+        {},
+        {"decay": "matrices", "grad_clip": 0.3, "schedule": "cosine", "warmup_steps": 4},
+    ),
+    "accumulation, average": ({}, {"accumulate": 3, "batch_size": 2, "ema": 0.9}),
+    "random windows, smoothing": ({}, {"windows": "random", "label_smoothing": 0.1}),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_same_run_as_on_the_cpu(gpu: Any, tmp_path: Path, text: Path, name: str) -> None:
+    model, changes = VARIANTS[name]
+    settings = {**SETTINGS, "log_every": STEPS_BETWEEN_LOOKS, **changes}
+    reference = train(tmp_path / "cpu", text, model, **settings)
+    ours = train(tmp_path / "gpu", text, model, device="gpu", **settings)
+    assert ours.device_loop.steps.graphs >= 1
+    assert_same_run(ours, reference, 1e-4)
     assert gpu.counts["matmul"] == 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.2}], ids=["plain", "dropout"])
+def test_a_graph_and_its_kernels_one_by_one_give_the_same_bits(
+    gpu: Any, tmp_path: Path, text: Path, changes: dict[str, Any]
+) -> None:
+    with_graph = train(tmp_path / "graph", text, changes, device="gpu", **SETTINGS)
+    launches = gpu.counts["graph launches"]
+    without = train(tmp_path / "eager", text, changes, device="gpu", graph=False, **SETTINGS)
+    assert launches > 0 and gpu.counts["graph launches"] == launches
+    assert with_graph.step_losses == without.step_losses
+    assert_same_weights(tmp_path / "graph", tmp_path / "eager")
+
+
+def test_masks_of_dropout_change_from_step_to_step(gpu: Any, tmp_path: Path, text: Path) -> None:
+    """With weights that do not move and one batch an epoch, only masks can change a loss."""
+    still = {**SETTINGS, "learning_rate": 1e-30, "weight_decay": 0.0, "batch_size": 1000}
+    still |= {"epochs": 6, "log_every": 100}
+    ours = train(tmp_path / "gpu", text, {"dropout": 0.3}, device="gpu", **still)
+    assert ours.device_loop.steps.graphs == 1
+    losses = [loss for _, loss in ours.step_losses]
+    assert len(set(losses)) == len(losses) == 6
+    assert np.std(losses) < 0.1 * np.mean(losses)
+
+
+@pytest.mark.parametrize("changes", [{"ema": 0.9}, {"accumulate": 2, "schedule": "linear"}])
+def test_a_run_that_stops_and_goes_on_is_the_run_that_never_stopped(
+    gpu: Any, tmp_path: Path, text: Path, changes: dict[str, Any]
+) -> None:
+    settings = {**SETTINGS, "log_every": 4, "device": "gpu", **changes}
+    whole = train(tmp_path / "whole", text, {"dropout": 0.1}, **settings)
+    train(tmp_path / "parts", text, {"dropout": 0.1}, **{**settings, "max_steps": 7})
+    ours = resume(tmp_path / "parts", max_steps=0)
+    if "schedule" not in changes:  # whose end depends on max_steps
+        assert_same_weights(tmp_path / "parts", tmp_path / "whole")
+        assert results(ours)[-1] == results(whole)[-1]
+    assert ours.step == whole.step
 
 
 def test_a_checkpoint_goes_from_device_to_device(gpu: Any, tmp_path: Path, text: Path) -> None:
     whole = train(tmp_path / "whole", text, **SETTINGS)
-    train(tmp_path / "parts", text, device="gpu", **{**SETTINGS, "max_steps": 7, "epochs": 2})
-    ours = resume(tmp_path / "parts", device="cpu", max_steps=0)
+    train(tmp_path / "parts", text, device="gpu", **{**SETTINGS, "max_steps": 7})
+    resume(tmp_path / "parts", device="cpu", max_steps=13)
+    ours = resume(tmp_path / "parts", device="gpu", max_steps=0)
     assert ours.step == whole.step
     np.testing.assert_allclose(results(ours)[-1], results(whole)[-1], rtol=10 * TOLERANCE)
+
+
+@pytest.fixture
+def bad_step(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the loss of the step that draws from 6 a NaN, on the device, without looking."""
+    original = device_loop.device_loss
+
+    def patched(model: Any, config: Any) -> Any:
+        loss = original(model, config)
+
+        def poisoned(x: Any, y: Any, draw: Any, ahead: int) -> Any:
+            distance = draw.astype(np.float32) - 6  # 0·(0 - 6), ..., 0/0 at the seventh step
+            return loss(x, y, draw, ahead) * mg.Tensor(distance / distance).reshape(())
+
+        return poisoned
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device_loop, "device_loss", patched)
+        yield
+
+
+def test_a_step_that_is_not_finite_stops_with_the_weights_before_it(
+    gpu: Any, tmp_path: Path, text: Path, bad_step: Any
+) -> None:
+    """Although the host learns of it only when four more steps have been launched."""
+    settings = {**SETTINGS, "log_every": 11, "device": "gpu"}
+    reference = train(tmp_path / "six", text, **{**settings, "max_steps": 6})
+    with pytest.raises(TrainingStopped, match="step 7: loss nan"):
+        train(tmp_path / "run", text, **settings)
+    assert RunFolder(tmp_path / "run").latest().name == "step-00000006"
+    assert_same_weights(tmp_path / "run", tmp_path / "six")
+    report = json.loads(next((tmp_path / "run").glob("bad-steps/*/report.json")).read_text())
+    assert report["step"] == 7 and report["texts"]
+    batch, _ = load_safetensors(tmp_path / "run/bad-steps/step-00000007/batch.safetensors")
+    windows = reference.sampler.batch_at(6 * 4, 0)
+    np.testing.assert_array_equal(batch["0/x"], reference.dataset.batch_at(windows)[0])
+
+
+def test_a_step_that_is_not_finite_can_be_left_out(
+    gpu: Any, tmp_path: Path, text: Path, bad_step: Any
+) -> None:
+    """And the steps that were launched after it are made all the same, as without a graph."""
+    settings = {**SETTINGS, "skip_bad_steps": True, "device": "gpu", "ema": 0.9}
+    often = train(tmp_path / "often", text, **{**settings, "log_every": 1})
+    seldom = train(tmp_path / "seldom", text, **{**settings, "log_every": 13})
+    assert often.skipped == seldom.skipped == 1
+    np.testing.assert_equal(often.step_losses, seldom.step_losses)
+    assert_same_weights(tmp_path / "often", tmp_path / "seldom")
+    assert np.isnan(seldom.step_losses[6][1]) and np.isfinite(seldom.step_losses[7][1])
+
+
+def test_an_optimizer_that_needs_the_host_is_announced(
+    gpu: Any, tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mg.textbook():  # Muon's products are CuPy's
+        ours = train(
+            *(tmp_path / "gpu", text), device="gpu", optimizer="muon", max_steps=3, **SETTINGS
+        )
+    assert ours.step == 3
+    error = capsys.readouterr().err
+    assert error.count("no CUDA graph: Muon decides its steps on the host") == 1
+
+
+def test_a_step_that_cannot_be_captured_is_announced(
+    gpu: Any, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = device_loop.device_loss
+
+    def looking(model: Any, config: Any) -> Any:
+        loss = original(model, config)
+        return lambda x, y, draw, ahead: loss(x, y, draw, ahead) * float(1 + 0 * x.sum())
+
+    train(tmp_path / "graph", text, device="gpu", **SETTINGS)
+    monkeypatch.setattr(device_loop, "device_loss", looking)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        train(tmp_path / "eager", text, device="gpu", **SETTINGS)
+    messages = {str(w.message) for w in found if w.category is CaptureWarning}
+    assert any("training step of 4 sequences runs kernel by kernel" in m for m in messages)
+    left, right = final_weights(tmp_path / "graph"), final_weights(tmp_path / "eager")
+    for name, weights in left.items():
+        np.testing.assert_allclose(right[name], weights, atol=1e-5, err_msg=name)
+
+
+def test_steps_of_the_optimizer_alone_use_the_kernel(gpu: Any, rng: np.random.Generator) -> None:
+    start, gradients = rng.standard_normal((2, 5)), rng.standard_normal((4, 2, 5))
+    weights = []
+    for device in ("cpu", "gpu"):
+        parameter = mg.nn.Parameter(mg.Tensor(start.copy(), device=device))
+        optimizer = optim.AdamW([parameter], lr=0.1)
+        for gradient in gradients:
+            parameter.grad = mg.Tensor(gradient, device=device)
+            optimizer.step()
+        weights.append(parameter.numpy())
+    np.testing.assert_allclose(weights[1], weights[0], rtol=1e-12)
+    assert gpu.counts["adamw_update"] == 4
+
+
+@pytest.mark.parametrize("name, bound", [("tf32", 0.002), ("bf16", 0.02)])
+def test_the_loss_curve_of_rounded_products_stays_close(
+    gpu: Any, tmp_path: Path, text: Path, name: str, bound: float
+) -> None:
+    exact = train(tmp_path / "fp32", text, device="gpu", **SETTINGS)
+    rounded = train(tmp_path / name, text, device="gpu", **{**SETTINGS, "precision": name})
+    assert gpu.counts[f"gemm_{name}"] > 0
+    losses = [np.array([loss for _, loss in t.step_losses]) for t in (rounded, exact)]
+    assert 0 < np.abs(losses[0] - losses[1]).max() < bound * losses[1][0]
+    assert rounded.engine.flat.data.dtype == np.float32
+
+
+def test_the_output_says_what_computes(
+    gpu: Any,
+    tmp_path: Path,
+    text: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("minigrad.precision.Default.name", None)
+    quick = {"device": "gpu", "quiet": False, "max_steps": 1}
+    train(tmp_path / "a", text, **quick)
+    assert "on gpu (a stand-in, products in TF32, one CUDA graph a step)" in capsys.readouterr().out
+    train(tmp_path / "b", text, **quick, precision="fp32", graph=False)
+    assert "products in float32, kernels launched one by one)" in capsys.readouterr().out
+
+
+def test_a_precision_that_the_gpu_lacks(
+    gpu: Any, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minigrad.precision.capability_of", lambda xp, index: 70)
+    with pytest.raises(mg.PrecisionError, match=r"bf16 need a GPU of compute capability 8\.0"):
+        train(tmp_path / "gpu", text, device="gpu", precision="bf16")
+    assert train(tmp_path / "cpu", text, precision="bf16", max_steps=1).step == 1
+
+
+def test_tokens_are_looked_at_before_they_go_to_the_device() -> None:
+    device_loop.check_tokens(np.array([0, 5, 3], np.uint16), 6)
+    for tokens in (np.array([0, 6]), np.array([-1, 2])):
+        with pytest.raises(IndexError, match="vocabulary of 6"):
+            device_loop.check_tokens(tokens, 6)
 
 
 def test_asking_for_a_gpu_that_is_not_there(gpu: Any, tmp_path: Path, text: Path) -> None:

@@ -14,14 +14,13 @@ from minigrad.files import write_text_atomically
 from minigrad.parallel import Workers
 from minigrad.serialization import save_safetensors
 from tinyalpaca.evaluation import Part
-from tinyalpaca.training.training_parts import Engine, train_loss
+from tinyalpaca.training.training_parts import MICRO_KEYS, Engine, train_loss
 
 if TYPE_CHECKING:
     from tinyalpaca.trainer import Trainer
 
 FOLDER = "bad-steps"
 MOST_IN_A_ROW = 10  # then it is not the batches
-MICRO_KEYS = 2**20  # keys that an engine has for the micro-batches of one call
 
 
 class TrainingStopped(RuntimeError):
@@ -45,6 +44,8 @@ def find_non_finite(
         size = engine.micro_batch_size if isinstance(engine, Workers) else len(arrays[0])
         for index, start in enumerate(range(0, len(arrays[0]), size)):
             part = tuple(array[start : start + size] for array in arrays)
+            if not isinstance(engine, Workers):
+                part = engine.moved(part)
             try:
                 with mg.detect_nan():
                     loss = train_loss(part, key * MICRO_KEYS + index)
@@ -104,7 +105,7 @@ def save_good(trainer: Trainer) -> str:
     """Save the weights of the last step if they are good. Says where the last good ones are."""
     x, y = trainer.dataset.batch_at(np.arange(min(4, len(trainer.dataset))))
     finite = bool(isfinite(float(abs(trainer.engine.flat.data).sum())))
-    if finite and isfinite(trainer.engine.evaluate((x, y))):
+    if finite and isfinite(float(trainer.engine.evaluate((x, y)))):
         trainer.sampler.load_state_dict(trainer.sampler_before)  # the step has not happened
         trainer.saver.save_at_stop()
         return f"The weights of step {trainer.step} are in {trainer.run.latest()}."

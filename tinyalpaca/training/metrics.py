@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.device import namespace_of
+from minigrad.device import CPU, namespace_of
 from minigrad.files import write_text_atomically
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
@@ -88,15 +88,18 @@ class UpdateRatios:
 
     def measure(self) -> dict[str, float]:
         """The ratio of each layer since `remember`."""
-        after, change = self.flat.data, self.flat.data - self.before
-        xp = namespace_of(after)
+        change = self.flat.data - self.before
+        xp = namespace_of(change)
 
-        def norm(array: Any, parts: list[slice]) -> float:
-            return float(sum(xp.dot(array[part], array[part]) for part in parts)) ** 0.5
+        def square(array: Any, parts: list[slice]) -> Any:
+            return sum(xp.dot(array[part], array[part]) for part in parts)
 
+        arrays = (change, self.before)
+        squares = [square(array, parts) for parts in self.layers.values() for array in arrays]
+        norms = np.sqrt(CPU.asarray(xp.stack(squares))).reshape(-1, 2).tolist()
         return {
-            layer: norm(change, parts) / max(norm(self.before, parts), 1e-12)
-            for layer, parts in self.layers.items()
+            layer: moved / max(size, 1e-12)
+            for layer, (moved, size) in zip(self.layers, norms, strict=True)
         }
 
 

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minigrad import optim
+from minigrad.device import gpu_name
 from minigrad.parallel import Workers
+from minigrad.precision import get_precision
 from tinyalpaca.evaluation import Part
+from tinyalpaca.training.device_loop import why_not
 from tinyalpaca.training.metrics import memory_mb
 
 if TYPE_CHECKING:
@@ -114,7 +117,7 @@ def learn(trainer: Trainer, batch: Part) -> float:
         trainer.engine.gradients(batch, scale=1 / batch[1].size, key=0)
         optim.clip_grad_norm_(trainer.parameters, 1.0)
         optimizer.step()
-    return trainer.engine.evaluate(batch) / batch[1].size
+    return float(trainer.engine.evaluate(batch)) / batch[1].size
 
 
 def check_learning(findings: Findings) -> None:
@@ -143,9 +146,17 @@ def duration(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} h"
 
 
-def workers_of(trainer: Trainer) -> str:
-    """How the work is shared, for people."""
+def engine_of(trainer: Trainer) -> str:
+    """What computes and how the work is shared, for people."""
     if isinstance(trainer.engine, Workers):
         size = trainer.engine.micro_batch_size
         return f"{trainer.engine.workers} worker(s), {size} sequence(s) at a time"
-    return "whole batches"
+    device = trainer.parameters[0].device
+    products = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}[get_precision(device)]
+    if not trainer.config.graph:
+        steps = "kernels launched one by one"
+    elif why_not(trainer):
+        steps = "steps made by the host"
+    else:
+        steps = "one CUDA graph a step"
+    return f"{gpu_name(device)}, products in {products}, {steps}"

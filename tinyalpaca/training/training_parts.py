@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import platform
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import minigrad as mg
 from minigrad import optim
+from minigrad.device import device_of
 from minigrad.optim.muon import Muon
 from minigrad.parallel import WholeBatch, Workers
 from minigrad.parallel.calibration import choose_micro_batch, remembered
@@ -22,6 +24,7 @@ from tinyalpaca.evaluation import Part
 from tinyalpaca.model import TinyAlpaca
 
 Engine = Workers | WholeBatch
+MICRO_KEYS = 2**20  # keys that an engine has for the micro-batches of one call
 HASHED_AT_A_TIME = 2**20  # tokens, so that a large mapped file need not fit the memory
 
 
@@ -43,12 +46,32 @@ class Data(NamedTuple):
 
 
 def train_loss(model: TinyAlpaca, config: TrainConfig, part: Part, key: int) -> mg.Tensor:
-    """Summed loss of a micro-batch. Dropout masks depend on the seed and the key alone."""
+    """Summed loss of a micro-batch. Dropout masks depend on the seed and the key alone.
+
+    On a GPU they are drawn there, from the number of the batch in the run.
+    """
     x, y = part
+    if isinstance(x, np.ndarray):
+        with model.rng.seeded(config.seed, key):
+            return _summed(model, config, x, y)
+    number = np.array([key // MICRO_KEYS % 2**32], np.uint32)
+    return device_loss(model, config)(x, y, device_of(x).asarray(number), 0)
+
+
+def device_loss(model: TinyAlpaca, config: TrainConfig) -> Callable[[Any, Any, Any, int], Any]:
+    """As `train_loss` for batches on a GPU, with what masks are drawn from on the GPU as well."""
+
+    def loss(x: Any, y: Any, draw: Any, ahead: int) -> mg.Tensor:
+        with model.rng.seeded_on_device(config.seed, draw, ahead):
+            return _summed(model, config, x, y)
+
+    return loss
+
+
+def _summed(model: TinyAlpaca, config: TrainConfig, x: Any, y: Any) -> mg.Tensor:
     if not model.training:
         model.train()
-    with model.rng.seeded(config.seed, key):
-        return model.loss(x, y, label_smoothing=config.label_smoothing, reduction="sum")
+    return model.loss(x, y, label_smoothing=config.label_smoothing, reduction="sum")
 
 
 def evaluation_loss(model: TinyAlpaca, part: Part) -> mg.Tensor:
@@ -111,7 +134,7 @@ def make_engine(
         return evaluation_loss(model, part)
 
     if parameters[0].device.kind == "gpu":
-        return WholeBatch(parameters, training, evaluation)
+        return WholeBatch(parameters, training, evaluation, graph=config.graph)
     engine = Workers(
         parameters,
         training,

@@ -13,6 +13,7 @@ import numpy as np
 
 from minigrad import Generator as RandomGenerator
 from minigrad.device import Device, gpu_available
+from minigrad.precision import check_precision, precision
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
 from tinyalpaca.model import TinyAlpaca
@@ -22,7 +23,7 @@ from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 from tinyalpaca.trainer import LOSS_CURVE, METRICS, Data, Trainer
 from tinyalpaca.training.epochs import sample_text
-from tinyalpaca.training.preflight import preflight, workers_of
+from tinyalpaca.training.preflight import engine_of, preflight
 from tinyalpaca.training.report import save_report
 from tinyalpaca.training.resuming import (
     find_checkpoint,
@@ -61,6 +62,20 @@ def choose_device(name: str) -> Device:
     device = Device(name)
     _ = device.xp  # a missing CuPy or GPU is an error now, not after the tokenizer's work
     return device
+
+
+def products_of(config: TrainConfig, device: Device) -> str | None:
+    """The precision of matrix products that `config` asks for; None for the device's own choice.
+
+    On the CPU it is not looked at, so that a run can go on there.
+
+    Raises:
+        PrecisionError: the GPU does not have it.
+    """
+    if config.precision == "auto" or device.kind == "cpu":
+        return None
+    check_precision(config.precision, device)
+    return config.precision
 
 
 def resume_training(
@@ -106,8 +121,9 @@ def run_training(
     """
     tell: Say = (lambda line: None) if config.quiet else say
     device = choose_device(config.device)
+    products = products_of(config, device)
     run = RunFolder(config.out)
-    with run.open(), Stopping(config.max_minutes) as stopping:
+    with run.open(), Stopping(config.max_minutes) as stopping, precision(products):
         trainer, source = prepare(model_config, config, saved, device, run, stopping, tell)
         if config.preflight and saved is None:
             findings = preflight(trainer)
@@ -164,7 +180,7 @@ def prepare(
         trainer.load(saved)
     tell(
         f"Model: {model.num_parameters():,} parameters, {model_config.num_layers} layers, on "
-        f"{device} ({workers_of(trainer)})"
+        f"{device} ({engine_of(trainer)})"
     )
     return trainer, training.source
 

@@ -110,25 +110,28 @@ class StepState:
         ring: how many steps `history` remembers.
 
     Attributes:
+        report: float64, the memory of `counters` and `history`: all that a host looks at.
         counters: (4,) int64: steps made, AdamW's updates made, windows taken, 1 if a step was not
             finite: from then on nothing changes, until the host sets it to 0.
-        draw: (1,) uint32, what dropout masks are drawn from.
         history: (2, ring) float64, loss and gradient norm of step i in column i % ring.
+        draw: (1,) uint32, what dropout masks are drawn from.
         rates: (groups, steps) float64, learning rates.
         orders: float64, what `order_step` tells `adamw_step_ordered`.
     """
 
     def __init__(self, groups: int, steps: int, ring: int) -> None:
         xp = cupy()
-        self.counters, self.draw = xp.zeros(4, np.int64), xp.zeros(1, np.uint32)
-        self.history = xp.zeros((2, ring), np.float64)
+        self.report = xp.zeros(4 + 2 * ring, np.float64)
+        self.counters = self.report[:4].view(np.int64)
+        self.history = self.report[4:].reshape(2, ring)
+        self.draw = xp.zeros(1, np.uint32)
         self.rates = xp.zeros((groups, steps), np.float64)
         self.orders = xp.zeros(3 + 3 * groups, np.float64)
 
     @property
     def arrays(self) -> list[Any]:
         """All that a step changes."""
-        return [self.counters, self.draw, self.history, self.orders]
+        return [self.counters, self.history, self.draw, self.orders]
 
 
 def order_step(

@@ -159,10 +159,14 @@ class Array:
     itemsize = property(lambda self: self._host.itemsize)
     strides = property(lambda self: self._host.strides)
     flags = property(lambda self: self._host.flags)
+    data = property(lambda self: SimpleNamespace(ptr=self._host.__array_interface__["data"][0]))
     device = property(lambda self: SimpleNamespace(id=0, compute_capability="90"))
     T = property(lambda self: self._view(self._host.T))
     # CuPy's has the pointer. Here it says that this is a device array, and nobody may read memory.
     __cuda_array_interface__ = property(lambda self: {"version": 3, "shape": self.shape})
+
+    def view(self, dtype: Any) -> Array:
+        return self._view(self._host.view(dtype))
 
     def get(self) -> np.ndarray:
         self._engine.transfer("d2h")

@@ -47,7 +47,10 @@ class StandIn(ModuleType):
             MemoryPool=MemoryPool,
             get_current_stream=lambda: self.engine.stream or Stream(self.engine),
             using_allocator=functools.partial(using_allocator, self.engine),
-            runtime=SimpleNamespace(getDeviceCount=lambda: 1),
+            runtime=SimpleNamespace(
+                getDeviceCount=lambda: 1,
+                getDeviceProperties=lambda index: {"name": b"a stand-in"},
+            ),
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -1,0 +1,226 @@
+"""Training steps that a GPU makes on its own: the host launches them, and looks once in many steps.
+
+The tokens, the order of an epoch's windows, the learning rates, all counters and the last losses
+lie on the device. A step gathers its batch, computes loss and gradient, measures and clips the
+gradient, updates the weights and counts, and nothing of it goes to the host. So a step can be
+captured as one CUDA graph (`minigrad.parallel.capture`), one for each shape of its batches.
+
+A step whose loss or gradient is not finite is not made, nor any after it, until the host has seen
+it: weights and counters stay as they were before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigrad.autograd import add_gradients, write_gradients
+from minigrad.device import device_of
+from minigrad.kernels.cuda import adamw, windows
+from minigrad.optim.adamw import AdamW
+from minigrad.optim.flat import FlatParameters
+from minigrad.optim.optimizer import Optimizer
+from minigrad.parallel.capture import Captured
+from minigrad.tensor import Tensor
+
+DeviceLoss = Callable[[Any, Any, Any, int], Tensor]
+
+
+class Progress(NamedTuple):
+    """What the host sees when it looks.
+
+    Attributes:
+        step: how many steps have been made.
+        halted: True if the step after them was not finite.
+        losses, norms: of the last steps, by `step % len`; the bad one is among them.
+    """
+
+    step: int
+    halted: bool
+    losses: list[float]
+    norms: list[float]
+
+    def of(self, step: int) -> tuple[float, float]:
+        """Loss and gradient norm of a step, counted from 0."""
+        return self.losses[step % len(self.losses)], self.norms[step % len(self.norms)]
+
+
+class DeviceSteps:
+    """Makes steps of AdamW on windows of a token stream.
+
+    Args:
+        flat: the parameters on a GPU, in the optimizer's order.
+        optimizer: its averages are moved to flat arrays; its state's step counts and learning rates
+            remain the host's to keep, and are told by `set_position` and `rates`.
+        loss: maps x, y (B, T), the device array that dropout masks are drawn from and a number to
+            be added to it to the *sum* of the losses. It must not look at values.
+        tokens: (N,) integers.
+        time: T, predictions of a window.
+        windows: the most windows that an epoch has.
+        rates: (groups, steps) the learning rate of each group and step.
+        ring: how many steps may be launched between two looks.
+        max_norm: gradients are clipped to this norm.
+        average: (P,) an average of the weights to keep, or None.
+        average_decay: see `minigrad.kernels.cuda.adamw.order_step`.
+        graph: whether steps are captured; without, the same kernels are launched one by one.
+
+    Raises:
+        ValueError: `why_not` has a reason why the optimizer's steps cannot be made so.
+    """
+
+    def __init__(
+        self,
+        flat: FlatParameters,
+        optimizer: AdamW,
+        loss: DeviceLoss,
+        *,
+        tokens: np.ndarray,
+        time: int,
+        windows: int,
+        rates: np.ndarray,
+        ring: int,
+        max_norm: float,
+        average: Any = None,
+        average_decay: float = 0.0,
+        graph: bool = True,
+    ) -> None:
+        reason = why_not(optimizer)
+        if reason:
+            raise ValueError(reason)
+        self.flat, self._loss, self._time = flat, loss, time
+        self._device = device_of(flat.data)
+        self._max_norm, self._graph = max_norm, graph
+        self._average, self._average_decay = average, average_decay
+        self._averages = _flat_averages(optimizer)
+        self._groups = optimizer.param_groups
+        self.state = adamw.StepState(len(rates), rates.shape[1], ring)
+        self.state.rates[...] = self._device.asarray(np.asarray(rates, np.float64))
+        self._tokens = self._device.asarray(np.ascontiguousarray(tokens, np.int32))
+        self._starts = self._device.xp.zeros(windows, np.int64)
+        self._steps: dict[tuple[int, ...], Captured] = {}
+
+    def set_windows(self, starts: np.ndarray) -> None:
+        """The beginnings (M,) of the windows that the next steps take, in this order."""
+        self._starts[: len(starts)] = self._device.asarray(np.ascontiguousarray(starts, np.int64))
+
+    def set_position(self, step: int, *, updates: int, window: int, draw: int) -> None:
+        """Where the next step begins; a halt is over.
+
+        Args:
+            step: its number, from 0: an index into `rates`.
+            updates: how many updates AdamW has made.
+            window: its first window, an index into those of `set_windows`.
+            draw: what its dropout masks are drawn from.
+        """
+        counters = np.array([step, updates, window, 0], np.int64)
+        self.state.counters[...] = self._device.asarray(counters)
+        self.state.draw[...] = self._device.asarray(np.array([draw % 2**32], np.uint32))
+
+    def launch(self, rows: Sequence[int]) -> None:
+        """Make a step from batches of so many windows each. Returns at once."""
+        key = tuple(rows)
+        if key not in self._steps:
+            self._steps[key] = Captured(
+                partial(self._step, key),
+                self._changing(),
+                label=f"training step of {' + '.join(map(str, key))} sequences",
+                enabled=self._graph,
+            )
+        self._steps[key]()
+
+    def look(self) -> Progress:
+        """Wait for the steps that have been launched, and see what came of them: one transfer."""
+        report = self.state.report.get()
+        counters = report[:4].view(np.int64)
+        losses, norms = report[4:].reshape(2, -1).tolist()
+        return Progress(int(counters[0]), bool(counters[3]), losses, norms)
+
+    @property
+    def graphs(self) -> int:
+        """How many shapes of steps are graphs."""
+        return sum(step.graph is not None for step in self._steps.values())
+
+    def _changing(self) -> list[Any]:
+        arrays = [self.flat.data, *self.state.arrays]
+        arrays += [array for pair in self._averages for array in pair]
+        return arrays if self._average is None else [*arrays, self._average]
+
+    def _step(self, rows: tuple[int, ...]) -> None:
+        """What is launched or captured: device arrays only, and no look at their values."""
+        places, first, total = self.flat.views(self.flat.grad), 0, None
+        scale = 1 / (sum(rows) * self._time)
+        for number, count in enumerate(rows):
+            x, y = windows.gather(
+                self._tokens,
+                self._starts,
+                self.state.counters[2:3],
+                first=first,
+                rows=count,
+                time=self._time,
+            )
+            loss = self._loss(x, y, self.state.draw, number) * scale
+            total = loss.data if total is None else total + loss.data
+            into = write_gradients if number == 0 else add_gradients
+            into(loss, self.flat.parameters, places)
+            first += count
+        self._update(total, windows=first, draws=len(rows))
+
+    def _update(self, loss: Any, *, windows: int, draws: int) -> None:
+        first = self._groups[0]
+        adamw.order_step(
+            self.flat.grad,
+            loss,
+            self.state,
+            max_norm=self._max_norm,
+            betas=first["betas"],
+            eps=first["eps"],
+            windows=windows,
+            draws=draws,
+            average_decay=self._average_decay,
+        )
+        start = 0
+        for number, group in enumerate(self._groups):
+            stop = start + sum(p.size for p in group["params"])
+            part, (m, v) = slice(start, stop), self._averages[number]
+            adamw.adamw_step_ordered(
+                self.flat.data[part],
+                self.flat.grad[part],
+                m,
+                v,
+                self.state,
+                group=number,
+                betas=group["betas"],
+                weight_decay=group["weight_decay"],
+                average=None if self._average is None else self._average[part],
+            )
+            start = stop
+
+
+def why_not(optimizer: Optimizer) -> str | None:
+    """Why this optimizer's steps cannot be made by `DeviceSteps`, or None if they can."""
+    if type(optimizer) is not AdamW:
+        return f"{type(optimizer).__name__} decides its steps on the host"
+    if len({(group["betas"], group["eps"]) for group in optimizer.param_groups}) > 1:
+        return "groups of parameters differ in betas or eps"
+    if len({state["step"] for state in optimizer.state.values()}) > 1:
+        return "some parameters have had more updates than others"
+    return None
+
+
+def _flat_averages(optimizer: AdamW) -> list[tuple[Any, Any]]:
+    """Both averages of each group as flat arrays, which the optimizer uses from now on."""
+    saved, made = optimizer.state_dict(), []
+
+    def allocate(size: int, dtype: Any) -> Any:
+        made.append(device_of(optimizer.parameters()[0].data).xp.zeros(size, dtype))
+        return made[-1]
+
+    optimizer.state = {}
+    optimizer.place_state(allocate)
+    optimizer.load_state_dict(saved)
+    for number, parameter in enumerate(optimizer.parameters()):
+        optimizer._state_of(number, parameter)  # those that have none yet start at 0
+    return list(zip(made[::2], made[1::2], strict=True))
