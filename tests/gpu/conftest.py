@@ -8,6 +8,7 @@ import pytest
 import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
 from minigrad import device
 from minigrad.kernels import announce
+from minigrad.kernels.cuda import scratch
 from minigrad.kernels.cuda.compile import SOURCES, source
 from minigrad.precision import set_precision
 from tests.gpu.shim.build import why_unavailable
@@ -35,6 +36,7 @@ def gpu(libraries: Libraries, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand
     stand_in = StandIn(libraries)
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
     monkeypatch.setattr(announce, "_announced", set())
+    monkeypatch.setattr(scratch, "_kept", {})
     device.cupy.cache_clear()
     set_precision("fp32")
     yield stand_in

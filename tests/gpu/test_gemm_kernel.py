@@ -140,7 +140,7 @@ def test_linear_in_fewer_bits(gpu, rng, factors):
     x, w, b = (rng.standard_normal(s) for s in ((127, 64), (215, 64), (215,)))
     with gemm.precision(factors):
         check_twin(gpu, "linear", [x, w, b], np.float32, tolerance=ROUNDED_TOLERANCE[factors])
-    assert gpu.counts[f"gemm_{factors}"] == 3 and gpu.counts["gemm_fma"] == 0
+    assert gpu.counts[f"gemm_{factors}"] >= 3 and gpu.counts["gemm_fma"] == 0
 
 
 def test_backward_has_the_precision_of_forward(gpu, rng):

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda.columns import column_sums
+from minigrad.kernels.cuda import columns
+from minigrad.kernels.cuda.columns import (
+    column_sums,
+    column_sums_and_products,
+    masked_column_sums,
+    sum_parts,
+)
+from minigrad.kernels.cuda.scratch import counters
 from tests.gpu.twins import PRECISIONS, SCHEDULES, assert_close, check_twin
 
 SHAPES = [(1, 64), (2, 96), (127, 64), (128, 384), (2, 129, 96), (200, 64), (3, 1), (5, 33), (0, 8)]
@@ -47,9 +54,60 @@ def test_layer_norm_of_a_far_away_mean(gpu, rng):
     check_twin(gpu, "layer_norm", [x, w, b], np.float32, tolerance=2e-4, eps=1e-5)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("rows", [0, 1, 127, 128, 129, 1000])
-def test_column_sums(gpu, rng, rows):
+def test_column_sums(gpu, rng, rows, schedule):
+    gpu.engine.schedule = schedule
     a, b = rng.standard_normal((2, rows, 37))
-    both = column_sums(gpu.asarray(a), gpu.asarray(b))
-    assert_close(both, np.stack([a.sum(0), (a * b).sum(0)]), "sums and products")
-    assert_close(column_sums(gpu.asarray(a)), a.sum(0)[None], "sums")
+    on_device = gpu.asarray(a), gpu.asarray(b)
+    assert_close(column_sums(on_device[0]), a.sum(0), "sums")
+    sums, products = column_sums_and_products(*on_device)
+    assert_close(sums, a.sum(0), "sums")
+    assert_close(products, (a * b).sum(0), "products")
+    masked, sums = masked_column_sums(*on_device)
+    np.testing.assert_array_equal(masked.get(), a * (b > 0))
+    assert_close(sums, (a * (b > 0)).sum(0), "masked sums")
+    assert_close(sum_parts(on_device[0]), a.sum(0), "parts")
+    assert gpu.counts["column_sums"] == 4
+
+
+def test_more_rows_than_parts_and_the_same_every_time(gpu, rng, monkeypatch):
+    monkeypatch.setattr(columns, "MOST_PARTS", 3)
+    a = rng.standard_normal((1000, 5)).astype(np.float32)
+    found = set()
+    for schedule in SCHEDULES:
+        gpu.engine.schedule = schedule
+        sums = column_sums(gpu.asarray(a))
+        assert_close(sums, a.astype(np.float64).sum(0), "sums")
+        found.add(sums.get().tobytes())
+    assert len(found) == 1
+
+
+def test_sums_go_where_they_are_wanted(gpu, rng):
+    flat, a = gpu.zeros(50), rng.standard_normal((300, 7))
+    place = flat[3:10]
+    assert column_sums(gpu.asarray(a), place) is place
+    wanted = np.zeros(50)
+    wanted[3:10] = a.sum(0)
+    assert_close(flat, wanted, "the flat array")
+
+
+def test_a_stream_that_captures_has_had_a_run_before(gpu, rng):
+    a = gpu.asarray(rng.standard_normal((300, 7)))
+    stream = gpu.cuda.Stream(non_blocking=True)
+    first, second = gpu.cuda.MemoryPool(), gpu.cuda.MemoryPool()
+    with stream:
+        stream.begin_capture()
+        with gpu.cuda.using_allocator(first.malloc), pytest.raises(RuntimeError, match="run the f"):
+            column_sums(a)
+        stream.end_capture()
+        column_sums(a)
+        stream.begin_capture()
+        with gpu.cuda.using_allocator(second.malloc):
+            sums = column_sums(a)
+        graph = stream.end_capture()
+    for _ in range(2):
+        graph.launch()
+        assert_close(sums, a.get().sum(0), "sums")
+    with pytest.raises(ValueError, match="70000 counters"):
+        counters(70_000)

@@ -15,6 +15,8 @@ TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
 # Factors of 10 and of 7 bits, and sums of some hundred products of such.
 ROUNDED_TOLERANCE = {"fp32": None, "tf32": 2e-3, "bf16": 1e-2}
 PRECISIONS = (np.float32, np.float64)
+# The inputs whose gradients a kernel writes where they are wanted.
+WEIGHTS = {"linear": (1, 2), "embedding": (0,), "layer_norm": (1, 2), "add_layer_norm": (2, 3)}
 SCHEDULES = (FORWARD, REVERSE, 2, 3)  # the last two at random
 
 
@@ -63,6 +65,40 @@ def check_twin(
             assert_close(ours, theirs, f"{name} gradient {i}", tolerance)
         else:
             assert ours is None
+    if hasattr(kernel, "backward_into"):
+        check_places(gpu, name, inputs, upstream, needs, got, **statics)
     for given, array in zip([*inputs, upstream], [*arrays, dy], strict=True):
         if given is not None:
             np.testing.assert_array_equal(given.get(), array)
+
+
+def check_places(
+    gpu: Any,
+    name: str,
+    inputs: list[Any],
+    upstream: Any,
+    needs: tuple[bool, ...],
+    gradients: tuple[Any, ...],
+    **statics: Any,
+) -> None:
+    """`backward_into` gives the same bits as `backward`, and writes weights' to their places.
+
+    Places are parts of one array that begin at odd elements, as in a buffer of all gradients.
+    """
+    _, saved = KERNELS[name].forward(*inputs, **statics)
+    wanted = [x if need else None for x, need in zip(inputs, needs, strict=True)]
+    filler = np.full(sum(x.size + 2 for x in wanted if x is not None), 7.0, upstream.dtype)
+    flat, start, places = gpu.asarray(filler), 1, []
+    for x in wanted:
+        places.append(None if x is None else flat[start : start + x.size].reshape(x.shape))
+        start += 0 if x is None else x.size + 2
+    got = KERNELS[name].backward_into(upstream, saved, needs, tuple(places), **statics)
+    for i, (ours, gradient, place) in enumerate(zip(got, gradients, places, strict=True)):
+        if gradient is None:
+            assert ours is None
+            continue
+        np.testing.assert_array_equal(ours.get(), gradient.get())
+        assert ours is place or i not in WEIGHTS[name]
+        if ours is place:
+            place[...] = 7
+    np.testing.assert_array_equal(flat.get(), filler)

@@ -4,6 +4,7 @@ A kernel is the textbook pair of `minigrad.ops` without `xp`, and is held agains
 
     forward(*arrays, **statics)               -> out, saved
     backward(dy, saved, needs, **statics)     -> one gradient (or None) per input array
+    backward_into(dy, saved, needs, places, **statics)     (those with weights; see minigrad.op)
     supports(*arrays, **statics)              -> None, or why the textbook has to run (support.py)
 
 The .cu file beside a module holds what it launches. Importing this package imports no CuPy and

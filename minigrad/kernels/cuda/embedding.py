@@ -45,11 +45,19 @@ def forward(weight, ids):
 
 
 def backward(dy, saved, needs):
+    return backward_into(dy, saved, needs, (None, None))
+
+
+def backward_into(dy, saved, needs, places):
     ids, shape = saved
     if not needs[0]:
         return None, None
     vocabulary, channels = shape
-    dweight = cupy().zeros(shape, dy.dtype)
+    if places[0] is None:
+        dweight = cupy().zeros(shape, dy.dtype)
+    else:
+        dweight = places[0]
+        dweight[...] = 0
     SOURCE.launch(
         f"embedding_backward<{real_of(dy.dtype)}, {id_of(ids.dtype)}>",
         (ids.size, blocks(channels, 32)),

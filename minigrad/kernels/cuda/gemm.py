@@ -31,7 +31,13 @@ def factors_of(array: Any) -> str | None:
 
 
 def multiply(
-    a: Any, b: Any, bias: Any = None, relu: bool = False, *, factors: str | None = None
+    a: Any,
+    b: Any,
+    bias: Any = None,
+    relu: bool = False,
+    *,
+    factors: str | None = None,
+    into: Any = None,
 ) -> Any:
     """a @ b + bias, (M, K) @ (K, N) -> (M, N), then max(·, 0) if `relu`.
 
@@ -41,6 +47,7 @@ def multiply(
     Args:
         bias: (N,) or None.
         factors: "fp32", "tf32" or "bf16" for float32; left out, what is in force.
+        into: (M, N), C-contiguous, of the same dtype, to write to; left out, a new array.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -58,7 +65,10 @@ def multiply(
         parts = 1  # these come after the sum
     part = blocks(blocks(k, max(parts, 1)), 32) * 32
     parts = max(1, blocks(k, part)) if part else 1
-    out = cupy().empty((parts, m, n), dtype)
+    if parts > 1 or into is None:
+        out = cupy().empty((parts, m, n) if parts > 1 else (m, n), dtype)
+    else:
+        out = into
     a, b = _in_some_order(a), _in_some_order(b)
     strides = [s // array.itemsize for array in (a, b) for s in array.strides]
     kernel = _kernel(dtype, factors or factors_of(a))
@@ -69,7 +79,10 @@ def multiply(
         *(_memory(a), _memory(b), dense(bias), out, m, n, k, *strides, part, relu),
         dtype=dtype,
     )
-    return out[0] if parts == 1 else sum_parts(out.reshape(1, parts, m * n)).reshape(m, n)
+    if parts > 1:
+        flat = None if into is None else into.reshape(m * n)
+        out = sum_parts(out.reshape(parts, m * n), flat).reshape(m, n)
+    return out if into is None else into
 
 
 def _kernel(dtype: np.dtype, factors: str | None) -> str:

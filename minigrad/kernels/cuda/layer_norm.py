@@ -4,14 +4,14 @@
 
 Shapes: x (..., C), weight w (C,) or None for 1, bias b (C,) or None for 0, y (..., C).
 
-Forward and dx take a warp a row: one launch each. dw and db are sums over all rows, which two
-launches do in a fixed order, without atomics.
+Forward and dx take a warp a row: one launch each. dw and db are sums over all rows in a fixed
+order: one more.
 
 Saved: x̂ and 1/σ, from which all of it follows, and w.
 """
 
 from minigrad.device import cupy
-from minigrad.kernels.cuda.columns import column_sums
+from minigrad.kernels.cuda.columns import column_sums, column_sums_and_products
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
 from minigrad.kernels.cuda.support import of_floats, of_rows
 
@@ -29,6 +29,10 @@ def forward(x, weight, bias, *, eps):
 
 
 def backward(dy, saved, needs, *, eps):
+    return backward_into(dy, saved, needs, (None, None, None), eps=eps)
+
+
+def backward_into(dy, saved, needs, places, *, eps):
     normal, inverse_std, weight = saved  # (N, C), (N,), (C,)
     rows, channels = normal.shape
     dy_rows = dense(dy).reshape(rows, channels)
@@ -44,9 +48,9 @@ def backward(dy, saved, needs, *, eps):
         )
         dx = dx.reshape(dy.shape)
     if needs[1]:
-        dbias, dweight = column_sums(dy_rows, normal)
+        dbias, dweight = column_sums_and_products(dy_rows, normal, places[2], places[1])
     elif needs[2]:
-        (dbias,) = column_sums(dy_rows)
+        dbias = column_sums(dy_rows, places[2])
     return dx, dweight, dbias if needs[2] else None
 
 
@@ -63,8 +67,12 @@ class add_layer_norm:
 
     @staticmethod
     def backward(dy, saved, needs, *, eps):
+        return add_layer_norm.backward_into(dy, saved, needs, (None,) * 4, eps=eps)
+
+    @staticmethod
+    def backward_into(dy, saved, needs, places, *, eps):
         wanted = (needs[0] or needs[1], needs[2], needs[3])
-        dx, dweight, dbias = backward(dy, saved, wanted, eps=eps)
+        dx, dweight, dbias = backward_into(dy, saved, wanted, (None, *places[2:]), eps=eps)
         return dx, dx, dweight, dbias
 
 

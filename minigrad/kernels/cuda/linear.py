@@ -7,12 +7,14 @@ rows of x and dy stacked as matrices, is
 
     dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy     with dy set to 0 where y is 0 before
 
+in three: the mask and db, dx, dW (whose K is so long that it may take a second one).
+
 Saved: x, W, with an activation y, whose sign is the mask, and the precision of the product, which
 backward keeps to.
 """
 
 from minigrad.kernels.cuda.activations import relu
-from minigrad.kernels.cuda.columns import column_sums
+from minigrad.kernels.cuda.columns import column_sums, masked_column_sums
 from minigrad.kernels.cuda.compile import dense
 from minigrad.kernels.cuda.gemm import factors_of, multiply
 from minigrad.kernels.cuda.support import of_floats, of_rows
@@ -31,11 +33,21 @@ def forward(x, weight, bias, *, activation=None):
 
 
 def backward(dy, saved, needs, *, activation=None):
+    return backward_into(dy, saved, needs, (None, None, None), activation=activation)
+
+
+def backward_into(dy, saved, needs, places, *, activation=None):
     shape, rows, weight, y, factors = saved
     dy_rows = dense(dy).reshape(rows.shape[0], weight.shape[0])  # (N, C_out)
-    if activation is not None:
+    dx = dweight = dbias = None
+    if needs[2] and activation is not None:
+        dy_rows, dbias = masked_column_sums(dy_rows, y, places[2])
+    elif needs[2]:
+        dbias = column_sums(dy_rows, places[2])
+    elif activation is not None:
         (dy_rows,) = relu.backward(dy_rows, y, (True,))
-    dx = multiply(dy_rows, weight, factors=factors).reshape(shape) if needs[0] else None
-    dweight = multiply(dy_rows.T, rows, factors=factors) if needs[1] else None
-    dbias = column_sums(dy_rows)[0] if needs[2] else None
+    if needs[0]:
+        dx = multiply(dy_rows, weight, factors=factors).reshape(shape)
+    if needs[1]:
+        dweight = multiply(dy_rows.T, rows, factors=factors, into=places[1])
     return dx, dweight, dbias

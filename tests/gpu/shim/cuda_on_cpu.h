@@ -411,6 +411,9 @@ template <class T> T atomicAdd(T* place, T value) {
   return old;
 }
 
+inline void __threadfence() {}
+template <class T> T __ldcg(const T* place) { return *place; }
+
 inline int __ffs(unsigned bits) { return __builtin_ffs(int(bits)); }
 
 // Rounds to 10 bits of mantissa, half away from zero, as cvt.rna.tf32 does.

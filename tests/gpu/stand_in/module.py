@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -183,11 +184,15 @@ def using_allocator(engine: Engine, malloc: Any) -> Iterator[None]:
         engine.malloc = before
 
 
+NUMBERS = itertools.count(1)
+
+
 class Stream:
     """`cupy.cuda.Stream` as far as graphs go."""
 
     def __init__(self, engine: Engine, non_blocking: bool = False) -> None:
         self.engine, self.non_blocking = engine, non_blocking
+        self.ptr = next(NUMBERS) if non_blocking else 0
         self.outside: list[Any] = []
 
     def __enter__(self) -> Stream:
@@ -197,6 +202,9 @@ class Stream:
 
     def __exit__(self, *error: Any) -> None:
         self.engine.stream = self.outside.pop()
+
+    def is_capturing(self) -> bool:
+        return self.engine.graph is not None and self.engine.stream is self
 
     def begin_capture(self) -> None:
         if self.engine.graph is not None:
