@@ -4,7 +4,8 @@
     print(generator.generate("ROMEO:", max_new_tokens=200, top_p=0.9, seed=1))
 
 How a token is chosen is in `tinyalpaca.generating.sampling`, what the model sees of a long text in
-`tinyalpaca.generating.inference`, how stop strings end it in `tinyalpaca.generating.text_stream`.
+`tinyalpaca.generating.inference`, how stop strings end it in `tinyalpaca.generating.text_stream`,
+and what a GPU does instead in `tinyalpaca.generating.device_inference`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from minigrad.parallel import available_cores
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.evaluation import Score, evaluate
 from tinyalpaca.generating.blas_threads import OneBlasThread
-from tinyalpaca.generating.folded_weights import FoldedWeights, fold
-from tinyalpaca.generating.inference import CachedDecoder
+from tinyalpaca.generating.folded_weights import FoldedWeights
+from tinyalpaca.generating.ready_model import ReadyModel
 from tinyalpaca.generating.sampling import Sampling
+from tinyalpaca.generating.seeds import Seed, sample_rngs, seeds_of
 from tinyalpaca.generating.text_stream import TextStream
-from tinyalpaca.generating.uncached import UncachedDecoder, evaluating
+from tinyalpaca.generating.uncached import evaluating
 from tinyalpaca.generating.writing import (
     Continuation,
     Decoder,
@@ -43,7 +45,6 @@ from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 __all__ = ["Continuation", "Generator", "Step"]
 
 Stop = str | Iterable[str] | None
-Seed = int | Sequence[int] | None
 SMALL_MATRIX = 1 << 20  # elements; products with a smaller one are for a single thread
 ROWS_PER_THREAD = 8  # sequences; fewer do not pay for a thread
 
@@ -51,28 +52,38 @@ ROWS_PER_THREAD = 8  # sequences; fewer do not pay for a thread
 class Generator:
     """Writes text with a model.
 
+    It computes where the model lives. The same seed gives the same text on a CPU and on a GPU, but
+    for draws so close that rounding decides them.
+
     Inside `minigrad.textbook()` every token is computed by running the whole model, without a
     cache: slower, and the specification of what happens otherwise.
 
     Args:
         model: its weights are looked at with every call, so it may be trained on in between.
         tokenizer: the one that it was trained with.
-        threads: how many threads share a batch; None for one a core.
+        threads: how many threads share a batch on a CPU; None for one a core.
+        graph: on a GPU, compute a token by one CUDA graph; False launches every kernel.
     """
 
-    def __init__(self, model: TinyAlpaca, tokenizer: Tokenizer, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: TinyAlpaca,
+        tokenizer: Tokenizer,
+        threads: int | None = None,
+        *,
+        graph: bool = True,
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.threads = available_cores() if threads is None else threads
-        self._weights: FoldedWeights | None = None
-        self._sums: list[float] = []
+        self._ready = ReadyModel(model, tokenizer.vocab_size, graph)
 
     @classmethod
     def from_checkpoint(
-        cls, folder: str | os.PathLike[str], device: Device | str = "cpu"
+        cls, folder: str | os.PathLike[str], device: Device | str = "cpu", *, graph: bool = True
     ) -> Generator:
         """A generator from a folder that training wrote."""
         loaded = load_model(folder, device)
-        return cls(loaded.model, loaded.tokenizer)
+        return cls(loaded.model, loaded.tokenizer, graph=graph)
 
     def generate(
         self,
@@ -120,8 +131,8 @@ class Generator:
         stops = [stop] if isinstance(stop, str) else list(stop or ())
         writings = [
             self._writing(text, rng, stops)
-            for text, one in zip(prompts, _seeds(seed, len(prompts)), strict=True)
-            for rng in _sample_rngs(one, num_samples)
+            for text, one in zip(prompts, seeds_of(seed, len(prompts)), strict=True)
+            for rng in sample_rngs(one, num_samples)
         ]
         if writings and max_new_tokens:
             self._write(writings, sampling, max_new_tokens, return_logprobs)
@@ -190,7 +201,8 @@ class Generator:
         Raises:
             ValueError: the text has fewer than two tokens, or the stride exceeds the context.
         """
-        device = self.model.final_linear.weight.device
+
+        device = self._ready.device
 
         def summed_loss(part: tuple[np.ndarray, ...]) -> float:
             ids, targets = (device.asarray(array) for array in part)
@@ -211,14 +223,11 @@ class Generator:
     def prepare(self) -> None:
         """Do now what would otherwise be done by the first call, for example before timing it."""
         with self._limit():
-            self.folded()
+            self._ready.prepare()
 
     def folded(self) -> FoldedWeights:
-        """The model's weights for generation, folded again if they have changed."""
-        sums = [float(p.data.sum()) for p in self.model.parameters()]
-        if self._weights is None or sums != self._sums:
-            self._weights, self._sums = fold(self.model, self.tokenizer.vocab_size), sums
-        return self._weights
+        """The model's weights for generation, in main memory, folded again if they have changed."""
+        return self._ready.folded()
 
     def _writing(self, prompt: str, rng: np.random.Generator, stop: Stop) -> Writing:
         tokens = self.tokenizer.encode(prompt)
@@ -230,12 +239,11 @@ class Generator:
 
     def _decoder(self, writings: Sequence[Writing], max_new_tokens: int) -> Decoder:
         sequences = [w.tokens for w in writings]
-        if STATE.textbook:
-            return UncachedDecoder(self.model, self.tokenizer.vocab_size, sequences)
-        longest = max(map(len, sequences))
-        return CachedDecoder(self.folded(), sequences, longest + max_new_tokens)
+        return self._ready.decoder(sequences, max(map(len, sequences)) + max_new_tokens)
 
     def _limit(self) -> AbstractContextManager[None]:
+        if self._ready.on_gpu:
+            return nullcontext()
         largest = max(parameter.size for parameter in self.model.parameters())
         return OneBlasThread() if largest < SMALL_MATRIX else nullcontext()
 
@@ -250,7 +258,7 @@ class Generator:
     ) -> Iterator[Step]:
         """One sequence, a token at a time; without alternatives, without probabilities either."""
         check_length(max_new_tokens)
-        writing = self._writing(prompt, next(_sample_rngs(seed, 1)), stop)
+        writing = self._writing(prompt, next(sample_rngs(seed, 1)), stop)
         decoder = self._decoder([writing], max_new_tokens)
         sampler = sampler_for([writing], sampling, self.tokenizer.vocab_size)
         return write_steps(writing, decoder, sampler, max_new_tokens, alternatives, self._limit())
@@ -287,24 +295,3 @@ def check_length(max_new_tokens: int) -> None:
     """Raise ValueError for a negative number of tokens."""
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must not be negative, it is {max_new_tokens}")
-
-
-def _seeds(seed: Seed, count: int) -> list[int | None]:
-    """A seed for each prompt."""
-    if seed is None or isinstance(seed, int | np.integer):
-        return [seed] * count
-    if len(seed) != count:
-        raise ValueError(
-            f"{len(seed)} seeds for {count} prompts: give one for each, or one for all"
-        )
-    return list(seed)
-
-
-def _sample_rngs(seed: int | None, num_samples: int) -> Iterator[np.random.Generator]:
-    """Random numbers for each sample of a prompt; the first are those of the seed itself."""
-    if seed is not None and seed < 0:
-        raise ValueError(f"seed must not be negative, it is {seed}")
-    source = np.random.SeedSequence(seed)
-    yield np.random.default_rng(source)
-    for child in source.spawn(num_samples - 1):
-        yield np.random.default_rng(child)

@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="cpu", choices=("cpu", "gpu", "auto"), help="where to compute"
     )
+    parser.add_argument(
+        "--no-graph",
+        action="store_true",
+        help="on a GPU, launch every kernel instead of one CUDA graph a token",
+    )
     _add_sampling(parser.add_argument_group("how tokens are chosen"))
     _add_output(parser.add_argument_group("what is shown"))
 
@@ -118,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
     _check_flags(args)
     if hasattr(sys.stdout, "reconfigure"):  # a model writes what a terminal may not be able to say
         sys.stdout.reconfigure(errors="replace")
-    generator = Generator.from_checkpoint(args.checkpoint, choose_device(args.device))
+    device = choose_device(args.device)
+    generator = Generator.from_checkpoint(args.checkpoint, device, graph=not args.no_graph)
     generator.prepare()
     if args.interactive:
         return converse(lambda prompt: write(generator, prompt, args))

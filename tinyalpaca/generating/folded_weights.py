@@ -10,7 +10,8 @@ of the matrices that produce x. What is left of a norm is the division by √(me
 residual connection of a post-norm model, x̂·g + β, is diag(g) and one more bias: rows of the same
 matrix. The scale 1/√D of attention goes into the queries' columns.
 
-All of it is computed in float64 and rounded once, so logits differ from the model's by rounding.
+All of it is computed in float64 and rounded once, so logits differ from the model's by rounding. It
+is done in main memory, wherever the model lives.
 
 C channels, D head size, F feed-forward width, H heads, L longest context, V vocabulary.
 """
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.device import namespace_of
+from minigrad.device import CPU, namespace_of
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.model import DecoderLayer, TinyAlpaca, rotary_angles
 
@@ -83,8 +84,7 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
         vocab_size: V, the tokenizer's: a model may have more rows, as padding.
     """
     config = model.config
-    weight = model.final_linear.weight.data
-    xp, dtype = namespace_of(weight), weight.dtype
+    dtype = model.final_linear.weight.dtype
     layers: list[DecoderLayer] = list(model.decoder_layers)
     centred = config.norm == "layer"
     tokens = _float64(model.embedding.token_embed.weight)[:vocab_size]
@@ -92,8 +92,7 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
     if model.embedding.pos_embed is not None:
         positions = _float64(model.embedding.pos_embed.weight)
     else:
-        rotation = xp.asarray(_rotation(config))
-        rotation = rotation.astype(np.complex64 if dtype == np.float32 else np.complex128)
+        rotation = _rotation(config).astype(np.complex64 if dtype == np.float32 else np.complex128)
     if config.pre_norm and centred:
         tokens = _without_mean(tokens)
         positions = None if positions is None else _without_mean(positions)
@@ -102,30 +101,30 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
         """Gain and shift, (C,) each."""
         gain = _float64(module.weight)
         bias = getattr(module, "bias", None)
-        return gain, xp.zeros_like(gain) if bias is None else _float64(bias)
+        return gain, np.zeros_like(gain) if bias is None else _float64(bias)
 
     def after(affine: tuple[Any, Any], linear: Any) -> Any:
         """The matrix for [x̂ | 1] of Linear(x̂·gain + shift)."""
         matrix, bias = _linear(linear)
         gain, shift = affine
-        return xp.concatenate([gain[:, None] * matrix, (shift @ matrix + bias)[None]])
+        return np.concatenate([gain[:, None] * matrix, (shift @ matrix + bias)[None]])
 
     def into(affine: tuple[Any, Any], linear: Any) -> Any:
         """The matrix for [x̂ | 1 | block] of Linear(block), plus the residual where post-norm."""
         matrix, bias = _linear(linear)
         if config.pre_norm:
-            rows = xp.concatenate([bias[None], matrix])
+            rows = np.concatenate([bias[None], matrix])
         else:
             gain, shift = affine
-            rows = xp.concatenate([xp.diag(gain), (bias + shift)[None], matrix])
+            rows = np.concatenate([np.diag(gain), (bias + shift)[None], matrix])
         return _without_mean(rows) if centred else rows
 
     def as_stored(array: Any) -> Any:
-        return None if array is None else xp.ascontiguousarray(array.astype(dtype))
+        return None if array is None else np.ascontiguousarray(array.astype(dtype))
 
-    columns, scale = (xp.asarray(a) for a in _qkv_columns(config))
-    ones = xp.ones(config.d_model)
-    affine = (ones, xp.zeros_like(ones))  # of what comes into a layer; the embeddings have none
+    columns, scale = _qkv_columns(config)
+    ones = np.ones(config.d_model)
+    affine = (ones, np.zeros_like(ones))  # of what comes into a layer; the embeddings have none
     folded = []
     for layer in layers:
         first = norm(layer.layer_norm1) if config.pre_norm else affine
@@ -155,8 +154,8 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
     )
 
 
-def _float64(parameter: Any) -> Any:
-    return parameter.data.astype(np.float64)
+def _float64(parameter: Any) -> np.ndarray:
+    return CPU.asarray(parameter.data).astype(np.float64)
 
 
 def _without_mean(rows: Any) -> Any:
@@ -167,7 +166,7 @@ def _linear(linear: Any) -> tuple[Any, Any]:
     """Wᵀ (C_in, C_out) and b (C_out,)."""
     matrix = _float64(linear.weight).T
     if linear.bias is None:
-        return matrix, namespace_of(matrix).zeros(matrix.shape[1])
+        return matrix, np.zeros(matrix.shape[1])
     return matrix, _float64(linear.bias)
 
 

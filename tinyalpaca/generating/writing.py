@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinyalpaca.generating.device_inference import DeviceDecoder
 from tinyalpaca.generating.inference import CachedDecoder
 from tinyalpaca.generating.sampling import Sampler, Sampling, log_probabilities
 from tinyalpaca.generating.text_stream import TextStream
 from tinyalpaca.generating.uncached import UncachedDecoder
 
-Decoder = CachedDecoder | UncachedDecoder
+Decoder = CachedDecoder | DeviceDecoder | UncachedDecoder
 
 
 class Continuation(NamedTuple):

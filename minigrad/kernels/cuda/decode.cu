@@ -35,6 +35,28 @@ template <typename real> __device__ __forceinline__ real decode_activated(real z
   return z;
 }
 
+// The sums over a warp of ROWS numbers a lane. A lane gets that of row lane/(32/ROWS): after each
+// exchange it goes on with half of the rows. The order of additions is that of warp_sum.
+template <int ROWS, typename real>
+__device__ __forceinline__ real decode_warp_sums(real (&x)[ROWS]) {
+  const int lane = threadIdx.x % WARP;
+#pragma unroll
+  for (int distance = WARP / 2; distance > 0; distance /= 2) {
+    const int left = ROWS * distance / WARP;  // rows to go on with; 0: there is one already
+    if (left == 0) {
+      x[0] += __shfl_xor_sync(ALL_LANES, x[0], distance);
+      continue;
+    }
+    const bool upper = lane & distance;
+#pragma unroll
+    for (int i = 0; i < left; i++) {
+      const real given = upper ? x[i] : x[i + left], kept = upper ? x[i + left] : x[i];
+      x[i] = kept + __shfl_xor_sync(ALL_LANES, given, distance);
+    }
+  }
+  return x[0];
+}
+
 // y = activation(W [x̂ | more] + bias) + residual for ROWS rows at a time, a warp an output. x̂ is x,
 // or x/√(mean(x²) + ε): a factor for each row, so x need not be normalised before. `x` is null if
 // `width` is 0, `more` if `more_width` is; `residual` may be null. Grid: blocks of outputs, of rows.
@@ -49,36 +71,36 @@ __global__ void __launch_bounds__(256)
   if (output >= outputs) return;  // the whole warp
   const real* factors = weight + size_t(output) * (width + more_width);
 
-  real sums[ROWS] = {}, squares[ROWS] = {};
-  for (int k = lane; k < width; k += WARP) {
-    const real factor = factors[k];
+  real total = 0;
+  if (width) {
+    real sums[ROWS] = {}, squares[ROWS] = {};
+    for (int k = lane; k < width; k += WARP) {
+      const real factor = factors[k];
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {  // beyond the end, the last row again
-      const real value = x[size_t(smaller(first + r, rows - 1)) * width + k];
-      sums[r] += factor * value;
-      squares[r] += value * value;
+      for (int r = 0; r < ROWS; r++) {  // beyond the end, the last row again
+        const real value = x[size_t(smaller(first + r, rows - 1)) * width + k];
+        sums[r] += factor * value;
+        squares[r] += value * value;
+      }
     }
+    total = decode_warp_sums(sums);
+    if (normalised) total /= sqrt(decode_warp_sums(squares) / width + eps);
   }
-  if (normalised) {
+  if (more_width) {
+    real sums[ROWS] = {};
+    for (int k = lane; k < more_width; k += WARP) {
+      const real factor = factors[width + k];
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) sums[r] *= 1 / sqrt(warp_sum(squares[r]) / width + eps);
-  }
-  for (int k = lane; k < more_width; k += WARP) {
-    const real factor = factors[width + k];
-#pragma unroll
-    for (int r = 0; r < ROWS; r++)
-      sums[r] += factor * more[size_t(smaller(first + r, rows - 1)) * more_width + k];
-  }
-#pragma unroll
-  for (int r = 0; r < ROWS; r++) {
-    const real total = warp_sum(sums[r]) + bias[output];
-    const int row = first + r;
-    if (lane == r && row < rows) {
-      const size_t place = size_t(row) * outputs + output;
-      const real value = decode_activated(total, activation);
-      y[place] = residual ? value + residual[place] : value;
+      for (int r = 0; r < ROWS; r++)
+        sums[r] += factor * more[size_t(smaller(first + r, rows - 1)) * more_width + k];
     }
+    total += decode_warp_sums(sums);
   }
+  const int row = first + lane / (WARP / ROWS);
+  if (lane % (WARP / ROWS) || row >= rows) return;  // another lane has the same
+  const size_t place = size_t(row) * outputs + output;
+  const real value = decode_activated(total + bias[output], activation);
+  y[place] = residual ? value + residual[place] : value;
 }
 
 // One head of one row: its query, key and value, and where the keys (D, S) and values (S, D) of its

@@ -172,6 +172,18 @@ class Array:
         self._engine.transfer("d2h")
         return self._host.copy()
 
+    def set(self, host: np.ndarray) -> None:
+        if not isinstance(host, np.ndarray):
+            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
+        if host.dtype != self.dtype:
+            raise TypeError(f"{host.dtype} array cannot be set to {self.dtype} array")
+        if host.shape != self.shape:
+            raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {host.shape}")
+        if not self.flags.c_contiguous:
+            raise RuntimeError("Cannot set to non-contiguous array")
+        self._engine.transfer("h2d")
+        self._host[...] = host
+
     def item(self) -> Any:
         return self.get().item()
 

@@ -1,0 +1,38 @@
+"""Random numbers for prompts and their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+Seed = int | Sequence[int] | None
+
+
+def seeds_of(seed: Seed, count: int) -> list[int | None]:
+    """A seed for each of `count` prompts.
+
+    Raises:
+        ValueError: there are more or fewer of them.
+    """
+    if seed is None or isinstance(seed, int | np.integer):
+        return [seed] * count
+    if len(seed) != count:
+        raise ValueError(
+            f"{len(seed)} seeds for {count} prompts: give one for each, or one for all"
+        )
+    return list(seed)
+
+
+def sample_rngs(seed: int | None, num_samples: int) -> Iterator[np.random.Generator]:
+    """Random numbers for each sample of a prompt; the first are those of the seed itself.
+
+    Raises:
+        ValueError: the seed is negative.
+    """
+    if seed is not None and seed < 0:
+        raise ValueError(f"seed must not be negative, it is {seed}")
+    source = np.random.SeedSequence(seed)
+    yield np.random.default_rng(source)
+    for child in source.spawn(num_samples - 1):
+        yield np.random.default_rng(child)
