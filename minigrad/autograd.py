@@ -114,7 +114,9 @@ def grad(
     return results[0] if isinstance(inputs, Tensor) else tuple(results)
 
 
-def add_gradients(output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any]) -> None:
+def add_gradients(
+    output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any], *, scale: float = 1.0
+) -> None:
     """Add the gradient of `output`, a single number, by each leaf tensor to the array beside it.
 
     Each gradient is added as soon as it is there and then dropped, so that the gradients of a model
@@ -124,6 +126,7 @@ def add_gradients(output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[An
         output: a tensor with one element.
         tensors: leaves; those that `output` does not depend on add nothing.
         arrays: one for each, of its shape; they are added to in place.
+        scale: multiplies the gradient.
 
     Raises:
         GraphFreedError: an earlier backward has freed this graph.
@@ -132,10 +135,12 @@ def add_gradients(output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[An
     """
     _require_graph(output)
     sink = GradientSink(tensors, arrays, overwrite=False)
-    _run([output], [_seed(output, None)], retain_graph=False, sink=sink)
+    _run([output], [_seed(output, None, scale=scale)], retain_graph=False, sink=sink)
 
 
-def write_gradients(output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any]) -> None:
+def write_gradients(
+    output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any], *, scale: float = 1.0
+) -> None:
     """As `add_gradients`, but the arrays' old contents are overwritten, so they need not be zeros.
 
     Kernels that offer `backward_into` (see `minigrad.op`) compute gradients in place there.
@@ -144,13 +149,14 @@ def write_gradients(output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[
         output: a tensor with one element.
         tensors: leaves; those that `output` does not depend on get zeros.
         arrays: one for each, of its shape. If an error is raised, what they hold is undefined.
+        scale: multiplies the gradient.
 
     Raises:
         GraphFreedError, ValueError: as `add_gradients`.
     """
     _require_graph(output)
     sink = GradientSink(tensors, arrays, overwrite=True)
-    _run([output], [_seed(output, None)], retain_graph=False, sink=sink)
+    _run([output], [_seed(output, None, scale=scale)], retain_graph=False, sink=sink)
     sink.finish()
 
 
@@ -204,16 +210,25 @@ def _require_graph(output: Tensor) -> None:
         )
 
 
-def _seed(output: Tensor, gradient: Tensor | None, create_graph: bool = False) -> Any:
-    """The upstream gradient of `output`, as an array, or as a tensor for `create_graph`."""
+def _seed(
+    output: Tensor,
+    gradient: Tensor | None,
+    create_graph: bool = False,
+    *,
+    scale: float = 1.0,
+) -> Any:
+    """The upstream gradient of `output`, as an array, or as a tensor for `create_graph`.
+
+    If there is no `gradient`, it is `scale`.
+    """
     if gradient is None:
         if output.size != 1:
             raise ValueError(
                 f"a tensor of shape {output.shape} needs an upstream gradient of the same shape: "
                 "pass one, or reduce it first, for example with .sum()."
             )
-        ones = namespace_of(output.data).ones(output.shape, output.dtype)
-        return Tensor(ones) if create_graph else ones
+        seed = namespace_of(output.data).full(output.shape, scale, output.dtype)
+        return Tensor(seed) if create_graph else seed
     if not isinstance(gradient, Tensor):
         gradient = Tensor(np.asarray(gradient, dtype=output.dtype), device=output.device)
     gradient = gradient.astype(output.dtype)

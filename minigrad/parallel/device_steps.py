@@ -161,19 +161,20 @@ class DeviceSteps:
                 rows=count,
                 time=self._time,
             )
-            loss = self._loss(x, y, self.state.draw, number) * scale
+            loss = self._loss(x, y, self.state.draw, number)
             total = loss.data if total is None else total + loss.data
             into = write_gradients if number == 0 else add_gradients
-            into(loss, self.flat.parameters, places)
+            into(loss, self.flat.parameters, places, scale=scale)
             first += count
-        self._update(total, windows=first, draws=len(rows))
+        self._update(total, scale, windows=first, draws=len(rows))
 
-    def _update(self, loss: Any, *, windows: int, draws: int) -> None:
+    def _update(self, loss: Any, scale: float, *, windows: int, draws: int) -> None:
         first = self._groups[0]
         adamw.order_step(
             self.flat.grad,
             loss,
             self.state,
+            loss_scale=scale,
             max_norm=self._max_norm,
             betas=first["betas"],
             eps=first["eps"],

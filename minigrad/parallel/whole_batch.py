@@ -46,11 +46,12 @@ class WholeBatch:
 
     def gradients(self, arrays: Part, *, scale: float, key: int = 0) -> float:
         """Write the gradient of `scale` times the summed loss to `flat.grad`; returns that loss."""
-        loss = self._train_loss(self.moved(arrays), key * 2**20) * scale
-        write_gradients(loss, self.flat.parameters, self.flat.views(self.flat.grad))
+        loss = self._train_loss(self.moved(arrays), key * 2**20)
+        places = self.flat.views(self.flat.grad)
+        write_gradients(loss, self.flat.parameters, places, scale=scale)
         self.flat.attach_grad()
         self.grad_norm = clip_grad_norm_(self.flat.parameters, float("inf"))
-        return float(loss.item())
+        return float(loss.item()) * scale
 
     def update(self, optimizer: Optimizer, max_norm: float = float("inf")) -> None:
         """Clip the gradients of the last `gradients` to `max_norm` and step the optimizer."""

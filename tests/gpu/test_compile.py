@@ -129,7 +129,7 @@ def test_nvrtc_says_what_is_wrong() -> None:
     library = nvrtc.library(13)
     if library is None:
         pytest.skip("NVRTC of CUDA 13 is not installed: it comes with minigrad[bench]")
-    with pytest.raises(nvrtc.CompileError, match="identifier .x. is undefined"):
+    with pytest.raises(nvrtc.CompileError, match=r"identifier .x. is undefined"):
         nvrtc.Program(library, "__global__ void f() { x = 1; }", ["f"], OPTIONS)
 
 

@@ -60,10 +60,10 @@ def test_ordered_steps_are_the_textbooks(
         norm = float(np.linalg.norm(g.astype(np.float64)))
         adamw.order_step(
             gpu.asarray(g),
-            gpu.asarray(np.asarray(step + 0.5, dtype)),
+            gpu.asarray(np.asarray(2 * step + 1, dtype)),
             state,
             **{"max_norm": 3.0, "betas": BETAS, "eps": EPS, "windows": 5, "draws": 2},
-            average_decay=0.3,
+            **{"average_decay": 0.3, "loss_scale": 0.5},
         )
         grad = gpu.asarray(g)
         for group, part in enumerate(parts):

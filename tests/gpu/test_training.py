@@ -11,6 +11,7 @@ import pytest
 import minigrad as mg
 from minigrad import optim
 from minigrad.errors import CaptureWarning
+from minigrad.parallel.capture import Captured
 from minigrad.serialization import load_safetensors
 from tests.tinyalpaca.runs import (
     assert_same_weights,
@@ -217,6 +218,42 @@ def test_an_optimizer_that_needs_the_host_is_announced(
     assert ours.step == 3
     error = capsys.readouterr().err
     assert error.count("no CUDA graph: Muon decides its steps on the host") == 1
+
+
+def test_tokens_that_a_gpu_has_no_room_for_stay_with_the_host(
+    gpu: Any, tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {**SETTINGS, "device": "gpu", "max_steps": 8}
+    reference = train(tmp_path / "there", text, {"dropout": 0.1}, **settings)
+    gpu.cuda.runtime.memGetInfo = lambda: (1000, 10**10)
+    ours = train(tmp_path / "here", text, {"dropout": 0.1}, **settings)
+    assert "the training tokens would take 0.0 GB of the 0.0 GB" in capsys.readouterr().err
+    assert reference.device_loop is not None and ours.device_loop is None
+    losses = [[loss for _, loss in trainer.step_losses] for trainer in (ours, reference)]
+    np.testing.assert_allclose(*losses, rtol=TOLERANCE)
+
+
+# The default model's step. A launch more is a decision: it costs about two microseconds a step.
+LAUNCHES = 129
+
+
+def test_the_budget_of_launches(
+    gpu: Any, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a step of four layers, as the default model has them, when it is captured."""
+    found = {}
+    record = Captured._record
+
+    def counting(captured: Any, stream: Any, pool: Any) -> Any:
+        before = gpu.counts["launches"]
+        result = record(captured, stream, pool)
+        found[captured.label] = gpu.counts["launches"] - before
+        return result
+
+    monkeypatch.setattr(Captured, "_record", counting)
+    few = {**SETTINGS, "max_steps": 4, "device": "gpu"}
+    train(tmp_path / "gpu", text, {"num_layers": 4}, **few)
+    assert found["training step of 4 sequences"] <= LAUNCHES
 
 
 def test_a_step_that_cannot_be_captured_is_announced(

@@ -23,6 +23,7 @@ from tinyalpaca.training.training_parts import device_loss
 if TYPE_CHECKING:
     from tinyalpaca.trainer import Trainer
 
+MOST_MEMORY = 0.5  # share of a GPU's free memory that tokens may take
 MOST_STEPS = 4096  # between two looks, whatever `log_every` is
 
 
@@ -40,10 +41,14 @@ class PlannedStep(NamedTuple):
 
 def why_not(trainer: Trainer) -> str | None:
     """Why this trainer's steps need the host, or None if a GPU can make them on its own."""
-    if trainer.engine.flat.parameters[0].device.kind != "gpu":
+    device = trainer.engine.flat.parameters[0].device
+    if device.kind != "gpu":
         return "the model is on the CPU"
-    if len(trainer.data.train) >= 2**31:
-        return "there are more than 2³¹ training tokens"
+    needed = 4 * len(trainer.data.train) + 8 * trainer.sampler.count
+    free, _ = device.xp.cuda.runtime.memGetInfo()
+    if needed > MOST_MEMORY * free:
+        sizes = f"{needed / 1e9:,.1f} GB of the {free / 1e9:,.1f} GB that are free on the GPU"
+        return f"the training tokens would take {sizes}"
     return why_not_by_device(trainer.optimizer)
 
 

@@ -45,8 +45,9 @@ __global__ void __launch_bounds__(256)
                 long long* __restrict__ counters, unsigned* __restrict__ draw,
                 double* __restrict__ history, const double* __restrict__ rates,
                 double* __restrict__ orders, int parts, int ring, int groups, int all_steps,
-                int windows, int draws, const double max_norm, const double beta1,
-                const double beta2, const double eps, const double average_decay) {
+                int windows, int draws, const double loss_scale, const double max_norm,
+                const double beta1, const double beta2, const double eps,
+                const double average_decay) {
   double sum = 0;
   for (int i = threadIdx.x; i < parts; i += blockDim.x) sum += partial[i];
   sum = block_sum(sum, block_shared<NormScratch>().numbers);
@@ -54,7 +55,7 @@ __global__ void __launch_bounds__(256)
     if (threadIdx.x == 0) orders[0] = 0;
     return;
   }
-  const double norm = sqrt(sum), total = double(*loss);
+  const double norm = sqrt(sum), total = double(*loss) * loss_scale;
   const long long step = counters[0], update = counters[1] + 1;
   history[step % ring] = total;
   history[ring + step % ring] = norm;

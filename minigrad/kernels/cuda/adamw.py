@@ -144,6 +144,7 @@ def order_step(
     eps: float,
     windows: int,
     draws: int = 1,
+    loss_scale: float = 1.0,
     average_decay: float = 0.0,
 ) -> None:
     """Measure the gradient and decide what the update does, in two launches.
@@ -158,11 +159,12 @@ def order_step(
         betas, eps: AdamW's, the same in all groups.
         windows: how many windows the step has taken.
         draws: by how much `draw` advances.
+        loss_scale: multiplies the loss in the history.
         average_decay: of the average of the weights: d = min(average_decay, (1 + t)/(10 + t)).
     """
     partial = _squares(grad)
     groups, steps = state.rates.shape
-    numbers = [np.float64(n) for n in (max_norm, *betas, eps, average_decay)]
+    numbers = [np.float64(n) for n in (loss_scale, max_norm, *betas, eps, average_decay)]
     SOURCE.launch(
         f"step_orders<{real_of(grad.dtype)}>",
         (1,),

@@ -50,6 +50,7 @@ class StandIn(ModuleType):
             using_allocator=functools.partial(using_allocator, self.engine),
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: 1,
+                memGetInfo=lambda: (8 * 10**9, 10**10),
                 getDeviceProperties=lambda index: {"name": b"a stand-in"},
             ),
         )
