@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -20,11 +19,12 @@ import numpy as np
 
 from minigrad.device import Device
 from minigrad.op import STATE
-from minigrad.parallel import available_cores
+from minigrad.parallel import available_cores, choose_backend
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.evaluation import Score, evaluate
 from tinyalpaca.generating.blas_threads import OneBlasThread
 from tinyalpaca.generating.folded_weights import FoldedWeights
+from tinyalpaca.generating.forked import in_processes
 from tinyalpaca.generating.ready_model import ReadyModel
 from tinyalpaca.generating.sampling import Sampling
 from tinyalpaca.generating.seeds import Seed, sample_rngs, seeds_of
@@ -46,7 +46,9 @@ __all__ = ["Continuation", "Generator", "Step"]
 
 Stop = str | Iterable[str] | None
 SMALL_MATRIX = 1 << 20  # elements; products with a smaller one are for a single thread
-ROWS_PER_THREAD = 8  # sequences; fewer do not pay for a thread
+# For less than this a process of its own does not pay: it takes some milliseconds to begin.
+ROWS_PER_WORKER = 8
+TOKENS_PER_WORKER = 500
 
 
 class Generator:
@@ -61,7 +63,7 @@ class Generator:
     Args:
         model: its weights are looked at with every call, so it may be trained on in between.
         tokenizer: the one that it was trained with.
-        threads: how many threads share a batch on a CPU; None for one a core.
+        workers: how many processes share a large batch on a CPU; None for one a core.
         graph: on a GPU, compute a token by one CUDA graph; False launches every kernel.
     """
 
@@ -69,12 +71,12 @@ class Generator:
         self,
         model: TinyAlpaca,
         tokenizer: Tokenizer,
-        threads: int | None = None,
+        workers: int | None = None,
         *,
         graph: bool = True,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.threads = available_cores() if threads is None else threads
+        self.workers = available_cores() if workers is None else workers
         self._ready = ReadyModel(model, tokenizer.vocab_size, graph)
 
     @classmethod
@@ -270,25 +272,28 @@ class Generator:
         max_new_tokens: int,
         with_logprobs: bool,
     ) -> None:
-        """Continue all sequences, shared out between threads."""
+        """Continue all sequences, shared out between processes."""
         limit = self._limit()
-        threads = 1
-        if isinstance(limit, OneBlasThread) and not STATE.textbook:
-            threads = max(1, min(self.threads, len(writings) // ROWS_PER_THREAD))
+        workers = 1
+        single = isinstance(limit, OneBlasThread) and not STATE.textbook
+        if single and choose_backend() == "processes":
+            most = len(writings) // ROWS_PER_WORKER
+            most = min(most, len(writings) * max_new_tokens // TOKENS_PER_WORKER)
+            workers = max(1, min(self.workers, most))
 
-        def work(some: Sequence[Writing]) -> None:
+        def write(number: int) -> list[tuple[list[int], list[str], list[float]]]:
+            some = writings[number::workers]
             sampler = sampler_for(some, sampling, self.tokenizer.vocab_size)
             decoder = self._decoder(some, max_new_tokens)
             write_together(some, decoder, sampler, max_new_tokens, with_logprobs)
+            return [(w.tokens, w.pieces, w.logprobs) for w in some]
 
         with limit:
-            if threads == 1:
-                work(writings)
-                return
-            self.folded()  # once, before all threads want it
-            with ThreadPoolExecutor(threads) as pool:
-                for _ in pool.map(work, [writings[i::threads] for i in range(threads)]):
-                    pass
+            if workers > 1:
+                self._ready.prepare()  # once, before all processes want it
+            for number, results in enumerate(in_processes(write, workers)):
+                for writing, result in zip(writings[number::workers], results, strict=True):
+                    writing.tokens, writing.pieces, writing.logprobs = result
 
 
 def check_length(max_new_tokens: int) -> None:

@@ -63,4 +63,4 @@ class Ours:
 
     def facts(self) -> dict[str, Any]:
         """What was run."""
-        return {"version": np.__version__, "threads": self.generator.threads}
+        return {"version": np.__version__, "workers": self.generator.workers}

@@ -88,14 +88,15 @@ def test_samples_differ_and_the_first_is_the_single_one(generator):
     assert samples[:3] == generator.generate("the", 30, seed=4, num_samples=3)
 
 
-def test_results_do_not_depend_on_what_else_is_in_the_batch():
-    """Nor on how many threads share it."""
+def test_results_do_not_depend_on_what_else_is_in_the_batch(monkeypatch):
+    """Nor on how many processes share it."""
+    monkeypatch.setattr("tinyalpaca.generation.TOKENS_PER_WORKER", 100)
     prompts = [TEXT[i : i + 3 + i] for i in range(20)]
     options = {"temperature": 1.0, "num_samples": 2, "stop": ["at", "zz"]}
     batches = [
-        Generator(g.model, g.tokenizer, threads).generate(prompts, 25, seed=range(20), **options)
+        Generator(g.model, g.tokenizer, workers).generate(prompts, 25, seed=range(20), **options)
         for g in [tiny_generator()]
-        for threads in (1, 2, 5)
+        for workers in (1, 2, 5)
     ]
     assert batches[0] == batches[1] == batches[2]
     for seed in (0, 7, 19):

@@ -6,6 +6,7 @@ import pytest
 import minigrad
 from minigrad.ops.attention import causal_mask
 from tests.tinyalpaca.tiny_models import tiny_model
+from tinyalpaca.generating.batch_decoder import BatchDecoder
 from tinyalpaca.generating.folded_weights import fold
 from tinyalpaca.generating.inference import CachedDecoder, run_window
 from tinyalpaca.generating.uncached import UncachedDecoder, window_start
@@ -18,6 +19,7 @@ CHOICES = {
     "tie_weights": [False, True],
     "activation": ["relu", "gelu", "gelu_tanh", "silu"],
 }
+DECODERS = pytest.mark.parametrize("decoder", [CachedDecoder, BatchDecoder])
 OPTIONS = [
     dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
 ]
@@ -32,45 +34,50 @@ def compare(cached, uncached, sequences, steps, rtol):
             tokens.append(int(row.argmax()))
 
 
+@DECODERS
 @pytest.mark.parametrize("lengths", [(1,), (3, 14)])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())))
-def test_cached_logits_are_the_models(options, lengths, rng):
+def test_cached_logits_are_the_models(decoder, options, lengths, rng):
     """Every option, prompts shorter and longer than the context, past its end more than once."""
     model = tiny_model(**options)
     sequences = [rng.integers(0, 27, n).tolist() for n in lengths]
     weights = fold(model, 27)
     uncached = UncachedDecoder(model, 27, sequences)
-    compare(CachedDecoder(weights, sequences), uncached, sequences, 13, 1e-5)
+    compare(decoder(weights, sequences), uncached, sequences, 13, 1e-5)
 
 
+@DECODERS
 @pytest.mark.parametrize("lengths", [(11,), (12,), (30,), (6, 6), (11, 12, 1, 40)])
-def test_prompts_of_any_lengths_far_past_the_context(lengths, rng):
+def test_prompts_of_any_lengths_far_past_the_context(decoder, lengths, rng):
     model = tiny_model()
     sequences = [rng.integers(0, 30, n).tolist() for n in lengths]
     uncached = UncachedDecoder(model, 30, sequences)
-    compare(CachedDecoder(fold(model, 30), sequences), uncached, sequences, 40, 1e-5)
+    compare(decoder(fold(model, 30), sequences), uncached, sequences, 40, 1e-5)
 
 
+@DECODERS
 @pytest.mark.parametrize("context", [1, 2, 3, 4])
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_the_shortest_contexts(context, positions):
+def test_the_shortest_contexts(decoder, context, positions):
     model = tiny_model(max_seq_len=context, positions=positions)
     sequences = [[3], [5, 1, 2, 3, 4]]
     uncached = UncachedDecoder(model, 30, sequences)
-    compare(CachedDecoder(fold(model, 30), sequences), uncached, sequences, 9, 1e-5)
+    compare(decoder(fold(model, 30), sequences), uncached, sequences, 9, 1e-5)
 
 
+@DECODERS
 @pytest.mark.parametrize("options", [{}, {"pre_norm": True, "positions": "rotary"}])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_in_float64_cached_and_uncached_agree_to_rounding(options, rows):
+def test_in_float64_cached_and_uncached_agree_to_rounding(decoder, options, rows):
     model = tiny_model(**options).astype(np.float64)
     sequences = [[1, 2, 3] for _ in range(rows)]
     uncached = UncachedDecoder(model, 30, sequences)
-    compare(CachedDecoder(fold(model, 30), sequences), uncached, sequences, 15, 1e-13)
+    compare(decoder(fold(model, 30), sequences), uncached, sequences, 15, 1e-13)
 
 
+@DECODERS
 @pytest.mark.parametrize("scale", [40.0, 2000.0])
-def test_scores_beyond_the_range_of_exp_are_no_trouble(scale):
+def test_scores_beyond_the_range_of_exp_are_no_trouble(decoder, scale):
     model = tiny_model(spread=0.1)
     for layer in model.decoder_layers:
         projection = layer.multi_head_attention.qkv_proj.weight
@@ -78,7 +85,7 @@ def test_scores_beyond_the_range_of_exp_are_no_trouble(scale):
     model.astype(np.float64)  # so that rounding of such scores does not matter
     sequences = [[1, 2, 3, 4]]
     uncached = UncachedDecoder(model, 30, sequences)
-    cached = CachedDecoder(fold(model.astype(np.float64), 30), sequences)
+    cached = decoder(fold(model.astype(np.float64), 30), sequences)
     compare(cached, uncached, sequences, 15, 1e-9)
 
 
@@ -92,10 +99,11 @@ def test_scores_out_of_range_in_float32_are_found():
     assert decoder._single(4, 3) is None
 
 
-def test_a_sequence_that_leaves_does_not_disturb_the_others(rng):
+@DECODERS
+def test_a_sequence_that_leaves_does_not_disturb_the_others(decoder, rng):
     model = tiny_model()
     sequences = [rng.integers(0, 30, n).tolist() for n in (3, 9, 5, 12)]
-    cached = CachedDecoder(fold(model, 30), sequences)
+    cached = decoder(fold(model, 30), sequences)
     uncached = UncachedDecoder(model, 30, sequences)
     left = list(sequences)
     for row in (1, 2, 0):
@@ -105,14 +113,15 @@ def test_a_sequence_that_leaves_does_not_disturb_the_others(rng):
         left[row] = left[-1]
         del left[-1]
     compare(cached, uncached, left, 12, 1e-5)
-    assert cached.cache.shape[1] == 1
+    assert cached.cache.shape[1 if decoder is CachedDecoder else -1] == 1
 
 
-def test_a_cache_has_room_for_what_is_asked_and_no_more():
+@DECODERS
+def test_a_cache_has_room_for_what_is_asked_and_no_more(decoder):
     model = tiny_model()
     sequences = [[1, 2, 3]]
-    cached = CachedDecoder(fold(model, 30), sequences, capacity=7)
-    assert cached.cache.shape[-1] == 7
+    cached = decoder(fold(model, 30), sequences, capacity=7)
+    assert cached.cache.shape[-1 if decoder is CachedDecoder else 2] == 7
     compare(cached, UncachedDecoder(model, 30, sequences), sequences, 5, 1e-5)
 
 

@@ -46,19 +46,17 @@ class CachedDecoder:
             denominator beside its numerators. That of the keys is unused.
     """
 
+    cache: Any
+
     def __init__(
         self, weights: FoldedWeights, sequences: Sequence[Tokens], capacity: int | None = None
     ) -> None:
         self.weights, self.sequences = weights, list(sequences)
-        config, xp = weights.config, weights.xp
+        config = weights.config
         self._context = config.max_seq_len
         room = min(capacity or self._context, self._context)
         self._head_size = config.d_model // config.num_heads
-        self.cache = xp.zeros(
-            (config.num_layers, len(sequences), 2, config.num_heads, self._head_size + 1, room),
-            weights.dtype,
-        )
-        self.cache[:, :, 1, :, -1] = 1
+        self._make_cache(room)
         self._starts = [-1] * len(self.sequences)  # where each window begins; -1: nothing is cached
         self._single: SingleStep | None = None
 
@@ -88,6 +86,12 @@ class CachedDecoder:
         del self.sequences[last], self._starts[last]
         self.cache = self.cache[:, :last]
         self._single = None
+
+    def _make_cache(self, room: int) -> None:
+        config, sequences = self.weights.config, len(self.sequences)
+        shape = (config.num_layers, sequences, 2, config.num_heads, self._head_size + 1, room)
+        self.cache = self.weights.xp.zeros(shape, self.weights.dtype)
+        self.cache[:, :, 1, :, -1] = 1
 
     def _next_of_one(self) -> np.ndarray:
         tokens, place = self.sequences[0], len(self.sequences[0]) - 1 - self._starts[0]
@@ -142,13 +146,17 @@ class CachedDecoder:
 
     def _fill(self, rows: list[int], ids: np.ndarray) -> None:
         """Compute positions from 0 on and keep their keys and values; ids (B, T)."""
-        length, size = ids.shape[1], self._head_size
-        wanted = self.weights.xp.asarray(rows)
 
         def keep(layer: int, keys_values: Any) -> None:
-            self.cache[layer][wanted, :, :, :size, :length] = keys_values.transpose(0, 2, 3, 4, 1)
+            self._keep(layer, rows, keys_values)
 
         run_window(self.weights, ids, keep)
+
+    def _keep(self, layer: int, rows: list[int], keys_values: Any) -> None:
+        """Cache a layer's keys and values (rows, T, 2, H, D) of positions 0 to T - 1."""
+        wanted, length = self.weights.xp.asarray(rows), keys_values.shape[1]
+        kept = keys_values.transpose(0, 2, 3, 4, 1)
+        self.cache[layer][wanted, :, :, : self._head_size, :length] = kept
 
 
 def run_window(

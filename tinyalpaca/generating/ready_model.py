@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from minigrad.device import Device
 from minigrad.kernels.announce import announce
 from minigrad.op import STATE
+from tinyalpaca.generating.batch_decoder import BatchDecoder, pays
 from tinyalpaca.generating.device_inference import DeviceInference, unsupported
 from tinyalpaca.generating.folded_weights import FoldedWeights, fold
 from tinyalpaca.generating.inference import CachedDecoder
@@ -65,7 +66,9 @@ class ReadyModel:
             if inference is not None:
                 return inference.decoder(sequences, capacity)
             if not self.on_gpu:
-                return CachedDecoder(self.folded(), sequences, capacity)
+                folded = self.folded()
+                kind = BatchDecoder if pays(folded.config, len(sequences)) else CachedDecoder
+                return kind(folded, sequences, capacity)
         return UncachedDecoder(self.model, self.vocab_size, sequences)
 
     def _on_gpu(self) -> DeviceInference | None:

@@ -107,12 +107,14 @@ def _forward(q, k, v, out, causal, scale):
         _weigh(v_ones, plan, blocks, total)
         safe = sums.min(initial=1) >= 1 / SAFE_SUM and sums.max(initial=1) <= SAFE_SUM
     if not safe:  # also if a sum is NaN
+        # With NumPy's own e^x: 2^x is slow where it underflows.
+        np.multiply(q, dtype.type(_scale(q, scale)), out=scaled)
         _scores(scaled, k, plan, blocks)
         if causal:
             np.copyto(weights, -np.inf, where=plan.allowed == 0)
         for block in blocks:
             block -= block.max(axis=-2, keepdims=True)
-        exp(weights, out=weights)
+        np.exp(weights, out=weights)
         _weigh(v_ones, plan, blocks, total)
     inverse_sum = 1 / sums
     np.multiply(total[..., :-1, :], inverse_sum, out=out)
