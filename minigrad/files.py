@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -33,18 +35,26 @@ _ADVICE = {
     errno.EPERM: "Make the folder writable or write to another one.",
     errno.ENOENT: "Create the folder first.",
     errno.ENOTDIR: "Choose a path whose parent is a folder.",
+    errno.EEXIST: "Choose a path whose parent is a folder.",
     errno.EISDIR: "Choose a path that is not a folder.",
 }
 
 
+ABANDONED_SECONDS = 3600.0  # untouched for so long, a temporary file belongs to nobody
+
+
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str], *, make_folders: bool = False) -> Iterator[BinaryIO]:
     """Open a binary file that replaces `path` when the block ends well, else leaves no trace.
 
     The bytes go to a temporary sibling, which is flushed to disk and renamed over `path`; then the
     folder is flushed too. At any moment, a power cut included, `path` holds all of the old content
     or all of the new. A symbolic link is followed, and the permissions of an existing file are
-    kept.
+    kept. What a writer of the same file that was killed has left is removed, after an hour.
+
+    Args:
+        path: the file.
+        make_folders: create the folders above it that are missing.
 
     Raises:
         OSError: the file could not be written (disk full, read-only or missing folder, ...). The
@@ -52,7 +62,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             the previous file is untouched.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.tmp")
+    stem = f".{target.name[:40]}."
+    temporary = target.with_name(f"{stem}{secrets.token_hex(8)}.tmp")
+    if make_folders:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _could_not_write(path, error, "nothing was written") from error
+    _remove_abandoned(target.parent, stem)
     try:
         descriptor = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
@@ -81,6 +98,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise _could_not_write(path, error, state) from error
 
 
+def _remove_abandoned(folder: Path, stem: str) -> None:
+    """Delete what writers that were killed have left behind."""
+    for temporary in folder.glob(f"{glob.escape(stem)}*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - temporary.stat().st_mtime > ABANDONED_SECONDS:
+                temporary.unlink()
+
+
 def _could_not_write(path: str | os.PathLike[str], error: OSError, state: str) -> OSError:
     """The same kind of error, with a message that names the file, its state and what to do."""
     advice = _ADVICE.get(error.errno or 0, "")
@@ -105,12 +130,16 @@ def sync_directory(folder: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
-def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace the content of `path` by `data`, all or nothing. Raises as `atomic_write` does."""
-    with atomic_write(path) as file:
+def write_bytes_atomically(
+    path: str | os.PathLike[str], data: bytes, *, make_folders: bool = False
+) -> None:
+    """Replace the content of `path` by `data`, all or nothing. As `atomic_write`."""
+    with atomic_write(path, make_folders=make_folders) as file:
         file.write(data)
 
 
-def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
+def write_text_atomically(
+    path: str | os.PathLike[str], text: str, *, make_folders: bool = False
+) -> None:
     """Replace the content of `path` by `text` in UTF-8, line ends as given, all or nothing."""
-    write_bytes_atomically(path, text.encode("utf-8"))
+    write_bytes_atomically(path, text.encode("utf-8"), make_folders=make_folders)

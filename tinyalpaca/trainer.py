@@ -12,7 +12,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator
-from math import ceil, inf, isfinite
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from tinyalpaca.config import TrainConfig
 from tinyalpaca.evaluation import Part, Score, evaluate
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
-from tinyalpaca.training.bad_steps import TrainingStopped, handle_bad_step
-from tinyalpaca.training.device_loop import DeviceLoop, why_not
+from tinyalpaca.training.bad_steps import TrainingStopped
+from tinyalpaca.training.device_loop import DeviceLoop, make_loop
 from tinyalpaca.training.ema import WeightAverage
 from tinyalpaca.training.epochs import LOSS_CURVE, finish_epoch
+from tinyalpaca.training.host_loop import HostLoop
 from tinyalpaca.training.metrics import METRICS, MetricsLog, UpdateRatios, memory_mb
 from tinyalpaca.training.progress import progress_bar
 from tinyalpaca.training.run_folder import RunFolder
@@ -131,10 +132,9 @@ class Trainer:
         self.metrics: MetricsLog | None = None
         self.stopped: str | None = None
         self.saver = Saver(self)
-        self.device_loop: DeviceLoop | None = None
+        self.loop: HostLoop | DeviceLoop | None = None
         self.home: Path | None = None  # the folder that has this run's checkpoints
         self.torn = False  # whether an update was interrupted half-way
-        self.told_why = False  # why a GPU cannot make the steps on its own
 
     # The loop
 
@@ -220,28 +220,14 @@ class Trainer:
         finish_epoch(self, began, rate if self.step > first else 0.0)
 
     def next_steps(self) -> list[tuple[float, int]]:
-        """One update, or on a GPU as many as until the next look. Returns losses and tokens."""
-        if self.device_loop is None and self.device_loop_is_possible:
-            self.device_loop = DeviceLoop(self)
-        return [self.next_step()] if self.device_loop is None else self.device_loop.run()
+        """One update, or on a GPU as many as until the next look. Returns losses and tokens.
 
-    def next_step(self) -> tuple[float, int]:
-        """One update from the sampler's next batches. Returns its loss and how many tokens."""
-        self.sampler_before = self.sampler.state_dict()
-        batches: list[Part] = []
-        for indices in self.sampler:
-            batches.append(self.dataset.batch_at(indices))
-            if len(batches) == self.config.accumulate:
-                break
-        try:
-            loss, self.grad_norm = self.update(batches)
-        except BaseException as error:
-            self.sampler.load_state_dict(self.sampler_before)  # the step has not happened
-            # A signal to the whole process group ends the workers, perhaps before it gets here.
-            if isinstance(error, WorkerError) and self.stopping.wait_for_signal(0.5):
-                raise StopRequested(self.stopping.reason) from error
-            raise
-        return loss, sum(y.size for _, y in batches)
+        Raises:
+            TrainingStopped: a loss or a gradient is not finite; the weights are as before it.
+        """
+        if self.loop is None:
+            self.loop = make_loop(self)
+        return self.loop.run()
 
     def train_step(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         """One update of the weights from a batch (B, T). Returns loss and gradient norm.
@@ -249,35 +235,9 @@ class Trainer:
         Raises:
             TrainingStopped: the loss or a gradient is not finite; the weights are unchanged.
         """
-        return self.update([(x, y)])
-
-    def update(self, batches: list[Part]) -> tuple[float, float]:
-        """One update of the weights from the mean gradient of all tokens of the batches."""
-        keyed = [(p, self.step * self.config.accumulate + n) for n, p in enumerate(batches)]
-        count = sum(y.size for _, y in batches)
-        loss, total = 0.0, None
-        for part, key in keyed:
-            loss += self.engine.gradients(part, scale=1 / count, key=key)
-            if len(keyed) > 1:
-                total = self.engine.flat.grad + (0 if total is None else total)
-        if total is not None:
-            self.engine.flat.grad[...] = total
-            self.engine.grad_norm = float(total @ total) ** 0.5
-        grad_norm = self.engine.grad_norm
-        if isfinite(loss) and isfinite(grad_norm):
-            if (self.step + 1) % self.config.log_every == 0:
-                self.ratios.remember()
-            self.torn = True
-            self.engine.update(self.optimizer, self.config.grad_clip or inf)
-            self.torn = False
-        else:
-            handle_bad_step(self, keyed, loss, grad_norm)
-        self.count_step(loss, good=isfinite(loss) and isfinite(grad_norm))
-        if self.average is not None:
-            self.average.update(self.step)
-        if self.device_loop is not None:
-            self.device_loop.forget()
-        return loss, grad_norm
+        if self.loop is not None:
+            self.loop.forget()
+        return HostLoop(self).update([(x, y)]), self.grad_norm
 
     def count_step(self, loss: float, *, good: bool = True) -> None:
         """Take note of a step that has been made, or left out because it was not `good`."""
@@ -353,7 +313,7 @@ class Trainer:
             ValueError: it belongs to other data or another model.
         """
         restore(self, saved)
-        self.device_loop = None
+        self.loop = None
 
     def go_back(self) -> None:
         """Go back to the last checkpoint: workers have died in the middle of an update."""
@@ -361,17 +321,6 @@ class Trainer:
         assert latest is not None  # there is one from the first step on
         self.torn = False
         self.load(read_training(latest))
-
-    @property
-    def device_loop_is_possible(self) -> bool:
-        """True if a GPU can make this run's steps on its own. If it cannot, that is said, once."""
-        if self.engine.flat.parameters[0].device.kind == "cpu":
-            return False
-        reason = why_not(self)
-        if reason and not self.told_why:
-            self.warn(f"the host makes every step, there is no CUDA graph: {reason}")
-            self.told_why = True
-        return not reason
 
     def use_best(self) -> None:
         """Put the best weights so far into the model: training is over."""

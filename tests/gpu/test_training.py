@@ -23,6 +23,7 @@ from tests.tinyalpaca.runs import (
 )
 from tinyalpaca.trainer import TrainingStopped
 from tinyalpaca.training import device_loop
+from tinyalpaca.training.host_loop import HostLoop
 from tinyalpaca.training.run_folder import RunFolder
 
 # Sums in another order, 20-odd steps of AdamW long: losses agree to some units of float32.
@@ -108,7 +109,7 @@ def test_the_same_run_as_on_the_cpu(gpu: Any, tmp_path: Path, text: Path, name: 
     settings = {**SETTINGS, "log_every": STEPS_BETWEEN_LOOKS, **changes}
     reference = train(tmp_path / "cpu", text, model, **settings)
     ours = train(tmp_path / "gpu", text, model, device="gpu", **settings)
-    assert ours.device_loop.steps.graphs >= 1
+    assert ours.loop.steps.graphs >= 1
     assert_same_run(ours, reference, 1e-4)
     assert gpu.counts["matmul"] == 0
 
@@ -130,7 +131,7 @@ def test_masks_of_dropout_change_from_step_to_step(gpu: Any, tmp_path: Path, tex
     still = {**SETTINGS, "learning_rate": 1e-30, "weight_decay": 0.0, "batch_size": 1000}
     still |= {"epochs": 6, "log_every": 100}
     ours = train(tmp_path / "gpu", text, {"dropout": 0.3}, device="gpu", **still)
-    assert ours.device_loop.steps.graphs == 1
+    assert ours.loop.steps.graphs == 1
     losses = [loss for _, loss in ours.step_losses]
     assert len(set(losses)) == len(losses) == 6
     assert np.std(losses) < 0.1 * np.mean(losses)
@@ -228,7 +229,8 @@ def test_tokens_that_a_gpu_has_no_room_for_stay_with_the_host(
     gpu.cuda.runtime.memGetInfo = lambda: (1000, 10**10)
     ours = train(tmp_path / "here", text, {"dropout": 0.1}, **settings)
     assert "the training tokens would take 0.0 GB of the 0.0 GB" in capsys.readouterr().err
-    assert reference.device_loop is not None and ours.device_loop is None
+    assert isinstance(reference.loop, device_loop.DeviceLoop)
+    assert isinstance(ours.loop, HostLoop)
     losses = [[loss for _, loss in trainer.step_losses] for trainer in (ours, reference)]
     np.testing.assert_allclose(*losses, rtol=TOLERANCE)
 

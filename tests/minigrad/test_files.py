@@ -169,3 +169,24 @@ def test_format_error_names_the_file_and_can_be_copied():
     assert isinstance(error, ValueError)
     assert str(error) == "a.bin: cut short"
     assert (error.path, error.cause) == ("a.bin", "cut short")
+
+
+def test_what_a_killed_writer_left_is_removed_later(tmp_path):
+    names = (".a.bin.01ab.tmp", ".a.bin.02cd.tmp", ".b.bin.03ef.tmp", ".a.bin", "a.bin.tmp")
+    abandoned, fresh, *others = (tmp_path / name for name in names)
+    for left in (abandoned, fresh, *others):
+        left.write_bytes(b"")
+    for old in (abandoned, *others):
+        os.utime(old, (0, 0))
+    write_bytes_atomically(tmp_path / "a.bin", b"x")
+    assert not abandoned.exists()
+    assert fresh.exists() and all(other.exists() for other in others)
+
+
+def test_missing_folders_are_made_on_demand(tmp_path):
+    path = tmp_path / "some" / "where" / "a.json"
+    write_text_atomically(path, "x", make_folders=True)
+    assert path.read_text(encoding="utf-8") == "x"
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="whose parent is a folder"):
+        write_text_atomically(tmp_path / "file" / "a", "x", make_folders=True)

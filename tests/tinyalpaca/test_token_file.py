@@ -186,7 +186,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
 
 KILLED = """
 import json, os, signal, sys
-from tinyalpaca.corpus import text_files
+from minigrad import files
 from tinyalpaca.corpus.corpora import Corpus, Document
 from tinyalpaca.corpus.token_file import TokenFile
 from tinyalpaca.tokenizer import BPETokenizer
@@ -217,7 +217,7 @@ class File:
         at(self.file.close)()
 
 def build_and_be_killed():
-    text_files.open = lambda name, mode: File(real_open(name, mode, buffering=0))
+    files.open = lambda name, mode: File(real_open(name, mode, buffering=0))
     os.replace = at(os.replace)
     TokenFile.build(path, new, tokenizer)
     at(lambda: None)()
@@ -254,20 +254,6 @@ def test_killed_at_any_step_there_is_the_old_file_or_none(path, tmp_path, before
     assert len(killed) > 8
     # At the last step and after it the file has its name; at all steps before, it has not.
     assert seen == (old,) * (len(seen) - 2) + (new, new)
-
-
-def test_what_a_killed_writer_left_is_removed_later(path, tmp_path):
-    abandoned, fresh, other = (
-        tmp_path / name
-        for name in (".tokens.1-0.partial", ".tokens.2-0.partial", ".others.1-0.partial")
-    )
-    for partial in (abandoned, fresh, other):
-        partial.write_bytes(b"")
-    for partial in (abandoned, other):
-        os.utime(partial, (0, 0))
-    TokenFile.build(path, corpus_of(TEXT), TOKENIZER)
-    assert not abandoned.exists()
-    assert fresh.exists() and other.exists()
 
 
 def test_an_unwritable_place_is_an_error(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tinyalpaca.corpus.text_files import atomic_writer
+from minigrad.files import atomic_write
 
 TIMEOUT_SECONDS = 10.0  # without an answer
 TOTAL_SECONDS = 120.0  # for the whole file, however it trickles
@@ -46,7 +46,7 @@ def download(url: str, path: Path, sha256: str, size: int) -> bytes:
     if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
         raise DownloadError(f"{url}: the file that came is not the one expected")
     try:
-        with atomic_writer(path) as file:
+        with atomic_write(path, make_folders=True) as file:
             file.write(data)
     except OSError as error:
         tqdm.write(f"could not keep the download in the cache: {error}")

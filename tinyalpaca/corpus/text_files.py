@@ -1,18 +1,11 @@
-"""Reading UTF-8 text in blocks of constant size, and writing files that are never half there."""
+"""Reading UTF-8 text in blocks of constant size."""
 
 import codecs
-import glob
-import itertools
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import BinaryIO
 
 BLOCK_BYTES = 1 << 20
-ABANDONED_SECONDS = 3600.0
-_number = itertools.count()  # tells the partial files of one process apart
 
 
 def decode_utf8(data: bytes, name: str) -> str:
@@ -56,39 +49,3 @@ def decode_utf8_blocks(file: BinaryIO, name: str) -> Iterator[str]:
         if not block:
             return
         consumed += len(block)
-
-
-@contextmanager
-def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour of `path` for writing; it gets the name `path` when complete.
-
-    A reader, or a process killed half-way, sees the old file or none, never a part of the new one.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{next(_number)}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            partial.unlink()
-        raise
-
-
-def _remove_abandoned(target: Path) -> None:
-    """Delete what writers that were killed left behind: partial files untouched for an hour."""
-    for partial in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
-        with suppress(OSError):
-            if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
-                partial.unlink()
-
-
-def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` as UTF-8 with line ends as they are."""
-    with atomic_writer(path) as file:
-        file.write(text.encode("utf-8"))

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minigrad.files import atomic_write
 from tinyalpaca.corpus.corpora import SEPARATOR, Corpus
-from tinyalpaca.corpus.text_files import atomic_writer
 from tinyalpaca.tokenizing.bpe_training import progress_bar
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 
@@ -110,7 +110,7 @@ class TokenFile:
                 return existing
         offset = len(_header_bytes(header, 0))
         count = 0
-        with atomic_writer(path) as file:
+        with atomic_write(path, make_folders=True) as file:
             file.seek(offset)
             for ids in _encoded(corpus, tokenizer, progress):
                 file.write(ids.astype(header.dtype).tobytes())

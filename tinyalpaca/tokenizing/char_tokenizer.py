@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyalpaca.corpus.text_files import decode_utf8, write_text_atomically
+from minigrad.files import write_text_atomically
+from tinyalpaca.corpus.text_files import decode_utf8
 from tinyalpaca.tokenizing.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
 
 FORMAT = "tinyalpaca.CharTokenizer"
@@ -95,7 +96,7 @@ class CharTokenizer(Tokenizer):
             "characters": self.characters,
             "special_tokens": list(self.special_tokens),
         }
-        write_text_atomically(path, json.dumps(content, indent=1) + "\n")
+        write_text_atomically(path, json.dumps(content, indent=1) + "\n", make_folders=True)
         return path
 
     @classmethod

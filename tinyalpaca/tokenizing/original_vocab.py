@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyalpaca.corpus.text_files import decode_utf8, write_text_atomically
+from minigrad.files import write_text_atomically
+from tinyalpaca.corpus.text_files import decode_utf8
 from tinyalpaca.tokenizing.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
 
 SPACE = "▁"
@@ -73,5 +74,7 @@ class OriginalTokenizer(Tokenizer):
         path = Path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
         content = {str(index): token for index, token in enumerate(self.tokens)}
-        write_text_atomically(path, json.dumps(content, ensure_ascii=False, indent=2))
+        write_text_atomically(
+            path, json.dumps(content, ensure_ascii=False, indent=2), make_folders=True
+        )
         return path

@@ -10,7 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyalpaca.corpus.text_files import decode_utf8, write_text_atomically
+from minigrad.files import write_text_atomically
+from tinyalpaca.corpus.text_files import decode_utf8
 from tinyalpaca.tokenizer import BPETokenizer
 from tinyalpaca.tokenizing import char_tokenizer
 from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
@@ -25,7 +26,9 @@ def save(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
     content = json.dumps(_to_json(tokenizer), ensure_ascii=False, indent=1)
-    write_text_atomically(path.with_suffix(".vocab"), readable_vocabulary(tokenizer))
+    write_text_atomically(
+        path.with_suffix(".vocab"), readable_vocabulary(tokenizer), make_folders=True
+    )
     write_text_atomically(path, content + "\n")
     return path
 

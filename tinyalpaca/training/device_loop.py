@@ -18,6 +18,7 @@ from minigrad.parallel.device_steps import DeviceSteps, Progress
 from minigrad.parallel.device_steps import why_not as why_not_by_device
 from tinyalpaca.evaluation import Part
 from tinyalpaca.training.bad_steps import handle_bad_step
+from tinyalpaca.training.host_loop import HostLoop
 from tinyalpaca.training.training_parts import device_loss
 
 if TYPE_CHECKING:
@@ -197,3 +198,13 @@ class DeviceLoop:
         if trainer.average is not None:
             trainer.average.update(trainer.step)
         return loss, sum(part[1].size for part in parts)
+
+
+def make_loop(trainer: Trainer) -> HostLoop | DeviceLoop:
+    """What makes this trainer's steps. If a GPU cannot make them on its own, that is said."""
+    reason = why_not(trainer)
+    if reason is None:
+        return DeviceLoop(trainer)
+    if trainer.parameters[0].device.kind == "gpu":
+        trainer.warn(f"the host makes every step, there is no CUDA graph: {reason}")
+    return HostLoop(trainer)
