@@ -40,17 +40,19 @@ class Findings:
     step_seconds: float = 0.0
     run_seconds: float = 0.0
     memory_mb: float | None = None
+    without_graph: bool = False  # a GPU's steps are quicker as a graph than what was measured
     warnings: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """For people."""
+        bound = "at most " if self.without_graph else ""
         memory = "" if self.memory_mb is None else f", about {self.memory_mb:,.0f} MB a process"
         return [
             f"Pre-flight: loss {self.start_loss:.2f} at the start (expected about ln V = "
             f"{self.expected_loss:.2f}), gradients of all parameters are finite and not zero, one "
             f"batch is learned to {self.learned_loss:.2f} in {LEARNING_STEPS} steps",
-            f"Estimate: {self.step_seconds:.3f} s a step, {duration(self.run_seconds)} in all"
-            f"{memory}",
+            f"Estimate: {bound}{self.step_seconds:.3f} s a step, {bound}"
+            f"{duration(self.run_seconds)} in all{memory}",
         ]
 
 
@@ -84,6 +86,7 @@ def preflight(trainer: Trainer) -> Findings:
     epochs = max(1, round(trainer.total_steps / trainer.steps_per_epoch))
     findings.run_seconds = trainer.total_steps * findings.step_seconds + epochs * validation
     findings.memory_mb = memory_mb()
+    findings.without_graph = trainer.config.graph and why_not(trainer) is None
     return findings
 
 
