@@ -1,16 +1,22 @@
-"""Matrix products by our own kernels: gemm.cu.
+"""Matrix products: by cuBLASLt (cublaslt.py), or by our own kernels (gemm.cu).
 
-float64 is computed by fused multiply-adds. So is float32 under `precision("fp32")`; under "tf32"
-and "bf16" tensor cores round the factors, and add in float32 all the same: `minigrad.precision`.
+`library` and `set_library` choose; results differ by rounding only. Our own compute float64 by
+fused multiply-adds, and so float32 under `precision("fp32")`; under "tf32" and "bf16" tensor cores
+round the factors and add in float32 (see `minigrad.precision`).
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from minigrad.device import cupy
+from minigrad.kernels.cuda import cublaslt
+from minigrad.kernels.cuda.bf16 import from_bf16, to_bf16
 from minigrad.kernels.cuda.columns import sum_parts
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
 from minigrad.precision import precision, precision_on_gpu, set_precision
@@ -19,6 +25,47 @@ SOURCE = Source("gemm", "gemm_fma<{real}>", "gemm_tf32", "gemm_bf16")
 TILE = 64
 ENOUGH_BLOCKS = 128  # for the larger GPUs; the same on all, so that results are
 PART = 256  # the shortest part of K that is worth a block of its own
+LIBRARIES = ("cublaslt", "own")
+
+
+class State(threading.local):
+    """What a block of this thread asks for."""
+
+    library: str | None = None
+
+
+class Default:
+    """What holds where no block says otherwise."""
+
+    library = "cublaslt"
+
+
+STATE = State()
+
+
+@contextmanager
+def library(name: str) -> Iterator[None]:
+    """Context manager: who computes products in this thread, "cublaslt" or "own"."""
+    before, STATE.library = STATE.library, _known(name)
+    try:
+        yield
+    finally:
+        STATE.library = before
+
+
+def set_library(name: str) -> None:
+    """Who computes products in all threads, outside of blocks of `library`."""
+    Default.library = _known(name)
+
+
+def _known(name: str) -> str:
+    if name not in LIBRARIES:
+        raise ValueError(f"there is no library {name!r}: choose from {', '.join(LIBRARIES)}")
+    return name
+
+
+def _uses_cublaslt() -> bool:
+    return (STATE.library or Default.library) == "cublaslt" and cublaslt.library() is not None
 
 
 def factors_of(array: Any) -> str | None:
@@ -28,6 +75,16 @@ def factors_of(array: Any) -> str | None:
         PrecisionError: a precision is asked for that the array's device does not have.
     """
     return precision_on_gpu(array.device.id) if array.dtype == np.float32 else None
+
+
+def prepared(factors: str | None, *arrays: Any) -> tuple[Any, ...]:
+    """Arrays as `multiply` takes them, if they are factors of more than one product.
+
+    cuBLASLt reads bfloat16, which is rounded once here; otherwise these are the arrays themselves.
+    """
+    if factors == "bf16" and _uses_cublaslt():
+        return to_bf16(*arrays)
+    return arrays
 
 
 def multiply(
@@ -41,13 +98,13 @@ def multiply(
 ) -> Any:
     """a @ b + bias, (M, K) @ (K, N) -> (M, N), then max(·, 0) if `relu`.
 
-    Transposed operands cost no copy. Where the result has few elements and K is long
-    (weight gradients), parts of K are summed by blocks of their own, and then their sums.
+    Transposed operands cost no copy.
 
     Args:
+        a, b: of one dtype, or both prepared.
         bias: (N,) or None.
         factors: "fp32", "tf32" or "bf16" for float32; left out, what is in force.
-        into: (M, N), C-contiguous, of the same dtype, to write to; left out, a new array.
+        into: (M, N), C-contiguous, of the result's dtype, to write to; left out, a new array.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -57,38 +114,50 @@ def multiply(
         raise ValueError(f"no matrix product of shapes {a.shape} and {b.shape}")
     if bias is not None and bias.shape != b.shape[1:]:
         raise ValueError(f"a bias of shape {bias.shape} for a product of {b.shape[1]} columns")
-    dtype = one_dtype("gemm", a, b, bias)
-    (m, k), n = a.shape, b.shape[1]
+    dtype = one_dtype("gemm", a, b)
+    if dtype == np.float32:
+        factors = factors or factors_of(a)
+        a, b = prepared(factors, a, b)
+    real = np.dtype(np.float32) if a.dtype == np.uint16 else dtype
+    out = cupy().empty((a.shape[0], b.shape[1]), real) if into is None else into
+    one_dtype("gemm", out, bias)
+    a, b, bias = _in_some_order(a), _in_some_order(b), dense(bias)
+    if (
+        (a.dtype == np.uint16 or _uses_cublaslt())
+        and out.size * a.size > 0  # which is all that cuBLASLt takes
+        and cublaslt.multiply(a, b, bias, relu, factors == "tf32", out)
+    ):
+        return out
+    if a.dtype == np.uint16:
+        a, b, factors = from_bf16(a), from_bf16(b), "bf16"
+    _own(a, b, bias, relu, factors, out)
+    return out
+
+
+def _own(a: Any, b: Any, bias: Any, relu: bool, factors: str | None, out: Any) -> None:
+    """By our own kernels. Where the result has few elements and K is long (weight gradients),
+    parts of K are summed by blocks of their own, and then their sums."""
+    (m, k), n, dtype = a.shape, b.shape[1], out.dtype
+    kernel = f"gemm_fma<{real_of(dtype)}>"
+    if dtype == np.float32 and factors != "fp32":
+        kernel = f"gemm_{factors}"
     grid = (blocks(m, TILE), blocks(n, TILE))
     parts = min(blocks(k, PART), max(1, ENOUGH_BLOCKS // max(1, grid[0] * grid[1])))
     if bias is not None or relu:
         parts = 1  # these come after the sum
     part = blocks(blocks(k, max(parts, 1)), 32) * 32
     parts = max(1, blocks(k, part)) if part else 1
-    if parts > 1 or into is None:
-        out = cupy().empty((parts, m, n) if parts > 1 else (m, n), dtype)
-    else:
-        out = into
-    a, b = _in_some_order(a), _in_some_order(b)
+    target = out if parts == 1 else cupy().empty((parts, m * n), dtype)
     strides = [s // array.itemsize for array in (a, b) for s in array.strides]
-    kernel = _kernel(dtype, factors or factors_of(a))
     SOURCE.launch(
         kernel,
         (*grid, parts),
         (256,) if kernel.startswith("gemm_fma") else (128,),
-        *(_memory(a), _memory(b), dense(bias), out, m, n, k, *strides, part, relu),
+        *(_memory(a), _memory(b), bias, target, m, n, k, *strides, part, relu),
         dtype=dtype,
     )
     if parts > 1:
-        flat = None if into is None else into.reshape(m * n)
-        out = sum_parts(out.reshape(parts, m * n), flat).reshape(m, n)
-    return out if into is None else into
-
-
-def _kernel(dtype: np.dtype, factors: str | None) -> str:
-    if dtype == np.float32 and factors != "fp32":
-        return f"gemm_{factors}"
-    return f"gemm_fma<{real_of(dtype)}>"
+        sum_parts(target, out.reshape(m * n))
 
 
 def _in_some_order(array: Any) -> Any:
@@ -101,4 +170,4 @@ def _memory(array: Any) -> Any:
     return array if array.flags.c_contiguous else array.T
 
 
-__all__ = ["factors_of", "multiply", "precision", "set_precision"]
+__all__ = ["factors_of", "library", "multiply", "precision", "set_library", "set_precision"]

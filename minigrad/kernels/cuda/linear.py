@@ -9,14 +9,15 @@ rows of x and dy stacked as matrices, is
 
 in three: the mask and db, dx, dW (whose K is so long that it may take a second one).
 
-Saved: x, W, with an activation y, whose sign is the mask, and the precision of the product, which
-backward keeps to.
+Saved: x and W (rounded, if cuBLASLt takes them so), with an activation y, whose sign is the mask,
+and the precision of the product, which backward keeps to.
 """
 
 from minigrad.kernels.cuda.activations import relu
+from minigrad.kernels.cuda.bf16 import to_bf16
 from minigrad.kernels.cuda.columns import column_sums, masked_column_sums
 from minigrad.kernels.cuda.compile import dense
-from minigrad.kernels.cuda.gemm import factors_of, multiply
+from minigrad.kernels.cuda.gemm import factors_of, multiply, prepared
 from minigrad.kernels.cuda.support import of_floats, of_rows
 
 
@@ -27,6 +28,7 @@ def supports(x, weight, bias, *, activation=None):
 def forward(x, weight, bias, *, activation=None):
     rows = dense(x).reshape(-1, x.shape[-1])  # (N, C_in)
     factors = factors_of(x)
+    rows, weight = prepared(factors, rows, dense(weight))
     y = multiply(rows, weight.T, bias, activation is not None, factors=factors)  # (N, C_out)
     saved = (x.shape, rows, weight, None if activation is None else y, factors)
     return y.reshape(*x.shape[:-1], weight.shape[0]), saved
@@ -46,6 +48,8 @@ def backward_into(dy, saved, needs, places, *, activation=None):
         dbias = column_sums(dy_rows, places[2])
     elif activation is not None:
         (dy_rows,) = relu.backward(dy_rows, y, (True,))
+    if rows.dtype != dy_rows.dtype:
+        (dy_rows,) = to_bf16(dy_rows)
     if needs[0]:
         dx = multiply(dy_rows, weight, factors=factors).reshape(shape)
     if needs[1]:

@@ -351,6 +351,7 @@ template <class T> constexpr const char* code_of() {
     if constexpr (std::is_same_v<P, bool>) return "*b1";
     if constexpr (std::is_same_v<P, float>) return "*f4";
     if constexpr (std::is_same_v<P, double>) return "*f8";
+    if constexpr (std::is_same_v<P, unsigned short>) return "*u2";
     if constexpr (std::is_integral_v<P> && sizeof(P) == 4) return std::is_signed_v<P> ? "*i4" : "*u4";
     if constexpr (std::is_integral_v<P> && sizeof(P) == 8) return std::is_signed_v<P> ? "*i8" : "*u8";
   } else if constexpr (std::is_floating_point_v<U>) {
@@ -413,6 +414,9 @@ template <class T> T atomicAdd(T* place, T value) {
 
 inline void __threadfence() {}
 template <class T> T __ldcg(const T* place) { return *place; }
+
+inline unsigned __float_as_uint(float x) { return shim::from_bits<unsigned>(shim::to_bits(x)); }
+inline float __uint_as_float(unsigned bits) { return shim::from_bits<float>(bits); }
 
 inline int __ffs(unsigned bits) { return __builtin_ffs(int(bits)); }
 

@@ -13,7 +13,17 @@ Launches and transfers are counted. `names.py` lists the functions that there ar
 """
 
 from tests.gpu.stand_in.array import Array, CaptureError
+from tests.gpu.stand_in.cublaslt import FakeCublasLt
 from tests.gpu.stand_in.module import Libraries, StandIn
 from tests.gpu.stand_in.names import CUBLAS, NAMES, VIEWS
 
-__all__ = ["CUBLAS", "NAMES", "VIEWS", "Array", "CaptureError", "Libraries", "StandIn"]
+__all__ = [
+    "CUBLAS",
+    "NAMES",
+    "VIEWS",
+    "Array",
+    "CaptureError",
+    "FakeCublasLt",
+    "Libraries",
+    "StandIn",
+]

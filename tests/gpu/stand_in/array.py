@@ -13,6 +13,7 @@ from tests.gpu.shim.build import FORWARD
 from tests.gpu.stand_in.names import CUBLAS, VIEWS
 
 GUARD = 4096  # bytes on either side of an allocation
+ALIGNED = 512  # bytes, as CuPy's memory pool does
 GUARD_BYTE = 0xFF  # as floats NaN, as ids -1: what is read beside an array is found as well
 
 
@@ -30,6 +31,7 @@ class Engine:
         self.stream: Any = None  # the current one, None for the default
         self.malloc: Any = None  # of a private memory pool, if one is in use
         self.schedule = FORWARD
+        self.exposed: dict[int, np.ndarray] = {}  # by address, what pointers were taken of
 
     def transfer(self, kind: str) -> None:
         if self.graph is not None:
@@ -65,6 +67,16 @@ class Engine:
             run()
         return wrapped
 
+    def expose(self, array: Array) -> Any:
+        """An array's address, for a library that is given pointers."""
+        owner = array._memory
+        if owner is None:
+            owner = array._host
+            while isinstance(owner.base, np.ndarray):
+                owner = owner.base
+        self.exposed[owner.ctypes.data] = owner
+        return SimpleNamespace(ptr=array._host.ctypes.data)
+
     def use_memory(self) -> None:
         """Something is allocated, from the memory pool in use."""
         if self.malloc is not None:
@@ -83,11 +95,13 @@ class Engine:
         )
 
     def allocate(self, shape: Any, dtype: Any = float) -> Array:
-        """Poisoned memory between guards."""
+        """Poisoned memory between guards, as well aligned as CuPy's."""
         self.use_memory()
         dtype = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        memory = np.full(size + 2 * GUARD, GUARD_BYTE, np.uint8)
+        memory = np.full(size + 2 * GUARD + ALIGNED, GUARD_BYTE, np.uint8)
+        start = -memory.ctypes.data % ALIGNED  # guards are whole multiples of it
+        memory = memory[start : start + size + 2 * GUARD]
         host = memory[GUARD : GUARD + size].view(dtype).reshape(shape)
         poison(host)
         return Array(self, host, memory)
@@ -162,6 +176,7 @@ class Array:
     data = property(lambda self: SimpleNamespace(ptr=self._host.__array_interface__["data"][0]))
     device = property(lambda self: SimpleNamespace(id=0, compute_capability="90"))
     T = property(lambda self: self._view(self._host.T))
+    data = property(lambda self: self._engine.expose(self))
     # CuPy's has the pointer. Here it says that this is a device array, and nobody may read memory.
     __cuda_array_interface__ = property(lambda self: {"version": 3, "shape": self.shape})
 
