@@ -21,6 +21,7 @@ from minigrad.kernels.cuda import (
     attention,
     cross_entropy,
     decode,
+    draw,
     dropout,
     embedding,
     layer_norm,
@@ -42,4 +43,4 @@ KERNELS: MappingProxyType[str, Any] = MappingProxyType(
     }
 )
 
-__all__ = ["KERNELS", "adamw", "decode", "windows"]
+__all__ = ["KERNELS", "adamw", "decode", "draw", "windows"]

@@ -1,0 +1,111 @@
+#include "prelude.cuh"
+
+// Choosing tokens where the logits are; see draw.py. A block a row, its threads a chunk of the
+// vocabulary each, in order.
+
+constexpr int DRAW_THREADS = 256;
+
+template <typename real> struct DrawShared {
+  real scratch[8];
+  int counts[8], token;
+  double warps[8], through[DRAW_THREADS];
+};
+
+// e^(score - top), 0 for a logit of -infinity.
+template <typename real>
+__device__ __forceinline__ real draw_weight(real logit, real factor, real top) {
+  return exp(logit * factor - top);
+}
+
+// The first of the highest logits; -1 if a logit is NaN, or the highest not finite.
+template <typename real>
+__device__ __forceinline__ int draw_highest(const real* logits, int vocabulary,
+                                            DrawShared<real>& shared) {
+  real top = lowest<real>();
+  int strange = 0;
+  for (int v = threadIdx.x; v < vocabulary; v += blockDim.x) {
+    strange += !(logits[v] - logits[v] == 0) && !(logits[v] < 0);  // NaN and +infinity
+    top = larger(top, logits[v]);
+  }
+  top = block_max(top, shared.scratch);
+  int from_end = 0;  // of -infinity alone there is no highest
+  for (int v = vocabulary - 1 - threadIdx.x; v >= 0; v -= blockDim.x)
+    if (logits[v] == top) from_end = larger(from_end, vocabulary - v);
+  from_end = block_max(from_end, shared.counts);
+  strange = block_sum(strange, shared.counts);
+  return strange || !from_end ? -1 : vocabulary - from_end;
+}
+
+// The first token whose cumulative weight exceeds `uniform` of the total; -1 if that is no number.
+template <typename real>
+__device__ __forceinline__ int draw_by_weight(const real* logits, int vocabulary, real factor,
+                                              double uniform, DrawShared<real>& shared) {
+  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  real top = lowest<real>();
+  for (int v = threadIdx.x; v < vocabulary; v += blockDim.x)
+    top = larger(top, logits[v] * factor);
+  top = block_max(top, shared.scratch);
+
+  const int chunk = (vocabulary + DRAW_THREADS - 1) / DRAW_THREADS;
+  const int first = smaller(vocabulary, int(threadIdx.x) * chunk);
+  const int end = smaller(vocabulary, first + chunk);
+  double through = 0;  // of this thread's tokens, then of all up to them
+#pragma unroll 1  // or the compiler needs a stack for doubles
+  for (int v = first; v < end; v++) through += draw_weight(logits[v], factor, top);
+#pragma unroll
+  for (int distance = 1; distance < WARP; distance *= 2) {
+    const double before = __shfl_sync(ALL_LANES, through, lane < distance ? lane : lane - distance);
+    if (lane >= distance) through += before;
+  }
+  if (lane == WARP - 1) shared.warps[warp] = through;
+  __syncthreads();
+  double base = 0;
+  for (int w = 0; w < warp; w++) base += shared.warps[w];
+  shared.through[threadIdx.x] = base + through;
+  __syncthreads();
+  const double total = shared.through[DRAW_THREADS - 1], target = uniform * total;
+  if (!(total > 0 && total - total == 0)) return -1;  // the whole block
+
+  // The chunk that it falls into, found by counting those that end before: there is always one.
+  const int owner =
+      smaller(block_sum(int(base + through <= target), shared.counts), DRAW_THREADS - 1);
+  if (threadIdx.x == owner) {
+    double running = owner ? shared.through[owner - 1] : 0;
+    int token = -1;
+    for (int v = first; v < end; v++) {
+      const real weight = draw_weight(logits[v], factor, top);
+      running += weight;
+      if (weight > 0) token = v;  // what rounding leaves over belongs to the last that is possible
+      if (running > target) break;
+    }
+    shared.token = token;
+  }
+  __syncthreads();
+  return shared.token;
+}
+
+// Chooses a token for each row, which becomes its id at the next place. `settings` (rounds + 1, N)
+// has uniform numbers, used one after another, and in its last line 1/temperature, 0 for the highest
+// logit. `taken` counts the rounds, and chosen (rounds, N) gets the tokens. Rows at negative places
+// belong to nobody. Grid: rows.
+template <typename real>
+__global__ void __launch_bounds__(256)
+    draw_tokens(const real* __restrict__ logits, const double* __restrict__ settings,
+                int* __restrict__ ids, int* __restrict__ places, int* __restrict__ taken,
+                int* __restrict__ chosen, int rounds, int vocabulary) {
+  DrawShared<real>& shared = block_shared<DrawShared<real>>();
+  const int row = blockIdx.x, rows = gridDim.x;
+  if (places[row] < 0) return;  // the whole block
+  const int round = taken[row] % rounds;
+  const double factor = settings[size_t(rounds) * rows + row];
+  const real* own = logits + size_t(row) * vocabulary;
+  const int token = factor == 0 ? draw_highest(own, vocabulary, shared)
+                                : draw_by_weight(own, vocabulary, real(factor),
+                                                 settings[size_t(round) * rows + row], shared);
+  __syncthreads();  // all threads have read what changes now
+  if (threadIdx.x == 0) {
+    chosen[size_t(round) * rows + row] = ids[row] = token;
+    places[row]++;
+    taken[row]++;
+  }
+}
