@@ -10,23 +10,24 @@ from minigrad.device import Device
 from minigrad.errors import CaptureWarning
 from tests.tinyalpaca.test_inference import CHOICES, OPTIONS, compare
 from tests.tinyalpaca.tiny_models import tiny_model
-from tinyalpaca.generating import device_inference
+from tinyalpaca.generating import token_step
 from tinyalpaca.generating.device_inference import DeviceInference
 from tinyalpaca.generating.folded_weights import fold
+from tinyalpaca.generating.sampling import Sampler, Sampling
 from tinyalpaca.generating.uncached import UncachedDecoder
+from tinyalpaca.generating.writing import next_tokens
 
 GPU = Device("gpu")
 COVERING = OPTIONS[::11]
 LAYERS = 2
-LAUNCHES = 5 * LAYERS + 2  # of a token
+LAUNCHES = 5 * LAYERS + 2  # of a token; one more if it is drawn there
 PREFILL_LAUNCHES = 6 * (LAYERS - 1) + 3  # the last layer ends when its keys and values are kept
-COPIES = {"h2d": 1, "d2h": 1}  # of a token
 
 
 @pytest.fixture(autouse=True)
 def early_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few tokens before a graph is captured, so that most of a test's tokens are replays."""
-    monkeypatch.setattr(device_inference, "WARM_UP", 3)
+    monkeypatch.setattr(token_step, "WARM_UP", 3)
 
 
 def inference_of(model: Any, vocab_size: int = 30, graph: bool = True) -> DeviceInference:
@@ -50,7 +51,7 @@ def test_logits_are_the_models(gpu: Any, options: dict[str, Any], rng: Any) -> N
     inference = inference_of(model, 27)
     uncached = UncachedDecoder(model, 27, sequences)
     compare(inference.decoder(sequences, 40), uncached, sequences, 15, 1e-5)
-    assert inference._step.captured.graph is not None
+    assert inference._step.forward.graph is not None
     assert gpu.counts["matmul"] == 0
 
 
@@ -99,7 +100,7 @@ def test_a_sequence_that_leaves_does_not_disturb_the_others(gpu: Any, rng: Any) 
 def test_a_long_prompt_is_computed_in_parts(
     gpu: Any, rng: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_inference, "PREFILL_SCORES", 3 * 11 * 4)  # four rows at a time
+    monkeypatch.setattr(token_step, "PREFILL_SCORES", 3 * 11 * 4)  # four rows at a time
     model = tiny_model()
     sequences = [rng.integers(0, 30, n).tolist() for n in (11, 7)]
     uncached = UncachedDecoder(model, 30, sequences)
@@ -116,7 +117,7 @@ def delta(gpu: Any, work: Any) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("count", [1, 9])
-def test_the_budget_of_a_token(gpu: Any, count: int) -> None:
+def test_the_budget_of_a_token_chosen_by_the_host(gpu: Any, count: int) -> None:
     """One graph launch and a copy each way; and what that stands for."""
     for graph in (True, False):
         sequences = [[1, 2, 3] for _ in range(count)]
@@ -132,12 +133,93 @@ def test_the_budget_of_a_token(gpu: Any, count: int) -> None:
         for _ in range(4):
             token()
         replay, eager = {"graph launches": 1}, {"launches": LAUNCHES}
-        assert delta(gpu, token) == {**COPIES, **(replay if graph else eager)}
+        assert delta(gpu, token) == {"h2d": 1, "d2h": 1, **(replay if graph else eager)}
         assert len(sequences[0]) == 9
         token(), token(), token()
         slid = delta(gpu, token)  # the context of 11 is full
         assert slid["h2d"] == 2
         assert slid.get("launches", 0) == PREFILL_LAUNCHES + (0 if graph else LAUNCHES)
+
+
+def sampler_of(count: int, temperature: float = 1.0) -> Sampler:
+    rngs = [np.random.default_rng(i) for i in range(count)]
+    return Sampler(Sampling(temperature), rngs, 30, [[]] * count)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+@pytest.mark.parametrize("graph", [True, False])
+def test_the_budget_of_tokens_drawn_on_the_device(gpu: Any, count: int, graph: bool) -> None:
+    """One graph launch a token; one copy back for many in a row; random numbers for 32 at once."""
+    sequences = [[1, 2, 3] for _ in range(count)]
+    model = tiny_model(num_layers=LAYERS, max_seq_len=100)
+    decoder, sampler = inference_of(model, graph=graph).decoder(sequences, 100), sampler_of(count)
+
+    def tokens(most: int) -> None:
+        rounds, logits = decoder.next_tokens(sampler, most)
+        assert len(rounds) == most and logits is None
+        for sequence, new in zip(sequences, zip(*rounds, strict=True), strict=True):
+            sequence.extend(new)
+
+    first = {"launches": PREFILL_LAUNCHES + LAUNCHES + 1, "h2d": 3, "d2h": 1}
+    assert delta(gpu, lambda: tokens(1)) == first
+    tokens(8)
+    for most in (1, 20):
+        launches = {"graph launches": most} if graph else {"launches": (LAUNCHES + 1) * most}
+        assert delta(gpu, lambda: tokens(most)) == {"d2h": 1, **launches}  # noqa: B023
+    assert delta(gpu, lambda: tokens(2))["d2h"] == 1
+    assert delta(gpu, lambda: tokens(2))["h2d"] == 1  # new random numbers after 32
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("context", [11, 50])
+def test_tokens_drawn_there_are_the_samplers(
+    gpu: Any, rng: Any, temperature: float, context: int
+) -> None:
+    """Rows of tokens end where a window or the random numbers do; a sequence leaves in between."""
+    model = tiny_model(max_seq_len=context)
+    prompts = [rng.integers(0, 30, n).tolist() for n in (3, 9, 14)]
+
+    def write(decoder: Any, sequences: list[list[int]]) -> list[list[int]]:
+        sampler, left = sampler_of(3, temperature), list(sequences)
+        for length in (45, 60):
+            while (missing := length - len(left[0])) > 0:
+                rounds, _ = next_tokens(decoder, sampler, missing, False)
+                for sequence, new in zip(left, zip(*rounds, strict=True), strict=True):
+                    sequence.extend(new)
+            decoder.remove(0)
+            sampler.remove(0)
+            left = [left[-1], *left[1:-1]]
+        return sequences
+
+    here, there = ([list(prompt) for prompt in prompts] for _ in range(2))
+    wanted = write(UncachedDecoder(model, 30, here), here)
+    assert write(inference_of(model).decoder(there, 200), there) == wanted
+    assert list(map(len, wanted)) == [45, 55, 60]
+    assert gpu.counts["d2h"] < 35
+
+
+def test_logits_come_with_a_token_if_they_are_wanted(gpu: Any) -> None:
+    model, sequences = tiny_model(), [[1, 2, 3], [4]]
+    decoder, uncached = (
+        inference_of(model).decoder(sequences, 40),
+        UncachedDecoder(model, 30, sequences),
+    )
+    for _ in range(12):
+        wanted = uncached.next_logits()
+        rounds, logits = decoder.next_tokens(sampler_of(2, 0.0), 5, with_logits=True)
+        np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+        assert rounds == [wanted.argmax(axis=-1).tolist()]
+        for sequence, token in zip(sequences, rounds[0], strict=True):
+            sequence.append(token)
+
+
+def test_damaged_weights_are_an_error(gpu: Any) -> None:
+    model = tiny_model()
+    model.final_linear.bias.assign(np.full(30, np.nan, np.float32))
+    decoder = inference_of(model).decoder([[1, 2]], 40)
+    for temperature in (0.0, 1.0):
+        with pytest.raises(ValueError, match="logits are not finite numbers"):
+            decoder.next_tokens(sampler_of(1, temperature), 3)
 
 
 def test_a_replay_gives_the_bits_of_a_run_of_its_kernels(gpu: Any) -> None:

@@ -51,6 +51,30 @@ def test_a_long_text_alone_and_as_a_stream(gpu: Any, graph: bool) -> None:
     assert bool(gpu.counts["graph launches"]) == graph
 
 
+def test_a_context_longer_than_what_is_drawn_in_a_row(gpu: Any) -> None:
+    """With stop strings, so that sequences end within a row of tokens, and without."""
+    options = {"max_seq_len": 70, "pre_norm": True}
+    for stop in ([], ["t", "zz"]):
+        setting = {"temperature": 1.2, "seed": range(4), "stop": stop}
+        wanted = tiny_generator(**options).generate(PROMPTS, 60, **setting)
+        generator = on_gpu(**options)
+        generator.prepare()
+        before = gpu.counts["d2h"]
+        assert generator.generate(PROMPTS, 60, **setting) == wanted
+        assert gpu.counts["d2h"] - before < 30
+
+
+def test_a_stop_string_within_a_row_of_tokens(gpu: Any) -> None:
+    """The tokens end with the one that completes it, as many as on the CPU."""
+    whole = tiny_generator(max_seq_len=40).generate("the", 30, seed=2)
+    setting = {"seed": 2, "stop": whole[12:14]}
+    wanted = tiny_generator(max_seq_len=40).generate("the", 30, return_logprobs=True, **setting)
+    generator = on_gpu(max_seq_len=40)
+    assert generator.generate("the", 30, **setting) == wanted.text
+    assert "".join(generator.stream("the", 30, **setting)) == wanted.text
+    assert generator.generate("the", 30, return_logprobs=True, **setting).tokens == wanted.tokens
+
+
 def test_float64(gpu: Any) -> None:
     generator = on_gpu(pre_norm=True, positions="rotary")
     generator.model.astype(np.float64)

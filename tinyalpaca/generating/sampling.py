@@ -65,6 +65,12 @@ class Sampling:
         """Whether nothing is drawn."""
         return self.temperature == 0
 
+    @property
+    def plain(self) -> bool:
+        """Whether temperature is all there is: no penalty, no filter."""
+        filters = (self.top_k, self.top_p, self.min_p)
+        return self.repetition_penalty == 1 and all(value is None for value in filters)
+
 
 def penalised(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
     """Step 1. logits (B, V); seen (B, V), True for tokens that occurred."""
@@ -137,6 +143,11 @@ class Sampler:
             self._seen[row] = self._seen[-1]
             self._seen = self._seen[:-1]
 
+    def uniforms(self, count: int) -> np.ndarray:
+        """The numbers of the next `count` draws, (count, B), for who draws in place of `pick`."""
+        numbers = [random(count) for random in self._draws]
+        return np.array(numbers).T
+
     def pick(self, logits: np.ndarray) -> list[int]:
         """Tokens, one for each row of logits (B, V).
 
@@ -166,7 +177,7 @@ def _draw_one(scores: np.ndarray, uniform: float) -> int:
     together = np.exp(scores, out=scores).cumsum(dtype=np.float64)
     total = together[-1]
     if not math.isfinite(total):
-        raise _damaged()
+        raise damaged_logits()
     return int(together.searchsorted(uniform * total, side="right"))
 
 
@@ -210,10 +221,11 @@ def _first_above(weights: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, 
 
 def _check(values: np.ndarray) -> None:
     if not np.isfinite(values).all():
-        raise _damaged()
+        raise damaged_logits()
 
 
-def _damaged() -> ValueError:
+def damaged_logits() -> ValueError:
+    """The error for logits from which nothing can be drawn."""
     return ValueError(
         "the model's logits are not finite numbers, so there is nothing to draw from; its weights "
         "are damaged, or its training diverged"

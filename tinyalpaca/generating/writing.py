@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,30 +90,52 @@ def write_together(
     """Continue some sequences, a token each at a time; one that is done makes room."""
     active = list(writings)
     watching = any(w.stream.stops for w in writings)
-    for _ in range(max_new_tokens):
-        logits = decoder.next_logits()
-        tokens = sampler.pick(logits)
-        for writing, token in zip(active, tokens, strict=True):
-            writing.tokens.append(token)
+    left = max_new_tokens
+    while left and active:
+        rounds, logits = next_tokens(decoder, sampler, left, with_logprobs)
+        left -= len(rounds)
+        for writing, tokens in zip(active, zip(*rounds, strict=True), strict=True):
+            writing.tokens.extend(tokens)
         if with_logprobs:
-            logprobs = log_probabilities(logits)[np.arange(len(tokens)), tokens].tolist()
-            for writing, logprob in zip(active, logprobs, strict=True):
+            chosen = log_probabilities(logits)[np.arange(len(active)), rounds[0]].tolist()
+            for writing, logprob in zip(active, chosen, strict=True):
                 writing.logprobs.append(logprob)
         if not watching:
             continue
         for row in reversed(range(len(active))):
-            active[row].pieces.append(active[row].stream.feed(tokens[row]))
+            _read(active[row], [tokens[row] for tokens in rounds])
             if active[row].stream.stopped:
                 active[row] = active[-1]
                 del active[-1]
                 decoder.remove(row)
                 sampler.remove(row)
-        if not active:
-            return
     for writing in active:
         if not watching:  # then all of it can be decoded at once
             writing.pieces.append(writing.stream.feed(*writing.new_tokens))
         writing.pieces.append(writing.stream.finish())
+
+
+def next_tokens(
+    decoder: Decoder, sampler: Sampler, most: int, with_logits: bool
+) -> tuple[list[list[int]], Any]:
+    """One round of tokens, or several, at most `most`: one token for each sequence a round.
+
+    Returns:
+        The rounds, and if they are wanted the logits (B, V), of one round alone.
+    """
+    if isinstance(decoder, DeviceDecoder) and sampler.sampling.plain:
+        return decoder.next_tokens(sampler, most, with_logits)
+    logits = decoder.next_logits()
+    return [sampler.pick(logits)], logits
+
+
+def _read(writing: Writing, tokens: list[int]) -> None:
+    """Decode the sequence's last tokens, and drop those after a stop string."""
+    for number, token in enumerate(tokens, 1):
+        writing.pieces.append(writing.stream.feed(token))
+        if writing.stream.stopped:
+            del writing.tokens[len(writing.tokens) - len(tokens) + number :]
+            return
 
 
 def write_steps(
@@ -133,8 +155,7 @@ def write_steps(
     logprob, likeliest = 0.0, []
     for number in range(1, max_new_tokens + 1):
         with limit:
-            logits = decoder.next_logits()
-            [token] = sampler.pick(logits)
+            [[token]], logits = next_tokens(decoder, sampler, 1, alternatives is not None)
         if alternatives is not None:
             logprobs = log_probabilities(logits[0])
             logprob, likeliest = float(logprobs[token]), _likeliest(logprobs, alternatives)
