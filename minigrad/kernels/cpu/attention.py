@@ -133,7 +133,7 @@ def _backward(dy, saved, dq, dk, dv, causal, scale):
 
     blocks = plan.split(weights)
     if dv is not None:
-        _sum_over_queries(dy_scaled, plan, blocks, dv)
+        _sum_over_queries(dy_scaled, plan, blocks, 1, dv)
     if dq is None and dk is None:
         return
     dscores = scratch("dscores", weights.shape, dtype)
@@ -144,8 +144,7 @@ def _backward(dy, saved, dq, dk, dv, causal, scale):
         _weigh(k, plan, dblocks, dq)
         dq *= dtype.type(_scale(q, scale))
     if dk is not None:
-        _sum_over_queries(q, plan, dblocks, dk)
-        dk *= dtype.type(_scale(q, scale))
+        _sum_over_queries(q, plan, dblocks, _scale(q, scale), dk)
 
 
 def _scores(q, k, plan, blocks):
@@ -160,14 +159,20 @@ def _weigh(x, plan, blocks, out):
         np.matmul(x[..., :seen], block, out=out[..., q0:q1])
 
 
-def _sum_over_queries(x, plan, blocks, out):
-    """out = x Wᵀ, (..., D, Tq) @ (..., Tq, Tk), where W is given by its blocks."""
+def _sum_over_queries(x, plan, blocks, factor, out):
+    """out = factor·x Wᵀ, (..., D, Tq) @ (..., Tq, Tk), where W is given by its blocks.
+
+    Formed as W xᵀ, whose short side comes last: BLAS is up to a third faster then.
+    """
+    lead, size, dtype = x.shape[:-2], x.shape[-2], x.dtype
+    total = scratch("sum", (*lead, out.shape[-1], size), dtype)  # (..., Tk, D)
     (q0, q1, _), block = plan.blocks[-1], blocks[-1]  # the last queries see all keys
-    np.matmul(x[..., q0:q1], block.swapaxes(-1, -2), out=out)
+    np.matmul(block, x[..., q0:q1].swapaxes(-1, -2), out=total)
     for (q0, q1, seen), block in zip(plan.blocks[:-1], blocks[:-1], strict=True):
-        part = _empty(out.shape[:-2], out.shape[-2], seen, out.dtype, "part")
-        np.matmul(x[..., q0:q1], block.swapaxes(-1, -2), out=part)
-        out[..., :seen] += part
+        part = scratch("part", (*lead, seen, size), dtype)
+        np.matmul(block, x[..., q0:q1].swapaxes(-1, -2), out=part)
+        total[..., :seen, :] += part
+    np.multiply(total.swapaxes(-1, -2), dtype.type(factor), out=out)
 
 
 class BlockPlan:
