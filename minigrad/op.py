@@ -11,8 +11,13 @@ An op is a pair of pure array functions under one name (see `minigrad.ops`):
 of the other. A CUDA kernel that does not take what it is given leaves the op to the textbook, and
 that is announced.
 
-A kernel may also offer a backward that writes the gradients of leaves (weights) where they are
-wanted, instead of into new arrays that are then copied:
+A kernel may also offer
+
+    infer(*arrays, **statics)                           -> out
+
+which is run instead of `forward` where no gradient is wanted, and need not keep what a backward
+would want. And it may offer a backward that writes the gradients of leaves (weights) where
+they are wanted, instead of into new arrays that are then copied:
 
     backward_into(dy, saved, needs, places, **statics)   -> gradients, as `backward`
 
@@ -197,13 +202,16 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
     arrays = [None if x is None else x.data for x in inputs]
     device = _common_device(name, arrays)
     rule = None if STATE.textbook else KERNELS[device.kind].get(name)
-    xp = None
+    needs = tuple([STATE.grad_enabled and x is not None and x.requires_grad for x in inputs])
+    recorded, xp, saved = True in needs, None, None
     try:
         if rule is not None and device is not CPU and not _supported(name, rule, arrays, statics):
             rule = None
         if rule is None:
             rule, xp = TEXTBOOK[name], device.xp
             out, saved = rule.forward(xp, *arrays, **statics)
+        elif not recorded and hasattr(rule, "infer"):
+            out = rule.infer(*arrays, **statics)
         else:
             out, saved = rule.forward(*arrays, **statics)
     except ShapeError:
@@ -220,14 +228,12 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
         result._version = inputs[0]._version  # type: ignore[union-attr]
     if STATE.detect_nan:
         _check_finite(name, "forward", out, inputs, statics, STATE.modules)
-    if STATE.grad_enabled:
-        needs = tuple([x is not None and x.requires_grad for x in inputs])
-        if True in needs and out.dtype.kind == "f":
-            read: tuple[Any, ...] = inputs
-            if not STATE.keep_inputs:
-                read = tuple([x if x is None or x._node is None else Forgotten(x) for x in inputs])
-            result.requires_grad = True
-            result._node = Node(name, rule, xp, read, statics, saved, needs)
+    if recorded and out.dtype.kind == "f":
+        read: tuple[Any, ...] = inputs
+        if not STATE.keep_inputs:
+            read = tuple([x if x is None or x._node is None else Forgotten(x) for x in inputs])
+        result.requires_grad = True
+        result._node = Node(name, rule, xp, read, statics, saved, needs)
     return result
 
 

@@ -8,9 +8,10 @@ Passes over the (Tq, Tk) scores cost more than the products that make and use th
 
 - Scores are stored keys × queries, so that per-query numbers are rows; `scale` is folded into q,
   and so is the factor by which e^x becomes a faster 2^x, where that is so.
-- Queries are cut into blocks. A block's scores are computed only for the keys that one of its
-  queries may see. All blocks of a head lie one after another, so that exp, the causal mask and the
-  product dP·P are one call each on one flat array.
+- Queries are cut into blocks, and a block's scores are computed only for the keys that one of its
+  queries may see. Forward does all with a block (of all heads) before the next, so that it finds
+  it in cache, and masks only the keys that not all of its queries see. All blocks of a head lie one
+  after another, so that backward's product dP·P is one call on one flat array.
 - E = exp(S) is not normalised. v gets a row of ones below it, so that one product gives both v E
   and the sums l = Σ_keys E, and y = (v E)/l is a pass over (Tq, Dv) only.
 - The maximum of each query's scores is not subtracted at first. If the scores were too large or
@@ -20,6 +21,8 @@ Passes over the (Tq, Tk) scores cost more than the products that make and use th
       dv = dy' Eᵀ,   dS = E·(vᵀ dy' - δ'),   dq = scale·k dS,   dk = q dSᵀ·scale
 
   where -δ' is a row below dy' that meets v's row of ones: the subtraction costs no pass either.
+
+Where no gradient is wanted (`infer`), one block's scores are in memory at a time.
 
 Saved: q, k, v with ones, E (so that backward has no exp), 1/l and y.
 """
@@ -37,14 +40,18 @@ BLOCK = 32  # queries: small blocks compute fewer scores in vain, large ones mul
 SAFE_SUM = 1e15  # sums of exp(S) in 1/SAFE_SUM..SAFE_SUM: far from the limits of float32
 
 
-def forward(q, k, v, *, causal, scale=None):
+def forward(q, k, v, *, causal, scale=None, keep=True):
     lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     queries, keys, values = (
         np.broadcast_to(x, lead + x.shape[-2:]).swapaxes(-1, -2) for x in (q, k, v)
     )
     out = _empty(lead, v.shape[-1], q.shape[-2], q.dtype)
-    saved = _forward(queries, keys, values, out, causal, scale)
+    saved = _forward(queries, keys, values, out, causal, scale, keep)
     return out.swapaxes(-1, -2), saved
+
+
+def infer(q, k, v, *, causal, scale=None):
+    return forward(q, k, v, causal=causal, scale=scale, keep=False)[0]
 
 
 def backward(dy, saved, needs, *, causal, scale=None):
@@ -65,14 +72,19 @@ class multi_head_attention:
     """
 
     @staticmethod
-    def forward(qkv, *, num_heads, causal):
+    def forward(qkv, *, num_heads, causal, keep=True):
         batch, time, channels = qkv.shape
         if channels % (3 * num_heads):
             raise ValueError(f"{channels} channels are not 3 times {num_heads} heads of equal size")
         parts = qkv.reshape(batch, time, 3, num_heads, channels // (3 * num_heads))
         q, k, v = parts.transpose(2, 3, 0, 4, 1)  # each (H, B, D, T)
         out = _empty((num_heads, batch), q.shape[2], time, qkv.dtype)
-        return _merge_heads(out), _forward(q, k, v, out, causal, None)
+        return _merge_heads(out), _forward(q, k, v, out, causal, None, keep)
+
+    @staticmethod
+    def infer(qkv, *, num_heads, causal):
+        y, _ = multi_head_attention.forward(qkv, num_heads=num_heads, causal=causal, keep=False)
+        return y
 
     @staticmethod
     def backward(dy, saved, needs, *, num_heads, causal):
@@ -84,41 +96,51 @@ class multi_head_attention:
         return (_merge_heads(dqkv),)
 
 
-def _forward(q, k, v, out, causal, scale):
-    """Attention of q, k (..., D, T) and v (..., Dv, T) into `out` (..., Dv, Tq)."""
+def _forward(q, k, v, out, causal, scale, keep):
+    """Attention of q, k (..., D, T) and v (..., Dv, T) into `out` (..., Dv, Tq).
+
+    Returns what backward needs, or, without `keep`, nothing.
+    """
     lead, dtype = q.shape[:-2], q.dtype
     plan = block_plan(q.shape[-1], k.shape[-1], causal, dtype)
     exp, factor = exponential(dtype)
     scaled = _empty(lead, q.shape[-2], q.shape[-1], dtype, "scaled")
     np.multiply(q, dtype.type(_scale(q, scale) * factor), out=scaled)
-    v_ones = _empty(lead, v.shape[-2] + 1, v.shape[-1], dtype)
+    v_ones = _empty(lead, v.shape[-2] + 1, v.shape[-1], dtype, None if keep else "v_ones")
     v_ones[..., :-1, :] = v
     v_ones[..., -1, :] = 1
 
-    weights = np.empty((*lead, plan.size), dtype)
-    blocks = plan.split(weights)
+    weights = np.empty((*lead, plan.size), dtype) if keep else None
     total = _empty(lead, v_ones.shape[-2], q.shape[-1], dtype, "total")
     sums = total[..., -1:, :]  # (..., 1, Tq)
     with np.errstate(over="ignore", invalid="ignore"):
-        _scores(scaled, k, plan, blocks)
-        exp(weights, out=weights)
-        if causal:
-            weights *= plan.allowed
-        _weigh(v_ones, plan, blocks, total)
+        _weigh_softly(scaled, k, v_ones, plan, weights, exp, False, total)
         safe = sums.min(initial=1) >= 1 / SAFE_SUM and sums.max(initial=1) <= SAFE_SUM
     if not safe:  # also if a sum is NaN
         # With NumPy's own e^x: 2^x is slow where it underflows.
         np.multiply(q, dtype.type(_scale(q, scale)), out=scaled)
-        _scores(scaled, k, plan, blocks)
-        if causal:
-            np.copyto(weights, -np.inf, where=plan.allowed == 0)
-        for block in blocks:
-            block -= block.max(axis=-2, keepdims=True)
-        np.exp(weights, out=weights)
-        _weigh(v_ones, plan, blocks, total)
+        _weigh_softly(scaled, k, v_ones, plan, weights, np.exp, True, total)
     inverse_sum = 1 / sums
     np.multiply(total[..., :-1, :], inverse_sum, out=out)
-    return q, k, v_ones, weights, inverse_sum, out
+    return (q, k, v_ones, weights, inverse_sum, out) if keep else None
+
+
+def _weigh_softly(q, k, v_ones, plan, weights, exp, subtract_maximum, total):
+    """total = v_ones exp(kᵀ q), block by block; what exp gives is left in `weights`, if given."""
+    blocks = None if weights is None else plan.split(weights)
+    for number, (q0, q1, seen) in enumerate(plan.blocks):
+        shape = (*q.shape[:-2], seen, q1 - q0)
+        block = scratch("weights", shape, q.dtype) if blocks is None else blocks[number]
+        np.matmul(k[..., :seen].swapaxes(-1, -2), q[..., q0:q1], out=block)
+        diagonal = block[..., seen - (q1 - q0) :, :]
+        if subtract_maximum:
+            if plan.allowed is not None:
+                np.copyto(diagonal, -np.inf, where=plan.allowed[number] == 0)
+            block -= block.max(axis=-2, keepdims=True)
+        exp(block, out=block)
+        if plan.allowed is not None:
+            diagonal *= plan.allowed[number]
+        np.matmul(v_ones[..., :seen], block, out=total[..., q0:q1])
 
 
 def _backward(dy, saved, dq, dk, dv, causal, scale):
@@ -181,7 +203,8 @@ class BlockPlan:
     Attributes:
         blocks: (q0, q1, seen) of each block, which holds the scores of queries q0:q1, keys 0:seen.
         size: the number of scores of all blocks.
-        allowed: (size,) 1 where a query may see a key, 0 where not. None if not causal.
+        allowed: for each block, whose last keys not all of its queries may see, (q1 - q0, q1 - q0)
+            of these: 1 where a query may see a key, 0 where not. None if not causal.
     """
 
     def __init__(self, queries: int, keys: int, causal: bool, dtype: np.dtype) -> None:
@@ -196,11 +219,9 @@ class BlockPlan:
         edges = [queries * i // number for i in range(number + 1)]
         self.blocks = [(q0, q1, past + q1 if causal else keys) for q0, q1 in pairwise(edges)]
         if causal:
-            masks = [
-                np.arange(q0, q1) + past >= np.arange(seen)[:, None] for q0, q1, seen in self.blocks
+            self.allowed = [
+                np.triu(np.ones((q1 - q0, q1 - q0), dtype)) for q0, q1, _ in self.blocks
             ]
-            self.allowed = np.concatenate([mask.reshape(-1) for mask in masks]).astype(dtype)
-            self.allowed.flags.writeable = False
         self.size = sum((q1 - q0) * seen for q0, q1, seen in self.blocks)
 
     def split(self, flat: np.ndarray) -> list[np.ndarray]:

@@ -38,6 +38,8 @@ def check_twins(name, arrays, rng, needs=None, terms=1e-3, condition=1.0, **stat
     y, wanted_y = np.asarray(y), np.asarray(wanted_y)
     assert_close(y, wanted_y, f"{name} forward", terms, condition)
     y_before = y.copy()
+    if hasattr(kernel, "infer"):
+        np.testing.assert_array_equal(kernel.infer(*arrays, **statics), y)
 
     dy = rng.standard_normal(y.shape).astype(y.dtype)
     like_y = np.empty_like(y)  # keeps the order of memory
