@@ -1,7 +1,8 @@
-"""Keeping freed memory for the next step, and giving it back."""
+"""Keeping freed memory for the next step, in large pages, and giving it back."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # what glibc accepts on 64-bit systems
 _NEVER_TRIM = 2**31 - 1
+_HUGE_PAGE = 2 * 2**20  # bytes; of x86-64, and of ARM with pages of 4 KB
+_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25  # of Linux's mman.h
 
 
 def keep_freed_memory() -> bool:
@@ -33,6 +36,38 @@ def release_freed_memory() -> None:
     malloc_trim = _libc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def use_huge_pages() -> bool:
+    """Ask the system to put the heap as it is now into pages of 2 MB.
+
+    The processor looks up fewer of them: two or three percent of a training step, more in virtual
+    machines, where a look-up takes longer. Needs Linux 6.1 and its setting
+    /sys/kernel/mm/transparent_hugepage/enabled not to be "never". Call it when the heap has grown
+    to the size that it will have.
+
+    Returns:
+        True if the system did so.
+    """
+    madvise = _libc("madvise")
+    heap = _heap()
+    if madvise is None or heap is None:
+        return False
+    start, stop = -(-heap[0] // _HUGE_PAGE) * _HUGE_PAGE, heap[1] // _HUGE_PAGE * _HUGE_PAGE
+    if stop <= start:
+        return False
+    place = ctypes.c_void_p(start), ctypes.c_size_t(stop - start)
+    return all(madvise(*place, advice) == 0 for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE))
+
+
+def _heap() -> tuple[int, int] | None:
+    """Where the C library's heap begins and ends."""
+    with contextlib.suppress(OSError), open("/proc/self/maps", encoding="utf-8") as file:
+        for line in file:
+            if line.rstrip().endswith("[heap]"):
+                start, _, stop = line.split()[0].partition("-")
+                return int(start, 16), int(stop, 16)
+    return None
 
 
 def _libc(function: str) -> Any | None:

@@ -26,7 +26,7 @@ from minigrad.optim.clip import clip_scale
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.lanes import cut, number_of_lanes
-from minigrad.parallel.memory import keep_freed_memory, release_freed_memory
+from minigrad.parallel.memory import keep_freed_memory, release_freed_memory, use_huge_pages
 from minigrad.parallel.shared import shared_array
 from minigrad.parallel.team import Backend, available_cores, choose_backend, make_team
 from minigrad.tensor import Tensor
@@ -104,6 +104,7 @@ class Workers:
         self._updates: list[Update] = []
         self._losses = {"train": train_loss, "evaluate": evaluate_loss}
         self._team: Any = None
+        self._settled = False
         self._blas = ThreadpoolController()
 
     def gradients(self, arrays: Part, *, scale: float, key: int = 0) -> float:
@@ -198,6 +199,9 @@ class Workers:
         else:
             arrays, scale, key = payload
             self._run_lane(kind, arrays, scale, key, item)
+            if kind == "train" and not self._settled:  # in each process: it has what it will need
+                self._settled = True
+                use_huge_pages()
 
     def _run_lane(self, kind: str, arrays: Part, scale: float, key: int, lane: int) -> None:
         """Forward (and backward) of a lane's micro-batches, one after the other."""

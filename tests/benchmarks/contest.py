@@ -1,10 +1,11 @@
 """Timing contenders fairly on a noisy machine.
 
 Each contender lives in a process of its own, so that no runtime's threads or memory disturb
-another's, and they take turns: A B A B ... A turn is a few calls in a row. Quoted are medians over
-all turns and the ratio of medians; the spread (quartiles) tells how noisy the machine was. Memory
-is the peak of the proportional set size, summed over a contender's processes, sampled while it
-runs.
+another's, and they take turns: A B A B ... A turn is a few calls in a row, after one that is not
+counted: it finds the caches full of the other's data and the other's threads still spinning, which
+is not how training goes. Quoted are medians over all turns and the ratio of medians; the spread
+(quartiles) tells how noisy the machine was. Memory is the peak of the proportional set size, summed
+over a contender's processes, sampled while it runs.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Contest:
         return self._ask(name, "call", method, args)
 
     def times(self, method: str, rounds: int, turn: int = 3) -> dict[str, list[float]]:
-        """Seconds a call, by contender: `rounds` turns of `turn` calls, after one of warm-up."""
+        """Seconds a call, by contender: `rounds` turns of `turn` calls, after a turn of warm-up."""
         result: dict[str, list[float]] = {name: [] for name in self._pipes}
         for number in range(rounds + 1):
             for name in self._pipes:
@@ -149,6 +150,7 @@ def _serve(pipe: Any, factory: str, options: dict[str, Any]) -> None:
                 pipe.send(("result", call(*argument)))
                 continue
             seconds = []
+            call()
             for _ in range(argument):
                 began = time.perf_counter()
                 call()
