@@ -102,8 +102,7 @@ __global__ void __launch_bounds__(256)
   const int token = factor == 0 ? draw_highest(own, vocabulary, shared)
                                 : draw_by_weight(own, vocabulary, real(factor),
                                                  settings[size_t(round) * rows + row], shared);
-  __syncthreads();  // all threads have read what changes now
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == 0) {  // all others have read what changes now, before the last barrier
     chosen[size_t(round) * rows + row] = ids[row] = token;
     places[row]++;
     taken[row]++;
