@@ -7,10 +7,12 @@ import pytest
 
 from minigrad.kernels.cuda import decode
 from tests.gpu import test_mutants as mutants
+from tests.gpu.test_decode_inference import check_whole
 from tests.gpu.test_decode_kernels import NOBODY, Attention, check_step, rows_on
 from tests.gpu.test_draw_kernel import ROUNDS, check
 from tests.gpu.test_mutants import Mutant
 from tests.gpu.twins import assert_close
+from tests.tinyalpaca.tiny_models import tiny_model
 
 
 def step(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
@@ -50,8 +52,15 @@ def drawing(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
         check(gpu, logits, rng.random((ROUNDS, 4)), temperature)
 
 
+def token(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    for options in ({}, {"pre_norm": True, "positions": "rotary"}):
+        with pytest.MonkeyPatch.context() as patch:
+            check_whole(gpu, patch, tiny_model(**options), 1e-5)
+
+
 ATTEND, EMBED, DRAW = "decode_attend<float>", "decode_embed<float>", "draw_tokens<float>"
 LINEAR = "decode_linear<float, 8>"
+WHOLE = ";".join(decode.SOURCE.companions("decode_whole<float>", "float"))  # and what it is held to
 
 # fmt: off
 MUTANTS = {
@@ -63,7 +72,8 @@ MUTANTS = {
         "decode", "shared.partial[threadIdx.x] = part;\n    __syncthreads();",
         "shared.partial[threadIdx.x] = part;", ATTEND, step),
     "one part of the values is left out": Mutant(
-        "decode", "other < groups; other++", "other < groups - 1; other++", ATTEND, step),
+        "decode", "other < groups; other++)\n        total += shared",
+        "other < groups - 1; other++)\n        total += shared", ATTEND, step),
     "a key turns the other way": Mutant(
         "decode", "= k * cosine - h.k[d + 1] * sine", "= k * cosine + h.k[d + 1] * sine", ATTEND,
         step),
@@ -85,6 +95,28 @@ MUTANTS = {
     "sums of rows change places": Mutant(
         "decode", "const real given = upper ? x[i]", "const real given = !upper ? x[i]", LINEAR,
         product),
+    "whole: no barrier after a product": Mutant(
+        "decode", "      y[output] = residual ? value + residual[output] : value;\n    }\n  }\n"
+        "  __syncthreads();",
+        "      y[output] = residual ? value + residual[output] : value;\n    }\n  }\n", WHOLE,
+        token),
+    "whole: no barrier before the soft-max": Mutant(
+        "decode", "= score;\n  }\n  __syncthreads();", "= score;\n  }\n", WHOLE, token),
+    "whole: no barrier after the soft-max": Mutant(
+        "decode", "*= share_of_one;\n  }\n  __syncthreads();", "*= share_of_one;\n  }\n", WHOLE,
+        token),
+    "whole: no barrier before keys are looked at": Mutant(
+        "decode", "threadIdx.x % share, share);\n  __syncthreads();",
+        "threadIdx.x % share, share);\n", WHOLE, token),
+    "whole: no barrier before the parts are added": Mutant(
+        "decode", "    partial[threadIdx.x] = part;\n    __syncthreads();",
+        "    partial[threadIdx.x] = part;", WHOLE, token),
+    "whole: all layers share a cache": Mutant(
+        "decode", "size_t(layer) * slot_count", "size_t(0) * slot_count", WHOLE, token),
+    "whole: the residual of a pre-norm model is left out": Mutant(
+        "decode", "weight, pre_norm ? to : none", "weight, none", WHOLE, token),
+    "whole: embeddings are normalised": Mutant(
+        "decode", "first_norm = pre_norm || layer;", "first_norm = true;", WHOLE, token),
     "the first token is never the highest": Mutant(
         "draw", "v >= 0; v -=", "v > 0; v -=", DRAW, drawing),
     "sums of warps are read too early": Mutant(

@@ -8,11 +8,12 @@
 What the model sees is what `tinyalpaca.generating.uncached` says, and the logits are those of
 `tinyalpaca.generating.inference`, up to rounding. The kernels are `minigrad.kernels.cuda.decode`.
 
-A token of all sequences is **one graph launch**: 5 kernels a layer and 3 more. Where temperature is
-all there is to sampling, tokens are drawn on the device, from the random numbers that the host's
-sampler would have used: one copy of tokens to the host for up to 32 of them in a row, one of random
-numbers back. With filters, penalty or alternatives the host needs the logits: one copy each way for
-each token. Prompts, and windows that have slid, are computed for all their positions at once.
+A token of all sequences is **one graph launch**: one kernel for a small model, 5 a layer and 2 more
+for others, and one that draws. Where temperature is all there is to sampling, tokens are drawn on
+the device, from the random numbers that the host's sampler would have used: one copy of tokens to
+the host for up to 32 of them in a row, and one of random numbers to the device for every 32. With
+filters or a penalty the host needs the logits: one copy each way for each token. Prompts, and
+windows that have slid, are computed for all their positions at once.
 
 B sequences, V vocabulary.
 """

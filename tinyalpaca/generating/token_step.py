@@ -23,6 +23,9 @@ from minigrad.kernels.cuda import decode, draw
 from minigrad.parallel.capture import Captured
 from tinyalpaca.generating.device_weights import DeviceWeights
 
+# So few weights that one processor of a GPU reads them faster than kernels for all can be launched,
+# and no more sequences than a GPU's processors take in two rounds. Estimates; to be measured.
+SMALL, FEW = 1 << 19, 256
 WARM_UP = 8  # tokens that run kernel by kernel: a graph pays for itself after some dozens
 ROUNDS = 32  # for which random numbers are supplied at a time
 PREFILL_ROWS, PREFILL_SCORES = 1 << 16, 1 << 23  # that are computed at a time
@@ -61,9 +64,12 @@ class TokenStep:
         self.weights, self.slots, self.room = weights, slots, room
         layers, heads = config.num_layers, config.num_heads
         size = config.d_model // heads
-        keys = xp.empty((layers, slots, heads, size, room), dtype)
-        values = xp.empty((layers, slots, heads, room, size), dtype)
-        self.cache = [decode.Cache(keys[i], values[i], weights.rotation) for i in range(layers)]
+        self._keys = xp.empty((layers, slots, heads, size, room), dtype)
+        self._values = xp.empty((layers, slots, heads, room, size), dtype)
+        self.cache = [
+            decode.Cache(self._keys[i], self._values[i], weights.model.rotation)
+            for i in range(layers)
+        ]
         self.logits = xp.empty((slots, weights.head.outputs), dtype)
         self._scratch = Scratch(weights, slots, room)
         self._settings = xp.zeros((ROUNDS + 1, slots), np.float64)
@@ -125,6 +131,14 @@ class TokenStep:
         draw.draw(self.logits, self._settings, **where, chosen=self._chosen)
 
     def _forward(self) -> None:
+        model, scratch = self.weights.model, self._scratch
+        if self.slots <= FEW and model.layers.size + model.head.size <= SMALL:
+            memory = decode.Memory(
+                *(scratch.x, scratch.other, scratch.qkv, scratch.mixed),
+                *(scratch.hidden, scratch.scores),
+            )
+            decode.whole(model, self._keys, self._values, scratch.rows, memory, self.logits)
+            return
         x = run_layers(self.weights, self.cache, self._scratch, one_each=True)
         head, eps = self.weights.head, self.weights.eps
         decode.linear(x, head.weight, head.bias, self.logits, eps=eps)
@@ -142,7 +156,7 @@ def run_layers(
     config, eps, rows = weights.config, weights.eps, scratch.rows
     pre_norm, activation = config.pre_norm, config.activation
     x, other = scratch.x, scratch.other
-    decode.embed(weights.tokens, weights.positions, rows, x)
+    decode.embed(weights.model.tokens, weights.model.positions, rows, x)
     for number, layer in enumerate(weights.layers):
         # A post-norm model has no norm between the embeddings and its first layer.
         first_eps = eps if pre_norm or number else None
