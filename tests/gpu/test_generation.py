@@ -11,6 +11,7 @@ import pytest
 import minigrad
 from minigrad.errors import KernelFallbackWarning
 from minigrad.optim import SGD
+from tests.benchmarks import generate_gpu
 from tests.tinyalpaca.runs import train, write_text
 from tests.tinyalpaca.test_generation import MODELS, SAMPLING
 from tests.tinyalpaca.tiny_models import TEXT, tiny_generator
@@ -241,6 +242,17 @@ def test_a_run_on_the_gpu_writes_samples(gpu: Any, tmp_path: Path) -> None:
     last = Generator(run.model.eval(), run.tokenizer).generate("the ", 12, seed=run.config.seed)
     assert samples[1] == "the " + last
     assert gpu.counts["decode_whole"] > 0
+
+
+def test_all_ways_can_be_timed(gpu: Any, capsys: Any, tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    flags = ["--batches", "1", "2", "--tokens", "2", "--rounds", "1", "--json", str(file)]
+    assert generate_gpu.main(flags) == 0
+    rates = json.loads(file.read_text(encoding="utf-8"))["tokens_per_s"]
+    assert list(rates) == ["a stream", "1 texts", "2 texts"]
+    assert all(rate > 0 for workload in rates.values() for rate in workload.values())
+    assert gpu.counts["decode_whole"] > 0 and gpu.counts["decode_attend"] > 0
+    assert capsys.readouterr().out.startswith("tokens/s")
 
 
 def test_asking_for_a_gpu_that_is_not_there(gpu: Any, capsys: Any, folder: Path) -> None:
