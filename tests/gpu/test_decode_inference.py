@@ -1,6 +1,8 @@
 """Generation's logits on the stand-in for CuPy are those of the whole model on the CPU."""
 
+import gc
 import itertools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -286,18 +288,35 @@ def test_cache_and_graph_serve_the_next_text_and_not_two_at_once(gpu: Any) -> No
     assert longer.step is not step and longer.step.room == 11
 
 
+def test_memory_is_given_back_at_once(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the collector of cycles comes by: a cache can be most of a GPU."""
+    monkeypatch.setattr(gc, "isenabled", lambda: False)  # a capture switches it on again
+    gc.disable()
+    try:
+        inference, sequences = inference_of(tiny_model()), [[1, 2, 3]]
+        decoder = inference.decoder(sequences, 11)
+        for _ in range(7):
+            sequences[0].append(int(decoder.next_logits().argmax()))
+        assert decoder.step.forward.graph is not None
+        memory = weakref.ref(decoder.step.token)
+        del decoder, inference
+        assert memory() is None
+    finally:
+        gc.enable()
+
+
 def test_rows_of_nobody_are_left_alone(gpu: Any, launches: int) -> None:
     """A step of slots that no sequence has writes nothing to the cache."""
     inference = inference_of(tiny_model())
     inference.prepare()
     step = inference._step
     assert step.slots == 1 and step.idle
-    for layer in step.cache:
+    for layer in step.token.cache:
         layer.keys.fill(7)
         layer.values.fill(7)
     step.draw(2)
     step.logits_of_next()
-    for layer in step.cache:
+    for layer in step.token.cache:
         assert (layer.keys.get() == 7).all() and (layer.values.get() == 7).all()
 
 
@@ -311,7 +330,8 @@ def check_whole(gpu: Any, monkeypatch: pytest.MonkeyPatch, model: Any, tolerance
         step.place(np.array([[5, 6, 7], [3, -1, 1], [0, 1, 2], [0] * 3], np.int32))
         logits = step.logits_of_next()[[0, 2]]
         kept = [
-            (layer.keys.get()[0, ..., :4], layer.values.get()[2, :, :2]) for layer in step.cache
+            (layer.keys.get()[0, ..., :4], layer.values.get()[2, :, :2])
+            for layer in step.token.cache
         ]
         results.append((logits, *itertools.chain.from_iterable(kept)))
     for ours, reference in zip(*results, strict=True):

@@ -91,7 +91,7 @@ class DeviceDecoder:
         tokens = self.step.tokens()[first : first + rounds, self._slots]
         if tokens.min() < 0:
             raise damaged_logits()
-        logits = self.step.logits.get()[self._slots] if with_logits else None
+        logits = self.step.logits()[self._slots] if with_logits else None
         return tokens.tolist(), logits
 
     def remove(self, row: int) -> None:

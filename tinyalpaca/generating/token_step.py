@@ -45,6 +45,54 @@ class Scratch:
         self.scores = xp.empty((count, config.num_heads, room), dtype)
 
 
+class Token:
+    """What is computed for a token, on arrays at fixed places.
+
+    Attributes:
+        inputs: (4, B) int32: ids, places (negative: nobody's), slots, draws taken.
+        cache: keys and values, a layer each.
+        logits: (B, V).
+        settings, chosen: see `draw.draw`.
+    """
+
+    def __init__(self, weights: DeviceWeights, slots: int, room: int) -> None:
+        config, xp, dtype = weights.config, cupy(), weights.dtype
+        layers, heads = config.num_layers, config.num_heads
+        size = config.d_model // heads
+        self.weights, self._scratch = weights, Scratch(weights, slots, room)
+        self.inputs = self._scratch.inputs
+        self._keys = xp.empty((layers, slots, heads, size, room), dtype)
+        self._values = xp.empty((layers, slots, heads, room, size), dtype)
+        self.cache = [
+            decode.Cache(self._keys[i], self._values[i], weights.model.rotation)
+            for i in range(layers)
+        ]
+        self.logits = xp.empty((slots, weights.head.outputs), dtype)
+        self.settings = xp.zeros((ROUNDS + 1, slots), np.float64)
+        self.chosen = xp.zeros((ROUNDS, slots), np.int32)
+
+    def forward(self) -> None:
+        """Keys and values of the inputs, and logits."""
+        model, scratch = self.weights.model, self._scratch
+        if len(self.logits) <= FEW and model.layers.size + model.head.size <= SMALL:
+            memory = decode.Memory(
+                *(scratch.x, scratch.other, scratch.qkv, scratch.mixed),
+                *(scratch.hidden, scratch.scores),
+            )
+            decode.whole(model, self._keys, self._values, scratch.rows, memory, self.logits)
+            return
+        x = run_layers(self.weights, self.cache, scratch, one_each=True)
+        head, eps = self.weights.head, self.weights.eps
+        decode.linear(x, head.weight, head.bias, self.logits, eps=eps)
+
+    def draw(self) -> None:
+        """The same, then a token of each slot, which becomes its id at the next place."""
+        self.forward()
+        ids, places, _, taken = (self.inputs[i] for i in range(4))
+        where = {"ids": ids, "places": places, "taken": taken}
+        draw.draw(self.logits, self.settings, **where, chosen=self.chosen)
+
+
 class TokenStep:
     """One more token of each of B sequences, which have a slot in the cache each.
 
@@ -55,46 +103,38 @@ class TokenStep:
         graph: replay a CUDA graph after some tokens; False launches every kernel, always.
 
     Attributes:
-        forward: computes logits; a `Captured`.
-        drawing: computes logits, chooses tokens from them, and moves on to the next place; another.
+        token: what is computed.
+        forward, drawing: the same with and without a choice of tokens, each a `Captured`.
     """
 
     def __init__(self, weights: DeviceWeights, slots: int, room: int, graph: bool = True) -> None:
-        config, xp, dtype = weights.config, cupy(), weights.dtype
         self.weights, self.slots, self.room = weights, slots, room
-        layers, heads = config.num_layers, config.num_heads
-        size = config.d_model // heads
-        self._keys = xp.empty((layers, slots, heads, size, room), dtype)
-        self._values = xp.empty((layers, slots, heads, room, size), dtype)
-        self.cache = [
-            decode.Cache(self._keys[i], self._values[i], weights.model.rotation)
-            for i in range(layers)
-        ]
-        self.logits = xp.empty((slots, weights.head.outputs), dtype)
-        self._scratch = Scratch(weights, slots, room)
-        self._settings = xp.zeros((ROUNDS + 1, slots), np.float64)
-        self._chosen = xp.zeros((ROUNDS, slots), np.int32)
+        self.token = token = Token(weights, slots, room)
         # A run and its replay keep the same numbers in the cache, so the logits, in which all that
         # was computed comes together, are what to compare.
-        changed = [self.logits, self._scratch.inputs, self._chosen]
+        changed = [token.logits, token.inputs, token.chosen]
         self.forward, self.drawing = (
             Captured(function, changed, label="token step", enabled=graph, warm_up=WARM_UP)
-            for function in (self._forward, self._draw)
+            for function in (token.forward, token.draw)
         )
         self._owner: Any = None
 
     def place(self, inputs: np.ndarray) -> None:
-        """Say what slots are at: (4, B) int32, ids, places (negative: nobody's), slots, draws."""
-        self._scratch.inputs.set(inputs)
+        """Say what slots are at: (4, B) int32, see `Token.inputs`."""
+        self.token.inputs.set(inputs)
 
     def logits_of_next(self) -> np.ndarray:
         """Logits (B, V) in main memory."""
         self.forward()
-        return self.logits.get()
+        return self.logits()
+
+    def logits(self) -> np.ndarray:
+        """Those that were computed last, (B, V) in main memory."""
+        return self.token.logits.get()
 
     def supply(self, settings: np.ndarray) -> None:
         """Random numbers for the next `ROUNDS` draws, and 1/temperature; see `draw.draw`."""
-        self._settings.set(settings)
+        self.token.settings.set(settings)
 
     def draw(self, rounds: int) -> None:
         """Choose so many tokens for each slot, one after another."""
@@ -103,7 +143,7 @@ class TokenStep:
 
     def tokens(self) -> np.ndarray:
         """The tokens of the last `ROUNDS` draws, (ROUNDS, B), by number of the draw mod ROUNDS."""
-        return self._chosen.get()
+        return self.token.chosen.get()
 
     def prefill(self, inputs: np.ndarray) -> None:
         """Keep keys and values of rows; inputs (4, N), a sequence's places in their order."""
@@ -113,7 +153,7 @@ class TokenStep:
             part = np.ascontiguousarray(inputs[:, first : first + most])
             scratch = Scratch(self.weights, part.shape[1], self.room)
             scratch.inputs.set(part)
-            run_layers(self.weights, self.cache, scratch, one_each=False)
+            run_layers(self.weights, self.token.cache, scratch, one_each=False)
 
     def lend_to(self, owner: object) -> None:
         """The step is busy for as long as `owner` lives."""
@@ -123,25 +163,6 @@ class TokenStep:
     def idle(self) -> bool:
         """Whether nobody uses it."""
         return self._owner is None or self._owner() is None
-
-    def _draw(self) -> None:
-        self._forward()
-        ids, places, _, taken = (self._scratch.inputs[i] for i in range(4))
-        where = {"ids": ids, "places": places, "taken": taken}
-        draw.draw(self.logits, self._settings, **where, chosen=self._chosen)
-
-    def _forward(self) -> None:
-        model, scratch = self.weights.model, self._scratch
-        if self.slots <= FEW and model.layers.size + model.head.size <= SMALL:
-            memory = decode.Memory(
-                *(scratch.x, scratch.other, scratch.qkv, scratch.mixed),
-                *(scratch.hidden, scratch.scores),
-            )
-            decode.whole(model, self._keys, self._values, scratch.rows, memory, self.logits)
-            return
-        x = run_layers(self.weights, self.cache, self._scratch, one_each=True)
-        head, eps = self.weights.head, self.weights.eps
-        decode.linear(x, head.weight, head.bias, self.logits, eps=eps)
 
 
 def run_layers(
