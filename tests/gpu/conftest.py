@@ -10,7 +10,7 @@ from minigrad import device
 from minigrad.kernels import announce
 from minigrad.kernels.cuda import cublaslt, scratch
 from minigrad.kernels.cuda.compile import SOURCES, source
-from minigrad.kernels.cuda.gemm import LIBRARIES, set_library
+from minigrad.kernels.cuda.gemm import set_library
 from minigrad.precision import set_precision
 from tests.gpu.shim.build import why_unavailable
 from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn
@@ -44,7 +44,7 @@ def gpu(libraries: Libraries, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand
     set_library("own")
     yield stand_in
     set_precision(None)
-    set_library("cublaslt")
+    set_library("auto")
     device.cupy.cache_clear()
 
 
@@ -58,7 +58,7 @@ def cublas(gpu: StandIn, monkeypatch: pytest.MonkeyPatch) -> FakeCublasLt:
     return fake
 
 
-@pytest.fixture(params=LIBRARIES)
+@pytest.fixture(params=["own", "cublaslt"])
 def each_library(request: pytest.FixtureRequest) -> str:
     """The test runs once for every library that can compute products."""
     if request.param == "cublaslt":

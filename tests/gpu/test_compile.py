@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from minigrad.kernels.cuda.compile import OPTIONS, SOURCES, Source, body, prelude, source
+from minigrad.kernels.cuda.compile import OPTIONS, SOURCES, Source, body, header, headers, source
 from tests.gpu import nvrtc
 
 ARCHITECTURES = ("sm_80", "sm_90")
@@ -31,9 +31,11 @@ def all_kernels() -> list[str]:
 
 def program() -> str:
     """One source that contains every kernel with every template argument."""
-    bodies = "\n".join(body(kernels.file) for kernels in SOURCES)
+    names = dict.fromkeys(name for kernels in SOURCES for name in headers(kernels.file))
+    parts = [header(name) for name in names] + [body(kernels.file) for kernels in SOURCES]
     table = "\n".join(f"  (const void*){expression}," for expression in all_kernels())
-    return f"{prelude()}\n{bodies}\nconst void* kernels[] = {{\n{table}\n}};\n"
+    joined = "\n".join(parts)
+    return f"{joined}\nconst void* kernels[] = {{\n{table}\n}};\n"
 
 
 def figures(report: str) -> dict[str, dict[str, Figures]]:

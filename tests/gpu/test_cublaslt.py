@@ -142,8 +142,21 @@ def test_a_failure_names_the_function_and_the_reason(gpu, cublas, rng, monkeypat
         gemm.multiply(left, right)
 
 
+def test_small_products_are_our_own(gpu, cublas, rng, monkeypatch):
+    gemm.set_library("auto")
+    monkeypatch.setattr(gemm, "SMALL", 5 * 4 * 6)
+    for rows, ours in ((5, True), (6, False)):
+        gpu.counts.clear()
+        x, w, b = (rng.standard_normal(shape) for shape in ((rows, 6), (4, 6), (4,)))
+        with gemm.precision("bf16"):
+            check_twin(gpu, "linear", [x, w, b], np.float32, tolerance=1e-2, activation="relu")
+        assert gpu.counts["linear_backward_bf16"] == gpu.counts["gemm_bf16"] == 2 * ours
+        assert gpu.counts["cublasLtMatmul"] == 6 * (not ours)
+        assert bool(gpu.counts["to_bf16"]) is not ours
+
+
 def test_names_of_libraries():
-    with pytest.raises(ValueError, match="'mkl': choose from cublaslt, own"):
+    with pytest.raises(ValueError, match="'mkl': choose from auto, cublaslt, own"):
         gemm.set_library("mkl")
     with pytest.raises(ValueError, match="no library 'rocblas'"), gemm.library("rocblas"):
         pass

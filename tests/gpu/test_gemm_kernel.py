@@ -7,7 +7,6 @@ from minigrad.kernels.cuda import KERNELS, gemm
 from minigrad.precision import PRECISIONS as FACTORS
 from tests.gpu.twins import PRECISIONS, ROUNDED_TOLERANCE, SCHEDULES, assert_close, check_twin
 
-PRODUCTS = ("gemm_fma", "gemm_tf32", "gemm_bf16", "cublasLtMatmul")
 SHAPES = [
     (1, 1, 1),
     (64, 64, 32),
@@ -141,8 +140,9 @@ def test_linear_in_fewer_bits(gpu, rng, factors, each_library):
     x, w, b = (rng.standard_normal(s) for s in ((127, 64), (215, 64), (215,)))
     with gemm.precision(factors):
         check_twin(gpu, "linear", [x, w, b], np.float32, tolerance=ROUNDED_TOLERANCE[factors])
-    products = gpu.counts["cublasLtMatmul" if each_library == "cublaslt" else f"gemm_{factors}"]
-    assert products == sum(gpu.counts[name] for name in PRODUCTS) >= 3
+    ours = gpu.counts[f"gemm_{factors}"], gpu.counts[f"linear_backward_{factors}"]
+    assert (*ours, gpu.counts["cublasLtMatmul"]) in ((2, 2, 0), (0, 0, 6))
+    assert not gpu.counts["gemm_fma"] + gpu.counts["linear_backward_fma"]
 
 
 def test_backward_has_the_precision_of_forward(gpu, rng):
@@ -150,4 +150,38 @@ def test_backward_has_the_precision_of_forward(gpu, rng):
     with gemm.precision("bf16"):
         y, saved = KERNELS["linear"].forward(x, w, None)
     KERNELS["linear"].backward(y, saved, (True, True, False))
-    assert gpu.counts["gemm_bf16"] == 3
+    assert gpu.counts["gemm_bf16"] == gpu.counts["linear_backward_bf16"] == 1
+
+
+@pytest.mark.parametrize("factors", FACTORS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("rows", "c_in", "c_out"), [(700, 65, 70), (600, 3, 1), (33, 64, 130)])
+def test_the_backward_pass_in_one_launch(gpu, rng, rows, c_in, c_out, schedule, factors):
+    x, w = rng.standard_normal((rows, c_in)), rng.standard_normal((c_out, c_in))
+    b = rng.choice([-100.0, 100.0], c_out)  # so that rounding does not decide where y is positive
+    with gemm.precision(factors):
+        limit = ROUNDED_TOLERANCE[factors]
+        check_twin(
+            gpu, "linear", [x, w, b], np.float32, schedule, tolerance=limit, activation="relu"
+        )
+        gpu.counts.clear()
+        x, w, b = (gpu.asarray(a.astype(np.float32)) for a in (x, w, b))
+        y, saved = KERNELS["linear"].forward(x, w, b, activation="relu")
+        KERNELS["linear"].backward(y, saved, (True, True, True), activation="relu")
+    assert gpu.counts["launches"] == 2
+
+
+def test_a_backward_pass_that_is_split_is_the_same_every_time(gpu, rng):
+    x, w = (gpu.asarray(rng.standard_normal(s).astype(np.float32)) for s in ((999, 20), (30, 20)))
+    found = set()
+    for schedule in SCHEDULES:
+        gpu.engine.schedule = schedule
+        y, saved = KERNELS["linear"].forward(x, w, None)
+        gradients = KERNELS["linear"].backward(y, saved, (True, True, True))
+        found.add(b"".join(g.get().tobytes() for g in gradients))
+    assert len(found) == 1
+
+
+def test_no_rows(gpu, each_library):
+    x, w, b = np.zeros((0, 5)), np.ones((4, 5)), np.ones(4)
+    check_twin(gpu, "linear", [x, w, b], np.float64, activation="relu")

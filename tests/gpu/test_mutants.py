@@ -92,7 +92,13 @@ def norm_of_all(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     )
 
 
+def linear(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    x, w, b = (rng.standard_normal(shape) for shape in ((700, 33), (66, 33), (66,)))
+    check_twin(gpu, "linear", [x, w, b], F32, schedule, activation="relu")
+
+
 SUMS = "column_sums<float>"
+BACKWARD = "linear_backward_fma<float>"
 ATTENTION = "attention_forward<float, 16>;attention_delta<float>;attention_backward<float, 16>"
 CROSS_ENTROPY = "cross_entropy_forward<float, int>;cross_entropy_total<float, int>"
 CROSS_ENTROPY += ";cross_entropy_backward<float, int>"
@@ -163,8 +169,31 @@ MUTANTS = {
     "gemm: pairs in another order": Mutant(
         "gemm", "return to_bf16_pair(x[0], x[1]);", "return to_bf16_pair(x[1], x[1]);",
         "gemm_bf16", product_bf16),
-    "gemm: the part of a row that belongs to the next thread": Mutant(
-        "gemm", "n / ROWS) * PACK + i % PACK;", "n / ROWS) * PACK;", "gemm_bf16", product_bf16),
+    "gemm: one of two neighbours is loaded twice": Mutant(
+        "gemm", "start + group * step + size_t(part) * o.column_stride", "start + group * step",
+        "gemm_bf16", product_bf16),
+    "gemm: the depth's end is not looked at": Mutant(
+        "gemm", "begin + group * column_step + part < last", "true", "gemm_fma<float>", product),
+    "linear: no barrier before db is added up": Mutant(
+        "linear_backward", "__syncthreads();\n    if (threadIdx.x < TILE", "if (threadIdx.x < TILE",
+        BACKWARD, linear),
+    "linear: db of half of the threads": Mutant(
+        "linear_backward", "i < Way::THREADS; i += TILE) sum", "i < TILE; i += TILE) sum", BACKWARD,
+        linear),
+    "linear: db of every column of tiles": Mutant(
+        "linear_backward", "dbias && side == 0", "dbias && top == 0", BACKWARD, linear),
+    "linear: the last block is not the last": Mutant(
+        "linear_backward", "unsigned(parts - 1)", "unsigned(parts - 2)", BACKWARD, linear),
+    "linear: counters stay where they are": Mutant(
+        "linear_backward", "if (threadIdx.x == 0) counters[tile] = 0;", "", BACKWARD, linear),
+    "linear: parts overlap": Mutant(
+        "linear_backward", "(weights + c_out) * part;", "weights * part;", BACKWARD, linear),
+    "linear: the mask is not looked at": Mutant(
+        "linear_backward", "left = {dy, y,", "left = {dy, nullptr,", BACKWARD, linear),
+    "linear: one column too many": Mutant(
+        "linear_backward", "column < c_in) out", "column <= c_in) out", BACKWARD, linear),
+    "linear: the part's end is not looked at": Mutant(
+        "linear_backward", "? rows : depth + rows_a_part", "? rows : rows", BACKWARD, linear),
     "dropout: the mask's end is not looked at": Mutant(
         "dropout", "if (group * 4 + part < size) keep", "keep", "philox_keep", mask),
     "the norm: one element too many": Mutant(

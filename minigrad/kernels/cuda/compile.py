@@ -10,6 +10,7 @@ of the kernel's arrays, and whatever is neither (sizes, seeds) is passed as a Nu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -24,29 +25,34 @@ REAL = {"f": "float", "d": "double"}
 ID = {"i": "int", "l": "long long", "q": "long long"}
 IDS = ("int", "long long")
 HEADS = (16, 32, 64, 128)  # the head sizes that attention is compiled for
-INCLUDE = '#include "prelude.cuh"\n'
+INCLUDE = r'#include "(\w+)\.cuh"\n'
 
 
-def prelude() -> str:
-    """What all kernels share."""
-    return _read("prelude.cuh").replace("#pragma once\n", "")
+def headers(file: str) -> tuple[str, ...]:
+    """The names of the headers that `file`.cu includes, in their order."""
+    return tuple(re.findall(INCLUDE, _read(f"{file}.cu")))
+
+
+def header(name: str) -> str:
+    """The text of a header."""
+    return _read(f"{name}.cuh").replace("#pragma once\n", "")
 
 
 def body(file: str) -> str:
-    """The text of `file`.cu after the line that includes the prelude.
+    """The text of `file`.cu without the lines that include headers.
 
     Raises:
-        ValueError: that line is not there, once.
+        ValueError: it does not include the prelude first, or something that is not ours.
     """
-    text = _read(f"{file}.cu")
-    if text.count(INCLUDE) != 1:
-        raise ValueError(f"{file}.cu must include the prelude once, and nothing else")
-    return text.replace(INCLUDE, "")
+    text = re.sub(INCLUDE, "", _read(f"{file}.cu"))
+    if headers(file)[:1] != ("prelude",) or "#include" in text:
+        raise ValueError(f"{file}.cu must include the prelude first, and only headers beside it")
+    return text
 
 
 def source(file: str) -> str:
     """The kernels of `file`.cu, complete."""
-    return prelude() + body(file)
+    return "".join(header(name) for name in headers(file)) + body(file)
 
 
 def _read(name: str) -> str:

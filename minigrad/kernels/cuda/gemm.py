@@ -1,8 +1,11 @@
 """Matrix products: by cuBLASLt (cublaslt.py), or by our own kernels (gemm.cu).
 
-`library` and `set_library` choose; results differ by rounding only. Our own compute float64 by
-fused multiply-adds, and so float32 under `precision("fp32")`; under "tf32" and "bf16" tensor cores
-round the factors and add in float32 (see `minigrad.precision`).
+`library` and `set_library` choose; results differ by rounding only. By default, "auto", small
+products are our own: they need fewer launches, as casts and what belongs to a layer's backward pass
+are part of them. Large ones are cuBLASLt's, which gets more out of a GPU.
+
+Our own compute float64 by fused multiply-adds, and so float32 under `precision("fp32")`; under
+"tf32" and "bf16" tensor cores round the factors and add in float32 (see `minigrad.precision`).
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ SOURCE = Source("gemm", "gemm_fma<{real}>", "gemm_tf32", "gemm_bf16")
 TILE = 64
 ENOUGH_BLOCKS = 128  # for the larger GPUs; the same on all, so that results are
 PART = 256  # the shortest part of K that is worth a block of its own
-LIBRARIES = ("cublaslt", "own")
+LIBRARIES = ("auto", "cublaslt", "own")
+SMALL = 2**27  # multiply-adds; an estimate: 10 µs at a tenth of what tensor cores can do
 
 
 class State(threading.local):
@@ -37,7 +41,7 @@ class State(threading.local):
 class Default:
     """What holds where no block says otherwise."""
 
-    library = "cublaslt"
+    library = "auto"
 
 
 STATE = State()
@@ -45,7 +49,7 @@ STATE = State()
 
 @contextmanager
 def library(name: str) -> Iterator[None]:
-    """Context manager: who computes products in this thread, "cublaslt" or "own"."""
+    """Context manager: who computes products in this thread, "auto", "cublaslt" or "own"."""
     before, STATE.library = STATE.library, _known(name)
     try:
         yield
@@ -64,8 +68,12 @@ def _known(name: str) -> str:
     return name
 
 
-def _uses_cublaslt() -> bool:
-    return (STATE.library or Default.library) == "cublaslt" and cublaslt.library() is not None
+def uses_cublaslt(multiply_adds: int) -> bool:
+    """Whether a product of this size is for cuBLASLt."""
+    name = STATE.library or Default.library
+    if name == "own" or (name == "auto" and multiply_adds <= SMALL):
+        return False
+    return cublaslt.library() is not None
 
 
 def factors_of(array: Any) -> str | None:
@@ -78,13 +86,11 @@ def factors_of(array: Any) -> str | None:
 
 
 def prepared(factors: str | None, *arrays: Any) -> tuple[Any, ...]:
-    """Arrays as `multiply` takes them, if they are factors of more than one product.
+    """Arrays as cuBLASLt takes them, for those that are factors of more than one product.
 
-    cuBLASLt reads bfloat16, which is rounded once here; otherwise these are the arrays themselves.
+    It reads bfloat16, which is rounded here; otherwise these are the arrays themselves.
     """
-    if factors == "bf16" and _uses_cublaslt():
-        return to_bf16(*arrays)
-    return arrays
+    return to_bf16(*arrays) if factors == "bf16" else arrays
 
 
 def multiply(
@@ -117,13 +123,15 @@ def multiply(
     dtype = one_dtype("gemm", a, b)
     if dtype == np.float32:
         factors = factors or factors_of(a)
+    with_cublaslt = a.dtype == np.uint16 or uses_cublaslt(a.size * b.shape[1])
+    if with_cublaslt and dtype == np.float32:
         a, b = prepared(factors, a, b)
     real = np.dtype(np.float32) if a.dtype == np.uint16 else dtype
     out = cupy().empty((a.shape[0], b.shape[1]), real) if into is None else into
     one_dtype("gemm", out, bias)
     a, b, bias = _in_some_order(a), _in_some_order(b), dense(bias)
     if (
-        (a.dtype == np.uint16 or _uses_cublaslt())
+        with_cublaslt
         and out.size * a.size > 0  # which is all that cuBLASLt takes
         and cublaslt.multiply(a, b, bias, relu, factors == "tf32", out)
     ):

@@ -7,7 +7,8 @@ rows of x and dy stacked as matrices, is
 
     dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy     with dy set to 0 where y is 0 before
 
-in three: the mask and db, dx, dW (whose K is so long that it may take a second one).
+in one launch where our own kernels compute it (linear_backward.py), otherwise in three: the mask
+and db, dx, dW.
 
 Saved: x and W (rounded, if cuBLASLt takes them so), with an activation y, whose sign is the mask,
 and the precision of the product, which backward keeps to.
@@ -17,7 +18,8 @@ from minigrad.kernels.cuda.activations import relu
 from minigrad.kernels.cuda.bf16 import to_bf16
 from minigrad.kernels.cuda.columns import column_sums, masked_column_sums
 from minigrad.kernels.cuda.compile import dense
-from minigrad.kernels.cuda.gemm import factors_of, multiply, prepared
+from minigrad.kernels.cuda.gemm import factors_of, multiply, prepared, uses_cublaslt
+from minigrad.kernels.cuda.linear_backward import linear_backward
 from minigrad.kernels.cuda.support import of_floats, of_rows
 
 
@@ -27,8 +29,9 @@ def supports(x, weight, bias, *, activation=None):
 
 def forward(x, weight, bias, *, activation=None):
     rows = dense(x).reshape(-1, x.shape[-1])  # (N, C_in)
-    factors = factors_of(x)
-    rows, weight = prepared(factors, rows, dense(weight))
+    factors, weight = factors_of(x), dense(weight)
+    if uses_cublaslt(rows.size * weight.shape[0]):
+        rows, weight = prepared(factors, rows, weight)
     y = multiply(rows, weight.T, bias, activation is not None, factors=factors)  # (N, C_out)
     saved = (x.shape, rows, weight, None if activation is None else y, factors)
     return y.reshape(*x.shape[:-1], weight.shape[0]), saved
@@ -41,6 +44,10 @@ def backward(dy, saved, needs, *, activation=None):
 def backward_into(dy, saved, needs, places, *, activation=None):
     shape, rows, weight, y, factors = saved
     dy_rows = dense(dy).reshape(rows.shape[0], weight.shape[0])  # (N, C_out)
+    own = rows.dtype == dy.dtype and not uses_cublaslt(rows.size * weight.shape[0])
+    if own and needs[1] >= needs[2]:
+        dx, dweight, dbias = linear_backward(dy_rows, y, rows, weight, needs, places, factors)
+        return (dx.reshape(shape) if needs[0] else None), dweight, dbias
     dx = dweight = dbias = None
     if needs[2] and activation is not None:
         dy_rows, dbias = masked_column_sums(dy_rows, y, places[2])

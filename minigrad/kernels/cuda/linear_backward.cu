@@ -1,0 +1,123 @@
+#include "prelude.cuh"
+#include "tiles.cuh"
+
+// The backward pass of a linear layer in one launch:
+//
+//   dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy       dy being 0 where y is not positive, if given
+//
+// with x (N, C_in), W (C_out, C_in) and dy, y (N, C_out). Some blocks compute tiles of dW, others
+// tiles of dx, at the same time. dW has few tiles and a long K, the N rows: so each tile has several
+// blocks, one for each part of the rows. The last one that is done with a tile adds up what all have
+// left in `partial`, in the order of the parts; `counters` count them, and are 0 before and after.
+// The blocks at the left edge of dW add up, for db, what they load of dy.
+//
+// dx or dW (then db as well) may be null for what nobody wants, db alone likewise.
+
+template <class Way, typename real = typename Way::real>
+__device__ __forceinline__ void backward(const real* __restrict__ dy, const real* __restrict__ y,
+                                         const real* __restrict__ x,
+                                         const real* __restrict__ weight, real* __restrict__ dx,
+                                         real* dweight, real* dbias, real* partial,
+                                         unsigned* counters, int rows, int c_in, int c_out,
+                                         int parts, int rows_a_part) {
+  const int across = (c_in + TILE - 1) / TILE;  // tiles beside each other, of dx and of dW
+  const int weight_tiles = dweight ? (c_out + TILE - 1) / TILE * across : 0;
+  const bool of_weight = blockIdx.x < unsigned(weight_tiles * parts);
+  const int tile = of_weight ? blockIdx.x % weight_tiles : blockIdx.x - weight_tiles * parts;
+  const int part = of_weight ? blockIdx.x / weight_tiles : 0;
+  const int top = tile / across * TILE, side = tile % across * TILE;
+
+  // What a part of dW and db is written to: C_out x C_in numbers, then C_out.
+  const size_t weights = size_t(c_out) * c_in;
+  const bool whole = parts == 1;
+  real* const mine = partial + (weights + c_out) * part;
+  real* const out = !of_weight ? dx : whole ? dweight : mine;
+  const int height = of_weight ? c_out : rows;
+
+  Factor<real> left = {dy, y, {rows, c_out, c_out, 1, true}, top};
+  Factor<real> right = {weight, nullptr, {c_in, c_out, 1, c_in, false}, side};
+  int depth = 0, last = c_out;
+  if (of_weight) {
+    left.shape = {c_out, rows, 1, c_out, false};
+    right.from = x;
+    right.shape.columns = rows;
+    depth = part * rows_a_part;
+    last = rows - depth < rows_a_part ? rows : depth + rows_a_part;
+  }
+  const real loaded = Way::run(left, right, depth, last, [&](int row, int column, real value) {
+    row += top;
+    column += side;
+    if (row < height && column < c_in) out[size_t(row) * c_in + column] = value;
+  });
+  if (!of_weight) return;
+
+  struct Shared {
+    real loaded[Way::THREADS];
+    bool last;
+  };
+  Shared& shared = block_shared<Shared>();
+  const bool with_bias = dbias && side == 0;
+  const int row = top + threadIdx.x;  // of the first TILE threads, for db
+  if (with_bias) {
+    shared.loaded[threadIdx.x] = loaded;  // all of row threadIdx.x % TILE of the tile
+    __syncthreads();
+    if (threadIdx.x < TILE && row < c_out) {
+      real sum = 0;
+      for (int i = threadIdx.x; i < Way::THREADS; i += TILE) sum += shared.loaded[i];
+      (whole ? dbias : mine + weights)[row] = sum;
+    }
+  }
+  if (whole) return;
+
+  __threadfence();  // the part is written before it counts
+  __syncthreads();
+  if (threadIdx.x == 0) shared.last = atomicAdd(counters + tile, 1u) == unsigned(parts - 1);
+  __syncthreads();
+  if (!shared.last) return;
+  __threadfence();
+  if (threadIdx.x == 0) counters[tile] = 0;
+  for (int i = threadIdx.x; i < TILE * TILE; i += Way::THREADS) {
+    const int r = top + i / TILE, c = side + i % TILE;
+    if (r >= c_out || c >= c_in) continue;
+    const size_t place = size_t(r) * c_in + c;
+    real sum = 0;
+    for (int p = 0; p < parts; p++) sum += __ldcg(partial + (weights + c_out) * p + place);
+    dweight[place] = sum;
+  }
+  if (with_bias && threadIdx.x < TILE && row < c_out) {
+    real sum = 0;
+    for (int p = 0; p < parts; p++) sum += __ldcg(partial + (weights + c_out) * p + weights + row);
+    dbias[row] = sum;
+  }
+}
+
+template <typename real>
+__global__ void __launch_bounds__(Fma<real>::THREADS, 2)
+    linear_backward_fma(const real* __restrict__ dy, const real* __restrict__ y,
+                        const real* __restrict__ x, const real* __restrict__ weight,
+                        real* __restrict__ dx, real* dweight, real* dbias, real* partial,
+                        unsigned* counters, int rows, int c_in, int c_out, int parts,
+                        int rows_a_part) {
+  backward<Fma<real>>(dy, y, x, weight, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
+                     parts, rows_a_part);
+}
+
+__global__ void __launch_bounds__(Tensor<Tf32>::THREADS, 3)
+    linear_backward_tf32(const float* __restrict__ dy, const float* __restrict__ y,
+                         const float* __restrict__ x, const float* __restrict__ weight,
+                         float* __restrict__ dx, float* dweight, float* dbias, float* partial,
+                         unsigned* counters, int rows, int c_in, int c_out, int parts,
+                         int rows_a_part) {
+  backward<Tensor<Tf32>>(dy, y, x, weight, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
+                        parts, rows_a_part);
+}
+
+__global__ void __launch_bounds__(Tensor<Bf16>::THREADS, 3)
+    linear_backward_bf16(const float* __restrict__ dy, const float* __restrict__ y,
+                         const float* __restrict__ x, const float* __restrict__ weight,
+                         float* __restrict__ dx, float* dweight, float* dbias, float* partial,
+                         unsigned* counters, int rows, int c_in, int c_out, int parts,
+                         int rows_a_part) {
+  backward<Tensor<Bf16>>(dy, y, x, weight, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
+                        parts, rows_a_part);
+}

@@ -1,0 +1,77 @@
+"""The backward pass of a linear layer in one launch: linear_backward.cu.
+
+    dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy     dy being 0 where y is not positive
+
+On a GPU a small layer costs what its launches cost. Here dx, dW and db are computed at the same
+time, by blocks of their own, from dy as it comes: no masked copy is written, and db falls off where
+dW reads dy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import cupy
+from minigrad.kernels.cuda.compile import Source, blocks, real_of
+from minigrad.kernels.cuda.scratch import counters
+
+SOURCE = Source(
+    "linear_backward",
+    "linear_backward_fma<{real}>",
+    "linear_backward_tf32",
+    "linear_backward_bf16",
+)
+TILE = 64
+ENOUGH_BLOCKS = 128  # of dW, for the larger GPUs; the same on all, so that results are
+PART = 256  # the shortest part of the rows that is worth a block of its own
+
+
+def linear_backward(
+    dy: Any,
+    y: Any,
+    x: Any,
+    weight: Any,
+    needs: tuple[bool, bool, bool],
+    places: tuple[Any, Any, Any],
+    factors: str | None,
+) -> tuple[Any, Any, Any]:
+    """dx (N, C_in), dW (C_out, C_in) and db (C_out,), or None for what is not needed.
+
+    Args:
+        dy: (N, C_out); y: likewise, what ReLU has given, or None without it.
+        x: (N, C_in); weight: (C_out, C_in). All are C-contiguous and of one dtype.
+        needs: db needs dW to be computed as well.
+        places: where dW and db are written to, or None; dx is always a new array.
+        factors: what factors of float32 are rounded to, "fp32", "tf32" or "bf16".
+    """
+    (rows, c_in), c_out = x.shape, weight.shape[0]
+    xp, dtype = cupy(), dy.dtype
+    dx = xp.empty(x.shape, dtype) if needs[0] else None
+    dweight = _place(needs[1], places[1], weight.shape, dtype)
+    dbias = _place(needs[2], places[2], (c_out,), dtype)
+    weight_tiles = blocks(c_out, TILE) * blocks(c_in, TILE) if needs[1] else 0
+    input_tiles = blocks(rows, TILE) * blocks(c_in, TILE) if needs[0] else 0
+    parts = min(blocks(rows, PART), max(1, ENOUGH_BLOCKS // max(1, weight_tiles)))
+    rows_a_part = max(32, blocks(blocks(rows, max(1, parts)), 32) * 32)
+    parts = max(1, blocks(rows, rows_a_part))
+    partial = count = None
+    if parts > 1 and needs[1]:
+        partial, count = xp.empty((parts, c_out * (c_in + 1)), dtype), counters(weight_tiles)
+    exact = dtype != np.float32 or factors == "fp32"
+    SOURCE.launch(
+        f"linear_backward_fma<{real_of(dtype)}>" if exact else f"linear_backward_{factors}",
+        (weight_tiles * parts + input_tiles,),
+        (256,) if exact else (128,),
+        *(dy, y, x, weight, dx, dweight, dbias, partial, count),
+        *(rows, c_in, c_out, parts, rows_a_part),
+        dtype=dtype,
+    )
+    return dx, dweight, dbias
+
+
+def _place(needed: bool, place: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    if not needed:
+        return None
+    return cupy().empty(shape, dtype) if place is None else place
