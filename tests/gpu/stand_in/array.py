@@ -86,13 +86,24 @@ class Engine:
 
     def wrap(self, result: Any) -> Any:
         if isinstance(result, (np.ndarray, np.generic)):
-            self.use_memory()
-            return Array(self, np.asarray(result))
+            return self._adopt(np.asarray(result))
         return (
             type(result)(self.wrap(r) for r in result)
             if isinstance(result, (list, tuple))
             else result
         )
+
+    def _adopt(self, host: np.ndarray) -> Array:
+        """What NumPy has computed, in memory as CuPy's is; a view stays where it is."""
+        if host.base is not None or not host.flags.forc:
+            self.use_memory()
+            return Array(self, host)
+        turned = host if host.flags.c_contiguous else host.T
+        result = self.allocate(turned.shape, host.dtype)
+        result._host[...] = turned
+        if turned is not host:
+            result._host = result._host.T
+        return result
 
     def allocate(self, shape: Any, dtype: Any = float) -> Array:
         """Poisoned memory between guards, as well aligned as CuPy's."""
