@@ -1,12 +1,16 @@
 """Matrix products and the linear layer on CUDA, through the CPU shim."""
 
+import mmap
+
 import numpy as np
 import pytest
 
 from minigrad.kernels.cuda import KERNELS, gemm
+from minigrad.kernels.cuda.compile import source
 from minigrad.precision import PRECISIONS as FACTORS
 from tests.gpu.twins import PRECISIONS, ROUNDED_TOLERANCE, SCHEDULES, assert_close, check_twin
 
+NORESERVE = 0x4000  # of mmap, on Linux; Python has a name for it from 3.13 on
 SHAPES = [
     (1, 1, 1),
     (64, 64, 32),
@@ -185,3 +189,24 @@ def test_a_backward_pass_that_is_split_is_the_same_every_time(gpu, rng):
 def test_no_rows(gpu, each_library):
     x, w, b = np.zeros((0, 5)), np.ones((4, 5)), np.ones(4)
     check_twin(gpu, "linear", [x, w, b], np.float64, activation="relu")
+
+
+@pytest.mark.parametrize("kernel", ["gemm_fma<float>", "gemm_tf32", "gemm_bf16"])
+def test_indices_beyond_two_to_the_31(libraries, kernel):
+    """Rows far apart, in memory of which next to nothing is touched: 3 rows of 2³⁰ columns."""
+    columns, shape = 2**30, (3, 2**30)
+    try:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE
+        a, b, c = (
+            np.frombuffer(mmap.mmap(-1, 3 * columns * 4, flags=flags), np.float32).reshape(shape)
+            for _ in range(3)
+        )
+    except (OSError, ValueError) as error:
+        pytest.skip(f"no address space for it: {error}")
+    a[:, :2] = [[1, 2], [3, 4], [5, 6]]
+    b[:2, :64] = np.arange(128).reshape(2, 64) / 64
+    numbers = (3, columns, 2, columns, 1, columns, 1, 32, 0)  # m, n, k, strides, part of k, relu
+    arguments = (a, b, np.uint64(0), c, *map(np.int32, numbers))
+    threads = 256 if "fma" in kernel else 128
+    libraries[source("gemm")].kernels[kernel]((1, 1), (threads,), arguments)
+    np.testing.assert_allclose(c[:, :64], a[:, :2] @ b[:2, :64], rtol=1e-2)

@@ -29,7 +29,7 @@ TILE = 64
 ENOUGH_BLOCKS = 128  # for the larger GPUs; the same on all, so that results are
 PART = 256  # the shortest part of K that is worth a block of its own
 LIBRARIES = ("auto", "cublaslt", "own")
-SMALL = 2**27  # multiply-adds; an estimate: 10 µs at a tenth of what tensor cores can do
+SMALL = 2**27  # multiply-adds; an estimate and no measurement, some 10 µs by our own kernels
 
 
 class State(threading.local):
