@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import minigrad
+from minigrad import device
 from minigrad.errors import KernelFallbackWarning
 from minigrad.optim import SGD
 from tests.benchmarks import generate_gpu
@@ -255,9 +257,23 @@ def test_all_ways_can_be_timed(gpu: Any, capsys: Any, tmp_path: Path) -> None:
     assert capsys.readouterr().out.startswith("tokens/s")
 
 
-def test_asking_for_a_gpu_that_is_not_there(gpu: Any, capsys: Any, folder: Path) -> None:
-    gpu.cuda.runtime.getDeviceCount = lambda: 0
+def test_asking_for_a_gpu_that_is_not_there(
+    gpu: Any, capsys: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu.cuda.runtime, "getDeviceCount", lambda: 0)
+    device.cupy.cache_clear()
     for name in ("generate", "evaluate"):
         status, out, err = command(capsys, name, folder, "--device", "gpu")
         assert (status, out) == (1, "")
         assert "there is no GPU" in err and '"cpu"' in err
+
+
+def test_asking_for_a_gpu_without_cupy(
+    capsys: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    device.cupy.cache_clear()
+    status, out, err = command(capsys, "generate", folder, "--device", "gpu")
+    device.cupy.cache_clear()
+    assert (status, out) == (1, "")
+    assert "needs CuPy" in err and "pip install" in err
