@@ -5,7 +5,8 @@ A kernel is the textbook pair of `minigrad.ops` without `xp`, and is held agains
     forward(*arrays, **statics)               -> out, saved
     backward(dy, saved, needs, **statics)     -> one gradient (or None) per input array
 
-Those with weights offer `backward_into` as well, which writes gradients in place (`minigrad.op`).
+Those with weights offer `backward_into` as well, which writes gradients in place, and attention
+`infer`, which keeps nothing for a backward (see `minigrad.op`).
 Kernels never write into their inputs. They take any memory order, and most outputs are
 *feature-major*: of logical shape (..., C), but stored as a contiguous (C, N), see
 `minigrad.kernels.cpu.layout`.

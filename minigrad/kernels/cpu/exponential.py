@@ -16,6 +16,7 @@ from numpy.lib.introspect import opt_func_info
 @lru_cache
 def exponential(dtype: np.dtype) -> tuple[np.ufunc, float]:
     """A function and a factor such that function(x·factor) is e^x for x of this dtype."""
-    codes = opt_func_info(func_name="^exp2$", signature=dtype.name)["exp2"]
+    # On processors for which NumPy has one code only, it lists none.
+    codes = opt_func_info(func_name="^exp2$", signature=dtype.name).get("exp2", {})
     vectorised = any(not code["current"].startswith("baseline") for code in codes.values())
     return (np.exp2, log2(e)) if dtype == np.float32 and vectorised else (np.exp, 1.0)
