@@ -1,7 +1,9 @@
-"""What the tests of the GPU path share. None of them needs a GPU."""
+"""What the tests of the GPU path share. None of them needs a GPU; `real_gpu.py` says what one
+changes."""
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,22 @@ from minigrad.kernels.cuda import cublaslt, scratch
 from minigrad.kernels.cuda.compile import SOURCES, source
 from minigrad.kernels.cuda.gemm import set_library
 from minigrad.precision import set_precision
+from tests.gpu import real_gpu
 from tests.gpu.shim.build import why_unavailable
 from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "stand_in: is about the stand-in for CuPy, not about a GPU")
+    if real_gpu.wanted():  # what CuPy and CUDA warn of is no fault of a test
+        config.addinivalue_line("filterwarnings", "default:::cupy")
+        config.addinivalue_line("filterwarnings", "default::DeprecationWarning")
+        config.addinivalue_line("filterwarnings", "default::FutureWarning")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if real_gpu.wanted() and item.get_closest_marker("stand_in"):
+        pytest.skip("it is about the stand-in for CuPy")
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +37,8 @@ def libraries(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Libraries:
     """All kernels for the CPU, compiled when they are asked for, kept by content in the cache."""
+    if real_gpu.wanted():
+        pytest.skip("it runs kernels on the CPU")
     reason = why_unavailable()
     if reason:
         pytest.skip(reason)
@@ -32,25 +50,32 @@ def libraries(
 
 
 @pytest.fixture
-def gpu(libraries: Libraries, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A stand-in in the place of CuPy, its counters at 0; products are exact, by our kernels."""
-    stand_in = StandIn(libraries)
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
     monkeypatch.setattr(announce, "_announced", set())
     monkeypatch.setattr(scratch, "_kept", {})
     monkeypatch.setattr(cublaslt, "_libraries", {})
-    device.cupy.cache_clear()
     set_precision("fp32")
     set_library("own")
-    yield stand_in
+    if real_gpu.wanted():
+        with real_gpu.watched(monkeypatch) as found:
+            yield found
+    else:
+        stand_in = StandIn(request.getfixturevalue("libraries"))
+        monkeypatch.setitem(sys.modules, "cupy", stand_in)
+        device.cupy.cache_clear()
+        yield stand_in
+        device.cupy.cache_clear()
     set_precision(None)
     set_library("auto")
-    device.cupy.cache_clear()
 
 
 @pytest.fixture
-def cublas(gpu: StandIn, monkeypatch: pytest.MonkeyPatch) -> FakeCublasLt:
+def cublas(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A stand-in for cuBLASLt, which computes the products."""
+    if real_gpu.wanted():
+        set_library("cublaslt")
+        return real_gpu.RealCublasLt()
     fake = FakeCublasLt(gpu)
     monkeypatch.setattr(cublaslt.lt, "load", lambda xp: cublaslt.Api(fake))
     monkeypatch.setattr(scratch, "WORKSPACE", 2**20)

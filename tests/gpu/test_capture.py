@@ -68,6 +68,7 @@ def test_switched_off_it_is_the_function(gpu: Any) -> None:
     assert gpu.counts["graph launches"] == 0
 
 
+@pytest.mark.stand_in
 @pytest.mark.parametrize(
     "forbidden, why",
     [

@@ -113,6 +113,7 @@ def test_bfloat16_without_an_algorithm(gpu, cublas, rng):
     assert gpu.counts["gemm_bf16"] == 1
 
 
+@pytest.mark.stand_in
 def test_a_library_that_is_not_there(gpu, rng, monkeypatch):
     (a, b, _), (left, right, _) = arrays(gpu, rng)
 
@@ -128,6 +129,7 @@ def test_a_library_that_is_not_there(gpu, rng, monkeypatch):
     assert gpu.counts["gemm_fma"] == 2
 
 
+@pytest.mark.stand_in
 def test_libraries_that_are_too_old(gpu):
     with pytest.raises(lt.Unavailable, match="110100 is older than 120000"):
         lt.Api(FakeCublasLt(gpu, version=110_100))
@@ -135,6 +137,7 @@ def test_libraries_that_are_too_old(gpu):
         lt.Api(SimpleNamespace())
 
 
+@pytest.mark.stand_in
 def test_a_failure_names_the_function_and_the_reason(gpu, cublas, rng, monkeypatch):
     _, (left, right, _) = arrays(gpu, rng)
     monkeypatch.setattr(cublaslt, "OPERANDS", {"f4": 99})
@@ -162,6 +165,7 @@ def test_names_of_libraries():
         pass
 
 
+@pytest.mark.stand_in
 def test_loading_looks_at_what_cupy_has_loaded_first(gpu, monkeypatch, tmp_path):
     asked = []
 
@@ -204,6 +208,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.stand_in
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_found(gpu, cublas, rng, monkeypatch, name):
     def check():

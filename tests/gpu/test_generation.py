@@ -257,6 +257,7 @@ def test_all_ways_can_be_timed(gpu: Any, capsys: Any, tmp_path: Path) -> None:
     assert capsys.readouterr().out.startswith("tokens/s")
 
 
+@pytest.mark.stand_in
 def test_asking_for_a_gpu_that_is_not_there(
     gpu: Any, capsys: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

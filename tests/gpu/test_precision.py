@@ -57,6 +57,7 @@ def test_tf32_is_the_default_where_it_is_to_be_had(gpu: Any) -> None:
     assert gpu.counts["gemm_tf32"] == 1
 
 
+@pytest.mark.stand_in
 def test_an_older_gpu(old_gpu: Any) -> None:
     set_precision(None)
     assert get_precision() == "fp32"

@@ -36,6 +36,7 @@ OWN_CONSTANTS = {"where", "to_device", "dropout"}
 ALL_KERNELS = [name for s in SOURCES for name in kernel_names(source(s.file))]
 
 
+@pytest.mark.stand_in
 @pytest.mark.parametrize(
     "case",
     [pytest.param(c, id=f"{c.op}: {c.label}") for c in CASES if c.op not in OWN_CONSTANTS],

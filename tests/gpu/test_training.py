@@ -221,6 +221,7 @@ def test_an_optimizer_that_needs_the_host_is_announced(
     assert error.count("no CUDA graph: Muon decides its steps on the host") == 1
 
 
+@pytest.mark.stand_in
 def test_tokens_that_a_gpu_has_no_room_for_stay_with_the_host(
     gpu: Any, tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,6 +306,7 @@ def test_the_loss_curve_of_rounded_products_stays_close(
     assert rounded.engine.flat.data.dtype == np.float32
 
 
+@pytest.mark.stand_in
 def test_the_output_says_what_computes(
     gpu: Any,
     tmp_path: Path,
@@ -336,6 +338,7 @@ def test_tokens_are_looked_at_before_they_go_to_the_device() -> None:
             device_loop.check_tokens(tokens, 6)
 
 
+@pytest.mark.stand_in
 def test_asking_for_a_gpu_that_is_not_there(gpu: Any, tmp_path: Path, text: Path) -> None:
     gpu.cuda.runtime.getDeviceCount = lambda: 0
     with pytest.raises(mg.DeviceError, match="there is no GPU"):

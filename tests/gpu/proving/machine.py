@@ -1,0 +1,77 @@
+"""What the figures were taken on, and with which versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import subprocess
+import time
+from typing import Any
+
+import numpy
+
+from minigrad.device import Device, cupy, gpu_name
+
+# What must be there for anything to run, besides CuPy and a GPU.
+NEEDED = ("numpy", "regex", "safetensors", "threadpoolctl", "tqdm", "pytest")
+
+
+def missing_packages() -> list[str]:
+    """Those of `NEEDED` that are not installed."""
+    return [name for name in NEEDED if version_of(name) is None]
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def facts() -> dict[str, Any]:
+    """The machine and the versions."""
+    runtime = cupy().cuda.runtime
+    return {
+        "device": gpu_name(Device("gpu")),
+        "date": time.strftime("%Y-%m-%d"),
+        "driver": driver(),
+        "CUDA of the driver": dotted(runtime.driverGetVersion()),
+        "CUDA of CuPy": dotted(runtime.runtimeGetVersion()),
+        "CuPy": cupy().__version__,
+        "PyTorch": version_of("torch"),
+        "NumPy": numpy.__version__,
+        "Python": platform.python_version(),
+        "CPU": processor(),
+        "system": platform.platform(),
+    }
+
+
+def dotted(number: int) -> str:
+    """13.0 of 13000."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def driver() -> str | None:
+    """The version of NVIDIA's driver, as its own tool gives it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = done.stdout.split()
+    return lines[0] if done.returncode == 0 and lines else None
+
+
+def processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return f"{names[0]}, {len(names)} threads" if names else platform.machine()
+
+
+def file_name(device: str) -> str:
+    """A device's name as the name of a file: "nvidia-h100-80gb-hbm3"."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")

@@ -1,0 +1,109 @@
+"""minigrad's contender on a GPU: training steps as the trainer makes them."""
+
+from __future__ import annotations
+
+import gc
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+
+from minigrad import optim, set_precision
+from minigrad.device import cupy
+from minigrad.kernels.cuda.gemm import set_library
+from minigrad.optim.flat import FlatParameters
+from minigrad.parallel.device_steps import DeviceSteps
+from tests.benchmarks.workloads import LEARNING_RATE, Workload, make_batch, make_model
+from tests.gpu.proving.equality import told
+from tinyalpaca.config import TrainConfig
+from tinyalpaca.training.training_parts import device_loss
+
+MOST = 500  # steps of a turn
+
+
+class OurSteps:
+    """Steps on one batch, gathered from a stream of tokens again in each.
+
+    Args:
+        workload: see `Workload`.
+        graph: whether a step is one CUDA graph; otherwise its kernels are launched one by one.
+        library: who computes matrix products; see `minigrad.kernels.cuda.gemm`.
+    """
+
+    def __init__(self, workload: tuple[int, ...], graph: bool, library: str = "auto") -> None:
+        set_library(library)
+        self.workload, self.graph = Workload(*workload), graph
+        self.steps: DeviceSteps | None = None
+        self.updates = 0
+
+    def prepare(self, precision: str) -> dict[str, Any]:
+        """A new model, compiled and captured. Returns the loss of its first step, and facts."""
+        self._build(precision)
+        assert self.steps is not None
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            self.turn(5)
+        loss = self.steps.look().of(0)[0]
+        return {"loss": loss, "graphs": self.steps.graphs, "why not": told(found)}
+
+    def first_step(self, precision: str) -> float:
+        """A new model and one step; seconds of the step."""
+        self._build(precision)
+        return self.turn(1)
+
+    def _build(self, precision: str) -> None:
+        self.steps = None
+        gc.collect()
+        cupy().get_default_memory_pool().free_all_blocks()
+        set_precision(precision)
+        w, x_and_y = self.workload, make_batch(self.workload)
+        model = make_model(w)
+        model.to("gpu")
+        optimizer = optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+        starts = np.arange(w.batch) * (w.time + 1)
+        self.steps = DeviceSteps(
+            FlatParameters(optimizer.parameters()),
+            optimizer,
+            device_loss(model, TrainConfig(batch_size=w.batch, seq_len=w.time + 1)),
+            tokens=np.concatenate([x_and_y[0], x_and_y[1][:, -1:]], axis=1).reshape(-1),
+            time=w.time,
+            windows=w.batch * MOST,
+            rates=np.full((1, MOST), LEARNING_RATE),
+            ring=MOST,
+            max_norm=1.0,
+            graph=self.graph,
+        )
+        self.steps.set_windows(np.tile(starts, MOST))
+        self.updates = 0
+
+    def turn(self, count: int) -> float:
+        """Make so many steps; seconds of one.
+
+        Raises:
+            RuntimeError: a step was not finite.
+        """
+        assert self.steps is not None
+        self.steps.set_position(0, updates=self.updates, window=0, draw=0)
+        self.steps.look()  # nothing is under way when the clock starts
+        began = time.perf_counter()
+        for _ in range(count):
+            self.steps.launch([self.workload.batch])
+        progress = self.steps.look()
+        seconds = time.perf_counter() - began
+        if progress.halted or progress.step != count:
+            raise RuntimeError(f"{progress.step} of {count} steps: {progress.losses[:5]}")
+        self.updates += count
+        return seconds / count
+
+    def memory(self) -> dict[str, float]:
+        """MB that CuPy's pools hold: the one of all arrays, and those of graphs."""
+        assert self.steps is not None
+        pools = [step._pool for step in self.steps._steps.values() if step._pool is not None]
+        arrays = cupy().get_default_memory_pool().total_bytes()
+        graphs = sum(pool.total_bytes() for pool in pools)
+        return {
+            "held": (arrays + graphs) / 2**20,
+            "of arrays": arrays / 2**20,
+            "of graphs": graphs / 2**20,
+        }

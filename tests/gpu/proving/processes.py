@@ -1,0 +1,167 @@
+"""Sections as processes: each with its own time, so that one that fails or hangs costs no other.
+
+A section is a function of `save` and a `Clock`. It hands what it has found so far to `save`, as
+often as it likes, and that is kept whatever becomes of the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[3]
+Save = Callable[[dict[str, Any]], None]
+
+
+class Clock:
+    """How much time is left.
+
+    Attributes:
+        folder: for files that may be thrown away.
+        toy: True to do everything at sizes that say nothing, to try the section itself.
+    """
+
+    def __init__(self, seconds: float, folder: Path, toy: bool = False) -> None:
+        self.deadline = time.monotonic() + seconds
+        self.folder, self.toy = folder, toy
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.deadline - time.monotonic()
+
+    def pause(self) -> None:
+        """A moment, for those who wait for something."""
+        time.sleep(0.1)
+
+
+class Section(NamedTuple):
+    """What is run: `function` is "module:function"; `share` its part of the time."""
+
+    name: str
+    function: str
+    share: float
+    title: str = ""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, with this project first on Python's path."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, **more}
+
+
+def start(section: Section, seconds: float, folder: Path, toy: bool) -> subprocess.Popen[str]:
+    """The section's process. Its record and its output go to files in `folder`."""
+    with open(_log_of(section, folder), "w", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.gpu.proving.processes", section.function),
+                *(str(_record_of(section, folder)), str(seconds), str(folder), str(int(toy))),
+            ],
+            cwd=ROOT,
+            env=environment(PYTHONUNBUFFERED="1"),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def finish(
+    section: Section, process: subprocess.Popen[str], seconds: float, folder: Path
+) -> dict[str, Any]:
+    """Wait for a section, at most so long, and return its record."""
+    began, timed_out = time.monotonic(), False
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+    finally:
+        status = stop(process)
+    record: dict[str, Any] = {"title": section.title, "seconds": time.monotonic() - began}
+    with contextlib.suppress(OSError, json.JSONDecodeError):
+        record["result"] = json.loads(_record_of(section, folder).read_text(encoding="utf-8"))
+    record["status"] = "out of time" if timed_out else "failed" if status else "done"
+    if record["status"] != "done":
+        log = _log_of(section, folder).read_text(encoding="utf-8", errors="replace")
+        record["error"] = log[-2000:]
+    return record
+
+
+def stop(process: subprocess.Popen[Any]) -> int:
+    """End a section's process and all that it has started; returns its status."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def run_sections(
+    sections: Sequence[Section],
+    seconds: float,
+    folder: Path,
+    tell: Callable[[Section, dict[str, Any]], None],
+    *,
+    toy: bool = False,
+) -> None:
+    """Run sections one after the other; `tell` gets the record of each as soon as it is over.
+
+    Time that a section does not use is shared by those after it.
+    """
+    deadline = time.monotonic() + seconds
+    for number, section in enumerate(sections):
+        left = max(1.0, deadline - time.monotonic())
+        own = left * section.share / sum(s.share for s in sections[number:])
+        process = start(section, own, folder, toy)
+        tell(section, finish(section, process, own + GRACE, folder))
+
+
+GRACE = 5.0  # seconds that a section may take longer than it was told
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a file at once or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".new")
+    with open(handle, "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=2)
+        file.write("\n")
+    os.chmod(name, 0o644)
+    os.replace(name, path)
+
+
+def _record_of(section: Section, folder: Path) -> Path:
+    return folder / f"{section.name}.json"
+
+
+def _log_of(section: Section, folder: Path) -> Path:
+    return folder / f"{section.name}.log"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """What a section's process runs."""
+    function, record, seconds, folder, toy = arguments
+    module, _, name = function.partition(":")
+    clock = Clock(float(seconds), Path(folder), toy == "1")
+    try:
+        result = getattr(importlib.import_module(module), name)(
+            lambda found: write_json(Path(record), found), clock
+        )
+        write_json(Path(record), result)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

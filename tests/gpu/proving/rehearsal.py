@@ -1,0 +1,59 @@
+"""The proof without a GPU: the stand-in for CuPy as the `cupy` that every process imports.
+
+A file `cupy.py` on Python's path makes it so (`install`). It shows that the proof's own code runs;
+its figures say nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+from minigrad.kernels.cuda import cublaslt_api, scratch
+from minigrad.kernels.cuda.compile import SOURCES, source
+from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn, module
+
+FOLDER = "MINIGRAD_KERNELS_ON_CPU"  # where compiled kernels are kept
+CUPY = """import sys
+from tests.gpu.proving.rehearsal import stand_in
+sys.modules["cupy"] = stand_in()
+"""
+
+
+class Pool(module.MemoryPool):
+    """With the figures that a report has."""
+
+    def total_bytes(self) -> int:
+        return 2**20
+
+    def free_all_blocks(self) -> None:
+        """Nothing is kept."""
+
+
+class Device(module.DeviceContext):
+    def synchronize(self) -> None:
+        """Nothing is ever under way."""
+
+
+def stand_in() -> StandIn:
+    """The stand-in, with all that a proof asks of CuPy."""
+    import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
+
+    by_code = {source(s.file): s.expressions() for s in SOURCES}
+    made = StandIn(Libraries(Path(os.environ[FOLDER]), by_code.__getitem__))
+    vars(made)["get_default_memory_pool"] = Pool
+    made.cuda.MemoryPool, made.cuda.Device = Pool, Device
+    cublaslt_api.load = lambda xp: cublaslt_api.Api(FakeCublasLt(made))
+    scratch.WORKSPACE = 2**20
+    made.cuda.set_allocator = lambda allocator=None: None
+    runtime = vars(made.cuda.runtime) | {"driverGetVersion": lambda: 13000}
+    made.cuda.runtime = SimpleNamespace(**runtime, runtimeGetVersion=lambda: 13000)
+    return made
+
+
+def install(folder: Path, kernels: Path) -> dict[str, str]:
+    """Write `cupy.py` into `folder`; returns the environment that makes processes import it."""
+    (folder / "cupy.py").write_text(CUPY, encoding="utf-8")
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+    return {"PYTHONPATH": path, FOLDER: str(kernels)}
