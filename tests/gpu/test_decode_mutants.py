@@ -60,7 +60,7 @@ def token(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
 
 ATTEND, EMBED, DRAW = "decode_attend<float>", "decode_embed<float>", "draw_tokens<float>"
 LINEAR = "decode_linear<float, 8>"
-WHOLE = ";".join(decode.SOURCE.companions("decode_whole<float>", "float"))  # and what it is held to
+WHOLE = "decode_whole<float>"
 
 # fmt: off
 MUTANTS = {
@@ -96,27 +96,25 @@ MUTANTS = {
         "decode", "const real given = upper ? x[i]", "const real given = !upper ? x[i]", LINEAR,
         product),
     "whole: no barrier after a product": Mutant(
-        "decode", "      y[output] = residual ? value + residual[output] : value;\n    }\n  }\n"
-        "  __syncthreads();",
-        "      y[output] = residual ? value + residual[output] : value;\n    }\n  }\n", WHOLE,
-        token),
+        "whole_token", "residual[output] : value;\n    }\n  }\n  __syncthreads();",
+        "residual[output] : value;\n    }\n  }\n", WHOLE, token),
     "whole: no barrier before the soft-max": Mutant(
-        "decode", "= score;\n  }\n  __syncthreads();", "= score;\n  }\n", WHOLE, token),
+        "whole_token", "= score;\n  }\n  __syncthreads();", "= score;\n  }\n", WHOLE, token),
     "whole: no barrier after the soft-max": Mutant(
-        "decode", "*= share_of_one;\n  }\n  __syncthreads();", "*= share_of_one;\n  }\n", WHOLE,
-        token),
+        "whole_token", "*= share_of_one;\n  }\n  __syncthreads();", "*= share_of_one;\n  }\n",
+        WHOLE, token),
     "whole: no barrier before keys are looked at": Mutant(
-        "decode", "threadIdx.x % share, share);\n  __syncthreads();",
+        "whole_token", "threadIdx.x % share, share);\n  __syncthreads();",
         "threadIdx.x % share, share);\n", WHOLE, token),
     "whole: no barrier before the parts are added": Mutant(
-        "decode", "    partial[threadIdx.x] = part;\n    __syncthreads();",
+        "whole_token", "    partial[threadIdx.x] = part;\n    __syncthreads();",
         "    partial[threadIdx.x] = part;", WHOLE, token),
     "whole: all layers share a cache": Mutant(
-        "decode", "size_t(layer) * slot_count", "size_t(0) * slot_count", WHOLE, token),
+        "whole_token", "size_t(layer) * slot_count", "size_t(0) * slot_count", WHOLE, token),
     "whole: the residual of a pre-norm model is left out": Mutant(
-        "decode", "weight, pre_norm ? to : none", "weight, none", WHOLE, token),
+        "whole_token", "weight, pre_norm ? to : none", "weight, none", WHOLE, token),
     "whole: embeddings are normalised": Mutant(
-        "decode", "first_norm = pre_norm || layer;", "first_norm = true;", WHOLE, token),
+        "whole_token", "first_norm = pre_norm || layer;", "first_norm = true;", WHOLE, token),
     "the first token is never the highest": Mutant(
         "draw", "v >= 0; v -=", "v > 0; v -=", DRAW, drawing),
     "sums of warps are read too early": Mutant(

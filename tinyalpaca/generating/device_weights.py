@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.device import Device
-from minigrad.kernels.cuda import decode
+from minigrad.kernels.cuda import whole_token
 from tinyalpaca.generating.folded_weights import FoldedWeights
 
 
@@ -71,7 +71,7 @@ class DeviceWeights:
         rotation = None
         if folded.rotation is not None:
             rotation = folded.rotation.view(folded.dtype)  # (L, D/2) complex -> (L, D)
-        self.model = decode.Model(
+        self.model = whole_token.Model(
             *(put(folded.tokens), put(folded.positions), put(rotation), layers, head),
             *(config.pre_norm, config.activation, folded.eps),
         )

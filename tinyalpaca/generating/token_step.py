@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import cupy
-from minigrad.kernels.cuda import decode, draw
+from minigrad.kernels.cuda import decode, draw, whole_token
 from minigrad.parallel.capture import Captured
 from tinyalpaca.generating.device_weights import DeviceWeights
 
@@ -75,11 +75,11 @@ class Token:
         """Keys and values of the inputs, and logits."""
         model, scratch = self.weights.model, self._scratch
         if len(self.logits) <= FEW and model.layers.size + model.head.size <= SMALL:
-            memory = decode.Memory(
+            memory = whole_token.Memory(
                 *(scratch.x, scratch.other, scratch.qkv, scratch.mixed),
                 *(scratch.hidden, scratch.scores),
             )
-            decode.whole(model, self._keys, self._values, scratch.rows, memory, self.logits)
+            whole_token.run(model, self._keys, self._values, scratch.rows, memory, self.logits)
             return
         x = run_layers(self.weights, self.cache, scratch, one_each=True)
         head, eps = self.weights.head, self.weights.eps

@@ -26,6 +26,7 @@ from minigrad.kernels.cuda import (
     embedding,
     layer_norm,
     linear,
+    whole_token,
     windows,
 )
 
@@ -43,4 +44,4 @@ KERNELS: MappingProxyType[str, Any] = MappingProxyType(
     }
 )
 
-__all__ = ["KERNELS", "adamw", "decode", "draw", "windows"]
+__all__ = ["KERNELS", "adamw", "decode", "draw", "whole_token", "windows"]

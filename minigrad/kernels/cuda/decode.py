@@ -1,4 +1,4 @@
-"""One more token for each of some sequences, in five launches a layer or in one: decode.cu.
+"""One more token for each of some sequences, in five launches a layer: decode.cu.
 
 Rows are sequences, or positions of a prompt. Each has an id, a place (its position; negative: the
 row belongs to nobody) and a slot (its sequence's share of the cache), all int32 on the device, so
@@ -13,8 +13,6 @@ given; nothing is allocated.
 Shapes: x (N, C), W (outputs, C + C'), more (N, C'), qkv (N, 3HD), out (N, HD), a layer's keys
 (B, H, D, S) and values (B, H, S, D), rotation (L, D): cosine and sine of each pair of numbers, side
 by side. N rows, B slots, H heads, D head size, S room, L context, V vocabulary. N up to 500,000.
-
-    whole:   all of these for a model, in one launch; embed, linear and attend are its specification
 
 The mean square and the product are summed in one pass, so a norm costs no launch. A row's result
 does not depend on the other rows: sums have the same order for one row as for many.
@@ -33,10 +31,8 @@ SOURCE = Source(
     "decode_linear<{real}, 8>",
     "decode_append<{real}>",
     "decode_attend<{real}>",
-    "decode_whole<{real}>",
 )
 THREADS = 256
-THREADS_OF_WHOLE = 512
 WARPS = THREADS // 32
 ROWS = 8  # that share a look at the weights
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu")
@@ -133,53 +129,4 @@ def attend(qkv: Any, cache: Cache, rows: Rows, scores: Any, out: Any, *, append:
         *(qkv, cache.rotation, cache.keys, cache.values, rows.slots, rows.places, scores, out),
         *(room, size, append),
         dtype=qkv.dtype,
-    )
-
-
-class Model(NamedTuple):
-    """A model as one kernel wants it; L layers.
-
-    Attributes:
-        tokens, positions, rotation: as in `embed` and `Cache`.
-        layers: the layers' weights, one after another; of each qkv (3C, C), out (C, C + C'), fc1
-            (F, C) and fc2 (C, F + C'), each followed by its bias, with C' = 0 for pre-norm models
-            and C for the others, whose residual connections are part of the products.
-        head: (V, C), and its bias.
-        pre_norm, activation, eps: as in the configuration.
-    """
-
-    tokens: Any
-    positions: Any
-    rotation: Any
-    layers: Any
-    head: Any
-    pre_norm: bool
-    activation: str
-    eps: float
-
-
-class Memory(NamedTuple):
-    """Scratch of a token: x and other (N, C), qkv, mixed (N, C), hidden (N, F), scores."""
-
-    x: Any
-    other: Any
-    qkv: Any
-    mixed: Any
-    hidden: Any
-    scores: Any
-
-
-def whole(model: Model, keys: Any, values: Any, rows: Rows, memory: Memory, logits: Any) -> None:
-    """Write the logits (N, V) of one more token: keys (L, B, H, D, S), values (L, B, H, S, D)."""
-    layers, slots, heads, size, room = keys.shape
-    hidden = memory.hidden.shape[1]
-    SOURCE.launch(
-        f"decode_whole<{real_of(logits.dtype)}>",
-        (len(logits),),
-        (THREADS_OF_WHOLE,),
-        *(model.tokens, model.positions, model.rotation, model.layers, model.head, keys, values),
-        *(rows.ids, rows.places, rows.slots, *memory, logits, layers, heads, size, hidden),
-        *(logits.shape[1], room, slots, model.pre_norm, ACTIVATIONS.index(model.activation)),
-        float(model.eps),
-        dtype=logits.dtype,
     )

@@ -85,9 +85,9 @@ __device__ __forceinline__ int draw_by_weight(const real* logits, int vocabulary
 }
 
 // Chooses a token for each row, which becomes its id at the next place. `settings` (rounds + 1, N)
-// has uniform numbers, used one after another, and in its last line 1/temperature, 0 for the highest
-// logit. `taken` counts the rounds, and chosen (rounds, N) gets the tokens. Rows at negative places
-// belong to nobody. Grid: rows.
+// has uniform numbers, used one after another, and in its last line 1/temperature, 0 for the
+// highest logit. `taken` counts the rounds, and chosen (rounds, N) gets the tokens. Rows at
+// negative places belong to nobody. Grid: rows.
 template <typename real>
 __global__ void __launch_bounds__(256)
     draw_tokens(const real* __restrict__ logits, const double* __restrict__ settings,
