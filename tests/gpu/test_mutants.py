@@ -12,7 +12,7 @@ import pytest
 
 from minigrad.kernels.cuda import adamw, dropout, gemm
 from minigrad.kernels.cuda import compile as compiler
-from minigrad.kernels.cuda.columns import column_sums_and_products
+from minigrad.kernels.cuda.columns import masked_column_sums
 from minigrad.kernels.cuda.compile import source
 from tests.gpu.shim.build import LaunchError, Library
 from tests.gpu.twins import SCHEDULES, assert_close, check_twin
@@ -33,9 +33,16 @@ class Mutant(NamedTuple):
 def sums(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     a, b = rng.standard_normal((2, 300, 37)).astype(F32)
     for _ in range(2):  # as the second finds the counters that the first has left
-        got = column_sums_and_products(gpu.asarray(a), gpu.asarray(b))
-        assert_close(got[0], a.astype(float).sum(0), "sums")
-        assert_close(got[1], (a.astype(float) * b).sum(0), "products")
+        masked, got = masked_column_sums(gpu.asarray(a), gpu.asarray(b))
+        assert_close(got, (a.astype(float) * (b > 0)).sum(0), "sums")
+        np.testing.assert_array_equal(masked.get(), a * (b > 0))
+
+
+def long_norm(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    x, (w, b) = rng.standard_normal((300, 37)), rng.standard_normal((2, 37))
+    check_twin(gpu, "layer_norm", [x, w, b], F32, schedule, eps=1e-5)
+    # A random schedule begins at some block: with few of them, in the midst of the sums.
+    check_twin(gpu, "layer_norm", [x, w, b], F32, schedule, (False, True, True), eps=1e-5)
 
 
 def norm(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
@@ -108,26 +115,25 @@ NORM = "layer_norm_forward<float>;layer_norm_backward<float>"
 # fmt: off
 MUTANTS = {
     "sums: no barrier": Mutant(
-        "column_sums", "__syncthreads();\n  const int parts", "const int parts", SUMS, sums),
+        "column_sums", "__syncthreads();\n    if (warp == 0 &&", "if (warp == 0 &&", SUMS, sums),
     "sums: no barrier before the parts are added": Mutant(
-        "column_sums", "__syncthreads();\n  if (threadIdx.y > 0)", "if (threadIdx.y > 0)", SUMS,
-        sums),
+        "column_sums", "__syncthreads();\n    if (warp > 0)", "if (warp > 0)", SUMS, sums),
     "sums: the last block is not the last": Mutant(
         "column_sums", "unsigned(parts - 1)", "unsigned(parts - 2)", SUMS, sums),
     "sums: counters stay where they are": Mutant(
-        "column_sums", "if (threadIdx.x == 0) *counter = 0;", "", SUMS, sums),
-    "sums: the two jobs share a counter": Mutant(
-        "column_sums", "counters + size_t(blockIdx.z) * gridDim.x + blockIdx.x",
-        "counters + blockIdx.x", SUMS, sums),
-    "sums: the two jobs share their parts": Mutant(
-        "column_sums", "partial += size_t(blockIdx.z) * parts * columns;", "", SUMS, sums),
+        "column_sums", "if (lane == 0) counter[group] = 0;", "", SUMS, sums),
     "sums: one row too many": Mutant(
         "column_sums", "row < last;", "row <= last;", SUMS, sums),
     "sums: one column too many": Mutant(
-        "column_sums", "threadIdx.y == 0 && column < columns", "threadIdx.y == 0", SUMS, sums),
+        "column_sums", "warp == 0 && column < columns", "warp == 0", SUMS, sums),
     "sums: one part too few": Mutant(
-        "column_sums", "i < 8; i++) total += shared.sums[i][threadIdx.x];\n    if (parts",
-        "i < 7; i++) total += shared.sums[i][threadIdx.x];\n    if (parts", SUMS, sums),
+        "column_sums", "i < parts; i += 8", "i < parts - 1; i += 8", SUMS, sums),
+    "norm: the two sums share a counter": Mutant(
+        "layer_norm", "counters + size_t(job) * groups", "counters", NORM, long_norm),
+    "norm: the two sums share their parts": Mutant(
+        "layer_norm", "partial + size_t(job) * parts * channels", "partial", NORM, long_norm),
+    "norm: rows begin at another block": Mutant(
+        "layer_norm", "(block - sums * blocks_a_sum)", "(block - blocks_a_sum)", NORM, long_norm),
     "norm: the warp ends in parts": Mutant(
         "layer_norm", "inverse_std, int rows, int channels, real eps) {",
         "inverse_std, int rows, int channels, real eps) {\n"

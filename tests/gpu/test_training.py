@@ -237,7 +237,7 @@ def test_tokens_that_a_gpu_has_no_room_for_stay_with_the_host(
 
 
 # The default model's step. A launch more is a decision: it costs about two microseconds a step.
-LAUNCHES = 94
+LAUNCHES = 86
 
 
 def test_the_budget_of_launches(

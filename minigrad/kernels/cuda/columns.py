@@ -19,54 +19,43 @@ def column_sums(a: Any, into: Any = None) -> Any:
     Args:
         into: (C,) of the same dtype to write to, or None for a new array.
     """
-    sums = _place(into, a)
-    _launch(a, None, None, None, sums, None)
-    return sums
-
-
-def column_sums_and_products(
-    a: Any, b: Any, into: Any = None, products_into: Any = None
-) -> tuple[Any, Any]:
-    """Σ_rows a and Σ_rows a·b, (N, C) and (N, C) -> (C,) and (C,)."""
-    sums, products = _place(into, a), _place(products_into, a)
-    _launch(a, b, None, None, sums, products)
-    return sums, products
+    return _launch(a, None, None, into, *parts_of(a.shape[0]))
 
 
 def masked_column_sums(a: Any, y: Any, into: Any = None) -> tuple[Any, Any]:
     """a where y > 0 and 0 elsewhere, (N, C), and the sums over the rows of that, (C,)."""
-    masked, sums = cupy().empty(a.shape, a.dtype), _place(into, a)
-    _launch(a, None, y, masked, sums, None)
-    return masked, sums
+    masked = cupy().empty(a.shape, a.dtype)
+    return masked, _launch(a, y, masked, into, *parts_of(a.shape[0]))
 
 
 def sum_parts(partial: Any, into: Any = None) -> Any:
     """Σ over the first of two axes that is short: (parts, C) -> (C,)."""
-    sums = _place(into, partial)
-    _launch(partial, None, None, None, sums, None, a_block=max(1, partial.shape[0]))
-    return sums
+    return _launch(partial, None, None, into, 1, max(1, partial.shape[0]))
 
 
-def _place(into: Any, a: Any) -> Any:
-    return cupy().empty(a.shape[1], a.dtype) if into is None else into
+def parts_of(rows: int) -> tuple[int, int]:
+    """How many parts the rows are cut into, and how many rows a part has."""
+    a_part = max(ROWS_A_BLOCK, blocks(rows, MOST_PARTS))
+    return max(1, blocks(rows, a_part)), a_part
 
 
-def _launch(
-    a: Any, b: Any, y: Any, masked: Any, sums: Any, products: Any, a_block: int | None = None
-) -> None:
+def memory_of_parts(jobs: int, parts: int, columns: int, dtype: Any) -> tuple[Any, Any]:
+    """What `jobs` sums of `columns` leave their parts in, and count with; None if not needed."""
+    if parts == 1 or jobs == 0:
+        return None, None
+    partial = cupy().empty((jobs, parts, columns), dtype)
+    return partial, counters(jobs * blocks(columns, 32))
+
+
+def _launch(a: Any, y: Any, masked: Any, into: Any, parts: int, a_part: int) -> Any:
     rows, columns = a.shape
-    if a_block is None:
-        a_block = max(ROWS_A_BLOCK, blocks(rows, MOST_PARTS))
-    parts, jobs = max(1, blocks(rows, a_block)), (sums is not None) + (products is not None)
-    grid = (blocks(columns, 32), parts, jobs)
-    partial = count = None
-    if parts > 1:
-        partial = cupy().empty((jobs, parts, columns), a.dtype)
-        count = counters(grid[0] * jobs)
+    sums = cupy().empty(columns, a.dtype) if into is None else into
     SOURCE.launch(
         f"column_sums<{real_of(a.dtype)}>",
-        grid,
-        (32, 8),
-        *(a, b, y, masked, sums, products, partial, count, rows, columns, a_block),
+        (blocks(columns, 32), parts),
+        (256,),
+        *(a, y, masked, sums, *memory_of_parts(1, parts, columns, a.dtype)),
+        *(rows, columns, a_part),
         dtype=a.dtype,
     )
+    return sums

@@ -1,4 +1,5 @@
 #include "prelude.cuh"
+#include "sum_columns.cuh"
 
 // Layer normalisation, alone and after a residual sum; the maths is in minigrad/ops/layer_norm.py.
 // A warp takes a row (C). Rows of a block: blockDim.x / 32.
@@ -36,13 +37,39 @@ __global__ void __launch_bounds__(256) layer_norm_forward(
   if (lane == 0) inverse_std[row] = scale;
 }
 
-// dx = (g - mean(g) - x̂·mean(g·x̂))/σ with g = dy·w. `weight` may be null.
+// dx = (g - mean(g) - x̂·mean(g·x̂))/σ with g = dy·w,  dw = Σ_rows dy·x̂,  db = Σ_rows dy.
+//
+// The first blocks add up columns for db and dw, those after them take rows, for dx: all at the same
+// time. `dx`, `dweight` and `dbias` are null for what nobody wants, `weight` if there is none.
 template <typename real>
 __global__ void __launch_bounds__(256) layer_norm_backward(
     const real* __restrict__ dy, const real* __restrict__ normal,
     const real* __restrict__ inverse_std, const real* __restrict__ weight, real* __restrict__ dx,
-    int rows, int channels) {
-  const int row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    real* dweight, real* dbias, real* partial, unsigned* counters, int rows, int channels,
+    int parts, int rows_a_block) {
+  const int groups = (channels + WARP - 1) / WARP;
+  const int blocks_a_sum = groups * parts, sums = (dbias ? 1 : 0) + (dweight ? 1 : 0);
+  int block = blockIdx.x;
+  if (block < sums * blocks_a_sum) {
+    const int job = block / blocks_a_sum;
+    const bool of_weight = job == 1 || !dbias;
+    block %= blocks_a_sum;
+    const Columns<real> all = {dy,
+                               of_weight ? normal : nullptr,
+                               nullptr,
+                               nullptr,
+                               of_weight ? dweight : dbias,
+                               partial + size_t(job) * parts * channels,
+                               counters + size_t(job) * groups,
+                               rows,
+                               channels,
+                               rows_a_block,
+                               parts};
+    all.sum(block % groups, block / groups);
+    return;
+  }
+
+  const int row = (block - sums * blocks_a_sum) * (blockDim.x / WARP) + threadIdx.x / WARP;
   const int lane = threadIdx.x % WARP;
   if (row >= rows) return;
   const size_t start = size_t(row) * channels;

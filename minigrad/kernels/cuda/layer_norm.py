@@ -4,14 +4,14 @@
 
 Shapes: x (..., C), weight w (C,) or None for 1, bias b (C,) or None for 0, y (..., C).
 
-Forward and dx take a warp a row: one launch each. dw and db are sums over all rows in a fixed
-order: one more.
+Forward and dx take a warp a row. dw and db are sums over all rows in a fixed order, by other blocks
+of the launch that computes dx.
 
 Saved: x̂ and 1/σ, from which all of it follows, and w.
 """
 
 from minigrad.device import cupy
-from minigrad.kernels.cuda.columns import column_sums, column_sums_and_products
+from minigrad.kernels.cuda.columns import memory_of_parts, parts_of
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
 from minigrad.kernels.cuda.support import of_floats, of_rows
 
@@ -34,24 +34,25 @@ def backward(dy, saved, needs, *, eps):
 
 def backward_into(dy, saved, needs, places, *, eps):
     normal, inverse_std, weight = saved  # (N, C), (N,), (C,)
-    rows, channels = normal.shape
-    dy_rows = dense(dy).reshape(rows, channels)
-    dx = dweight = dbias = None
-    if needs[0]:
-        dx = cupy().empty((rows, channels), dy.dtype)
-        SOURCE.launch(
-            f"layer_norm_backward<{real_of(dy.dtype)}>",
-            (blocks(rows, ROWS),),
-            (THREADS,),
-            *(dy_rows, normal, inverse_std, weight, dx, rows, channels),
-            dtype=dy.dtype,
-        )
-        dx = dx.reshape(dy.shape)
-    if needs[1]:
-        dbias, dweight = column_sums_and_products(dy_rows, normal, places[2], places[1])
-    elif needs[2]:
-        dbias = column_sums(dy_rows, places[2])
-    return dx, dweight, dbias if needs[2] else None
+    (rows, channels), dtype, xp = normal.shape, dy.dtype, cupy()
+    dx = xp.empty((rows, channels), dtype) if needs[0] else None
+    dweight, dbias = (
+        (xp.empty(channels, dtype) if places[i] is None else places[i]) if needs[i] else None
+        for i in (1, 2)
+    )
+    sums = int(needs[1]) + int(needs[2])
+    parts, rows_a_part = parts_of(rows)
+    blocks_of_sums = sums * parts * blocks(channels, 32)
+    SOURCE.launch(
+        f"layer_norm_backward<{real_of(dtype)}>",
+        (blocks_of_sums + (blocks(rows, ROWS) if needs[0] else 0),),
+        (THREADS,),
+        *(dense(dy), normal, inverse_std, weight, dx, dweight, dbias),
+        *memory_of_parts(sums, parts, channels, dtype),
+        *(rows, channels, parts, rows_a_part),
+        dtype=dtype,
+    )
+    return None if dx is None else dx.reshape(dy.shape), dweight, dbias
 
 
 class add_layer_norm:

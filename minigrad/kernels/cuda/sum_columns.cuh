@@ -1,0 +1,74 @@
+#pragma once
+
+// Sums over the rows of a matrix, for 32 columns, by blocks of 8 warps: the part of one block.
+//
+// A block adds up `rows_a_block` rows, always in the same order. Where there are several such parts,
+// the last block that is done with these columns adds up what all have left in `partial`, in the
+// order of the parts: so the result does not depend on which one that was. `counters` count the
+// blocks that are done, and are 0 before and after.
+template <typename real> struct Columns {
+  const real* __restrict__ a;
+  const real* __restrict__ b;  // null for Σ a, else Σ a·b
+  const real* __restrict__ y;  // may be null; where it is not positive, a counts as 0...
+  real* __restrict__ masked;   // ...and is written to this as such
+  real* out;
+  real* partial;
+  unsigned* counter;
+  int rows, columns, rows_a_block, parts;
+
+  // `group` of 32 columns, `part` of the rows.
+  __device__ __forceinline__ void sum(int group, int part) const {
+    struct Shared {
+      real sums[8][WARP];
+      bool last;
+    };
+    Shared& shared = block_shared<Shared>();
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int column = group * WARP + lane;
+    const int first = part * rows_a_block;
+    const int last = smaller(first + rows_a_block, rows);
+
+    real sum = 0;
+    if (column < columns) {
+      for (int row = first + warp; row < last; row += 8) {
+        const size_t place = size_t(row) * columns + column;
+        real value = a[place];
+        if (y) {
+          value *= real(y[place] > 0);
+          masked[place] = value;
+        }
+        sum += b ? value * b[place] : value;
+      }
+    }
+    shared.sums[warp][lane] = sum;
+    __syncthreads();
+    if (warp == 0 && column < columns) {
+      real total = 0;
+      for (int i = 0; i < 8; i++) total += shared.sums[i][lane];
+      if (parts == 1)
+        out[column] = total;
+      else
+        partial[size_t(part) * columns + column] = total;
+    }
+    if (parts == 1) return;
+
+    __threadfence();  // the part is written before it counts
+    __syncthreads();
+    if (threadIdx.x == 0) shared.last = atomicAdd(counter + group, 1u) == unsigned(parts - 1);
+    __syncthreads();
+    if (!shared.last) return;
+    __threadfence();
+    sum = 0;
+    if (column < columns)
+      for (int i = warp; i < parts; i += 8) sum += __ldcg(partial + size_t(i) * columns + column);
+    shared.sums[warp][lane] = sum;
+    __syncthreads();
+    if (warp > 0) return;
+    if (lane == 0) counter[group] = 0;
+    if (column < columns) {
+      real total = 0;
+      for (int i = 0; i < 8; i++) total += shared.sums[i][lane];
+      out[column] = total;
+    }
+  }
+};
