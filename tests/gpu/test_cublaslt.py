@@ -175,12 +175,17 @@ def test_loading_looks_at_what_cupy_has_loaded_first(gpu, monkeypatch, tmp_path)
 
     monkeypatch.setattr(lt.ctypes, "CDLL", open_library)
     monkeypatch.setattr(lt, "_loaded", lambda: asked.append("cublas") or ["/x/libcublasLt.so.13"])
-    gpu.cuda.get_cublas_handle = lambda: asked.append("handle")
+
+    def handle():
+        asked.append("handle")
+        raise ImportError("libcublas.so.13 is missing")
+
+    gpu.cuda.get_cublas_handle = handle
     package = tmp_path / "nvidia" / "cu13" / "lib"
     package.mkdir(parents=True)
     (package / "libcublasLt.so.13").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(lt.Unavailable, match=r"/x/libcublasLt.so.13: not here; libcublasLt.so.13"):
+    with pytest.raises(lt.Unavailable, match=r"CuPy: .* is missing; /x/libcublasLt.so.13: not h"):
         lt.load(gpu)
     assert asked[:5] == [
         *("handle", "cublas", "/x/libcublasLt.so.13", "libcublasLt.so.13", "libcublasLt.so.12")

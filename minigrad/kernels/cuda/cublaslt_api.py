@@ -127,8 +127,11 @@ def load(xp: Any) -> Api:
     Raises:
         Unavailable: there is none, or it is too old.
     """
-    xp.cuda.get_cublas_handle()  # so that CuPy has loaded its own
     reasons = []
+    try:
+        xp.cuda.get_cublas_handle()  # so that CuPy has loaded its own
+    except (ImportError, OSError, RuntimeError) as error:
+        reasons.append(f"CuPy: {error}")
     for path in [*_loaded(), *NEWEST_FIRST, *installed("lib/libcublasLt.so.1[23]")]:
         try:
             return Api(ctypes.CDLL(str(path)))
