@@ -7,8 +7,8 @@
   add in float32.
 
 Arrays stay float32 in any case: weights, gradients and the optimizer's state lose nothing. The
-linear layers of a model follow it, forward and backward. Products of float64 are always exact, and
-so are those on the CPU.
+linear layers of a model and its attention follow it, forward and backward. Products of float64 are
+always exact, and so are those on the CPU.
 
     minigrad.set_precision("fp32")      # in all threads
     with precision("bf16"):             # in this thread, whatever the line above says

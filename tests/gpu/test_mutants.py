@@ -15,7 +15,7 @@ from minigrad.kernels.cuda import compile as compiler
 from minigrad.kernels.cuda.columns import masked_column_sums
 from minigrad.kernels.cuda.compile import source
 from tests.gpu.shim.build import LaunchError, Library
-from tests.gpu.twins import SCHEDULES, assert_close, check_twin
+from tests.gpu.twins import ROUNDED_TOLERANCE, SCHEDULES, assert_close, check_twin
 
 F32 = np.float32
 
@@ -53,6 +53,19 @@ def attention(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     qkv = rng.standard_normal((1, 150, 48))
     statics = {"num_heads": 1, "causal": True}
     check_twin(gpu, "multi_head_attention", [qkv], F32, schedule, **statics)
+
+
+def rounded_attention(name: str, size: int) -> Callable[[Any, np.random.Generator, int], None]:
+    def check(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+        qkv, statics = rng.standard_normal((1, 100, 3 * size)), {"num_heads": 1, "causal": True}
+        with gemm.precision(name):
+            check_twin(
+                *(gpu, "multi_head_attention", [qkv], F32, schedule),
+                tolerance=ROUNDED_TOLERANCE[name],
+                **statics,
+            )
+
+    return check
 
 
 def embedding(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
@@ -107,6 +120,9 @@ def linear(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
 SUMS = "column_sums<float>"
 BACKWARD = "linear_backward_fma<float>"
 ATTENTION = "attention_forward<float, 16>;attention_delta<float>;attention_backward<float, 16>"
+ATTENTION_TF32 = "attention_forward_mma<Tf32, 16>;attention_backward_mma<Tf32, 16>"
+ATTENTION_BF16 = "attention_forward_mma<Bf16, 16>;attention_backward_mma<Bf16, 16>"
+ATTENTION_WIDE = "attention_forward_mma<Tf32, 128>;attention_backward_mma<Tf32, 128>"
 CROSS_ENTROPY = "cross_entropy_forward<float, int>;cross_entropy_total<float, int>"
 CROSS_ENTROPY += ";cross_entropy_backward<float, int>"
 EMBEDDING = "embedding_forward<float, int>;embedding_backward<float, int>"
@@ -150,6 +166,45 @@ MUTANTS = {
         "attention", "first + i >= row", "first + i > row", ATTENTION, attention),
     "attention: the sum is not corrected": Mutant(
         "attention", "sum *= correction;", "", ATTENTION, attention),
+    "attention in TF32: no barrier before the first tile": Mutant(
+        "attention_mma", "__syncthreads();  // the first tile is there", "", ATTENTION_TF32,
+        rounded_attention("tf32", 16)),
+    "attention in TF32: no barrier before the next tile": Mutant(
+        "attention_mma", "__syncthreads();  // the next tile is there", "", ATTENTION_TF32,
+        rounded_attention("tf32", 16)),
+    "attention in TF32: a tile is overwritten while it is read": Mutant(
+        "attention_mma", "__syncthreads();  // all have used the tile", "{}", ATTENTION_WIDE,
+        rounded_attention("tf32", 100)),
+    "attention in TF32: a query does not see itself": Mutant(
+        "attention_mma", "return key + column <=", "return key + column <", ATTENTION_TF32,
+        rounded_attention("tf32", 16)),
+    "attention in TF32: a tile on the diagonal is not masked": Mutant(
+        "attention_mma", "if (key + 8 * N - 1 <=", "if (key + 8 * N - 32 <=", ATTENTION_TF32,
+        rounded_attention("tf32", 16)),
+    "attention in TF32: a key sees one query too few": Mutant(
+        "attention_mma", "&& key + row <=", "&& key + row <", ATTENTION_TF32,
+        rounded_attention("tf32", 16)),
+    "attention in TF32: a tile of queries on the diagonal is not masked": Mutant(
+        "attention_mma", "&& key + 15 <=", "&& key <=", ATTENTION_TF32,
+        rounded_attention("tf32", 16)),
+    "attention in TF32: a warp ends too early": Mutant(
+        "attention_mma", "head.causal ? query + 16 : time;", "head.causal ? query : time;",
+        ATTENTION_TF32, rounded_attention("tf32", 16)),
+    "attention in TF32: another order of rows in mixtures": Mutant(
+        "attention_mma", "return row_of(2 * t + 1);", "return t + 4;", ATTENTION_TF32,
+        rounded_attention("tf32", 16)),
+    "attention in TF32: the sum is not corrected": Mutant(
+        "attention_mma", "sum[half] *= correction;", "", ATTENTION_TF32,
+        rounded_attention("tf32", 16)),
+    "attention in bfloat16: weights in another order": Mutant(
+        "attention_mma", "a[1] = to_bf16_pair(s[0][2], s[0][3]);",
+        "a[1] = to_bf16_pair(s[1][0], s[1][1]);", ATTENTION_BF16, rounded_attention("bf16", 16)),
+    "attention in bfloat16: own rows in another order": Mutant(
+        "attention_mma", "[half + word % 2 * 2]", "[half * 2 + word % 2]", ATTENTION_BF16,
+        rounded_attention("bf16", 16)),
+    "attention in bfloat16: results in another order": Mutant(
+        "attention_mma", "[2 * half + (part + e) / WIDE]", "[2 * half + (part + e) % 2]",
+        ATTENTION_BF16, rounded_attention("bf16", 16)),
     "embedding: no barrier before the parts are added": Mutant(
         "embedding", "  __syncthreads();\n  if (warp == 0", "  if (warp == 0", EMBEDDING,
         embedding),

@@ -10,13 +10,18 @@ again, P = e^(S - ln Σ e^S). A sequence that fits a tile (128 positions, fewer 
 for each query, and then blocks of queries (dq) beside blocks of keys (dk, dv). Each element of dqkv
 is the sum of one thread, so results do not depend on timing.
 
-Saved: qkv, y and ln Σ e^S.
+Under `precision("tf32")` and `precision("bf16")` the products of float32 are those of tensor cores:
+attention_mma.py. δ is exact there too.
+
+Saved: qkv, y, ln Σ e^S, and the precision of the products, which backward keeps to.
 """
 
 from math import sqrt
 
 from minigrad.device import cupy
+from minigrad.kernels.cuda import attention_mma
 from minigrad.kernels.cuda.compile import HEADS, Source, blocks, dense, real_of
+from minigrad.kernels.cuda.gemm import factors_of
 from minigrad.kernels.cuda.support import MOST_BLOCKS, of_floats
 
 SOURCE = Source(
@@ -50,12 +55,13 @@ class multi_head_attention:
         y = cupy().empty((batch, time, channels // 3), qkv.dtype)
         log_sum = cupy().empty((batch, num_heads, time), qkv.dtype)
         arguments = (qkv, y, log_sum, time, num_heads, size, causal, 1 / sqrt(size))
-        _launch("forward", 1, batch, arguments)
-        return y, (qkv, y, log_sum)
+        factors = factors_of(qkv)
+        _launch("forward", 1, batch, arguments, factors)
+        return y, (qkv, y, log_sum, factors)
 
     @staticmethod
     def backward(dy, saved, needs, *, num_heads, causal):
-        qkv, y, log_sum = saved
+        qkv, y, log_sum, factors = saved
         dy = dense(dy)
         batch, time, channels = dy.shape
         size = channels // num_heads
@@ -68,21 +74,22 @@ class multi_head_attention:
             dtype=dy.dtype,
         )
         arguments = (qkv, dy, log_sum, delta, dqkv, time, num_heads, size, causal, 1 / sqrt(size))
-        _launch("backward", 2, batch, arguments)
+        _launch("backward", 2, batch, arguments, factors)
         return (dqkv,)
 
 
-def _launch(name, jobs, batch, arguments):
+def _launch(name, jobs, batch, arguments, factors):
     """`jobs` blocks for each block of rows; the last `arguments` are time, heads, size, ..."""
     time, num_heads, size = arguments[-5:-2]
     head = next((head for head in HEADS if size <= head), None)
     if head is None:
         raise ValueError(f"heads of size {size}: the kernel takes up to {HEADS[-1]}")
     dtype = arguments[0].dtype
-    SOURCE.launch(
-        f"attention_{name}<{real_of(dtype)}, {head}>",
-        (jobs * blocks(time, THREADS * 16 // head), num_heads, batch),
-        (THREADS,),
-        *arguments,
-        dtype=dtype,
-    )
+    if factors in attention_mma.FACTORS:
+        source, choice = attention_mma.SOURCE, attention_mma.choose(name, factors, head)
+    else:
+        kernel = f"attention_{name}<{real_of(dtype)}, {head}>"
+        source, choice = SOURCE, (kernel, THREADS * 16 // head, THREADS)
+    kernel, rows, threads = choice
+    grid = (jobs * blocks(time, rows), num_heads, batch)
+    source.launch(kernel, grid, (threads,), *arguments, dtype=dtype)

@@ -11,9 +11,10 @@ of the kernel's arrays, and whatever is neither (sizes, seeds) is passed as a Nu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ REAL = {"f": "float", "d": "double"}
 ID = {"i": "int", "l": "long long", "q": "long long"}
 IDS = ("int", "long long")
 HEADS = (16, 32, 64, 128)  # the head sizes that attention is compiled for
+FACTORS = ("Tf32", "Bf16")  # what tensor cores round to
 INCLUDE = r'#include "(\w+)\.cuh"\n'
 
 
@@ -65,7 +67,8 @@ class Source:
     Args:
         file: its name without ending.
         templates: every kernel that is launched, with `{real}` for float or double, `{id}` for the
-            type of ids and `{head}` for a head size: `relu_forward<{real}>`.
+            type of ids, `{head}` for a head size and `{factors}` for what tensor cores round to:
+            `relu_forward<{real}>`.
     """
 
     def __init__(self, file: str, *templates: str) -> None:
@@ -74,7 +77,7 @@ class Source:
 
     def expressions(self) -> tuple[str, ...]:
         """Every kernel with every choice of template arguments."""
-        groups = [self._with(r, i, h) for r in REAL.values() for i in IDS for h in HEADS]
+        groups = [group for real in REAL.values() for group in self._groups(real)]
         return tuple(dict.fromkeys(e for group in groups for e in group))
 
     def companions(self, kernel: str, real: str) -> tuple[str, ...]:
@@ -85,15 +88,16 @@ class Source:
         Raises:
             KeyError: the source has no such kernel.
         """
-        for id_type in IDS:
-            for head in HEADS:
-                group = self._with(real, id_type, head)
-                if kernel in group:
-                    return group
+        for group in self._groups(real):
+            if kernel in group:
+                return group
         raise KeyError(f"{kernel} is not among the kernels of {self.file}.cu")
 
-    def _with(self, real: str, id_type: str, head: int) -> tuple[str, ...]:
-        return tuple(t.format(real=real, id=id_type, head=head) for t in self.templates)
+    def _groups(self, real: str) -> Iterator[tuple[str, ...]]:
+        """All templates, with each choice of the other arguments."""
+        for id_type, head, factors in product(IDS, HEADS, FACTORS):
+            arguments = {"real": real, "id": id_type, "head": head, "factors": factors}
+            yield tuple(t.format(**arguments) for t in self.templates)
 
     def launch(
         self,

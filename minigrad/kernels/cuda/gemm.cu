@@ -1,4 +1,5 @@
 #include "prelude.cuh"
+#include "tensor_cores.cuh"
 #include "tiles.cuh"
 
 // Matrix products c = a·b + bias, optionally followed by max(·, 0): c (M, N) C-contiguous, a (M, K)

@@ -1,4 +1,5 @@
 #include "prelude.cuh"
+#include "tensor_cores.cuh"
 #include "tiles.cuh"
 
 // The backward pass of a linear layer in one launch:

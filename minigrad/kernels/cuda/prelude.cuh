@@ -30,14 +30,15 @@ template <int LANES, typename T> __device__ __forceinline__ T group_sum(T x) {
   return x;
 }
 
-template <typename T> __device__ __forceinline__ T warp_sum(T x) { return group_sum<WARP>(x); }
-
-template <typename T> __device__ __forceinline__ T warp_max(T x) {
+template <int LANES, typename T> __device__ __forceinline__ T group_max(T x) {
 #pragma unroll
-  for (int distance = WARP / 2; distance > 0; distance /= 2)
+  for (int distance = LANES / 2; distance > 0; distance /= 2)
     x = larger(x, __shfl_xor_sync(ALL_LANES, x, distance));
   return x;
 }
+
+template <typename T> __device__ __forceinline__ T warp_sum(T x) { return group_sum<WARP>(x); }
+template <typename T> __device__ __forceinline__ T warp_max(T x) { return group_max<WARP>(x); }
 
 // The sum over a block of whole warps, for each thread. `scratch` holds one number a warp.
 template <typename T> __device__ __forceinline__ T block_sum(T x, T* scratch) {

@@ -55,50 +55,6 @@ template <typename real> struct Factor {
   int first_row;
 };
 
-// Tensor cores: factors of TF32 (floats whose last 13 bits are rounded away) or bfloat16 (the upper
-// half of a float, rounded; two in a word), sums in float32. The PTX of compute capability 8.0 and
-// above; the test shim has its own functions of these names.
-#ifndef CUDA_ON_CPU
-__device__ __forceinline__ unsigned to_tf32(float x) {
-  unsigned result = 0;
-#if __CUDA_ARCH__ >= 800
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(result) : "f"(x));
-#endif
-  return result;
-}
-
-__device__ __forceinline__ unsigned to_bf16_pair(float low, float high) {
-  unsigned result = 0;
-#if __CUDA_ARCH__ >= 800
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-#endif
-  return result;
-}
-
-// d (16 x 8) += a (16 x 8 words)·b (8 words x 8), spread over a warp as the PTX manual has it: with
-// g = lane/4 and t = lane%4, a holds the words (g, t), (g+8, t), (g, t+4), (g+8, t+4); b holds
-// (t, g), (t+4, g); d holds (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
-#define MMA(shape, numbers)                                                                      \
-  asm volatile("mma.sync.aligned." shape ".row.col.f32." numbers "." numbers ".f32 "             \
-               "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                           \
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                  \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-
-__device__ __forceinline__ void mma_tf32(float (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-#if __CUDA_ARCH__ >= 800
-  MMA("m16n8k8", "tf32");
-#endif
-}
-
-__device__ __forceinline__ void mma_bf16(float (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-#if __CUDA_ARCH__ >= 800
-  MMA("m16n8k16", "bf16");
-#endif
-}
-#endif
-
 // Ways to compute a tile. `run` calls store(row, column, value) for each element of it, within it,
 // and returns the sum of the elements of a that this thread has loaded.
 
@@ -156,27 +112,6 @@ template <typename R> struct Fma {
 #pragma unroll
       for (int j = 0; j < 4; j++) store(y + 16 * i, x + 16 * j, sums[i][j]);
     return loaded;
-  }
-};
-
-// How factors lie in the 32-bit words of shared memory and of fragments, PACK in each.
-struct Tf32 {
-  static constexpr int PACK = 1;
-  static __device__ __forceinline__ unsigned word(const float* x) { return to_tf32(x[0]); }
-  static __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4],
-                                             const unsigned (&b)[2]) {
-    mma_tf32(d, a, b);
-  }
-};
-
-struct Bf16 {
-  static constexpr int PACK = 2;
-  static __device__ __forceinline__ unsigned word(const float* x) {
-    return to_bf16_pair(x[0], x[1]);
-  }
-  static __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4],
-                                             const unsigned (&b)[2]) {
-    mma_bf16(d, a, b);
   }
 };
 

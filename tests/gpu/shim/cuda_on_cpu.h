@@ -437,6 +437,8 @@ inline unsigned to_bf16(float x) {
 
 inline unsigned to_bf16_pair(float low, float high) { return to_bf16(low) | to_bf16(high) << 16; }
 
+inline float power_of_two(float x) { return std::exp2(x); }
+
 // mma.sync.m16n8k8 on TF32 and m16n8k16 on pairs of bfloat16, in the layout of the PTX manual: with
 // g = lane/4 and t = lane%4, a lane holds the words a (g, t), (g+8, t), (g, t+4), (g+8, t+4),
 // b (t, g), (t+4, g), and the numbers d (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). `numbers` takes
