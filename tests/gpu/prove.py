@@ -17,6 +17,7 @@ not, and 2 if there is nothing to run on.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -26,7 +27,7 @@ from typing import Any
 from minigrad.device import INSTALL_CUPY, cupy
 from minigrad.errors import DeviceError
 from tests.gpu.proving import machine
-from tests.gpu.proving.processes import Section, finish, run_sections, start, write_json
+from tests.gpu.proving.processes import Section, finish, run_sections, start, stop, write_json
 from tests.gpu.proving.report import markdown
 
 PARTS = "tests.gpu.proving"
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     record: dict[str, Any] = {"machine": machine.facts(), "sections": {}}
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"{machine.file_name(record['machine']['device'])}.json"
+    write_json(path, record)
 
     def tell(section: Section, found: dict[str, Any]) -> None:
         record["sections"][section.name] = found
@@ -67,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         path.with_suffix(".md").write_text(markdown(record), encoding="utf-8")
         print(f"{section.name}: {found['status']} in {found['seconds']:.0f} s", flush=True)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no section is left behind
     with tempfile.TemporaryDirectory() as folder:
         run(args, Path(folder), tell)
     print(markdown(record))
@@ -105,16 +108,18 @@ def run(args: argparse.Namespace, folder: Path, tell: Any) -> None:
     after = [s for s in args.sections if s not in before]
     shares = [sum(s.share for s in part) for part in (before, after)]
     first = seconds * shares[0] / sum(shares)
-    compiling = None
+    began, compiling, most = time.monotonic(), None, max(first, seconds * 0.2)
     if any(s.name == "timing" for s in after):
-        compiling = start(COMPILING, max(first, seconds * 0.2), folder, args.toy)
+        compiling = start(COMPILING, most, folder, args.toy)
     try:
-        began = time.monotonic()
         run_sections(before, first, folder, tell, toy=args.toy)
+        if compiling is not None:
+            left = max(0.0, began + most - time.monotonic())
+            tell(COMPILING, finish(COMPILING, compiling, left, folder))
+            compiling = None
     finally:
         if compiling is not None:
-            left = max(first, seconds * 0.2) - (time.monotonic() - began)
-            tell(COMPILING, finish(COMPILING, compiling, max(0.0, left), folder))
+            stop(compiling)
     run_sections(after, seconds - (time.monotonic() - began), folder, tell, toy=args.toy)
 
 

@@ -210,7 +210,8 @@ def test_faults_decide_about_the_status() -> None:
 
 def test_the_name_of_a_device_is_a_file_name() -> None:
     assert machine.file_name("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
-    assert machine.dotted(13000) == "13.0" and machine.dotted(12090) == "12.9"
+    assert machine.dotted(lambda: 13000) == "13.0" and machine.dotted(lambda: 12090) == "12.9"
+    assert machine.dotted(lambda: 1 // 0) is None
 
 
 def test_every_file_of_tests_is_run_or_left_out_on_purpose() -> None:

@@ -74,7 +74,7 @@ def start(section: Section, seconds: float, folder: Path, toy: bool) -> subproce
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,
+            process_group=0,  # so that `stop` ends all that it has started
         )
 
 

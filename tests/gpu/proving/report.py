@@ -222,10 +222,18 @@ def of_whole_job(result: Record) -> Iterator[str]:
             yield from (f"- {name} failed:", "```", part["error"], "```", "")
 
 
+def of_compiling(result: Record) -> Iterator[str]:
+    for what, seconds in result.items():
+        yield f"PyTorch's models, compiled ahead, {what}:"
+        yield ", ".join(f"{job} {taken:.0f}" for job, taken in seconds.items())
+    yield ""
+
+
 PAGES: dict[str, Callable[[Record], Iterator[str]]] = {
     "kernels": of_kernels,
     "equality": of_checks,
     "sanitizer": of_sanitizer,
+    "compiling": of_compiling,
     "timing": of_timing,
     "whole job": of_whole_job,
 }

@@ -85,16 +85,22 @@ def prove(save: Save, clock: Clock) -> dict[str, Any]:
                 if left < 2:
                     of_name[precision] = {"left out": "no time was left"}
                     continue
-                of_name[precision] = compare(rivals, precision, left)
+                of_name[precision] = compare(rivals, precision, left, clock.left)
                 save(result)
             result["steps"][name]["out"] = dict(rivals.out)
             save(result)
     return result
 
 
-def compare(rivals: Rivals, precision: str, seconds: float) -> dict[str, Any]:
-    """One workload in one precision: facts, times, memory and ratios."""
-    facts = rivals.all("prepare", precision, seconds=max(20.0, seconds * 0.7))
+def compare(rivals: Rivals, precision: str, seconds: float, most: float) -> dict[str, Any]:
+    """One workload in one precision: facts, times, memory and ratios.
+
+    Args:
+        seconds: its share of the time. Processes that start, and PyTorch's compiler, may take more
+            of it, up to a minute.
+        most: what is left at all.
+    """
+    facts = rivals.all("prepare", precision, seconds=min(max(60.0, seconds), most))
     unequal = different(facts, EQUAL[precision])
     names = [name for name in facts if name not in unequal]
     times = take_turns(rivals, names, ROUNDS, seconds * 0.4, MOST_STEPS)
