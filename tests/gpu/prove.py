@@ -27,6 +27,7 @@ from typing import Any
 from minigrad.device import INSTALL_CUPY, cupy
 from minigrad.errors import DeviceError
 from tests.gpu.proving import machine
+from tests.gpu.proving.faults import faults_in
 from tests.gpu.proving.processes import Section, finish, run_sections, start, stop, write_json
 from tests.gpu.proving.report import markdown
 
@@ -121,24 +122,6 @@ def run(args: argparse.Namespace, folder: Path, tell: Any) -> None:
         if compiling is not None:
             stop(compiling)
     run_sections(after, seconds - (time.monotonic() - began), folder, tell, toy=args.toy)
-
-
-def faults_in(record: dict[str, Any]) -> list[str]:
-    """What does not hold, a line each."""
-    found = []
-    for name, section in record["sections"].items():
-        result = section.get("result") or {}
-        if section["status"] != "done" and name != COMPILING.name:
-            found.append(f"{name}: {section['status']}")
-        for what in ("not run", "files not run"):
-            if number := result.get("counts", {}).get(what):
-                found.append(f"{name}: {number} {what}")
-        parts = [result, *(result.get(tool, {}) for tool in ("memcheck", "racecheck"))]
-        found += [f"{name}: {f['test']}" for part in parts for f in part.get("failures", [])]
-        found += [f"{name}: {part['findings']} findings" for part in parts if part.get("findings")]
-        found += [f"{name}: {c}" for c, v in result.get("checks", {}).items() if not v["ok"]]
-        found += [f"{name}: {p}" for p, v in result.items() if isinstance(v, dict) and "error" in v]
-    return found
 
 
 if __name__ == "__main__":

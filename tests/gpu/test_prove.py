@@ -13,6 +13,7 @@ import pytest
 from tests.benchmarks.workloads import Workload
 from tests.gpu import prove
 from tests.gpu.proving import kernels, machine, rehearsal, report, sanitizer, timing
+from tests.gpu.proving.faults import faults_in
 from tests.gpu.proving.processes import ROOT, Section, run_sections, write_json
 from tests.gpu.proving.pytest_runs import TestRun
 from tests.gpu.proving.rivals import Rival, Rivals, spread, take_turns
@@ -147,11 +148,20 @@ def test_ratios() -> None:
 def made_up() -> dict[str, Any]:
     """A record with something of everything."""
     ms = {"median": 0.4, "q1": 0.39, "q3": 0.45}
-    ours = {"loss": 5.4, "graphs": 1, "why not": [], "ms": ms, "rounds": 11, "MB": {"held": 900.0}}
+    ours = {
+        "loss": 5.4,
+        "graphs": 1,
+        "why not": ["no kernel for it"],
+        "ms": ms,
+        "rounds": 11,
+        "MB": {"held": 900.0},
+    }
     peer = {"loss": 5.4, "ms": {**ms, "median": 1.0}, "rounds": 11, "MB": None}
-    tf32 = {"contenders": {"minigrad, graph": ours, "PyTorch, graph": peer}, "not timed": {}}
+    tf32 = {"contenders": {"minigrad, graph": ours, "PyTorch, graph": peer}}
+    tf32["not timed"] = {"PyTorch, compiled": "its first loss is 5"}
     tf32 |= {"times the best": 2.5, "best of PyTorch": "PyTorch, graph"}
-    steps = {"sizes": SMALL._asdict(), "out": {"PyTorch, eager": "no answer in time"}}
+    steps = {"sizes": SMALL._asdict(), "out": {}}
+    steps["out"] = {"PyTorch, eager": "no answer in time", "minigrad, eager": "out of memory"}
     steps["precisions"] = {"tf32": tf32, "bf16": {"left out": "no time was left"}}
     job = {"wall": 4.2, "epochs": 1.1, "best validation": 1.867}
     tool = {"findings": 0, "counts": {"passed": 3}, "failures": [], "first lines": []}
@@ -163,7 +173,7 @@ def made_up() -> dict[str, Any]:
             "kernels never launched": ["gemm_fma<float>"],
         },
         "equality": {"checks": {"eager = graph": {"ok": False, "largest difference": 0.25}}},
-        "sanitizer": {"memcheck": tool, "racecheck": {**tool, "findings": 2}},
+        "sanitizer": {"memcheck": {**tool, "findings": None}, "racecheck": {**tool, "findings": 2}},
         "timing": {"PyTorch": "takes part", "steps": {"seed": steps}},
         "whole job": {"main job": {"cold": job, "warm": {**job, "wall": 1.6}}, "text": {}},
     }
@@ -190,7 +200,7 @@ def test_the_tables_have_what_was_found() -> None:
         "- PyTorch, eager was out: no answer in time",
         "out of time in 3 s",
         "the end of the output",
-        "| racecheck | 2        | 3 passed |",
+        "| racecheck | 2          | 3 passed |",
         "| 10 epochs, cold | 4.20 s        | 1.10 s     | 1.8670          |",
         "- first step failed:",
     ):
@@ -198,12 +208,16 @@ def test_the_tables_have_what_was_found() -> None:
 
 
 def test_faults_decide_about_the_status() -> None:
-    assert prove.faults_in(made_up()) == [
+    assert faults_in(made_up()) == [
         "kernels: 4 not run",
         "kernels: test_x.py::test_y",
         "equality: eager = graph",
-        "sanitizer: 2 findings",
+        "sanitizer: memcheck has not come to its end",
+        "sanitizer: racecheck, 2 findings",
         "timing: out of time",
+        "timing: seed, minigrad, eager was out",
+        "timing: seed, tf32, PyTorch, compiled: another first loss",
+        "timing: seed, tf32, minigrad, graph: no kernel for it",
         "whole job: first step",
     ]
 

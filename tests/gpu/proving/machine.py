@@ -14,8 +14,8 @@ import numpy
 
 from minigrad.device import Device, cupy, gpu_name
 
-# What must be there for anything to run, besides CuPy and a GPU.
-NEEDED = ("numpy", "regex", "safetensors", "threadpoolctl", "tqdm", "pytest")
+# What must be there for anything to run, besides CuPy and a GPU. Tests need pytest too.
+NEEDED = ("numpy", "regex", "safetensors", "threadpoolctl", "tqdm")
 
 
 def missing_packages() -> list[str]:

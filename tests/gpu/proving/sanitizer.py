@@ -73,10 +73,16 @@ def chosen(collected: Sequence[str]) -> list[str | None]:
 
 
 def collected() -> list[str]:
-    """The names of all tests in the files of `TESTS`."""
+    """The names of all tests in the files of `TESTS`.
+
+    Raises:
+        RuntimeError: pytest is not installed, or fails.
+    """
     files = sorted({f"tests/gpu/{function.partition('::')[0]}" for function, *_ in TESTS})
     command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider"]
     done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"pytest finds no tests:\n{done.stdout[-800:]}{done.stderr[-800:]}")
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
