@@ -44,11 +44,14 @@ class TorchSteps:
         self.model: Any = None
         self.optimizer: Any = None
         self._graph: Any = None
+        self._loss: Any = None
+        self._result: Any = None
         self._run: Any = None
 
     def prepare(self, precision: str) -> dict[str, Any]:
         """A new model, compiled and captured. Returns the loss of its first step."""
-        self.model = self.optimizer = self._graph = self._run = None
+        self.model = self.optimizer = self._loss = None
+        self._graph = self._result = self._run = None  # before memory is given back
         gc.collect()
         if self.device.type == "cuda":
             torch.compiler.reset()
