@@ -15,7 +15,7 @@ from tests.gpu.proving.pytest_runs import TestRun, cores
 TESTS = Path(__file__).parents[1]
 # They are about what stands in for a GPU, about compilers, or about this program itself.
 LEFT_OUT = {"test_shim", "test_stand_in", "test_mutants", "test_decode_mutants", "test_compile"}
-LEFT_OUT |= {"test_prove"}
+LEFT_OUT |= {"test_prove", "test_prove_report"}
 TOY = {"test_step_kernels"}
 # Those that prove kernels one by one come before those that train.
 LATER = ("training", "generation", "inference", "textbook")

@@ -25,6 +25,8 @@ TESTS: tuple[tuple[str, ...], ...] = (
     ("test_step_kernels.py::test_ordered_steps_are_the_textbooks", "float32"),
     ("test_attention_kernel.py::test_causal_attention", "shape4", "float32"),
     ("test_attention_kernel.py::test_causal_attention", "shape9", "float64"),
+    ("test_attention_mma.py::test_causal_attention", "(1, 65, 1, 64)", "tf32"),
+    ("test_attention_mma.py::test_causal_attention", "(2, 33, 3, 5)", "bf16"),
     ("test_norm_kernels.py::test_layer_norm", "shape4", "float32"),
     ("test_norm_kernels.py::test_sums_go_where_they_are_wanted",),
     ("test_row_kernels.py::test_embedding", "65", "float32"),
