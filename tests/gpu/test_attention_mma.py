@@ -19,9 +19,9 @@ KEYS_AT_ONCE = 32  # between two corrections of the kernel's running maximum
 
 # Of the root mean square of a result, against the model. Both round the same numbers. If one lies
 # so close to the middle between two neighbours that an error of float32 decides, they differ by a
-# whole unit (2^-7 or 2^-10 of a weight); without such a weight they agree to 1e-7. The textbook on
-# rounded inputs is 1e-4 away for TF32, 1e-3 for bfloat16.
-MODEL_TOLERANCE = 1e-4
+# whole unit (2^-7 or 2^-10 of a weight); without such a weight they agree to 1e-7. For comparison:
+# the textbook on rounded inputs, which does not round P, is 1.2e-4 away in TF32, 1e-3 in bfloat16.
+MODEL_TOLERANCE = {"tf32": 1e-4, "bf16": 2e-4}
 
 
 def rounded(x: np.ndarray, name: str) -> np.ndarray:
@@ -109,7 +109,7 @@ def check_model(
     name: str,
     heads: int,
     causal: bool,
-    tolerance: float = MODEL_TOLERANCE,
+    tolerance: float | None = None,
 ) -> Result:
     """The kernel equals the model in the mean, and ln Σ e^S everywhere."""
     got = run(gpu, gpu.asarray(qkv), gpu.asarray(dy), name, heads, causal)
@@ -117,7 +117,8 @@ def check_model(
     for what, ours, theirs in zip(Result._fields, got, wanted, strict=True):
         assert ours.dtype == np.float32 and ours.shape == theirs.shape
         error = np.sqrt(np.mean((ours.get() - theirs) ** 2) / np.mean(theirs**2))
-        assert error < tolerance, f"{what}: off by {error:.1e} of the model"
+        limit = MODEL_TOLERANCE[name] if tolerance is None else tolerance
+        assert error < limit, f"{what}: off by {error:.1e} of the model"
     assert_close(got.log_sum, wanted.log_sum, "ln Σ e^S", 1e-6)
     return got
 
@@ -204,7 +205,7 @@ def test_what_lies_beyond_the_last_row_counts_for_nothing(
     q, k, _ = np.split(qkv, 3, axis=2)
     q[...], k[...] = np.round(q) - 10, 8 + np.round(k)  # which are exact in either precision
     # Scores of 300 are exact to 2e-5 in float32, and so are the weights e^S.
-    check_model(gpu, qkv, dy, name, heads=1, causal=causal, tolerance=2e-4)
+    check_model(gpu, qkv, dy, name, heads=1, causal=causal, tolerance=3e-4)
 
 
 def test_each_precision_has_its_kernel(gpu: Any, rng: np.random.Generator) -> None:
