@@ -4,9 +4,13 @@
 // half of a float, rounded; two in a word), sums in float32. The PTX of compute capability 8.0 and
 // above; the test shim has its own functions of these names.
 #ifndef CUDA_ON_CPU
+// To the nearest. Of two that are as near, compute capability 9 takes the even one, as it has an
+// instruction for that; 8 the one away from zero, which takes four.
 __device__ __forceinline__ unsigned to_tf32(float x) {
   unsigned result = 0;
-#if __CUDA_ARCH__ >= 800
+#if __CUDA_ARCH__ >= 900
+  asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(result) : "f"(x));
+#elif __CUDA_ARCH__ >= 800
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(result) : "f"(x));
 #endif
   return result;
