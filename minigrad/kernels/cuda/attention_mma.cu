@@ -1,5 +1,6 @@
 #include "prelude.cuh"
 #include "tensor_cores.cuh"
+#include "attention_rows.cuh"
 #include "attention_tiles.cuh"
 
 // Self-attention of all heads as in attention.cu, with its products on tensor cores; after Dao,
@@ -17,6 +18,8 @@ template <int HEAD> struct Plan {
   using Fetch = Fetched<HEAD, TILE, THREADS>;
   using BackFetch = Fetched<HEAD, BACK_TILE, BACK_THREADS>;
 };
+
+constexpr float LOG2_E = 1.4426950408889634f;
 
 // The last key that a query sees.
 __device__ __forceinline__ int last_key(int query, int time, int causal) {

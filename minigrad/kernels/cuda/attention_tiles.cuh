@@ -20,8 +20,6 @@
 //   becomes word t and column 2t+1 word t+4. `row_of` says which row of the tile a column is, in
 //   dots and in mixtures alike; so nothing moves between lanes.
 
-constexpr float LOG2_E = 1.4426950408889634f;
-
 __device__ __forceinline__ int lane_group() { return threadIdx.x % WARP / 4; }
 __device__ __forceinline__ int lane_within() { return threadIdx.x % 4; }
 __device__ __forceinline__ int warp_number() { return threadIdx.x / WARP; }
@@ -56,75 +54,8 @@ template <> struct Columns<Bf16> {
   }
 };
 
-struct alignas(16) FourFloats {
-  float x[4];
-};
-
 template <int COUNT> struct alignas(4 * COUNT) Words {
   unsigned x[COUNT];
-};
-
-// The rows of one head: q, k, v or dy.
-struct HeadRows {
-  const float* __restrict__ from;
-  size_t stride;  // from one row to the next
-  int time, size;
-  bool aligned;  // whether four floats can be read at once
-
-  // Channels d...d+3 of a row, zeros beyond the head and beyond the last row.
-  template <bool ALIGNED> __device__ __forceinline__ FourFloats four(int row, int d) const {
-    FourFloats result = {};
-    const float* place = from + row * stride + d;
-    if (ALIGNED) {
-      if (row < time && d < size) result = *reinterpret_cast<const FourFloats*>(place);
-    } else {
-#pragma unroll
-      for (int e = 0; e < 4; e++)
-        if (row < time && d + e < size) result.x[e] = place[e];
-    }
-    return result;
-  }
-  __device__ __forceinline__ FourFloats four(int row, int d) const {
-    return aligned ? four<true>(row, d) : four<false>(row, d);
-  }
-};
-
-__device__ __forceinline__ bool in_fours(const float* qkv, const float* other, int head_size) {
-  const size_t addresses = reinterpret_cast<size_t>(qkv) | reinterpret_cast<size_t>(other);
-  return head_size % 4 == 0 && addresses % 16 == 0;
-}
-
-// A tile on its way to shared memory: ROWS rows in the registers of THREADS threads, each thread
-// with four floats of two rows at a time.
-template <int HEAD, int ROWS, int THREADS> struct Fetched {
-  static constexpr int ACROSS = HEAD / 4, PARTS = ROWS / 2 * ACROSS;
-  static constexpr int EACH = (PARTS + THREADS - 1) / THREADS;
-  FourFloats upper[EACH], lower[EACH];
-
-  static __device__ __forceinline__ bool has(int i) {  // whether there is a part for the thread
-    return EACH * THREADS == PARTS || i * THREADS + threadIdx.x < PARTS;
-  }
-  static __device__ __forceinline__ int pair_of(int i) {
-    return (i * THREADS + threadIdx.x) / ACROSS;
-  }
-  static __device__ __forceinline__ int channel_of(int i) {
-    return (i * THREADS + threadIdx.x) % ACROSS * 4;
-  }
-  template <bool ALIGNED>
-  __device__ __forceinline__ void fetch_as(const HeadRows& rows, int first) {
-#pragma unroll
-    for (int i = 0; i < EACH; i++) {
-      if (!has(i)) continue;
-      upper[i] = rows.four<ALIGNED>(first + 2 * pair_of(i), channel_of(i));
-      lower[i] = rows.four<ALIGNED>(first + 2 * pair_of(i) + 1, channel_of(i));
-    }
-  }
-  __device__ __forceinline__ void fetch(const HeadRows& rows, int first) {
-    if (rows.aligned)
-      fetch_as<true>(rows, first);
-    else
-      fetch_as<false>(rows, first);
-  }
 };
 
 constexpr int DOTS = 1, MIXTURES = 2;  // what a tile is for
@@ -293,34 +224,4 @@ __device__ __forceinline__ void write_rows(float* __restrict__ to, size_t stride
           if (channel + e < size) place[e] = four.x[e];
       }
     }
-}
-
-// Room for tiles, twice where 48 KB are enough: one is written while the other is read.
-template <typename Tiles> struct Places {
-  static constexpr int COUNT = 2 * sizeof(Tiles) <= 48 * 1024 ? 2 : 1;
-  Tiles tiles[COUNT];
-};
-
-// Goes through the tiles from rows `first`, first + ROWS, ... below `end`. While one is used, the
-// next is on its way to registers: `fetch(row)`, `put(tiles)`, `use(tiles, row)`.
-template <int ROWS, typename Tiles, typename Fetch, typename Put, typename Use>
-__device__ __forceinline__ void through_tiles(Places<Tiles>& places, int first, int end,
-                                              const Fetch& fetch, const Put& put, const Use& use) {
-  if (first >= end) return;
-  fetch(first);
-  put(places.tiles[0]);
-  __syncthreads();  // the first tile is there
-  int place = 0;
-  for (; first < end; first += ROWS) {
-    const bool last = first + ROWS >= end;
-    if (!last) fetch(first + ROWS);
-    use(places.tiles[place], first);
-    if (last) break;
-    if (places.COUNT == 1)
-      __syncthreads();  // all have used the tile
-    else
-      place = 1 - place;
-    put(places.tiles[place]);
-    __syncthreads();  // the next tile is there
-  }
 }
