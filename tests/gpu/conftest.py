@@ -1,8 +1,10 @@
 """What the tests of the GPU path share. None of them needs a GPU; `real_gpu.py` says what one
 changes."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,10 @@ from tests.gpu import real_gpu
 from tests.gpu.shim.build import why_unavailable
 from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn
 
+ROOT = Path(__file__).parents[2]
+ENOUGH = 500  # tests of this folder, for compiling ahead to be worth it
+AHEAD = pytest.StashKey[Any]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "stand_in: is about the stand-in for CuPy, not about a GPU")
@@ -32,6 +38,47 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("it is about the stand-in for CuPy")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What compilers say is asked last, because they work while other tests run."""
+    items.sort(key=lambda item: "test_compile.py" in item.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Let compilers begin if most of these tests are going to run."""
+    folder = kept(session.config)
+    many = sum("tests/gpu/" in item.nodeid for item in session.items) >= ENOUGH
+    alone = not hasattr(session.config, "workerinput") and not session.config.option.collectonly
+    if many and alone and folder and not real_gpu.wanted() and why_unavailable() is None:
+        command = [sys.executable, "-m", "tests.gpu.ahead", str(folder)]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        session.config.stash[AHEAD] = process
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    process = config.stash.get(AHEAD, None)
+    if process is not None:
+        process.terminate()
+        process.wait()
+
+
+def kept(config: pytest.Config) -> Path | None:
+    """The folder for what has been compiled; None without pytest's cache."""
+    cache = getattr(config, "cache", None)
+    return Path(cache.mkdir("kernels-on-cpu")) if cache else None
+
+
+@pytest.fixture(scope="session")
+def compiled_ahead(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder for what has been compiled, when nothing is compiled ahead any more."""
+    process = request.config.stash.get(AHEAD, None)
+    if process is not None:
+        process.wait()
+    return kept(request.config) or tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture(scope="session")
 def libraries(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -43,9 +90,7 @@ def libraries(
     if reason:
         pytest.skip(reason)
     by_code = {source(s.file): s.expressions() for s in SOURCES}
-    cache = getattr(request.config, "cache", None)
-    name = "kernels-on-cpu"
-    folder = cache.mkdir(name) if cache else tmp_path_factory.mktemp(name)
+    folder = kept(request.config) or tmp_path_factory.mktemp("kernels-on-cpu")
     return Libraries(folder, by_code.__getitem__)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib.util
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from minigrad.files import write_text_atomically
+from minigrad.kernels.cuda.compile import OPTIONS, Source, source
 
 
 class CompileError(RuntimeError):
@@ -79,3 +83,25 @@ class Program:
         lowered = ctypes.c_char_p()
         self._call("GetLoweredName", self._program, name.encode(), ctypes.byref(lowered))
         return (lowered.value or b"").decode()
+
+
+# CuPy for CUDA 12 takes GPUs from compute capability 7.0 on, CUDA 13 from 7.5 on.
+OLDEST = {12: "sm_70", 13: "sm_75"}
+
+
+def log(folder: Path, major: int, kernels: Source) -> str:
+    """What NVRTC of a CUDA version says of a source for the oldest GPUs, kept in a folder.
+
+    Raises:
+        CompileError: the source does not compile, or a kernel is missing in what came of it.
+    """
+    options = (*OPTIONS, f"-arch={OLDEST[major]}")
+    code, names = source(kernels.file), kernels.expressions()
+    key = hashlib.sha256("\n".join([str(major), code, *names, *options]).encode()).hexdigest()
+    path = folder / f"{kernels.file}-{key[:24]}.nvrtc"
+    if not path.exists():
+        program = Program(library(major), code, names, options)
+        if len(program.cubin) < 1000 or not all(program.symbols):
+            raise CompileError(f"there is no code for the kernels of {kernels.file}.cu")
+        write_text_atomically(path, program.log)
+    return path.read_text(encoding="utf-8")

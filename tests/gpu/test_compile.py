@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import pytest
 
-from minigrad.kernels.cuda.compile import OPTIONS, SOURCES, Source, body, header, headers, source
-from tests.gpu import nvrtc
+from minigrad.kernels.cuda.compile import OPTIONS, SOURCES, Source
+from tests.gpu import nvcc, nvrtc
+from tests.gpu.nvcc import ARCHITECTURES
 
-ARCHITECTURES = ("sm_80", "sm_90")
 MOST_SHARED = 48 * 1024  # bytes that every GPU grants without being asked
 
 
@@ -23,19 +23,6 @@ class Figures(NamedTuple):
     stack: int
     spills: int
     shared: int
-
-
-def all_kernels() -> list[str]:
-    return list(dict.fromkeys(e for kernels in SOURCES for e in kernels.expressions()))
-
-
-def program() -> str:
-    """One source that contains every kernel with every template argument."""
-    names = dict.fromkeys(name for kernels in SOURCES for name in headers(kernels.file))
-    parts = [header(name) for name in names] + [body(kernels.file) for kernels in SOURCES]
-    table = "\n".join(f"  (const void*){expression}," for expression in all_kernels())
-    joined = "\n".join(parts)
-    return f"{joined}\nconst void* kernels[] = {{\n{table}\n}};\n"
 
 
 def figures(report: str) -> dict[str, dict[str, Figures]]:
@@ -54,21 +41,12 @@ def figures(report: str) -> dict[str, dict[str, Figures]]:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Figures]]:
+def compiled(compiled_ahead: Path) -> dict[str, dict[str, Figures]]:
     """The figures of all kernels, from one run of nvcc."""
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("there is no nvcc, the compiler of the CUDA toolkit")
-    folder: Path = tmp_path_factory.mktemp("nvcc")
-    (folder / "kernels.cu").write_text(program(), encoding="utf-8")
-    targets = [f"-gencode=arch=compute_{arch[3:]},code={arch}" for arch in ARCHITECTURES]
-    command = [nvcc, "-std=c++17", "-fatbin", *targets, "-Xptxas", "-v", "--threads=1"]
-    result = subprocess.run(
-        [*command, "kernels.cu", "-o", "kernels.fatbin"], cwd=folder, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert "warning" not in result.stderr, result.stderr
-    return figures(result.stderr)
+    reason = nvcc.why_unavailable()
+    if reason:
+        pytest.skip(reason)
+    return figures(nvcc.report(compiled_ahead))
 
 
 def readable(names: list[str]) -> dict[str, str]:
@@ -91,7 +69,7 @@ def test_kernels_need_no_spills_no_stack_and_little_shared_memory(
             counts = "".join(f"{row.registers:5d}" for row in rows)
             print(f"  {name:44}{counts}{rows[0].shared:8d}")
     for arch in ARCHITECTURES:
-        assert len(compiled[arch]) == len(all_kernels())
+        assert len(compiled[arch]) == len(nvcc.all_kernels())
         for mangled, kernel in compiled[arch].items():
             where = f"{names[mangled]} on {arch}: {kernel}"
             assert kernel.spills == 0, where
@@ -109,22 +87,16 @@ def test_the_report_of_the_compiler_is_understood() -> None:
     assert figures(report) == {"sm_80": {"_Z1fPf": Figures(255, 16, 12, 100)}}
 
 
-# CuPy for CUDA 12 takes GPUs from compute capability 7.0 on, CUDA 13 from 7.5 on.
-OLDEST = {12: "sm_70", 13: "sm_75"}
-
-
 @pytest.mark.parametrize("kernels", SOURCES, ids=lambda kernels: kernels.file)
-@pytest.mark.parametrize("major", OLDEST)
-def test_nvrtc_compiles_what_cupy_will_give_it(kernels: Source, major: int) -> None:
+@pytest.mark.parametrize("major", nvrtc.OLDEST)
+def test_nvrtc_compiles_what_cupy_will_give_it(
+    kernels: Source, major: int, compiled_ahead: Path
+) -> None:
     """For the oldest GPUs; nvcc above compiles for newer ones."""
-    library = nvrtc.library(major)
-    if library is None:
+    if nvrtc.library(major) is None:
         pytest.skip(f"NVRTC of CUDA {major} is not installed: it comes with minigrad[bench]")
-    options = (*OPTIONS, f"-arch={OLDEST[major]}")
-    program = nvrtc.Program(library, source(kernels.file), kernels.expressions(), options)
-    log = [line for line in program.log.splitlines() if "are deprecated" not in line]
-    assert log == []
-    assert len(program.cubin) > 1000 and all(program.symbols)
+    lines = nvrtc.log(compiled_ahead, major, kernels).splitlines()
+    assert [line for line in lines if "are deprecated" not in line] == []
 
 
 def test_nvrtc_says_what_is_wrong() -> None:

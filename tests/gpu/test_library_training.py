@@ -9,7 +9,7 @@ import pytest
 from minigrad.kernels.cuda import gemm
 from tests.tinyalpaca.runs import results, train, write_text
 
-SETTINGS: dict[str, Any] = {"batch_size": 4, "epochs": 2, "log_every": 5}
+SETTINGS: dict[str, Any] = {"batch_size": 4, "max_steps": 20, "log_every": 5}
 # Rounding of factors to 10 or 7 bits, over some 20 steps of AdamW.
 TOLERANCE = {"fp32": 2e-5, "tf32": 2e-3, "bf16": 1.6e-2}
 
