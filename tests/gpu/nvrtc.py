@@ -97,6 +97,8 @@ def log(folder: Path, major: int, kernels: Source) -> str:
     """
     options = (*OPTIONS, f"-arch={OLDEST[major]}")
     code, names = source(kernels.file), kernels.expressions()
+    if major > min(OLDEST):  # one of them is enough for the kernels of double
+        names = tuple(name for name in names if "double" not in name)
     key = hashlib.sha256("\n".join([str(major), code, *names, *options]).encode()).hexdigest()
     path = folder / f"{kernels.file}-{key[:24]}.nvrtc"
     if not path.exists():

@@ -41,6 +41,7 @@ struct Triple {
 namespace shim {
 
 constexpr size_t STACK = 128 * 1024, SHARED = 48 * 1024;
+constexpr size_t COLOURS = 64, COLOUR = 9 * 64;  // places and the bytes between them
 constexpr unsigned MOST_THREADS = 1024;
 
 enum class Wait { nothing, barrier, warp, ended };
@@ -129,7 +130,8 @@ inline void start(Fiber& fiber, unsigned number) {
   fiber = {};
   fiber.number = number;
   fiber.index = {number % size.x, number / size.x % size.y, number / size.x / size.y};
-  char* top = machine.stacks + (number + 1) * STACK;
+  // Not at the same place of each stack, or they would all meet in one set of the processor's cache.
+  char* top = machine.stacks + (number + 1) * STACK - number % COLOURS * COLOUR;
   void** stack = reinterpret_cast<void**>(top);
   *--stack = nullptr;  // where fiber_main would return to; keeps the stack aligned as by a call
   *--stack = reinterpret_cast<void*>(&fiber_main);
