@@ -1,4 +1,4 @@
-"""Compiles, in a process of its own while the first tests run, what later tests will ask for.
+"""Compiles kernels for the CPU, in a process of its own, while the first tests run.
 
 python -m tests.gpu.ahead FOLDER
 """
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
 from minigrad.kernels.cuda.compile import SOURCES, source
-from tests.gpu import nvcc, nvrtc
 from tests.gpu.shim.build import Library
 
 
@@ -16,12 +15,6 @@ def main(folder: Path) -> None:
     """Whatever does not compile is left to the test that asks for it: it says what is wrong."""
     for kernels in reversed(SOURCES):  # the first ones are compiled by the first tests
         Library(source(kernels.file), kernels.expressions(), folder)
-    if nvcc.why_unavailable() is None:
-        nvcc.report(folder)
-    for major in nvrtc.OLDEST:
-        if nvrtc.library(major) is not None:
-            for kernels in SOURCES:
-                nvrtc.log(folder, major, kernels)
 
 
 if __name__ == "__main__":

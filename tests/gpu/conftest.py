@@ -38,14 +38,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("it is about the stand-in for CuPy")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What compilers say is asked last, because they work while other tests run."""
-    items.sort(key=lambda item: "test_compile.py" in item.nodeid)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Let compilers begin if most of these tests are going to run."""
+    """Let the compiler begin if most of these tests are going to run."""
     folder = kept(session.config)
     many = sum("tests/gpu/" in item.nodeid for item in session.items) >= ENOUGH
     alone = not hasattr(session.config, "workerinput") and not session.config.option.collectonly
@@ -69,20 +64,13 @@ def kept(config: pytest.Config) -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def compiled_ahead(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The folder for what has been compiled, when nothing is compiled ahead any more."""
-    process = request.config.stash.get(AHEAD, None)
-    if process is not None:
-        process.wait()
+def kept_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what has been compiled, which the next run finds again."""
     return kept(request.config) or tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(scope="session")
-def libraries(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Libraries:
+def libraries(kept_folder: Path) -> Libraries:
     """All kernels for the CPU, compiled when they are asked for, kept by content in the cache."""
     if real_gpu.wanted():
         pytest.skip("it runs kernels on the CPU")
@@ -90,8 +78,7 @@ def libraries(
     if reason:
         pytest.skip(reason)
     by_code = {source(s.file): s.expressions() for s in SOURCES}
-    folder = kept(request.config) or tmp_path_factory.mktemp("kernels-on-cpu")
-    return Libraries(folder, by_code.__getitem__)
+    return Libraries(kept_folder, by_code.__getitem__)
 
 
 @pytest.fixture

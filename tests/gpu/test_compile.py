@@ -41,12 +41,12 @@ def figures(report: str) -> dict[str, dict[str, Figures]]:
 
 
 @pytest.fixture(scope="module")
-def compiled(compiled_ahead: Path) -> dict[str, dict[str, Figures]]:
+def compiled(kept_folder: Path) -> dict[str, dict[str, Figures]]:
     """The figures of all kernels, from one run of nvcc."""
     reason = nvcc.why_unavailable()
     if reason:
         pytest.skip(reason)
-    return figures(nvcc.report(compiled_ahead))
+    return figures(nvcc.report(kept_folder))
 
 
 def readable(names: list[str]) -> dict[str, str]:
@@ -58,16 +58,22 @@ def readable(names: list[str]) -> dict[str, str]:
     return dict(zip(names, text.replace("void ", "").splitlines(), strict=True))
 
 
+@pytest.mark.slow
 def test_kernels_need_no_spills_no_stack_and_little_shared_memory(
     compiled: dict[str, dict[str, Figures]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = readable(list(compiled[ARCHITECTURES[0]]))
     with capsys.disabled():
-        print("\nregisters on " + " and ".join(ARCHITECTURES) + ", bytes of shared memory")
+        print(
+            "\nregisters, bytes of stack and of spills, and of shared memory of a block on ", end=""
+        )
+        print(" and ".join(ARCHITECTURES))
         for mangled, name in sorted(names.items(), key=lambda item: item[1]):
             rows = [compiled[arch][mangled] for arch in ARCHITECTURES]
-            counts = "".join(f"{row.registers:5d}" for row in rows)
-            print(f"  {name:44}{counts}{rows[0].shared:8d}")
+            counts = "".join(
+                f"{r.registers:7d}{r.stack:4d}{r.spills:4d}{r.shared:7d}" for r in rows
+            )
+            print(f"  {name:44}{counts}")
     for arch in ARCHITECTURES:
         assert len(compiled[arch]) == len(nvcc.all_kernels())
         for mangled, kernel in compiled[arch].items():
@@ -87,15 +93,16 @@ def test_the_report_of_the_compiler_is_understood() -> None:
     assert figures(report) == {"sm_80": {"_Z1fPf": Figures(255, 16, 12, 100)}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", SOURCES, ids=lambda kernels: kernels.file)
 @pytest.mark.parametrize("major", nvrtc.OLDEST)
 def test_nvrtc_compiles_what_cupy_will_give_it(
-    kernels: Source, major: int, compiled_ahead: Path
+    kernels: Source, major: int, kept_folder: Path
 ) -> None:
     """For the oldest GPUs; nvcc above compiles for newer ones."""
     if nvrtc.library(major) is None:
         pytest.skip(f"NVRTC of CUDA {major} is not installed: it comes with minigrad[bench]")
-    lines = nvrtc.log(compiled_ahead, major, kernels).splitlines()
+    lines = nvrtc.log(kept_folder, major, kernels).splitlines()
     assert [line for line in lines if "are deprecated" not in line] == []
 
 

@@ -246,7 +246,7 @@ def test_a_run_on_the_gpu_writes_samples(gpu: Any, tmp_path: Path) -> None:
     assert gpu.counts["decode_whole"] > 0
 
 
-@pytest.mark.rehearsal
+@pytest.mark.slow
 def test_all_ways_can_be_timed(gpu: Any, capsys: Any, tmp_path: Path) -> None:
     file = tmp_path / "record.json"
     flags = ["--batches", "1", "2", "--tokens", "2", "--rounds", "1", "--json", str(file)]

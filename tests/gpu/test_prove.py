@@ -59,7 +59,7 @@ def test_packages_that_are_missing_are_named(monkeypatch: Any, capsys: Any) -> N
     assert "no-such-thing, nor-this must be installed" in capsys.readouterr().err
 
 
-@pytest.mark.rehearsal
+@pytest.mark.slow
 def test_a_section_that_fails_or_hangs_costs_no_other(tmp_path: Path) -> None:
     names = {"fails": 1.0, "hangs": 0.01, "dies": 1.0, "finds": 1.0}
     sections = [Section(name, f"{FAKES}:{name}", share, name) for name, share in names.items()]
@@ -95,7 +95,7 @@ def test_json_is_written_whole(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"a": 1}
 
 
-@pytest.mark.rehearsal
+@pytest.mark.slow
 def test_rivals_that_fail_are_out_and_the_others_go_on() -> None:
     bad = ["fails", "dies", "hangs"]
     rivals = [Rival(name, f"{FAKES}:Steps", {"seconds": 0.01, "bad": name}) for name in bad]
@@ -194,7 +194,7 @@ def test_is_last(): pass
 """
 
 
-@pytest.mark.rehearsal
+@pytest.mark.slow
 def test_a_run_of_tests_survives_its_tests(tmp_path: Path) -> None:
     path = tmp_path / "test_bad.py"
     path.write_text(BAD_TESTS)
@@ -216,7 +216,7 @@ def test_a_run_that_does_not_begin_is_a_failure(tmp_path: Path) -> None:
     assert summary["counts"]["failed"] == 1 and "not found" in summary["failures"][0]["why"]
 
 
-@pytest.mark.rehearsal
+@pytest.mark.slow
 def test_a_rehearsal_of_all_sections(tmp_path: Path, libraries: Any) -> None:
     """With the stand-in as CuPy in every process, and sizes that take seconds."""
     variables = {**os.environ, **rehearsal.install(tmp_path, libraries.folder)}

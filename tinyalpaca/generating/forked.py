@@ -61,7 +61,7 @@ def _answer(pipe: Connection) -> Any:
     except EOFError:
         raise WorkerError(
             "a process that wrote a part of the batch has died. Out of memory is the usual cause: "
-            "try fewer texts at a time, or threads=1."
+            "try fewer texts at a time, or workers=1."
         ) from None
     if error is not None:
         raise error
