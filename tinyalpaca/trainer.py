@@ -239,6 +239,11 @@ class Trainer:
             self.loop.forget()
         return HostLoop(self).update([(x, y)]), self.grad_norm
 
+    @property
+    def first_key(self) -> int:
+        """The key of the next step's first batch, on which its dropout masks depend."""
+        return self.step * self.config.accumulate
+
     def count_step(self, loss: float, *, good: bool = True) -> None:
         """Take note of a step that has been made, or left out because it was not `good`."""
         if good:

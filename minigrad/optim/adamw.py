@@ -52,16 +52,22 @@ class AdamW(Optimizer):
         self._require_not_negative(group, "lr", "eps", "weight_decay")
 
     def place_state(self, allocate: Callable[[int, Any], Any]) -> None:
-        """Make all averages now, in arrays of zeros that `allocate(size, dtype)` gives.
+        """Move all averages to arrays of zeros that `allocate(size, dtype)` gives, or make them.
 
         For example in memory that is shared with other processes.
         """
+        before, self.state = self.state, {}
         self._averages, first = {}, 0
         for group in self.param_groups:
             self._place(first, group["params"], allocate)
             first += len(group["params"])
         for number, parameter in enumerate(self.parameters()):
-            self._state_of(number, parameter)
+            state = self._state_of(number, parameter)
+            for key, value in before.get(number, {}).items():
+                if key == "step":
+                    state[key] = value
+                else:
+                    state[key][...] = value
 
     def _place(
         self, first: int, parameters: list[Tensor], allocate: Callable[[int, Any], Any]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ class Captured:
             try:
                 results = self.function()
             except BaseException:
-                with _ignoring_errors():
+                with suppress(Exception):  # the first error is the one to tell
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
@@ -148,14 +148,6 @@ def _arrays(results: Any) -> list[Any]:
     if results is None:
         return []
     return list(results) if isinstance(results, (tuple, list)) else [results]
-
-
-@contextmanager
-def _ignoring_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception:  # the first error is the one to tell
-        return
 
 
 def _differing(expected: list[Any], found: list[Any]) -> str:

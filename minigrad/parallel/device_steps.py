@@ -106,16 +106,15 @@ class DeviceSteps:
         """The beginnings (M,) of the windows that the next steps take, in this order."""
         self._starts[: len(starts)] = self._device.asarray(np.ascontiguousarray(starts, np.int64))
 
-    def set_position(self, step: int, *, updates: int, window: int, draw: int) -> None:
-        """Where the next step begins; a halt is over.
+    def set_position(self, step: int, *, updates: int, draw: int) -> None:
+        """Where the next step begins, with the first of the windows; a halt is over.
 
         Args:
             step: its number, from 0: an index into `rates`.
             updates: how many updates AdamW has made.
-            window: its first window, an index into those of `set_windows`.
             draw: what its dropout masks are drawn from.
         """
-        counters = np.array([step, updates, window, 0], np.int64)
+        counters = np.array([step, updates, 0, 0], np.int64)
         self.state.counters[...] = self._device.asarray(counters)
         self.state.draw[...] = self._device.asarray(np.array([draw % 2**32], np.uint32))
 
@@ -213,15 +212,12 @@ def why_not(optimizer: Optimizer) -> str | None:
 
 def _flat_averages(optimizer: AdamW) -> list[tuple[Any, Any]]:
     """Both averages of each group as flat arrays, which the optimizer uses from now on."""
-    saved, made = optimizer.state_dict(), []
+    made: list[Any] = []
+    xp = device_of(optimizer.parameters()[0].data).xp
 
     def allocate(size: int, dtype: Any) -> Any:
-        made.append(device_of(optimizer.parameters()[0].data).xp.zeros(size, dtype))
+        made.append(xp.zeros(size, dtype))
         return made[-1]
 
-    optimizer.state = {}
     optimizer.place_state(allocate)
-    optimizer.load_state_dict(saved)
-    for number, parameter in enumerate(optimizer.parameters()):
-        optimizer._state_of(number, parameter)  # those that have none yet start at 0
     return list(zip(made[::2], made[1::2], strict=True))

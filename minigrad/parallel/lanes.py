@@ -11,6 +11,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 MAX_LANES = 8
+MICRO_KEYS = 2**20  # keys that an engine has for the micro-batches of one call
 LANE_MEMORY = 256 * 2**20  # bytes that the lanes' gradient buffers may take together
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from minigrad.autograd import write_gradients
 from minigrad.device import device_of
 from minigrad.op import no_grad
@@ -12,6 +14,7 @@ from minigrad.optim.clip import clip_grad_norm_, clip_scale
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.capture import Captured
+from minigrad.parallel.lanes import MICRO_KEYS
 from minigrad.parallel.workers import Loss, Part
 from minigrad.tensor import Tensor
 
@@ -46,7 +49,7 @@ class WholeBatch:
 
     def gradients(self, arrays: Part, *, scale: float, key: int = 0) -> float:
         """Write the gradient of `scale` times the summed loss to `flat.grad`; returns that loss."""
-        loss = self._train_loss(self.moved(arrays), key * 2**20)
+        loss = self._train_loss(self.moved(arrays), key * MICRO_KEYS)
         places = self.flat.views(self.flat.grad)
         write_gradients(loss, self.flat.parameters, places, scale=scale)
         self.flat.attach_grad()
@@ -80,7 +83,8 @@ class WholeBatch:
         places, evaluation = self._evaluations[key]
         for place, array in zip(places, arrays, strict=True):
             place[...] = self._device.asarray(array)
-        return evaluation().copy()  # the next replay overwrites it
+        # A copy, as the next replay overwrites it; and sums of many batches want the precision.
+        return evaluation().astype(np.float64)
 
     def moved(self, arrays: Part) -> Part:
         """The arrays on the device of the parameters."""

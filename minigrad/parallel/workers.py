@@ -25,7 +25,7 @@ from minigrad.optim.adamw import AdamW, Update
 from minigrad.optim.clip import clip_scale
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
-from minigrad.parallel.lanes import cut, number_of_lanes
+from minigrad.parallel.lanes import MICRO_KEYS, cut, number_of_lanes
 from minigrad.parallel.memory import keep_freed_memory, release_freed_memory, use_huge_pages
 from minigrad.parallel.shared import shared_array
 from minigrad.parallel.team import Backend, available_cores, choose_backend, make_team
@@ -211,7 +211,7 @@ class Workers:
         places = self.flat.views(self._lane_gradients[lane])
         for number, rows in enumerate(plan[lane]):
             part = tuple(a[rows] for a in arrays)
-            micro_key = key * 2**20 + first + number
+            micro_key = key * MICRO_KEYS + first + number
             if kind == "evaluate":
                 with no_grad():
                     total += self._losses[kind](part, micro_key).item()

@@ -12,9 +12,10 @@ import numpy as np
 import minigrad as mg
 from minigrad.files import write_text_atomically
 from minigrad.parallel import Workers
+from minigrad.parallel.lanes import MICRO_KEYS
 from minigrad.serialization import save_safetensors
 from tinyalpaca.evaluation import Part
-from tinyalpaca.training.training_parts import MICRO_KEYS, Engine, train_loss
+from tinyalpaca.training.training_parts import Engine, train_loss
 
 if TYPE_CHECKING:
     from tinyalpaca.trainer import Trainer
@@ -72,9 +73,7 @@ def save_report(
     return path
 
 
-def handle_bad_step(
-    trainer: Trainer, batches: list[tuple[Part, int]], loss: float, grad_norm: float
-) -> None:
+def handle_bad_step(trainer: Trainer, parts: list[Part], loss: float, grad_norm: float) -> None:
     """Find where a NaN or Inf comes from and keep the evidence; then stop, or go on without.
 
     Raises:
@@ -84,10 +83,10 @@ def handle_bad_step(
     def same_loss(part: Part, key: int) -> mg.Tensor:
         return train_loss(trainer.model, trainer.config, part, key)
 
-    number = trainer.step + 1
+    number, first = trainer.step + 1, trainer.first_key
+    batches = [(part, first + i) for i, part in enumerate(parts)]
     found = find_non_finite(trainer.engine, same_loss, batches)
     report = {"step": number, "loss": str(loss), "grad_norm": str(grad_norm), **found}
-    parts = [part for part, _ in batches]
     texts = [trainer.tokenizer.decode(row.tolist()) for x, _ in parts for row in x]
     where = save_report(trainer.folder, report, parts, texts)
     what = f"step {number}: loss {loss}, gradient norm {grad_norm}. {found['message']}"

@@ -160,8 +160,7 @@ class DeviceLoop:
         rest = [indices for step in self.plan for indices in step.batches]
         self.steps.set_windows(trainer.dataset.starts_at(np.concatenate(rest)))
         updates = next(iter(trainer.optimizer.state.values()))["step"]
-        draw = trainer.step * trainer.config.accumulate
-        self.steps.set_position(trainer.step, updates=updates, window=0, draw=draw)
+        self.steps.set_position(trainer.step, updates=updates, draw=trainer.first_key)
         self.known = True
 
     def _count(self, progress: Progress) -> list[tuple[float, int]]:
@@ -187,10 +186,8 @@ class DeviceLoop:
         trainer.sampler_before = step.before
         trainer.sampler.load_state_dict(step.after)
         parts: list[Part] = [trainer.dataset.batch_at(indices) for indices in step.batches]
-        first = trainer.step * trainer.config.accumulate
-        keyed = [(part, first + number) for number, part in enumerate(parts)]
         try:
-            handle_bad_step(trainer, keyed, loss, grad_norm)
+            handle_bad_step(trainer, parts, loss, grad_norm)
         except BaseException:
             trainer.sampler.load_state_dict(step.before)  # the step has not happened
             raise

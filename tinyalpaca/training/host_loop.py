@@ -54,12 +54,11 @@ class HostLoop:
         """
         trainer = self.trainer
         engine, config = trainer.engine, trainer.config
-        keyed = [(part, trainer.step * config.accumulate + n) for n, part in enumerate(batches)]
         count = sum(part[1].size for part in batches)
         loss, total = 0.0, None
-        for part, key in keyed:
-            loss += engine.gradients(part, scale=1 / count, key=key)
-            if len(keyed) > 1:
+        for number, part in enumerate(batches):
+            loss += engine.gradients(part, scale=1 / count, key=trainer.first_key + number)
+            if len(batches) > 1:
                 total = engine.flat.grad + (0 if total is None else total)
         if total is not None:
             engine.flat.grad[...] = total
@@ -73,7 +72,7 @@ class HostLoop:
             engine.update(trainer.optimizer, config.grad_clip or inf)
             trainer.torn = False
         else:
-            handle_bad_step(trainer, keyed, loss, trainer.grad_norm)
+            handle_bad_step(trainer, batches, loss, trainer.grad_norm)
         trainer.count_step(loss, good=good)
         if trainer.average is not None:
             trainer.average.update(trainer.step)

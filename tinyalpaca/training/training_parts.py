@@ -16,6 +16,7 @@ from minigrad.device import device_of
 from minigrad.optim.muon import Muon
 from minigrad.parallel import WholeBatch, Workers
 from minigrad.parallel.calibration import choose_micro_batch, remembered
+from minigrad.parallel.lanes import MICRO_KEYS
 from minigrad.parallel.memory import release_freed_memory
 from tinyalpaca.config import TrainConfig
 from tinyalpaca.corpus.corpora import cache_folder
@@ -24,7 +25,6 @@ from tinyalpaca.evaluation import Part
 from tinyalpaca.model import TinyAlpaca
 
 Engine = Workers | WholeBatch
-MICRO_KEYS = 2**20  # keys that an engine has for the micro-batches of one call
 HASHED_AT_A_TIME = 2**20  # tokens, so that a large mapped file need not fit the memory
 
 

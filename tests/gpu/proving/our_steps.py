@@ -84,7 +84,7 @@ class OurSteps:
             RuntimeError: a step was not finite.
         """
         assert self.steps is not None
-        self.steps.set_position(0, updates=self.updates, window=0, draw=0)
+        self.steps.set_position(0, updates=self.updates, draw=0)
         self.steps.look()  # nothing is under way when the clock starts
         began = time.perf_counter()
         for _ in range(count):

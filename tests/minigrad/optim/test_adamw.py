@@ -232,3 +232,18 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
         AdamW(parameters(), **settings)
     with pytest.raises(ValueError, match=message):
         AdamW([{"params": parameters(), **settings}])
+
+
+def test_averages_can_be_moved_in_the_middle_of_a_run(rng):
+    gradients = rng.standard_normal((4, 2, 3))
+    weights = []
+    for moved in (False, True):
+        parameter = nn.Parameter(np.ones((2, 3)))
+        optimizer = AdamW([parameter], lr=0.1)
+        for number, gradient in enumerate(gradients):
+            if moved and number == 2:
+                optimizer.place_state(np.zeros)
+            parameter.grad = Tensor(gradient)
+            optimizer.step()
+        weights.append(parameter.numpy())
+    np.testing.assert_array_equal(*weights)
