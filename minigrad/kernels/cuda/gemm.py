@@ -22,12 +22,10 @@ from minigrad.kernels.cuda import cublaslt
 from minigrad.kernels.cuda.bf16 import from_bf16, to_bf16
 from minigrad.kernels.cuda.columns import sum_parts
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
+from minigrad.kernels.cuda.tiles import TILE, parts_of_sum
 from minigrad.precision import precision, precision_on_gpu, set_precision
 
 SOURCE = Source("gemm", "gemm_fma<{real}>", "gemm_tf32", "gemm_bf16")
-TILE = 64
-ENOUGH_BLOCKS = 128  # for the larger GPUs; the same on all, so that results are
-PART = 256  # the shortest part of K that is worth a block of its own
 LIBRARIES = ("auto", "cublaslt", "own")
 SMALL = 2**27  # multiply-adds; an estimate and no measurement, some 10 µs by our own kernels
 
@@ -150,11 +148,9 @@ def _own(a: Any, b: Any, bias: Any, relu: bool, factors: str | None, out: Any) -
     if dtype == np.float32 and factors != "fp32":
         kernel = f"gemm_{factors}"
     grid = (blocks(m, TILE), blocks(n, TILE))
-    parts = min(blocks(k, PART), max(1, ENOUGH_BLOCKS // max(1, grid[0] * grid[1])))
-    if bias is not None or relu:
-        parts = 1  # these come after the sum
-    part = blocks(blocks(k, max(parts, 1)), 32) * 32
-    parts = max(1, blocks(k, part)) if part else 1
+    parts, part = parts_of_sum(k, grid[0] * grid[1])
+    if bias is not None or relu:  # these come after the sum
+        parts, part = 1, blocks(k, 32) * 32
     target = out if parts == 1 else cupy().empty((parts, m * n), dtype)
     strides = [s // array.itemsize for array in (a, b) for s in array.strides]
     SOURCE.launch(

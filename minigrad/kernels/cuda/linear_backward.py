@@ -16,6 +16,7 @@ import numpy as np
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, blocks, real_of
 from minigrad.kernels.cuda.scratch import counters
+from minigrad.kernels.cuda.tiles import TILE, parts_of_sum
 
 SOURCE = Source(
     "linear_backward",
@@ -23,9 +24,6 @@ SOURCE = Source(
     "linear_backward_tf32",
     "linear_backward_bf16",
 )
-TILE = 64
-ENOUGH_BLOCKS = 128  # of dW, for the larger GPUs; the same on all, so that results are
-PART = 256  # the shortest part of the rows that is worth a block of its own
 
 
 def linear_backward(
@@ -53,9 +51,7 @@ def linear_backward(
     dbias = _place(needs[2], places[2], (c_out,), dtype)
     weight_tiles = blocks(c_out, TILE) * blocks(c_in, TILE) if needs[1] else 0
     input_tiles = blocks(rows, TILE) * blocks(c_in, TILE) if needs[0] else 0
-    parts = min(blocks(rows, PART), max(1, ENOUGH_BLOCKS // max(1, weight_tiles)))
-    rows_a_part = max(32, blocks(blocks(rows, max(1, parts)), 32) * 32)
-    parts = max(1, blocks(rows, rows_a_part))
+    parts, rows_a_part = parts_of_sum(rows, weight_tiles)
     partial = count = None
     if parts > 1 and needs[1]:
         partial, count = xp.empty((parts, c_out * (c_in + 1)), dtype), counters(weight_tiles)
