@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from minigrad.kernels.cuda import decode
-from tests.gpu import test_mutants as mutants
 from tests.gpu.test_decode_inference import check_whole
 from tests.gpu.test_decode_kernels import NOBODY, Attention, check_step, rows_on
 from tests.gpu.test_draw_kernel import ROUNDS, check
-from tests.gpu.test_mutants import Mutant
+from tests.gpu.test_mutants import Mutant, assert_found
 from tests.gpu.twins import assert_close
 from tests.tinyalpaca.tiny_models import tiny_model
 
@@ -135,5 +134,4 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_fault_is_found(gpu: Any, libraries: Any, monkeypatch: Any, name: str) -> None:
-    monkeypatch.setitem(mutants.MUTANTS, name, MUTANTS[name])
-    mutants.test_a_fault_is_found(gpu, libraries, monkeypatch, name)
+    assert_found(MUTANTS[name], gpu, libraries, monkeypatch)
