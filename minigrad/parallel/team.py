@@ -27,6 +27,7 @@ from minigrad.parallel.shared import shared_array
 Backend = Literal["processes", "threads"]
 Do = Callable[[str, Any, int], None]
 AWAKE = 0.002  # seconds that a process looks out for what it waits for, before it sleeps
+_let_others_run = getattr(os, "sched_yield", lambda: time.sleep(0))  # macOS has none
 
 
 class WorkerError(RuntimeError):
@@ -186,7 +187,7 @@ class Processes:
         while self._counts[place] != job:
             if time.perf_counter() >= until:
                 return False
-            os.sched_yield()
+            _let_others_run()
         return True
 
     def _serve(self, number: int, pipe: connection.Connection, parent: int) -> None:
@@ -212,6 +213,7 @@ class Processes:
 
     def close(self) -> None:
         """End the processes."""
+        self._counts[0] = self._jobs + 1  # for those that are awake
         for pipe in self._pipes:
             with contextlib.suppress(OSError):
                 pipe.send(None)

@@ -8,7 +8,8 @@ from minigrad.kernels.cpu import KERNELS, attention
 from minigrad.ops import TEXTBOOK
 from tests.minigrad.kernels.twins import assert_close, check_twins, layouts
 
-# (batch, heads, time, head size): one of everything, odd, below, at and above the block of keys
+# (batch, heads, time, head size): one of everything, odd, below, at and above the block of keys,
+# and the strip of rows that are turned at a time
 SHAPES = [
     (1, 1, 1, 1),
     (2, 3, 1, 4),
@@ -16,6 +17,7 @@ SHAPES = [
     (1, 4, 127, 16),
     (2, 1, 128, 8),
     (1, 2, 200, 3),
+    (2, 1, 70, 33),
 ]
 
 
