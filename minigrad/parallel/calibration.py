@@ -11,13 +11,14 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from math import ceil
+from math import ceil, log2
 from pathlib import Path
 
 from minigrad.files import write_text_atomically
 
 ROUNDS = 3
-WORTH_IT = 0.98  # a larger size must take less than this share of the time a sequence
+PATIENCE = 2.0  # seconds after which no round begins, and no size larger than one in vain
+DOUBLING = 0.97  # twice the size, and memory, must take less than this share of the time
 
 
 def choose_micro_batch(
@@ -25,24 +26,45 @@ def choose_micro_batch(
 ) -> int:
     """The micro-batch size with which a batch should take the least time.
 
+    Memory grows with the size, so that a size that is hardly faster than half of it is not taken.
+
     Args:
         run: does the work of a micro-batch of so many sequences.
         batch_size: sequences of a batch.
         workers: how many share it.
         lanes: into how many parts a batch is cut at most (see `minigrad.parallel.lanes`).
     """
-    best_size, best_seconds = 1, float("inf")
-    for size in _candidates(batch_size):
-        seconds = _seconds(run, size)
+    seconds: dict[int, float] = {}  # the shortest of the rounds: what disturbs only ever adds
+
+    def measure(size: int) -> None:
+        began = time.perf_counter()
+        run(size)
+        took = time.perf_counter() - began
+        seconds[size] = min(took, seconds.get(size, took))
+
+    def cost(size: int) -> float:
         micro_batches = ceil(batch_size / size)
         in_a_lane = ceil(micro_batches / min(lanes, micro_batches))
         lanes_a_worker = ceil(ceil(micro_batches / in_a_lane) / workers)
-        total = seconds * in_a_lane * lanes_a_worker
-        if total < best_seconds * WORTH_IT:
-            best_size, best_seconds = size, total
-        elif total > 1.5 * best_seconds:
-            break  # larger ones leave workers without work, or the cache
-    return best_size
+        return seconds[size] * in_a_lane * lanes_a_worker / DOUBLING ** log2(size)
+
+    began = time.perf_counter()
+    for size in _candidates(batch_size):
+        impatient = time.perf_counter() - began > PATIENCE
+        run(size)  # to warm up
+        measure(size)
+        if impatient and cost(size) > min(map(cost, seconds)):
+            break
+        if cost(size) > 2 * min(map(cost, seconds)):
+            measure(size)
+            if cost(size) > 2 * min(map(cost, seconds)):
+                break  # larger ones leave workers without work, or the cache
+    for _ in range(ROUNDS - 1):  # of all sizes in turn: a machine is slow for a while
+        if time.perf_counter() - began > PATIENCE:
+            break
+        for size in seconds:
+            measure(size)
+    return min(seconds, key=cost)
 
 
 def _candidates(batch_size: int) -> Iterator[int]:
@@ -50,17 +72,6 @@ def _candidates(batch_size: int) -> Iterator[int]:
     sizes = {2**k for k in range(batch_size.bit_length()) if 2**k <= batch_size}
     sizes |= {ceil(batch_size / parts) for parts in (2, 3, 4, 6, 8)}
     yield from sorted(sizes)
-
-
-def _seconds(run: Callable[[int], object], size: int) -> float:
-    """The shortest of a few rounds, after one of warm-up: what disturbs only ever adds."""
-    run(size)
-    shortest = float("inf")
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        run(size)
-        shortest = min(shortest, time.perf_counter() - began)
-    return shortest
 
 
 def remembered(path: Path, key: str, measure: Callable[[], int]) -> int:

@@ -1,6 +1,7 @@
 """Choosing how many sequences a worker takes at a time, from measured times."""
 
 import json
+from math import log2
 
 import pytest
 
@@ -23,15 +24,15 @@ def clock(monkeypatch):
     return clock
 
 
-def work(clock, seconds_of):
+def work(clock, milliseconds_of):
     def run(size):
-        clock.now += seconds_of(size)
+        clock.now += 1e-3 * milliseconds_of(size)
 
     return run
 
 
 def test_a_cost_for_each_call_asks_for_large_sizes_that_all_workers_share(clock):
-    run = work(clock, lambda size: 1.0 + size)
+    run = work(clock, lambda size: 4.0 + size)
     assert choose_micro_batch(run, 32, 1) == 32
     assert choose_micro_batch(run, 32, 2) == 16
     assert choose_micro_batch(run, 32, 4) == 8
@@ -39,8 +40,26 @@ def test_a_cost_for_each_call_asks_for_large_sizes_that_all_workers_share(clock)
 
 
 def test_a_cache_that_is_left_asks_for_small_sizes(clock):
-    run = work(clock, lambda size: 0.1 + size * (1 if size <= 4 else 3))
+    run = work(clock, lambda size: 0.4 + size * (1 if size <= 4 else 3))
     assert choose_micro_batch(run, 32, 2) == 4
+
+
+@pytest.mark.parametrize(("saving", "chosen"), [(0.02, 2), (0.05, 16)])
+def test_memory_is_spent_only_on_what_is_worth_it(clock, saving, chosen):
+    """From 2 sequences on, each doubling saves a little of the time that one sequence takes."""
+    run = work(clock, lambda size: size * ((1 - saving) ** log2(size) if size > 1 else 2))
+    assert choose_micro_batch(run, 32, 2) == chosen
+
+
+def test_long_runs_are_few(clock):
+    sizes = []
+
+    def run(size):
+        sizes.append(size)
+        clock.now += size * (12 if size == 1 else 10)
+
+    assert choose_micro_batch(run, 8, 1) == 2
+    assert sizes == [1, 1, 2, 2, 3, 3]  # each once to warm up, and none after one in vain
 
 
 def test_a_batch_of_one(clock):
@@ -52,7 +71,7 @@ def test_one_slow_round_changes_nothing(clock):
 
     def run(size):
         calls.append(size)
-        clock.now += (1.0 + size) * (50 if len(calls) % 4 == 2 else 1)
+        clock.now += 1e-3 * (4.0 + size) * (50 if len(calls) % 4 == 2 else 1)
 
     assert choose_micro_batch(run, 32, 2) == 16
 
