@@ -16,9 +16,10 @@ from pathlib import Path
 
 from minigrad.files import write_text_atomically
 
-ROUNDS = 3
-PATIENCE = 2.0  # seconds after which no round begins, and no size larger than one in vain
-DOUBLING = 0.97  # twice the size, and memory, must take less than this share of the time
+ROUNDS = 3  # at least, if they fit in ENOUGH
+ENOUGH = 8.0  # seconds after which no round begins
+FEW = 1.5  # seconds that are worth more rounds, and no size larger than one in vain
+DOUBLING = 0.965  # twice the size, and memory, must take less than this share of the time
 
 
 def choose_micro_batch(
@@ -35,6 +36,10 @@ def choose_micro_batch(
         lanes: into how many parts a batch is cut at most (see `minigrad.parallel.lanes`).
     """
     seconds: dict[int, float] = {}  # the shortest of the rounds: what disturbs only ever adds
+    start = time.perf_counter()
+
+    def spent() -> float:
+        return time.perf_counter() - start
 
     def measure(size: int) -> None:
         began = time.perf_counter()
@@ -48,9 +53,8 @@ def choose_micro_batch(
         lanes_a_worker = ceil(ceil(micro_batches / in_a_lane) / workers)
         return seconds[size] * in_a_lane * lanes_a_worker / DOUBLING ** log2(size)
 
-    began = time.perf_counter()
     for size in _candidates(batch_size):
-        impatient = time.perf_counter() - began > PATIENCE
+        impatient = spent() > FEW
         run(size)  # to warm up
         measure(size)
         if impatient and cost(size) > min(map(cost, seconds)):
@@ -59,11 +63,11 @@ def choose_micro_batch(
             measure(size)
             if cost(size) > 2 * min(map(cost, seconds)):
                 break  # larger ones leave workers without work, or the cache
-    for _ in range(ROUNDS - 1):  # of all sizes in turn: a machine is slow for a while
-        if time.perf_counter() - began > PATIENCE:
-            break
+    rounds = 1  # of all sizes in turn: a machine is slow for a while
+    while spent() < (ENOUGH if rounds < ROUNDS else FEW):
         for size in seconds:
             measure(size)
+        rounds += 1
     return min(seconds, key=cost)
 
 
