@@ -11,6 +11,7 @@ over a contender's processes, sampled while it runs.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import statistics
 import threading
 import time
 from dataclasses import dataclass, field
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,9 @@ class Contest:
         """
         peaks: dict[str, float] = {}
         for name, process in self._processes.items():
-            with _MemoryWatch(process.pid, peaks, name):
+            with MemoryWatch(process.pid) as memory:
                 self._ask(name, "time", method, calls)
+            peaks[name] = memory.peak_mb
         return peaks
 
     def _ask(self, name: str, *request: Any) -> Any:
@@ -107,30 +110,47 @@ class Contest:
                 process.kill()
 
 
-class _MemoryWatch:
-    """Samples the memory of a process and its children while a block runs."""
+class MemoryWatch:
+    """Samples the memory of a process and its children while a block runs.
 
-    def __init__(self, pid: int, peaks: dict[str, float], name: str) -> None:
-        self._process, self._peaks, self._name = psutil.Process(pid), peaks, name
+    Args:
+        pid: the process.
+        interval: seconds between two looks. A look holds the process up for a moment.
+
+    Attributes:
+        peak_mb: the most that all of them had together.
+    """
+
+    def __init__(self, pid: int, interval: float = 0.02) -> None:
+        self._process, self._interval, self.peak_mb = psutil.Process(pid), interval, 0.0
         self._done = threading.Event()
 
     def _watch(self) -> None:
-        while not self._done.wait(0.02):
+        while not self._done.wait(self._interval):
             total = 0
-            for process in [self._process, *self._process.children(recursive=True)]:
-                try:
-                    total += process.memory_full_info().pss
-                except psutil.Error:
-                    continue
-            self._peaks[self._name] = max(self._peaks.get(self._name, 0.0), total / 2**20)
+            try:
+                for process in [self._process, *self._process.children(recursive=True)]:
+                    total += _proportional_set_size(process)
+            except psutil.Error:  # the process has ended
+                continue
+            self.peak_mb = max(self.peak_mb, total / 2**20)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> MemoryWatch:
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
+        return self
 
     def __exit__(self, *error: object) -> None:
         self._done.set()
         self._thread.join()
+
+
+def _proportional_set_size(process: psutil.Process) -> int:
+    """Bytes of a process; memory that it shares counts in parts. 0 if the process has ended."""
+    try:
+        return process.memory_full_info().pss
+    except psutil.Error:
+        return 0
 
 
 def _serve(pipe: Any, factory: str, options: dict[str, Any]) -> None:
@@ -161,6 +181,41 @@ def _serve(pipe: Any, factory: str, options: dict[str, Any]) -> None:
             close()
     except BaseException:
         pipe.send(("error", traceback.format_exc()))
+
+
+def require(against: str) -> None:
+    """Leave with a message if the peer's library is not installed."""
+    if against != "none" and importlib.util.find_spec(against) is None:
+        raise SystemExit(f"{against} is not installed; use --against none")
+
+
+def require_equal(losses: dict[str, float]) -> None:
+    """Leave with a message if the contenders do not compute the same: times would mean nothing."""
+    first = next(iter(losses.values()))
+    if not all(isclose(loss, first, rel_tol=1e-4) for loss in losses.values()):
+        raise SystemExit(f"the contenders do not compute the same loss: {losses}")
+
+
+def figures(
+    workload: str,
+    ours: list[float],
+    peer: list[float] | None,
+    ours_mb: float,
+    peer_mb: float | None,
+) -> dict[str, Any]:
+    """What every benchmark's record has, from seconds and peak memory; no peer leaves its part out.
+
+    `ratio` is the peer's time over ours: above 1 is ahead.
+    """
+    record: dict[str, Any] = {"workload": workload}
+    record |= {"ours_ms": 1e3 * statistics.median(ours), "ours_mb": ours_mb}
+    record["ours_spread_ms"] = summary(ours)
+    if peer is not None and peer_mb is not None:
+        record |= {"peer_ms": 1e3 * statistics.median(peer), "peer_mb": peer_mb}
+        record["peer_spread_ms"] = summary(peer)
+        record["ratio"] = record["peer_ms"] / record["ours_ms"]
+        record["memory_ratio"] = ours_mb / peer_mb
+    return record
 
 
 def summary(seconds: list[float]) -> dict[str, float]:

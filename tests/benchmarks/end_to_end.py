@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from minigrad.parallel import available_cores
-from tests.benchmarks.contest import table, write_json
+from tests.benchmarks.contest import MemoryWatch, figures, require, table, write_json
 
 ROOT = Path(__file__).parents[2]
 SMALL_STEP = """
@@ -38,45 +38,64 @@ engine.close()
 """
 
 
-def seconds(command: list[str]) -> float:
-    """Wall time of a whole process; raises if it fails."""
-    began = time.perf_counter()
+def whole_process(command: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak memory in MB of a process with its children; raises if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{command} failed:\n{done.stdout}\n{done.stderr}")
-    return time.perf_counter() - began
+    with tempfile.TemporaryFile("w+") as output:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        with MemoryWatch(process.pid, interval=0.1) as memory:
+            code = process.wait()
+        took = time.perf_counter() - began
+        if code:
+            output.seek(0)
+            raise SystemExit(f"{command} failed:\n{output.read()}")
+    return took, memory.peak_mb
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--against", choices=("torch", "none"), default="torch")
     parser.add_argument("--json", help="file for the record")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    require(args.against)
     ours, theirs, starts = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         script = [sys.executable, "examples/train_shakespeare.py", "--epochs", "1"]
         for _ in range(args.rounds):
-            ours.append(seconds([*script, "--out", folder]))
+            ours.append(whole_process([*script, "--out", folder]))
             if args.against == "torch":
                 peer = [sys.executable, "-m", "tests.benchmarks.original_script"]
-                theirs.append(seconds([*peer, "--threads", str(available_cores())]))
-            starts += [seconds([sys.executable, "-c", SMALL_STEP]) for _ in range(3)]
+                theirs.append(whole_process([*peer, "--threads", str(available_cores())]))
+            starts += [whole_process([sys.executable, "-c", SMALL_STEP])[0] for _ in range(3)]
     record: dict[str, Any] = {
         "benchmark": "end_to_end",
-        "workload": "one epoch of the main job",
-        "ours_ms": 1e3 * median(ours),
+        "against": args.against,
         "first_step_ms": 1e3 * median(starts),
     }
-    rows = [["", "seconds"], ["minigrad, one epoch", f"{median(ours):.1f}"]]
+    times, peaks = zip(*ours, strict=True)
+    peer_times, peer_peaks = zip(*theirs, strict=True) if theirs else (None, None)
+    record |= figures(
+        "one epoch of the main job",
+        list(times),
+        peer_times and list(peer_times),
+        max(peaks),
+        peer_peaks and max(peer_peaks),
+    )
+    rows = [["", "seconds", "peak memory (MB)"]]
+    sides = [("minigrad, one epoch", "ours"), ("the original's script", "peer")]
+    for name, side in sides[: 1 + bool(theirs)]:
+        ms, mb = record[f"{side}_ms"], record[f"{side}_mb"]
+        rows.append([name, f"{ms / 1e3:.1f}", f"{mb:.0f}"])
     if theirs:
-        record["peer_ms"] = 1e3 * median(theirs)
-        record["ratio"] = record["peer_ms"] / record["ours_ms"]
-        rows.append(["the original's script", f"{median(theirs):.1f}"])
-        rows.append(["peer / ours", f"{record['ratio']:.2f}x"])
-    rows.append(["minigrad, start to first step", f"{median(starts):.2f}"])
+        rows.append(
+            ["peer / ours", f"{record['ratio']:.2f}x", f"{1 / record['memory_ratio']:.2f}x"]
+        )
+    rows.append(["minigrad, start to first step", f"{median(starts):.2f}", ""])
     print(table(rows))
     write_json(args.json, record)
     return 0

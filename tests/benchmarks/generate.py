@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 from minigrad.parallel import available_cores
-from tests.benchmarks.contest import Contender, Contest, table, write_json
+from tests.benchmarks.contest import Contender, Contest, figures, require, table, write_json
 
 MODULE = "tests.benchmarks"
 MODES = ["eager", "compiled"]
@@ -53,13 +53,23 @@ def measure(against: str, modes: list[str], rounds: int, batch: int, tokens: int
             if contest.call(name, "greedy") != expected:
                 raise RuntimeError(f"the greedy text of {name!r} differs from ours")
         facts = {name: contest.call(name, "facts") for name in names}
+        times = {method: contest.times(method, rounds) for method in ("one", "many")}
+        peaks = contest.peak_mb("many")
         for method, texts in (("one", 1), ("many", batch)):
-            for name, seconds in contest.times(method, rounds).items():
+            for name, seconds in times[method].items():
                 rates = [tokens * texts / s for s in seconds]
                 speeds.setdefault(name, {})[method] = statistics.median(rates)
                 quartiles.setdefault(name, {})[method] = statistics.quantiles(rates, n=4)
+    best = {
+        method: max(names[1:], key=lambda name: speeds[name][method], default="none")
+        for method in ("one", "many")
+    }
+    workload = f"default model, 10-token prompt, {tokens} new tokens, temperature 0.7"
+    peer = times["one"].get(best["one"]), peaks.get(best["one"])
     record: dict[str, Any] = {
-        "workload": f"default model, 10-token prompt, {tokens} new tokens, temperature 0.7",
+        "benchmark": "generate",
+        "against": against,
+        **figures(workload, times["one"]["ours"], peer[0], peaks["ours"], peer[1]),
         "batch": batch,
         "ours_tokens_per_s": speeds["ours"]["one"],
         "ours_batch_tokens_per_s": speeds["ours"]["many"],
@@ -70,10 +80,9 @@ def measure(against: str, modes: list[str], rounds: int, batch: int, tokens: int
     }
     if against == "torch":
         for method, prefix in (("one", ""), ("many", "batch_")):
-            best = max(names[1:], key=lambda name: speeds[name][method])
-            record[f"{prefix}peer"] = best
-            record[f"peer_{prefix}tokens_per_s"] = speeds[best][method]
-            record[f"{prefix}ratio"] = speeds["ours"][method] / speeds[best][method]
+            record[f"{prefix}peer"] = best[method]
+            record[f"peer_{prefix}tokens_per_s"] = speeds[best[method]][method]
+        record["batch_ratio"] = speeds["ours"]["many"] / speeds[best["many"]]["many"]
     return record
 
 
@@ -90,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=100, metavar="N", help="at most 117")
     parser.add_argument("--json", metavar="FILE", help="write the record here")
     args = parser.parse_args(argv)
+    require(args.against)
     record = measure(args.against, args.modes, args.rounds, args.batch, args.tokens)
     rows = [["tokens/s", "one text", "quartiles", f"batch of {args.batch}", "quartiles"]]
     for name, speed in record["tokens_per_s"].items():

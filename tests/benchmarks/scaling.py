@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.scaling --rounds 5 --json FILE
 
-All sizes of a sweep take turns, so a slow moment of the machine meets all of them.
+All sizes of a sweep take turns, so a slow moment of the machine meets all of them, and the peer,
+which has as many threads as we have workers.
 """
 
 from __future__ import annotations
@@ -14,9 +15,17 @@ from statistics import median
 from typing import Any
 
 from minigrad.parallel import available_cores
-from tests.benchmarks.contest import Contender, Contest, table, write_json
+from tests.benchmarks.contest import (
+    Contender,
+    Contest,
+    require,
+    require_equal,
+    table,
+    write_json,
+)
 from tests.benchmarks.workloads import WORKLOADS, Workload
 
+MODULE = "tests.benchmarks"
 BASE = WORKLOADS["seed"]
 SWEEPS: dict[str, list[Workload]] = {
     "batch": [BASE._replace(batch=n) for n in (8, 16, 32, 64, 128)],
@@ -26,43 +35,74 @@ SWEEPS: dict[str, list[Workload]] = {
 }
 
 
-def measure(options: dict[str, dict[str, Any]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of a step, for each named set of options."""
-    factory = "tests.benchmarks.workloads:Ours"
-    with Contest([Contender(name, factory, o) for name, o in options.items()]) as contest:
+def measure(
+    options: dict[str, dict[str, Any]], against: str, rounds: int
+) -> dict[str, dict[str, float]]:
+    """`ours_ms`, and beside a peer `peer_ms` and `ratio`, for each named set of options."""
+    contenders = [Contender(name, f"{MODULE}.workloads:Ours", o) for name, o in options.items()]
+    if against != "none":
+        factory = f"{MODULE}.{against}_peer:Peer"
+        for name, o in options.items():
+            threads = o.get("workers") or available_cores()
+            peer = {"workload": o["workload"], "threads": threads}
+            contenders.append(Contender(f"{name} {against}", factory, peer))
+    with Contest(contenders) as contest:
+        if against != "none":
+            for name in options:
+                both = (name, f"{name} {against}")
+                require_equal({side: contest.call(side, "forward") for side in both})
         times = contest.times("step", rounds)
-    return {name: 1e3 * median(seconds) for name, seconds in times.items()}
+    result = {name: {"ours_ms": 1e3 * median(times[name])} for name in options}
+    if against != "none":
+        for name, found in result.items():
+            found["peer_ms"] = 1e3 * median(times[f"{name} {against}"])
+            found["ratio"] = found["peer_ms"] / found["ours_ms"]
+    return result
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--against", choices=("torch", "jax", "none"), default="torch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", help="file for the record")
-    args = parser.parse_args()
-    record: dict[str, Any] = {"benchmark": "scaling", "base": BASE._asdict(), "sweeps": {}}
-    rows = [["sweep", "size", "step (ms)", "growth"]]
+    args = parser.parse_args(argv)
+    require(args.against)
+    record: dict[str, Any] = {
+        "benchmark": "scaling",
+        "workload": "seed, one size varied at a time",
+        "against": args.against,
+        "base": BASE._asdict(),
+        "sweeps": {},
+    }
+    rows = [["sweep", "size", "step (ms)", "growth", f"{args.against} (ms)", "peer / ours"]]
     for name, sizes in SWEEPS.items():
         options = {str(getattr(w, name)): {"workload": tuple(w)} for w in sizes}
-        times = measure(options, args.rounds)
-        record["sweeps"][name] = times
+        found = record["sweeps"][name] = measure(options, args.against, args.rounds)
         previous = None
-        for size, ms in times.items():
-            growth = ""
+        for size, times in found.items():
+            growth, ms = "", times["ours_ms"]
             if previous is not None:
                 exponent = log(ms / previous[1]) / log(int(size) / int(previous[0]))
                 growth = f"size^{exponent:.2f}"
-            rows.append([name, size, f"{ms:.1f}", growth])
+            rows.append([name, size, f"{ms:.1f}", growth, *beside(times)])
             previous = (size, ms)
     counts = [1, 2, *([available_cores()] if available_cores() > 2 else [])]
     options = {f"{n}": {"workload": tuple(BASE), "workers": n} for n in counts}
-    times = measure(options, args.rounds)
-    record["sweeps"]["workers"] = times
-    for size, ms in times.items():
-        rows.append(["workers", size, f"{ms:.1f}", f"{times['1'] / ms:.2f}x of one"])
+    found = record["sweeps"]["workers"] = measure(options, args.against, args.rounds)
+    for size, times in found.items():
+        speedup = found["1"]["ours_ms"] / times["ours_ms"]
+        row = ["workers", size, f"{times['ours_ms']:.1f}", f"{speedup:.2f}x of one"]
+        rows.append([*row, *beside(times)])
+    rows = rows if args.against != "none" else [row[:4] for row in rows]
     print(table(rows))
     write_json(args.json, record)
     return 0
+
+
+def beside(times: dict[str, float]) -> list[str]:
+    """The peer's part of a row."""
+    return [f"{times['peer_ms']:.1f}", f"{times['ratio']:.2f}x"] if "ratio" in times else ["", ""]
 
 
 if __name__ == "__main__":

@@ -9,14 +9,20 @@ the same weights and batch, and must give the same loss before anything is timed
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
-from math import isclose
 from statistics import median
 from typing import Any
 
 from minigrad.parallel import available_cores
-from tests.benchmarks.contest import Contender, Contest, summary, table, write_json
+from tests.benchmarks.contest import (
+    Contender,
+    Contest,
+    figures,
+    require,
+    require_equal,
+    table,
+    write_json,
+)
 from tests.benchmarks.workloads import WORKLOADS
 
 
@@ -32,35 +38,24 @@ def run(workload: str, against: str, rounds: int, workers: int, micro_batch_size
     with Contest(contenders) as contest:
         names = [c.name for c in contenders]
         losses = {name: contest.call(name, "forward") for name in names}
-        first = losses["minigrad"]
-        if not all(isclose(loss, first, rel_tol=1e-4) for loss in losses.values()):
-            raise SystemExit(f"the contenders do not compute the same loss: {losses}")
+        require_equal(losses)
         steps = contest.times("step", rounds)
         forwards = contest.times("forward", rounds)
         facts = {name: contest.call(name, "facts") for name in names}
         peaks = contest.peak_mb("step")
     record: dict[str, Any] = {
         "benchmark": "train_step",
-        "workload": workload,
         "against": against,
         "rounds": rounds,
         "facts": facts,
-        "loss": first,
-        "ours_ms": 1e3 * median(steps["minigrad"]),
-        "ours_spread_ms": summary(steps["minigrad"]),
+        "loss": losses["minigrad"],
         "ours_forward_ms": 1e3 * median(forwards["minigrad"]),
-        "ours_mb": peaks["minigrad"],
     }
+    peer = steps.get(against), peaks.get(against)
+    record |= figures(workload, steps["minigrad"], peer[0], peaks["minigrad"], peer[1])
     if against != "none":
-        record |= {
-            "peer_ms": 1e3 * median(steps[against]),
-            "peer_spread_ms": summary(steps[against]),
-            "peer_forward_ms": 1e3 * median(forwards[against]),
-            "peer_mb": peaks[against],
-        }
-        record["ratio"] = record["peer_ms"] / record["ours_ms"]
+        record["peer_forward_ms"] = 1e3 * median(forwards[against])
         record["forward_ratio"] = record["peer_forward_ms"] / record["ours_forward_ms"]
-        record["memory_ratio"] = record["ours_mb"] / record["peer_mb"]
     return record
 
 
@@ -93,7 +88,7 @@ def show(record: dict[str, Any]) -> str:
     return f"{record['workload']}: {sizes}\n{record['facts']}\n{table(rows)}"
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workload", choices=sorted(WORKLOADS), default="seed")
@@ -102,10 +97,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=0, help="0 for one a core")
     parser.add_argument("--micro-batch-size", type=int, default=0, help="0 lets minigrad choose")
     parser.add_argument("--json", help="file for the record")
-    args = parser.parse_args()
-    if args.against != "none" and importlib.util.find_spec(args.against) is None:
-        print(f"{args.against} is not installed; use --against none", file=sys.stderr)
-        return 1
+    args = parser.parse_args(argv)
+    require(args.against)
     record = run(args.workload, args.against, args.rounds, args.workers, args.micro_batch_size)
     print(show(record))
     write_json(args.json, record)
