@@ -16,9 +16,9 @@ OURS, PEER = "#2b6cb0", "#c9c9c9"
 PANELS = (("ms", "training step (ms)"), ("forward_ms", "forward only (ms)"), ("mb", "memory (MB)"))
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """The command."""
-    out, *paths = sys.argv[1:]
+    out, *paths = argv
     records = [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
     figure = Figure(figsize=(9, 1.1 + 0.75 * len(records)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -47,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -126,7 +126,9 @@ class MemoryWatch:
         self._done = threading.Event()
 
     def _watch(self) -> None:
-        while not self._done.wait(self._interval):
+        done = False
+        while not done:
+            done = self._done.wait(self._interval)  # the last look is after the block's end
             total = 0
             try:
                 for process in [self._process, *self._process.children(recursive=True)]:

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.tokenizer --json tokenizer.json
 
-Everything runs in one process on one thread; ours and theirs take turns, and medians are reported.
-The original is written anew below from what it does: it counts every pair of every word again for
-each merge, and encodes by trying the tokens from the longest to the shortest at every place.
+Ours and theirs run in processes of their own, on one thread each, and take turns; both get the same
+text, and must give the same ids before anything is timed. The original is written anew below from
+what it does: it counts every pair of every word again for each merge, and encodes by trying the
+tokens from the longest to the shortest at every place.
 
 With `--megabytes 100` (on Linux), training on that much generated text follows, in processes of its
 own whose peak memory is reported: the same text over and over, and texts of more and more distinct
@@ -14,7 +15,6 @@ words.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 # Before the libraries are loaded, because they look at these once.
 os.environ.update(TOKENIZERS_PARALLELISM="false", RAYON_NUM_THREADS="1")
@@ -31,9 +32,18 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import numpy as np
 
+from tests.benchmarks.contest import (
+    Contender,
+    Contest,
+    figures,
+    require,
+    table,
+    write_json,
+)
 from tinyalpaca.corpus.corpora import load_corpus
 from tinyalpaca.tokenizer import BPETokenizer
 
+MODULE = "tests.benchmarks.tokenizer"
 MERGES = 1000
 ORIGINAL_MERGES = 150
 
@@ -90,59 +100,88 @@ def encode_like_the_original(text: str, vocabulary: list[str]) -> list[int]:
     return ids
 
 
-def beside_rust(text: str, rounds: int) -> dict:
-    import tokenizers
+class Ours:
+    """Our contender: `train`, `encode` with an empty word cache, `encode_again` and `decode`."""
 
-    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    def __init__(self, data: str) -> None:
+        self.text = load_corpus(data).text
+        self.tokenizer = self.train()
+        self.ids = self.tokenizer.encode(self.text)
 
-    def train_theirs() -> tokenizers.Tokenizer:
-        theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
-        theirs.pre_tokenizer = byte_level
-        trainer = tokenizers.trainers.BpeTrainer(
+    def train(self) -> BPETokenizer:
+        return BPETokenizer.train(self.text, num_merges=MERGES, progress=False)
+
+    def encode(self) -> None:
+        """As on the first text of a process."""
+        BPETokenizer(self.tokenizer.vocabulary, self.tokenizer.merges).encode(self.text)
+
+    def encode_again(self) -> None:
+        self.tokenizer.encode(self.text)
+
+    def decode(self) -> None:
+        self.tokenizer.decode(self.ids)
+
+    def result(self) -> list[int]:
+        return self.ids
+
+
+class Rust:
+    """The contender of `tokenizers`. Its faster call for encoding is the one that counts."""
+
+    def __init__(self, data: str) -> None:
+        import tokenizers
+
+        self.library, self.text = tokenizers, load_corpus(data).text
+        self.tokenizer = self.train()
+        self.ids = self.tokenizer.encode(self.text).ids
+
+    def train(self) -> Any:
+        byte_level = self.library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer = self.library.Tokenizer(self.library.models.BPE())
+        tokenizer.pre_tokenizer = byte_level
+        trainer = self.library.trainers.BpeTrainer(
             vocab_size=256 + MERGES,
             min_frequency=2,
             show_progress=False,
             initial_alphabet=byte_level.alphabet(),
         )
-        theirs.train_from_iterator([text], trainer)
-        return theirs
+        tokenizer.train_from_iterator([self.text], trainer)
+        return tokenizer
 
-    def train_ours() -> BPETokenizer:
-        return BPETokenizer.train(text, num_merges=MERGES, progress=False)
+    def encode(self) -> None:
+        _ = self.tokenizer.encode(self.text).ids
 
-    training = in_turns({"ours": train_ours, "rust": train_theirs}, rounds)
-    ours, theirs = train_ours(), train_theirs()
-    identical = ours.encode(text) == theirs.encode(text).ids
+    def encode_again(self) -> None:
+        _ = self.tokenizer.encode_batch_fast([self.text])[0].ids
 
-    def encode_cold() -> None:
-        """With an empty word cache, as on the first text of a process."""
-        BPETokenizer(ours.vocabulary, ours.merges).encode(text)
+    def decode(self) -> None:
+        self.tokenizer.decode(self.ids)
 
-    encoding = in_turns(
-        {
-            "ours": encode_cold,
-            "ours_again": lambda: ours.encode(text),
-            "ours_array_again": lambda: ours.encode_array(text),
-            "rust": lambda: theirs.encode(text).ids,
-            "rust_fast": lambda: theirs.encode_batch_fast([text])[0].ids,
-        },
-        rounds,
-    )
-    ids = ours.encode_array(text)
-    decoding = in_turns(
-        {"ours": lambda: ours.decode(ids.tolist()), "rust": lambda: theirs.decode(ids.tolist())},
-        rounds,
-    )
-    return {
-        "merges": MERGES,
-        "identical_ids": identical,
-        "tokens": len(ids),
-        "training_seconds": training,
-        "training_over_rust": training["ours"] / training["rust"],
-        "encoding_seconds": encoding,
-        "encoding_over_rust": encoding["ours"] / encoding["rust"],
-        "decoding_seconds": decoding,
-    }
+    def result(self) -> list[int]:
+        return self.ids
+
+
+def beside_rust(data: str, rounds: int, against: str) -> dict[str, Any]:
+    """Figures of training, encoding, encoding again and decoding.
+
+    Raises:
+        SystemExit: the ids differ.
+    """
+    entered = [Contender("ours", f"{MODULE}:Ours", {"data": data})]
+    if against != "none":
+        entered.append(Contender("rust", f"{MODULE}:Rust", {"data": data}))
+    with Contest(entered) as contest:
+        ids = contest.call("ours", "result")
+        if against != "none" and contest.call("rust", "result") != ids:
+            raise SystemExit("the ids of the two tokenizers differ")
+        record: dict[str, Any] = {"merges": MERGES, "tokens": len(ids)}
+        for method in ("train", "encode", "encode_again", "decode"):
+            times = contest.times(method, rounds, turn=1)
+            peaks = contest.peak_mb(method, calls=1)
+            record[method] = figures(
+                method, times["ours"], times.get("rust"), peaks["ours"], peaks.get("rust")
+            )
+    return record
 
 
 def beside_the_original(text: str) -> dict:
@@ -229,33 +268,45 @@ def report(path: Path) -> dict:
     return found
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--against", choices=("tokenizers", "none"), default="tokenizers")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--data", default="tinyshakespeare", help="default: %(default)s")
     parser.add_argument("--no-original", action="store_true", help="leave the slow original out")
     parser.add_argument("--megabytes", type=int, default=0, help="also train on so much text")
-    args = parser.parse_args()
+    parser.add_argument("--json", help="file for the record")
+    args = parser.parse_args(argv)
+    require(args.against)
     corpus = load_corpus(args.data)
-    text = corpus.text
-    print(corpus.source, f"({len(text)} characters)")
-    results: dict = {
-        "source": corpus.source,
-        "characters": len(text),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "beside_rust": beside_rust(text, args.rounds),
+    measured = beside_rust(args.data, args.rounds, args.against)
+    workload = f"encode {len(corpus.text):,} characters with an empty word cache"
+    record: dict[str, Any] = {
+        "benchmark": "tokenizer",
+        "against": args.against,
+        "data": args.data,
+        **measured["encode"],
+        "workload": workload,
+        **measured,
     }
-    print(json.dumps(results["beside_rust"], indent=1), flush=True)
+    rows = [["", "ours (ms)", "Rust (ms)", "Rust / ours", "ours (MB)"]]
+    for method in ("train", "encode", "encode_again", "decode"):
+        found = measured[method]
+        peer = (
+            [f"{found['peer_ms']:.0f}", f"{found['ratio']:.2f}x"] if "ratio" in found else [""] * 2
+        )
+        rows.append([method, f"{found['ours_ms']:.0f}", *peer, f"{found['ours_mb']:.0f}"])
+    print(f"{corpus.source} ({len(corpus.text):,} characters, {MERGES} merges)")
+    print(table(rows), flush=True)
     if not args.no_original:
-        results["beside_the_original"] = beside_the_original(text)
-        print(json.dumps(results["beside_the_original"], indent=1), flush=True)
+        record["beside_the_original"] = beside_the_original(corpus.text)
+        print(json.dumps(record["beside_the_original"], indent=1), flush=True)
     if args.megabytes:
-        results["large"] = large(text, args.megabytes)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        record["large"] = large(corpus.text, args.megabytes)
+    write_json(args.json, record)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
