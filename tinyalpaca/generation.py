@@ -20,11 +20,11 @@ import numpy as np
 from minigrad.device import Device
 from minigrad.op import STATE
 from minigrad.parallel import available_cores, choose_backend
+from minigrad.parallel.forked import in_processes
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.evaluation import Score, evaluate
 from tinyalpaca.generating.blas_threads import OneBlasThread
 from tinyalpaca.generating.folded_weights import FoldedWeights
-from tinyalpaca.generating.forked import in_processes
 from tinyalpaca.generating.ready_model import ReadyModel
 from tinyalpaca.generating.sampling import Sampling
 from tinyalpaca.generating.seeds import Seed, sample_rngs, seeds_of

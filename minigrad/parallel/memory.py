@@ -7,6 +7,8 @@ import ctypes
 import sys
 from typing import Any
 
+from minigrad.kernels.cpu import scratch
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # what glibc accepts on 64-bit systems
 _NEVER_TRIM = 2**31 - 1
@@ -32,7 +34,11 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> None:
-    """Give back what `keep_freed_memory` has kept, for example after trying out large sizes."""
+    """Give back what `keep_freed_memory` has kept, for example after trying out large sizes.
+
+    So are the kernels' buffers of this thread, which are as large as the largest of those sizes.
+    """
+    scratch.clear()
     malloc_trim = _libc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)

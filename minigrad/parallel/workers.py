@@ -25,6 +25,7 @@ from minigrad.optim.adamw import AdamW, Update
 from minigrad.optim.clip import clip_scale
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
+from minigrad.parallel.forked import in_a_process
 from minigrad.parallel.lanes import MICRO_KEYS, cut, number_of_lanes
 from minigrad.parallel.memory import keep_freed_memory, release_freed_memory, use_huge_pages
 from minigrad.parallel.shared import shared_array
@@ -152,6 +153,19 @@ class Workers:
         self._run("update", (settings, scale), len(_pieces(self._updates)))
         for parameter in self.flat.parameters:
             parameter._version[0] += 1
+
+    def measure(self, what: Callable[[], int]) -> int:
+        """What `what` returns after `try_micro_batch` of several sizes.
+
+        If workers are processes, it runs in one of its own, and the memory of the largest size is
+        not kept.
+        """
+        if self.backend == "processes":
+            with self._blas.limit(limits=1, user_api="blas"):
+                return in_a_process(what)
+        result = what()
+        release_freed_memory()
+        return result
 
     def try_micro_batch(self, arrays: Part) -> None:
         """Forward and backward of one micro-batch in this process, for measuring how long it takes.

@@ -6,9 +6,10 @@ import pytest
 import minigrad
 from minigrad.ops.attention import causal_mask
 from tests.tinyalpaca.tiny_models import tiny_model
-from tinyalpaca.generating.batch_decoder import BatchDecoder
+from tinyalpaca.generating.batch_decoder import ENOUGH_SEQUENCES, BatchDecoder
 from tinyalpaca.generating.folded_weights import fold
 from tinyalpaca.generating.inference import CachedDecoder, run_window
+from tinyalpaca.generating.ready_model import ReadyModel
 from tinyalpaca.generating.uncached import UncachedDecoder, window_start
 
 CHOICES = {
@@ -173,3 +174,17 @@ def test_folding_leaves_the_model_alone():
     fold(model, 20)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize(
+    ("sequences", "heads", "kind"),
+    [
+        (ENOUGH_SEQUENCES - 1, 3, CachedDecoder),
+        (ENOUGH_SEQUENCES, 3, BatchDecoder),
+        (ENOUGH_SEQUENCES, 1, CachedDecoder),
+    ],
+)
+def test_many_sequences_of_small_heads_are_columns(sequences, heads, kind):
+    model = tiny_model(d_model=48, d_ff=8, num_heads=heads)  # a head of 48 is not small
+    decoder = ReadyModel(model, 30, graph=False).decoder([[1, 2]] * sequences, 5)
+    assert type(decoder) is kind

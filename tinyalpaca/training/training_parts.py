@@ -17,7 +17,6 @@ from minigrad.optim.muon import Muon
 from minigrad.parallel import WholeBatch, Workers
 from minigrad.parallel.calibration import choose_micro_batch, remembered
 from minigrad.parallel.lanes import MICRO_KEYS
-from minigrad.parallel.memory import release_freed_memory
 from tinyalpaca.config import TrainConfig
 from tinyalpaca.corpus.corpora import cache_folder
 from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
@@ -145,7 +144,6 @@ def make_engine(
     )
     if not config.micro_batch_size:
         engine.micro_batch_size = calibrated_micro_batch(engine, model, config)
-        release_freed_memory()
     return engine
 
 
@@ -162,7 +160,7 @@ def calibrated_micro_batch(engine: Workers, model: TinyAlpaca, config: TrainConf
     return remembered(
         cache_folder() / "micro_batch_sizes.json",
         f"{machine}: {work}",
-        lambda: choose_micro_batch(run, count, engine.workers),
+        lambda: engine.measure(lambda: choose_micro_batch(run, count, engine.workers)),
     )
 
 

@@ -4,11 +4,7 @@ import os
 import pytest
 
 from minigrad.parallel import WorkerError
-from tests.tinyalpaca.tiny_models import tiny_model
-from tinyalpaca.generating.batch_decoder import ENOUGH_SEQUENCES, BatchDecoder
-from tinyalpaca.generating.forked import in_processes
-from tinyalpaca.generating.inference import CachedDecoder
-from tinyalpaca.generating.ready_model import ReadyModel
+from minigrad.parallel.forked import in_a_process, in_processes
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
@@ -58,15 +54,22 @@ def test_an_exception_here_ends_the_others():
     os.close(writing)
 
 
-@pytest.mark.parametrize(
-    ("sequences", "heads", "kind"),
-    [
-        (ENOUGH_SEQUENCES - 1, 3, CachedDecoder),
-        (ENOUGH_SEQUENCES, 3, BatchDecoder),
-        (ENOUGH_SEQUENCES, 1, CachedDecoder),
-    ],
-)
-def test_many_sequences_of_small_heads_are_columns(sequences, heads, kind):
-    model = tiny_model(d_model=48, d_ff=8, num_heads=heads)  # a head of 48 is not small
-    decoder = ReadyModel(model, 30, graph=False).decoder([[1, 2]] * sequences, 5)
-    assert type(decoder) is kind
+def test_the_memory_of_work_done_apart_is_not_kept():
+    largest = []
+
+    def work() -> int:
+        largest.append(bytearray(10**6))
+        return len(largest)
+
+    assert in_a_process(work) == 1
+    assert not largest
+
+
+def test_work_done_apart_fails_like_work_done_here():
+    def work() -> None:
+        raise ValueError("no such size")
+
+    with pytest.raises(ValueError, match="no such size"):
+        in_a_process(work)
+    with pytest.raises(WorkerError, match="has died"):
+        in_a_process(lambda: os._exit(3))
