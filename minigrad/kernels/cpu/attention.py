@@ -24,7 +24,7 @@ Passes over the (Tq, Tk) scores cost more than the products that make and use th
 
 Where no gradient is wanted (`infer`), one block's scores are in memory at a time.
 
-Saved: q, k, v with ones, E (so that backward has no exp), 1/l and y.
+Saved: q, k, v, E (so that backward has no exp), 1/l and y.
 """
 
 from functools import lru_cache
@@ -56,11 +56,11 @@ def infer(q, k, v, *, causal, scale=None):
 
 
 def backward(dy, saved, needs, *, causal, scale=None):
-    q, k, v_ones = saved[:3]
+    q, k, v = saved[:3]
     lead, dtype = q.shape[:-2], q.dtype
     dq = _empty(lead, q.shape[-2], q.shape[-1], dtype) if needs[0] else None
     dk = _empty(lead, k.shape[-2], k.shape[-1], dtype) if needs[1] else None
-    dv = _empty(lead, v_ones.shape[-2] - 1, v_ones.shape[-1], dtype) if needs[2] else None
+    dv = _empty(lead, v.shape[-2], v.shape[-1], dtype) if needs[2] else None
     _backward(dy.swapaxes(-1, -2), saved, dq, dk, dv, causal, scale)
     return tuple(None if g is None else g.swapaxes(-1, -2) for g in (dq, dk, dv))
 
@@ -107,10 +107,7 @@ def _forward(q, k, v, out, causal, scale, keep):
     exp, factor = exponential(dtype)
     scaled = _empty(lead, q.shape[-2], q.shape[-1], dtype, "scaled")
     np.multiply(q, dtype.type(_scale(q, scale) * factor), out=scaled)
-    v_ones = _empty(lead, v.shape[-2] + 1, v.shape[-1], dtype, None if keep else "v_ones")
-    v_ones[..., :-1, :] = v
-    v_ones[..., -1, :] = 1
-
+    v_ones = _with_ones(v)
     weights = np.empty((*lead, plan.size), dtype) if keep else None
     total = _empty(lead, v_ones.shape[-2], q.shape[-1], dtype, "total")
     sums = total[..., -1:, :]  # (..., 1, Tq)
@@ -123,7 +120,15 @@ def _forward(q, k, v, out, causal, scale, keep):
         _weigh_softly(scaled, k, v_ones, plan, weights, np.exp, True, total)
     inverse_sum = 1 / sums
     np.multiply(total[..., :-1, :], inverse_sum, out=out)
-    return (q, k, v_ones, weights, inverse_sum, out) if keep else None
+    return (q, k, v, weights, inverse_sum, out) if keep else None
+
+
+def _with_ones(v):
+    """v (..., Dv, T) with a row of ones below it, in scratch memory."""
+    v_ones = _empty(v.shape[:-2], v.shape[-2] + 1, v.shape[-1], v.dtype, "v_ones")
+    v_ones[..., :-1, :] = v
+    v_ones[..., -1, :] = 1
+    return v_ones
 
 
 def _weigh_softly(q, k, v_ones, plan, weights, exp, subtract_maximum, total):
@@ -146,7 +151,7 @@ def _weigh_softly(q, k, v_ones, plan, weights, exp, subtract_maximum, total):
 
 def _backward(dy, saved, dq, dk, dv, causal, scale):
     """Write the gradients, from dy (..., Dv, Tq); None for those that nobody wants."""
-    q, k, v_ones, weights, inverse_sum, out = saved
+    q, k, v, weights, inverse_sum, out = saved
     lead, dtype, size = q.shape[:-2], q.dtype, out.shape[-2]
     plan = block_plan(q.shape[-1], k.shape[-1], causal, dtype)
     dy_delta = _empty(lead, size + 1, q.shape[-1], dtype, "dy_delta")
@@ -161,7 +166,7 @@ def _backward(dy, saved, dq, dk, dv, causal, scale):
         return
     dscores = scratch("dscores", weights.shape, dtype)
     dblocks = plan.split(dscores)
-    _scores(dy_delta, v_ones, plan, dblocks)
+    _scores(dy_delta, _with_ones(v), plan, dblocks)
     dscores *= weights
     if dq is not None:
         _weigh(k, plan, dblocks, dq)
