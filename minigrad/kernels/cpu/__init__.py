@@ -8,7 +8,7 @@ A kernel is the textbook pair of `minigrad.ops` without `xp`, and is held agains
 Those with weights offer `backward_into` as well, which writes gradients in place, and attention
 `infer`, which keeps nothing for a backward (see `minigrad.op`).
 Kernels never write into their inputs. They take any memory order, and most outputs are
-*feature-major*: of logical shape (..., C), but stored as a contiguous (C, N), see
+*feature-major*: of logical shape (..., C), but stored as (C, N) with contiguous rows, see
 `minigrad.kernels.cpu.layout`.
 """
 

@@ -34,6 +34,7 @@ from math import prod, sqrt
 import numpy as np
 
 from minigrad.kernels.cpu.exponential import exponential
+from minigrad.kernels.cpu.layout import empty_rows
 from minigrad.kernels.cpu.scratch import scratch
 
 BLOCK = 32  # queries: small blocks compute fewer scores in vain, large ones multiply faster
@@ -263,11 +264,11 @@ def _empty(lead, size, time, dtype, name=None):
     Of more or fewer leading axes, all but the last stand for H. With a name, it is scratch memory.
     """
     if not lead:
-        shape = (size, time)
-        return scratch(name, shape, dtype) if name else np.empty(shape, dtype)
-    shape = (*lead[:-1], size, lead[-1], time)
-    memory = scratch(name, shape, dtype) if name else np.empty(shape, dtype)
-    return memory.swapaxes(-2, -3)
+        return scratch(name, (size, time), dtype) if name else empty_rows((size,), time, dtype)
+    if name:
+        return scratch(name, (*lead[:-1], size, lead[-1], time), dtype).swapaxes(-2, -3)
+    rows = empty_rows((*lead[:-1], size), lead[-1] * time, dtype)
+    return rows.reshape(*lead[:-1], size, lead[-1], time).swapaxes(-2, -3)
 
 
 def _merge_heads(x):

@@ -21,12 +21,13 @@ from minigrad.kernels.cpu.layout import (
     as_logical,
     as_rows,
     constant,
+    empty_rows,
 )
 from minigrad.kernels.cpu.scratch import scratch
 
 
 def forward(x, weight, bias, *, eps):
-    rows = np.empty((x.shape[-1], x.size // x.shape[-1]), x.dtype)
+    rows = empty_rows(x.shape[-1:], x.size // x.shape[-1], x.dtype)
     np.copyto(rows, as_rows(x))
     return _normalise(rows, x.shape, weight, bias, eps)
 
@@ -49,11 +50,11 @@ def backward_into(dy, saved, needs, places, *, eps):
     mean_of = constant(1 / channels, channels, dtype)
     if weight is None:
         mean_dy, mean_product = np.matmul(mean_of, dy_rows), np.matmul(mean_of, product)
-        dx = dy_rows - mean_dy
+        dx = np.subtract(dy_rows, mean_dy, out=_like(dy_rows))
     else:
         mean_of = weight * mean_of
         mean_dy, mean_product = np.matmul(mean_of, dy_rows), np.matmul(mean_of, product)
-        dx = np.multiply(dy_rows, weight[:, None])
+        dx = np.multiply(dy_rows, weight[:, None], out=_like(dy_rows))
         dx -= mean_dy
     dx -= np.multiply(normal, mean_product, out=product)
     dx *= inverse_std
@@ -65,7 +66,8 @@ class add_layer_norm:
 
     @staticmethod
     def forward(x, residual, weight, bias, *, eps):
-        total = np.add(as_feature_major(x), as_feature_major(residual))
+        rows, other = as_feature_major(x), as_feature_major(residual)
+        total = np.add(rows, other, out=_like(rows, np.result_type(rows, other)))
         return _normalise(total, x.shape, weight, bias, eps)
 
     @staticmethod
@@ -91,7 +93,15 @@ def _normalise(x, shape, weight, bias, eps):
     saved = (x, inverse_std, weight)
     if weight is None and bias is None:
         return as_logical(x, shape[:-1]), saved
-    y = x + bias[:, None] if weight is None else np.multiply(x, weight[:, None])
+    y = _like(x)
+    if weight is None:
+        np.add(x, bias[:, None], out=y)
+    else:
+        np.multiply(x, weight[:, None], out=y)
     if weight is not None and bias is not None:
         y += bias[:, None]
     return as_logical(y, shape[:-1]), saved
+
+
+def _like(rows, dtype=None):
+    return empty_rows(rows.shape[:1], rows.shape[1], dtype or rows.dtype)

@@ -1,4 +1,4 @@
-"""Feature-major memory: an array of shape (..., C) that is stored as a contiguous (C, N).
+"""Feature-major memory: an array of shape (..., C) that is stored as (C, N), each row contiguous.
 
 N = product of the leading axes. What is per feature (a bias, a head's queries) is then a contiguous
 block of rows, and what is per position (a mean, a soft-max sum) is a reduction over axis 0, which
@@ -10,6 +10,9 @@ from functools import lru_cache
 
 import numpy as np
 
+CROWDED = 1024  # bytes: rows that lie a multiple of it apart get in each other's way
+ROW_GAP = 16  # elements
+
 
 def as_rows(x: np.ndarray) -> np.ndarray:
     """(..., C) -> (C, N): a view if x is feature-major or C-contiguous, otherwise of a copy.
@@ -20,8 +23,19 @@ def as_rows(x: np.ndarray) -> np.ndarray:
 
 
 def as_feature_major(x: np.ndarray) -> np.ndarray:
-    """(..., C) -> (C, N), C-contiguous: a view if x is feature-major, otherwise a copy."""
-    return np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
+    """(..., C) -> (C, N) of contiguous rows: a view if x is feature-major, otherwise a copy."""
+    rows = as_rows(x)
+    return rows if rows.strides[1] == rows.itemsize else np.ascontiguousarray(rows)
+
+
+def empty_rows(lead: tuple[int, ...], positions: int, dtype: np.dtype) -> np.ndarray:
+    """Uninitialised (*lead, N) of contiguous rows, with a gap after each where one helps.
+
+    What lies a large power of two apart shares few places in a cache, so that a column of such a
+    matrix, as products and transpositions read it, pushes itself out of it.
+    """
+    apart = positions + ROW_GAP if positions * dtype.itemsize % CROWDED == 0 else positions
+    return np.empty((*lead, apart), dtype)[..., :positions]
 
 
 def as_logical(rows: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:

@@ -11,7 +11,7 @@ Saved: X, W, and with an activation Y, whose sign is the mask.
 
 import numpy as np
 
-from minigrad.kernels.cpu.layout import as_logical, as_rows, constant
+from minigrad.kernels.cpu.layout import as_logical, as_rows, constant, empty_rows
 from minigrad.kernels.cpu.scratch import scratch
 
 NARROW = 64  # channels; turning the gradient of a larger weight costs more than it brings
@@ -19,7 +19,7 @@ NARROW = 64  # channels; turning the gradient of a larger weight costs more than
 
 def forward(x, weight, bias, *, activation=None):
     rows = as_rows(x)  # (C_in, N)
-    y = np.matmul(weight, rows)  # (C_out, N)
+    y = _product(weight, rows)  # (C_out, N)
     if bias is not None:
         y += bias[:, None]
     if activation is not None:
@@ -42,13 +42,18 @@ def backward_into(dy, saved, needs, places, *, activation=None):
         # Copied first, because a product of float and bool converts in small buffers.
         np.copyto(masked, positive)
         dy_rows = np.multiply(dy_rows, masked, out=masked)
-    dx = as_logical(np.matmul(weight.T, dy_rows), shape[:-1]) if needs[0] else None
+    dx = as_logical(_product(weight.T, dy_rows), shape[:-1]) if needs[0] else None
     dweight = _dweight(dy_rows, rows, places[1]) if needs[1] else None
     dbias = None
     if needs[2]:
         ones = constant(1.0, dy_rows.shape[1], dy_rows.dtype)
         dbias = np.matmul(dy_rows, ones, out=places[2])
     return dx, dweight, dbias
+
+
+def _product(weight, rows):
+    dtype = np.result_type(weight, rows)
+    return np.matmul(weight, rows, out=empty_rows(weight.shape[:1], rows.shape[1], dtype))
 
 
 def _dweight(dy, x, place):

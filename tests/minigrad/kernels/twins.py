@@ -85,9 +85,14 @@ def layouts(array):
     strided[...] = array
     order = (array.ndim - 1, *range(array.ndim - 1))
     feature_major = np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+    channels = np.moveaxis(array, -1, 0)
+    gapped = np.zeros((len(channels), channels[0].size + 3), array.dtype)[:, :-3]
+    gapped = np.moveaxis(gapped.reshape(channels.shape), 0, -1)  # as the kernels leave gaps
+    gapped[...] = array
     return {
         "contiguous": np.ascontiguousarray(array),
         "feature-major": feature_major,
+        "feature-major with gaps": gapped,
         "fortran": np.asfortranarray(array),
         "strided": strided,
         "reversed": np.ascontiguousarray(array[..., ::-1])[..., ::-1],
