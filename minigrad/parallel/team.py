@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import connection
 from typing import Any, Literal
@@ -130,6 +130,19 @@ class Processes:
             WorkerError: a worker process raised an exception or died.
         """
         self._next_item.value = 0
+        errors: list[str] = []
+        try:
+            with self._all_or_none():
+                self._send(kind, payload, items)
+            self._take_items(kind, payload, items)
+        finally:  # an exception here must not leave answers in the pipes
+            with self._all_or_none():
+                for number in range(len(self._pipes)):
+                    errors += self._answer(number)
+        if errors:
+            raise WorkerError(f"a worker process raised an exception:\n{errors[0]}")
+
+    def _send(self, kind: str, payload: Any, items: int) -> None:
         for number, pipe in enumerate(self._pipes):
             try:
                 pipe.send((kind, payload, items))
@@ -137,14 +150,18 @@ class Processes:
                 raise self._died(number) from None
         self._jobs += 1
         self._counts[0] = self._jobs
-        errors: list[str] = []
+
+    @contextlib.contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """If the block is interrupted, there are no children any more: they would be out of step.
+
+        Later jobs are then done by this process alone.
+        """
         try:
-            self._take_items(kind, payload, items)
-        finally:  # an exception here must not leave answers in the pipes
-            for number in range(len(self._pipes)):
-                errors += self._answer(number)
-        if errors:
-            raise WorkerError(f"a worker process raised an exception:\n{errors[0]}")
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def _take_items(self, kind: str, payload: Any, items: int) -> None:
         while True:
@@ -224,3 +241,5 @@ class Processes:
                 child.kill()
                 child.join()
         self._pipes, self._children = [], []
+        # One that was killed may have held the lock of the old one.
+        self._next_item = multiprocessing.get_context("fork").Value("q", 0)

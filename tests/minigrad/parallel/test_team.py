@@ -78,3 +78,34 @@ def test_an_exception_in_the_calling_process_leaves_the_workers_in_step():
             assert done[0] == expected
     finally:
         processes.close()
+
+
+@fork
+@pytest.mark.parametrize("moment", ["_send", "_answer"])
+def test_who_is_interrupted_while_others_work_goes_on_alone(moment, monkeypatch):
+    """Their answers must not be taken for those of the next job."""
+    caller, done = os.getpid(), shared_array(4, np.int64)
+
+    def do(kind, payload, item):
+        if os.getpid() != caller:
+            time.sleep(0.01)
+        done[item] = payload
+
+    def interrupted(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    processes = Processes(do, 2)
+    try:
+        real = getattr(processes, moment)
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, moment, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                processes.run("write", 1, 4)
+        children = processes._children
+        for payload in (2, 3):
+            processes.run("write", payload, 4)
+            assert done.tolist() == [payload] * 4
+        assert children == []
+    finally:
+        processes.close()
