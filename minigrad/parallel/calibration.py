@@ -16,7 +16,7 @@ from pathlib import Path
 
 from minigrad.files import write_text_atomically
 
-ROUNDS = 3  # at least, if they fit in ENOUGH
+ROUNDS, MANY = 3, 10  # at least, if they fit in ENOUGH, and at most
 ENOUGH = 8.0  # seconds after which no round begins
 FEW = 1.5  # seconds that are worth more rounds, and no size larger than one in vain
 DOUBLING = 0.965  # twice the size, and memory, must take less than this share of the time
@@ -64,7 +64,7 @@ def choose_micro_batch(
             if cost(size) > 2 * min(map(cost, seconds)):
                 break  # larger ones leave workers without work, or the cache
     rounds = 1  # of all sizes in turn: a machine is slow for a while
-    while spent() < (ENOUGH if rounds < ROUNDS else FEW):
+    while rounds < MANY and spent() < (ENOUGH if rounds < ROUNDS else FEW):
         for size in seconds:
             measure(size)
         rounds += 1
