@@ -53,15 +53,18 @@ def choose_micro_batch(
         lanes_a_worker = ceil(ceil(micro_batches / in_a_lane) / workers)
         return seconds[size] * in_a_lane * lanes_a_worker / DOUBLING ** log2(size)
 
+    def behind(size: int, factor: float) -> bool:
+        return cost(size) > factor * min(map(cost, seconds))
+
     for size in _candidates(batch_size):
         impatient = spent() > FEW
         run(size)  # to warm up
         measure(size)
-        if impatient and cost(size) > min(map(cost, seconds)):
+        if impatient and behind(size, 1):
             break
-        if cost(size) > 2 * min(map(cost, seconds)):
+        if behind(size, 2):
             measure(size)
-            if cost(size) > 2 * min(map(cost, seconds)):
+            if behind(size, 2):
                 break  # larger ones leave workers without work, or the cache
     rounds = 1  # of all sizes in turn: a machine is slow for a while
     while rounds < MANY and spent() < (ENOUGH if rounds < ROUNDS else FEW):

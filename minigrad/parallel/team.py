@@ -153,7 +153,7 @@ class Processes:
 
     @contextlib.contextmanager
     def _all_or_none(self) -> Iterator[None]:
-        """If the block is interrupted, there are no children any more: they would be out of step.
+        """If the block fails, there are no children any more: they would be out of step.
 
         Later jobs are then done by this process alone.
         """
@@ -191,11 +191,9 @@ class Processes:
         child.join(1)
         code = child.exitcode or 0
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        pid = child.pid
-        self.close()
         return WorkerError(
-            f"worker process {pid} {how}. Out of memory is the usual cause: try fewer --workers or "
-            "a smaller --micro-batch-size."
+            f"worker process {child.pid} {how}. Out of memory is the usual cause: try fewer "
+            "--workers or a smaller --micro-batch-size."
         )
 
     def _comes_soon(self, place: int, job: int) -> bool:

@@ -205,18 +205,21 @@ def figures(
     ours_mb: float,
     peer_mb: float | None,
 ) -> dict[str, Any]:
-    """What every benchmark's record has, from seconds and peak memory; no peer leaves its part out.
-
-    `ratio` is the peer's time over ours: above 1 is ahead.
-    """
-    record: dict[str, Any] = {"workload": workload}
-    record |= {"ours_ms": 1e3 * statistics.median(ours), "ours_mb": ours_mb}
-    record["ours_spread_ms"] = summary(ours)
+    """What a benchmark's record has, from seconds and peak memory; no peer leaves its part out."""
+    record: dict[str, Any] = {"workload": workload, **compared(ours, peer)}
+    record |= {"ours_mb": ours_mb, "ours_spread_ms": summary(ours)}
     if peer is not None and peer_mb is not None:
-        record |= {"peer_ms": 1e3 * statistics.median(peer), "peer_mb": peer_mb}
-        record["peer_spread_ms"] = summary(peer)
-        record["ratio"] = record["peer_ms"] / record["ours_ms"]
+        record |= {"peer_mb": peer_mb, "peer_spread_ms": summary(peer)}
         record["memory_ratio"] = ours_mb / peer_mb
+    return record
+
+
+def compared(ours: list[float], peer: list[float] | None) -> dict[str, float]:
+    """The medians of seconds, in milliseconds, and the peer's over ours: above 1 is ahead."""
+    record = {"ours_ms": 1e3 * statistics.median(ours)}
+    if peer is not None:
+        record["peer_ms"] = 1e3 * statistics.median(peer)
+        record["ratio"] = record["peer_ms"] / record["ours_ms"]
     return record
 
 

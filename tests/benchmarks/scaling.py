@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 from math import log
-from statistics import median
 from typing import Any
 
 from minigrad.parallel import available_cores
 from tests.benchmarks.contest import (
     Contender,
     Contest,
+    compared,
     require,
     require_equal,
     table,
@@ -52,12 +52,7 @@ def measure(
                 both = (name, f"{name} {against}")
                 require_equal({side: contest.call(side, "forward") for side in both})
         times = contest.times("step", rounds)
-    result = {name: {"ours_ms": 1e3 * median(times[name])} for name in options}
-    if against != "none":
-        for name, found in result.items():
-            found["peer_ms"] = 1e3 * median(times[f"{name} {against}"])
-            found["ratio"] = found["peer_ms"] / found["ours_ms"]
-    return result
+    return {name: compared(times[name], times.get(f"{name} {against}")) for name in options}
 
 
 def main(argv: list[str] | None = None) -> int:

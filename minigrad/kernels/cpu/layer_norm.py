@@ -98,8 +98,8 @@ def _normalise(x, shape, weight, bias, eps):
         np.add(x, bias[:, None], out=y)
     else:
         np.multiply(x, weight[:, None], out=y)
-    if weight is not None and bias is not None:
-        y += bias[:, None]
+        if bias is not None:
+            y += bias[:, None]
     return as_logical(y, shape[:-1]), saved
 
 
