@@ -4,8 +4,7 @@ Each contender lives in a process of its own, so that no runtime's threads or me
 another's, and they take turns: A B A B ... A turn is a few calls in a row, after one that is not
 counted: it finds the caches full of the other's data and the other's threads still spinning, which
 is not how training goes. Quoted are medians over all turns and the ratio of medians; the spread
-(quartiles) tells how noisy the machine was. Memory is the peak of the proportional set size, summed
-over a contender's processes, sampled while it runs.
+(quartiles) tells how noisy the machine was. Memory is what `memory_watch` says.
 """
 
 from __future__ import annotations
@@ -17,14 +16,11 @@ import multiprocessing
 import os
 import platform
 import statistics
-import threading
 import time
 from dataclasses import dataclass, field
 from math import isclose
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 
 @dataclass
@@ -77,8 +73,11 @@ class Contest:
     def peak_mb(self, method: str, calls: int = 4) -> dict[str, float]:
         """Peak memory in MB while a method runs, for each contender.
 
-        A pass of its own, because looking at the memory of a process holds it up.
+        A pass of its own, because looking at the memory of a process holds it up. Needs psutil,
+        which the rest of this file does without.
         """
+        from tests.benchmarks.memory_watch import MemoryWatch
+
         peaks: dict[str, float] = {}
         for name, process in self._processes.items():
             with MemoryWatch(process.pid) as memory:
@@ -108,51 +107,6 @@ class Contest:
             process.join(10)
             if process.is_alive():
                 process.kill()
-
-
-class MemoryWatch:
-    """Samples the memory of a process and its children while a block runs.
-
-    Args:
-        pid: the process.
-        interval: seconds between two looks. A look holds the process up for a moment.
-
-    Attributes:
-        peak_mb: the most that all of them had together.
-    """
-
-    def __init__(self, pid: int, interval: float = 0.02) -> None:
-        self._process, self._interval, self.peak_mb = psutil.Process(pid), interval, 0.0
-        self._done = threading.Event()
-
-    def _watch(self) -> None:
-        done = False
-        while not done:
-            done = self._done.wait(self._interval)  # the last look is after the block's end
-            total = 0
-            try:
-                for process in [self._process, *self._process.children(recursive=True)]:
-                    total += _proportional_set_size(process)
-            except psutil.Error:  # the process has ended
-                continue
-            self.peak_mb = max(self.peak_mb, total / 2**20)
-
-    def __enter__(self) -> MemoryWatch:
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-
-def _proportional_set_size(process: psutil.Process) -> int:
-    """Bytes of a process; memory that it shares counts in parts. 0 if the process has ended."""
-    try:
-        return process.memory_full_info().pss
-    except psutil.Error:
-        return 0
 
 
 def _serve(pipe: Any, factory: str, options: dict[str, Any]) -> None:

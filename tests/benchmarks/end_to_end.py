@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from minigrad.parallel import available_cores
-from tests.benchmarks.contest import MemoryWatch, figures, require, table, write_json
+from tests.benchmarks.contest import figures, require, table, write_json
 
 ROOT = Path(__file__).parents[2]
 SMALL_STEP = """
@@ -40,6 +40,8 @@ engine.close()
 
 def whole_process(command: list[str]) -> tuple[float, float]:
     """Wall seconds and peak memory in MB of a process with its children; raises if it fails."""
+    from tests.benchmarks.memory_watch import MemoryWatch  # needs psutil
+
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()

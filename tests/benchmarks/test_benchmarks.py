@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("psutil", reason="the benchmarks need the extra [bench]")
-
 from tests.benchmarks import chart, end_to_end, generate, scaling, tokenizer, train_step
 from tests.benchmarks.contest import Contender, Contest, figures, require, require_equal
 from tests.benchmarks.workloads import WORKLOADS, Workload
@@ -19,6 +17,11 @@ FOLDER = Path(__file__).parent
 TINY = Workload(batch=3, time=5, d_model=8, d_ff=16, layers=1, heads=2, vocabulary=11)
 FIGURES = {"workload", "ours_ms", "ours_mb"}
 BESIDE_A_PEER = FIGURES | {"peer_ms", "peer_mb", "ratio"}
+
+measures_memory = pytest.mark.skipif(
+    importlib.util.find_spec("psutil") is None,
+    reason="psutil is not installed: it comes with minigrad[bench]",
+)
 
 
 class Clock:
@@ -48,6 +51,7 @@ def tiny(monkeypatch):
     monkeypatch.setitem(WORKLOADS, "seed", TINY)
 
 
+@measures_memory
 def test_contenders_take_turns_in_processes_of_their_own():
     with Contest([contender("small"), contender("large", megabytes=40)]) as contest:
         times = contest.times("step", rounds=2, turn=3)
@@ -84,6 +88,7 @@ def test_a_ratio_above_one_is_ahead():
     assert figures("x", [0.1], None, 5.0, None).keys() == FIGURES | {"ours_spread_ms"}
 
 
+@measures_memory
 def test_a_training_step_alone(tiny, tmp_path, capsys):
     path = tmp_path / "step.json"
     command = ["--against", "none", "--rounds", "1", "--workers", "1", "--json", str(path)]
@@ -95,6 +100,7 @@ def test_a_training_step_alone(tiny, tmp_path, capsys):
     assert "minigrad" in capsys.readouterr().out
 
 
+@measures_memory
 @pytest.mark.slow
 @pytest.mark.parametrize("peer", ["torch", "jax"])
 def test_a_training_step_beside_a_peer_and_its_chart(tiny, tmp_path, peer, capsys):
@@ -109,6 +115,7 @@ def test_a_training_step_beside_a_peer_and_its_chart(tiny, tmp_path, peer, capsy
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@measures_memory
 @pytest.mark.slow
 def test_sweeps_beside_a_peer(monkeypatch, tmp_path):
     pytest.importorskip("torch")
@@ -123,6 +130,7 @@ def test_sweeps_beside_a_peer(monkeypatch, tmp_path):
         assert times["ratio"] == pytest.approx(times["peer_ms"] / times["ours_ms"])
 
 
+@measures_memory
 @pytest.mark.slow
 def test_generation_beside_a_peer(tmp_path):
     pytest.importorskip("torch")
@@ -133,6 +141,7 @@ def test_generation_beside_a_peer(tmp_path):
     assert record.keys() >= BESIDE_A_PEER | {"batch_scaling", "batch_ratio"}
 
 
+@measures_memory
 @pytest.mark.slow
 def test_tokenizers_side_by_side(tmp_path, rng):
     pytest.importorskip("tokenizers")
@@ -145,6 +154,7 @@ def test_tokenizers_side_by_side(tmp_path, rng):
     assert record.keys() >= BESIDE_A_PEER | {"train", "encode", "beside_the_original"}
 
 
+@measures_memory
 @pytest.mark.slow
 def test_whole_commands_side_by_side(monkeypatch, tmp_path, capfd):
     """Of stand-ins: the real ones take a minute."""
