@@ -5,6 +5,7 @@ import errno
 import glob
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ _ADVICE = {
     errno.ENOTDIR: "Choose a path whose parent is a folder.",
     errno.EEXIST: "Choose a path whose parent is a folder.",
     errno.EISDIR: "Choose a path that is not a folder.",
+    errno.ELOOP: "Remove the link, or put a folder of its own in its place.",
 }
 
 
@@ -44,24 +46,29 @@ ABANDONED_SECONDS = 3600.0  # untouched for so long, a temporary file belongs to
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str], *, make_folders: bool = False) -> Iterator[BinaryIO]:
+def atomic_write(
+    path: str | os.PathLike[str], *, make_folders: bool = False, follow_links: bool = True
+) -> Iterator[BinaryIO]:
     """Open a binary file that replaces `path` when the block ends well, else leaves no trace.
 
     The bytes go to a temporary sibling, which is flushed to disk and renamed over `path`; then the
     folder is flushed too. At any moment, a power cut included, `path` holds all of the old content
-    or all of the new. A symbolic link is followed, and the permissions of an existing file are
-    kept. What a writer of the same file that was killed has left is removed, after an hour.
+    or all of the new. The permissions of an existing file are kept, and another name of it (a hard
+    link) keeps the old content. What a writer of the same file that was killed has left is removed,
+    after an hour.
 
     Args:
         path: the file.
         make_folders: create the folders above it that are missing.
+        follow_links: if `path` is a symbolic link, replace the file that it leads to; else the link
+            itself is replaced, so that nothing is ever written through it.
 
     Raises:
         OSError: the file could not be written (disk full, read-only or missing folder, ...). The
             class and `errno` are those of the cause, the message names `path` and what to do, and
             the previous file is untouched.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path) if follow_links else os.path.abspath(path))
     stem = f".{target.name[:40]}."
     temporary = target.with_name(f"{stem}{secrets.token_hex(8)}.tmp")
     if make_folders:
@@ -80,7 +87,9 @@ def atomic_write(path: str | os.PathLike[str], *, make_folders: bool = False) ->
                 file.flush()
                 os.fsync(file.fileno())
             with contextlib.suppress(FileNotFoundError):
-                os.chmod(temporary, os.stat(target).st_mode & 0o777)
+                before = os.lstat(target)
+                if stat.S_ISREG(before.st_mode):
+                    os.chmod(temporary, before.st_mode & 0o777)
             os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -131,15 +140,58 @@ def sync_directory(folder: str | os.PathLike[str]) -> None:
 
 
 def write_bytes_atomically(
-    path: str | os.PathLike[str], data: bytes, *, make_folders: bool = False
+    path: str | os.PathLike[str],
+    data: bytes,
+    *,
+    make_folders: bool = False,
+    follow_links: bool = True,
 ) -> None:
     """Replace the content of `path` by `data`, all or nothing. As `atomic_write`."""
-    with atomic_write(path, make_folders=make_folders) as file:
+    with atomic_write(path, make_folders=make_folders, follow_links=follow_links) as file:
         file.write(data)
 
 
 def write_text_atomically(
-    path: str | os.PathLike[str], text: str, *, make_folders: bool = False
+    path: str | os.PathLike[str],
+    text: str,
+    *,
+    make_folders: bool = False,
+    follow_links: bool = True,
 ) -> None:
     """Replace the content of `path` by `text` in UTF-8, line ends as given, all or nothing."""
-    write_bytes_atomically(path, text.encode("utf-8"), make_folders=make_folders)
+    data = text.encode("utf-8")
+    write_bytes_atomically(path, data, make_folders=make_folders, follow_links=follow_links)
+
+
+def own_folder(folder: str | os.PathLike[str], *names: str) -> Path:
+    """The folder `folder/names[0]/names[1]/...`, made where it is missing, never through a link.
+
+    What is written there lies inside `folder`. Where `folder` itself leads is its owner's choice.
+
+    Raises:
+        OSError: below `folder` something on the way is a symbolic link or no folder, or it cannot
+            be made; names it and says what to do.
+    """
+    path = Path(folder)
+    for name in names:
+        path = path / name
+        try:
+            path.mkdir()
+        except FileExistsError:
+            refuse_link(path)
+            if not path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "this is not a folder", str(path)) from None
+    return path
+
+
+def refuse_link(path: str | os.PathLike[str]) -> None:
+    """Raise `OSError` that names `path` and what to do if it is a symbolic link."""
+    if os.path.islink(path):
+        cause = "this is a link, and nothing is written through it. " + _ADVICE[errno.ELOOP]
+        raise OSError(errno.ELOOP, cause, os.fspath(path))
+
+
+def remove_link(path: str | os.PathLike[str]) -> None:
+    """Remove `path` if it is a symbolic link, before a file is written under this name."""
+    if os.path.islink(path):
+        os.unlink(path)

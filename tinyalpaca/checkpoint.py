@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 from minigrad import Generator
 from minigrad.device import Device
-from minigrad.files import FileFormatError, write_text_atomically
-from minigrad.serialization import load_safetensors, save_safetensors
+from minigrad.files import FileFormatError, remove_link, write_text_atomically
+from minigrad.serialization import inspect_safetensors, load_safetensors, save_safetensors
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig, from_dict
-from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.model import TinyAlpaca, parameter_shapes
 from tinyalpaca.tokenizer import load_tokenizer
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 from tinyalpaca.training.checksums import SUMS, check_sums, forget_sums, write_sums
@@ -30,6 +30,8 @@ from tinyalpaca.training.run_folder import RunFolder, read_pointer
 
 FORMAT = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+MOST_PROBLEMS = 100  # that an error lists
+LONGEST_ROTARY = 1 << 20  # positions, whose angles are computed ahead
 TOKENIZER_VOCABULARY = "tokenizer.vocab"  # for people to read
 
 
@@ -50,8 +52,10 @@ def save_model(
     """Write weights, configuration and tokenizer into an existing folder, which is returned."""
     path = Path(folder)
     forget_sums(path)
-    write_model(path, model, tokenizer, training)
     written = (WEIGHTS, CONFIG, TOKENIZER, TOKENIZER_VOCABULARY)
+    for name in written:
+        remove_link(path / name)
+    write_model(path, model, tokenizer, training)
     write_sums(path, [name for name in written if (path / name).is_file()])
     return path
 
@@ -101,6 +105,9 @@ def load_model(folder: str | os.PathLike[str], device: Device | str = "cpu") -> 
             "or name another folder with --checkpoint."
         )
     model_config, training = read_config(path)
+    check_sizes(path, model_config)
+    if (path / SUMS).is_file():
+        check_sums(path)
     tokenizer = load_tokenizer(path / TOKENIZER)
     if tokenizer.vocab_size > model_config.vocab_size:
         raise FileFormatError(
@@ -116,10 +123,40 @@ def load_model(folder: str | os.PathLike[str], device: Device | str = "cpu") -> 
         raise FileFormatError(
             path / WEIGHTS, f"these weights belong to another configuration: {error}"
         ) from error
-    if (path / SUMS).is_file():  # last: what has been found above says more than a checksum
-        check_sums(path)
     model.to(device).eval()
     return Loaded(model, tokenizer, training)
+
+
+def check_sizes(folder: Path, config: ModelConfig) -> None:
+    """Hold a configuration against the shapes in the weights' file, before memory is asked for.
+
+    Raises:
+        FileFormatError: they do not belong together; lists what is different.
+    """
+    if config.positions == "rotary" and config.max_seq_len > LONGEST_ROTARY:
+        raise FileFormatError(
+            folder / CONFIG,
+            f"max_seq_len is {config.max_seq_len:,}; at most {LONGEST_ROTARY:,} are supported",
+        )
+    found = dict(inspect_safetensors(folder / WEIGHTS)[0])
+    problems = []
+    for name, shape in parameter_shapes(config):
+        info = found.pop(name, None)
+        if info is None:
+            problems.append(f"missing: {name} {shape}")
+        elif info.shape != shape:
+            problems.append(f"wrong shape: {name} is {shape} there, {info.shape} here")
+        if len(problems) == MOST_PROBLEMS:
+            problems.append("and more")
+            break
+    else:
+        problems += [f"unexpected: {name}" for name in list(found)[:MOST_PROBLEMS]]
+    if problems:
+        raise FileFormatError(
+            folder / WEIGHTS,
+            f"these weights belong to another configuration than {CONFIG} beside them:\n  "
+            + "\n  ".join(problems),
+        )
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, TrainConfig | None]:
@@ -140,7 +177,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, TrainConfig | None]:
             from_dict(ModelConfig, content["model"]),
             None if training is None else from_dict(TrainConfig, training),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, FileFormatError):
             raise
         problem = (

@@ -28,6 +28,8 @@ __all__ = [
     "from_dict",
 ]
 
+MOST_WORKERS = 1024  # processes; more than the cores of any machine that these models are for
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -163,6 +165,8 @@ class TrainConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
+        if self.workers > MOST_WORKERS:
+            raise ConfigError(f"workers must be at most {MOST_WORKERS}, it is {self.workers}")
         if self.seq_len < 2:
             raise ConfigError(
                 f"seq_len must be at least 2 (a token and the next), not {self.seq_len}"

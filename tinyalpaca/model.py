@@ -9,6 +9,7 @@ by name.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from math import sqrt
 from typing import Any
@@ -189,6 +190,39 @@ class TinyAlpaca(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_parameters():,} parameters"
+
+
+def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the parameters of `TinyAlpaca(config)`, without making any.
+
+    A configuration may be a stranger's, and ask for more memory than there is.
+    """
+    c, f, v = config.d_model, config.d_ff, config.vocab_size
+
+    def linear(name: str, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield f"{name}.weight", (outputs, inputs)
+        if config.bias:
+            yield f"{name}.bias", (outputs,)
+
+    def norm(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield f"{name}.weight", (c,)
+        if config.bias and config.norm == "layer":
+            yield f"{name}.bias", (c,)
+
+    yield "embedding.token_embed.weight", (v, c)
+    if config.positions == "learned":
+        yield "embedding.pos_embed.weight", (config.max_seq_len, c)
+    for number in range(config.num_layers):
+        layer = f"decoder_layers.{number}"
+        yield from linear(f"{layer}.multi_head_attention.qkv_proj", c, 3 * c)
+        yield from linear(f"{layer}.multi_head_attention.out_proj", c, c)
+        yield from linear(f"{layer}.ffn.fc1", c, f)
+        yield from linear(f"{layer}.ffn.fc2", f, c)
+        yield from norm(f"{layer}.layer_norm1")
+        yield from norm(f"{layer}.layer_norm2")
+    if config.pre_norm:
+        yield from norm("final_norm")
+    yield from linear("final_linear", c, v)
 
 
 def make_norm(config: ModelConfig) -> nn.Module:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from minigrad.files import atomic_write
+
 
 def plots_available() -> bool:
     """True if matplotlib is installed."""
@@ -21,6 +23,7 @@ def save_loss_curve(
     """Draw training loss by step and validation loss by epoch, in nats per token, as a PNG.
 
     Args:
+        path: the file; a link there is replaced, not followed.
         step_losses: (step, training loss) of every step.
         epochs: records with `step`, `val_loss` and `val_nats_per_char`.
     """
@@ -54,7 +57,8 @@ def save_loss_curve(
     axes.set(xlabel="step", ylabel="loss (nats per token)", title="Learning curve")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    with atomic_write(path, follow_links=False) as file:
+        figure.savefig(file, format="png", dpi=130)
 
 
 def smoothed(values: Sequence[float], share: float = 0.01) -> list[float]:

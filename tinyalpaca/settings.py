@@ -46,7 +46,7 @@ def from_dict(cls: Any, values: Mapping[str, Any]) -> Any:
         choices = typing.get_args(hints[name])
         wanted = type(choices[0]) if choices else hints[name]
         fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
-        if not fits and not (wanted is float and type(value) is int):
+        if not fits and not (wanted is float and type(value) is int and abs(value) < 1e300):
             raise ConfigError(f"{cls.__name__}: {name} must be {wanted.__name__}, not {value!r}")
     return cls(**values)
 

@@ -27,13 +27,14 @@ from tinyalpaca.evaluation import Part, Score, evaluate
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 from tinyalpaca.training.bad_steps import TrainingStopped
+from tinyalpaca.training.checksums import check_sums
 from tinyalpaca.training.device_loop import DeviceLoop, make_loop
 from tinyalpaca.training.ema import WeightAverage
 from tinyalpaca.training.epochs import LOSS_CURVE, finish_epoch
 from tinyalpaca.training.host_loop import HostLoop
 from tinyalpaca.training.metrics import METRICS, MetricsLog, UpdateRatios, memory_mb
 from tinyalpaca.training.progress import progress_bar
-from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.run_folder import REQUIRED, RunFolder
 from tinyalpaca.training.saving import Saver
 from tinyalpaca.training.stopping import Stopping, StopRequested
 from tinyalpaca.training.trainer_state import restore
@@ -150,7 +151,7 @@ class Trainer:
                 self.make_room()
                 self.metrics = MetricsLog(self.folder, self.history)
                 if self.best is not None:
-                    self.run.publish()
+                    self.publish_again()
                 if self.step == 0:
                     self.saver.save()  # the folder takes a checkpoint, and there is one from now on
                 with contextlib.suppress(StopRequested):
@@ -178,6 +179,13 @@ class Trainer:
             if earlier is not None:
                 self.say(f"The run that was in {self.folder} is now in {earlier}")
             self.home = self.folder.resolve()
+
+    def publish_again(self) -> None:
+        """The best weights so far at the top of the folder, if this is the folder that has them."""
+        assert self.best is not None
+        if self.run.all():
+            self.run.mend_best(self.records[self.best["record"]]["step"], self.warn)
+        self.run.publish()
 
     @property
     def finished(self) -> bool:
@@ -330,7 +338,12 @@ class Trainer:
     def use_best(self) -> None:
         """Put the best weights so far into the model: training is over."""
         best = self.run.best()
+        if best is None and self.best is not None:
+            self.warn(
+                "this folder has no checkpoint of the best weights; what follows is of the last"
+            )
         if best is not None:
+            check_sums(best, REQUIRED)
             weights, _ = load_safetensors(best / WEIGHTS)
             self.model.load_state_dict(weights)
             self.average = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from tinyalpaca import config
@@ -38,14 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train as the flags say. The exit status is 0, or 128 + the signal that stopped the run."""
+    from tinyalpaca.training.stopping import StopRequested
     from tinyalpaca.training.training_run import resume_training, run_training
 
     preset = PRESETS[args.preset or "seed"]
     model = {**preset.model, **given_arguments(ModelConfig, args)}
     training = {**preset.training, **given_arguments(TrainConfig, args)}
-    if args.resume is None:
-        trainer = run_training(ModelConfig(**model), TrainConfig(**training))
-    else:
-        folder = args.resume or training.get("out") or TrainConfig.out
-        trainer = resume_training(Path(folder), model, training)
+    try:
+        if args.resume is None:
+            trainer = run_training(ModelConfig(**model), TrainConfig(**training))
+        else:
+            folder = args.resume or training.get("out") or TrainConfig.out
+            trainer = resume_training(Path(folder), model, training)
+    except StopRequested as stop:  # before there was anything to save
+        print(f"Stopped ({stop}) before training began; nothing was changed.", file=sys.stderr)
+        return stop.exit_status
     return trainer.stopping.exit_status if trainer.stopped else 0

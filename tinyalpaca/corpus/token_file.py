@@ -4,16 +4,18 @@ Layout: 8 bytes `TOKENS1\\n`; the length of the header, 4 bytes, little-endian; 
 object padded with spaces so that what follows begins at a multiple of 64 bytes; the ids, as
 little-endian uint16, or uint32 for vocabularies of more than 65,536 tokens.
 
-The header says which tokenizer made the ids (its fingerprint), from which text (its SHA-256), and
-how many there are, so that a file is used again where nothing has changed and refused where it does
-not belong.
+The header says which tokenizer made the ids (its fingerprint), from which text (its SHA-256), how
+many there are and their own SHA-256, so that a file is used again where nothing has changed and
+refused where it does not belong or is damaged. Files of older versions lack the last; of them only
+the range of the ids is looked at, and `build` makes them anew.
 """
 
+import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 
 MAGIC = b"TOKENS1\n"
 _ALIGNMENT = 64
+_CHECKED_AT_A_TIME = 1 << 20  # ids, so that a large file need not fit the memory
 _DTYPES = ("<u2", "<u4")
 
 
@@ -38,6 +41,7 @@ class Header:
     tokenizer: str  # fingerprint
     text: str  # SHA-256 of the corpus
     source: str  # where the text came from, for people
+    ids: str = ""  # SHA-256 of the bytes of the ids
 
     def same_content(self, other: "Header") -> bool:
         """Whether both come from the same text by the same tokenizer."""
@@ -75,7 +79,9 @@ class TokenFile:
         if not header.count:
             return cls(path, header, np.zeros(0, header.dtype))
         mapped = np.memmap(path, header.dtype, "r", offset, (header.count,))
-        return cls(path, header, np.asarray(mapped))
+        tokens = np.asarray(mapped)
+        _check_ids(path, header, tokens)
+        return cls(path, header, tokens)
 
     @classmethod
     def build(
@@ -85,12 +91,22 @@ class TokenFile:
         tokenizer: Tokenizer,
         *,
         progress: bool = True,
+        own_folder: bool = False,
+        say: Callable[[str], None] = lambda line: None,
     ) -> "TokenFile":
         """The token file of a corpus: the old one if text and tokenizer are unchanged, else new.
 
         Reads the corpus in blocks, so memory does not grow with its size. Between documents goes
         the special token `<|endoftext|>`, where the tokenizer has it. A new file takes its name
         only when complete: whatever happens, `path` is the old file or the new one.
+
+        Args:
+            own_folder: nobody has asked for this very file: if there is something else than a
+                token file, it is an error, and a link is replaced instead of the file behind it.
+            say: told if the old file is damaged.
+
+        Raises:
+            ValueError: with `own_folder`, `path` is somebody's file of another kind.
         """
         path = Path(path)
         header = Header(
@@ -102,22 +118,60 @@ class TokenFile:
             source=corpus.source,
         )
         if path.exists():
+            existing = None
+            if own_folder and not _is_token_file(path):
+                raise ValueError(
+                    f"{path} is no token file, or a damaged one, and would be overwritten: if "
+                    "it is yours, move it to another place, else delete it"
+                )
             try:
                 existing = cls.open(path)
-            except ValueError:
-                existing = None  # damaged or something else: written anew
-            if existing is not None and existing.header.same_content(header):
+            except ValueError as error:  # damaged or something else: written anew
+                say(f"{error}. It is made anew.")
+            if (
+                existing is not None
+                and existing.header.same_content(header)
+                and existing.header.ids
+                and existing.header.vocab_size == header.vocab_size
+            ):
                 return existing
-        offset = len(_header_bytes(header, 0))
-        count = 0
-        with atomic_write(path, make_folders=True) as file:
+        offset = len(_header_bytes(replace(header, ids="0" * 64), 0))
+        count, digest = 0, hashlib.sha256()
+        with atomic_write(path, make_folders=True, follow_links=not own_folder) as file:
             file.seek(offset)
             for ids in _encoded(corpus, tokenizer, progress):
-                file.write(ids.astype(header.dtype).tobytes())
+                data = ids.astype(header.dtype).tobytes()
+                file.write(data)
+                digest.update(data)
                 count += len(ids)
             file.seek(0)
-            file.write(_header_bytes(header, count))
+            file.write(_header_bytes(replace(header, ids=digest.hexdigest()), count))
         return cls.open(path, tokenizer)
+
+
+def _check_ids(path: Path, header: Header, tokens: np.ndarray) -> None:
+    """Raise `ValueError` if the ids are not those that were written, or no ids at all."""
+    digest, largest = hashlib.sha256(), 0
+    for start in range(0, len(tokens), _CHECKED_AT_A_TIME):
+        part = tokens[start : start + _CHECKED_AT_A_TIME]
+        if header.ids:
+            digest.update(part.tobytes())
+        largest = max(largest, int(part.max()))
+    if header.ids and digest.hexdigest() != header.ids:
+        cause = "its ids do not match their checksum"
+    elif largest >= header.vocab_size:
+        cause = f"it has id {largest}, its vocabulary {header.vocab_size} tokens"
+    else:
+        return
+    raise ValueError(f"{path} is damaged: {cause}; delete it and encode the text again")
+
+
+def _is_token_file(path: Path) -> bool:
+    """Whether it begins as one, or is empty. Of devices and folders nothing is read."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) in (MAGIC, b"")
 
 
 def _encoded(corpus: Corpus, tokenizer: Tokenizer, progress: bool) -> Iterator[np.ndarray]:
@@ -157,7 +211,7 @@ def _read_header(path: Path) -> tuple[Header, int]:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: its header cannot be read ({error})") from None
     numbers = (header.count, header.vocab_size)
-    strings = (header.tokenizer, header.text, header.source)
+    strings = (header.tokenizer, header.text, header.source, header.ids)
     if (
         header.dtype not in _DTYPES
         or not all(isinstance(number, int) and number >= 0 for number in numbers)

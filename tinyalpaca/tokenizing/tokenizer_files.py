@@ -27,7 +27,10 @@ def save(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> Path:
     path = path / FILE_NAME if path.is_dir() else path
     content = json.dumps(_to_json(tokenizer), ensure_ascii=False, indent=1)
     write_text_atomically(
-        path.with_suffix(".vocab"), readable_vocabulary(tokenizer), make_folders=True
+        path.with_suffix(".vocab"),
+        readable_vocabulary(tokenizer),
+        make_folders=True,
+        follow_links=False,  # nobody has asked for this name
     )
     write_text_atomically(path, content + "\n")
     return path

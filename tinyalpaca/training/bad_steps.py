@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import minigrad as mg
-from minigrad.files import write_text_atomically
+from minigrad.files import own_folder, remove_link, write_text_atomically
 from minigrad.parallel import Workers
 from minigrad.parallel.lanes import MICRO_KEYS
 from minigrad.serialization import save_safetensors
 from tinyalpaca.evaluation import Part
+from tinyalpaca.training.run_folder import LATEST
 from tinyalpaca.training.training_parts import Engine, train_loss
 
 if TYPE_CHECKING:
@@ -62,14 +63,14 @@ def save_report(
     folder: Path, report: dict[str, Any], batches: list[Part], texts: list[str]
 ) -> Path:
     """Write `report.json` and `batch.safetensors` into a folder of the step's; returns it."""
-    path = folder / FOLDER / f"step-{report['step']:08d}"
-    path.mkdir(parents=True, exist_ok=True)
+    path = own_folder(folder, FOLDER, f"step-{report['step']:08d}")
     arrays: dict[str, np.ndarray] = {}
     for number, (x, y) in enumerate(batches):
         arrays |= {f"{number}/x": np.asarray(x), f"{number}/y": np.asarray(y)}
+    remove_link(path / "batch.safetensors")
     save_safetensors(arrays, path / "batch.safetensors")
     text = json.dumps({**report, "texts": texts}, indent=1, ensure_ascii=False)
-    write_text_atomically(path / "report.json", text + "\n")
+    write_text_atomically(path / "report.json", text + "\n", follow_links=False)
     return path
 
 
@@ -109,7 +110,7 @@ def save_good(trainer: Trainer) -> str:
         trainer.saver.save_at_stop()
         return f"The weights of step {trainer.step} are in {trainer.run.latest()}."
     if trainer.best is None:
-        trainer.run.publish()
+        trainer.run.publish(LATEST)
     return (
         f"The weights of step {trainer.step} are useless already; the last good ones are in "
         f"{trainer.run.latest()}."

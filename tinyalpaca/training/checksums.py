@@ -28,7 +28,7 @@ def write_sums(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
     """Write the list for these files of a folder, all or nothing."""
     path = Path(folder)
     lines = [f"{sha256_of(path / name)}  {name}\n" for name in sorted(names)]
-    write_text_atomically(path / SUMS, "".join(lines))
+    write_text_atomically(path / SUMS, "".join(lines), follow_links=False)
 
 
 def forget_sums(folder: str | os.PathLike[str]) -> None:

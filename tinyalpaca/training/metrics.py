@@ -1,7 +1,8 @@
 """What a run records: `metrics.jsonl`, TensorBoard's event files, update ratios, memory.
 
 metrics.jsonl has a JSON object a line: {"kind": "step", ...} every few steps and
-{"kind": "epoch", ...} after each validation.
+{"kind": "epoch", ...} after each validation. Each ends with a checksum of the rest of its line,
+"crc32", so that damage is noticed and costs that line alone.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,12 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import CPU, namespace_of
-from minigrad.files import write_text_atomically
+from minigrad.files import own_folder, write_text_atomically
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+NUMBERS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second")  # of a step
+MOST_NAMED = 10  # damaged lines that a message names
+_CHECKSUM = re.compile(rb', "crc32": "([0-9a-f]{8})"\}$')
 Record = dict[str, Any]
 
 
@@ -47,20 +53,77 @@ def memory_mb() -> float | None:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
-    """The records of a `metrics.jsonl`, up to the first line that is not whole."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
+def line_of(record: Record) -> str:
+    """A record as a line of `metrics.jsonl`."""
+    text = json.dumps(record)
+    return f'{text[:-1]}, "crc32": "{zlib.crc32(text.encode("ascii")):08x}"}}\n'
+
+
+def read_metrics(
+    path: str | os.PathLike[str], say: Callable[[str], None] = lambda line: None
+) -> list[Record]:
+    """The records of a `metrics.jsonl`; lines that are damaged are left out.
+
+    Args:
+        path: the file; if there is none, there are no records.
+        say: told which lines are damaged. A last line without an end is not: a run that was killed
+            leaves one.
+    """
+    if not os.path.isfile(path):
         return []
-    records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break  # a power cut in the middle of a line
-        records.append(record)
+    lines = Path(path).read_bytes().split(b"\n")
+    # A file of an older version has no checksums; one that has some has lost what lacks one.
+    checked = any(_CHECKSUM.search(line) for line in lines)
+    records, damaged = [], []
+    for number, line in enumerate(lines, 1):
+        record = _record_in(line, checked)
+        if record is not None:
+            records.append(record)
+        elif number < len(lines):
+            damaged.append(number)
+    if damaged:
+        several = len(damaged) > 1
+        say(
+            f"{os.fspath(path)}: line{'s' if several else ''} "
+            f"{', '.join(map(str, damaged[:MOST_NAMED]))}"
+            f"{', ...' if len(damaged) > MOST_NAMED else ''} "
+            f"{'are' if several else 'is'} damaged and left out"
+        )
     return records
+
+
+def _record_in(line: bytes, checked: bool) -> Record | None:
+    """The record in a line, or None if it is damaged."""
+    found = _CHECKSUM.search(line)
+    if found is not None:
+        line = line[: found.start()] + b"}"
+        if zlib.crc32(line) != int(found[1], 16):
+            return None
+    elif checked:
+        return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        return None
+    if type(record.get("step")) is not int or (not checked and not _is_complete(record)):
+        return None
+    return record
+
+
+def steps_in(records: list[Record], last: int) -> list[Record]:
+    """The records of steps up to `last` that have all that a report draws."""
+    return [r for r in records if r["kind"] == "step" and r["step"] <= last and _is_complete(r)]
+
+
+def _is_complete(record: Record) -> bool:
+    """Whether the record of a step has its numbers."""
+    ratios = record.get("update_ratio", {})
+    if record["kind"] != "step" or not isinstance(ratios, dict):
+        return record["kind"] != "step"
+    values = [*(record.get(name) for name in NUMBERS), *ratios.values()]
+    return all(type(value) in (int, float) for value in values)
 
 
 class UpdateRatios:
@@ -113,16 +176,16 @@ class MetricsLog:
 
     def __init__(self, folder: Path, history: list[Record] | None = None) -> None:
         self.history = list(history or [])
-        text = "".join(json.dumps(record) + "\n" for record in self.history)
-        write_text_atomically(folder / METRICS, text)
+        text = "".join(map(line_of, self.history))
+        write_text_atomically(folder / METRICS, text, follow_links=False)
         self._file = open(folder / METRICS, "a", encoding="utf-8")  # noqa: SIM115
         step = max([record["step"] for record in self.history], default=0)
-        self._events = make_events(folder / TENSORBOARD, step)
+        self._events = make_events(folder, step)
 
     def write(self, record: Record) -> None:
         """Append a record."""
         self.history.append(record)
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(line_of(record))
         self._file.flush()
         if self._events is not None:
             self._events.write(record)
@@ -164,10 +227,11 @@ class Events:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = event_pb2, summary_pb2
-        folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}"
         number = len(list(folder.iterdir()))
-        self._file = RecordWriter(open(folder / f"{name}.{number}", "wb"))  # noqa: SIM115
+        while os.path.lexists(folder / f"{name}.{number}"):
+            number += 1
+        self._file = RecordWriter(open(folder / f"{name}.{number}", "xb"))  # noqa: SIM115
         self._add(file_version="brain.Event:2")
         if step:  # what a run that was killed wrote after this step is to be forgotten
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -191,5 +255,5 @@ class Events:
 
 
 def make_events(folder: Path, step: int) -> Events | None:
-    """A writer of event files if the extra is installed, else None."""
-    return Events(folder, step) if tensorboard_available() else None
+    """A writer of event files in a run's folder if the extra is installed, else None."""
+    return Events(own_folder(folder, TENSORBOARD), step) if tensorboard_available() else None

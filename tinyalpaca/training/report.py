@@ -69,7 +69,7 @@ def save_report(
         score: the last validation in nats per character, with windows that overlap; 0 for none.
     """
     path = trainer.folder / REPORT
-    write_text_atomically(path, render(trainer, source, sample, score))
+    write_text_atomically(path, render(trainer, source, sample, score), follow_links=False)
     return path
 
 

@@ -8,6 +8,10 @@
 
 A checkpoint is written under a temporary name, flushed to disk and renamed; then the pointers are
 replaced; then old ones are removed. Order comes from step numbers, never from clocks.
+
+A run folder may have come from somebody else, with links in it that lead out of it. Nothing is ever
+written through one: where a file is to be, the link itself is replaced; where a folder is to be, a
+link is an error. That the run folder is reached by a link is its owner's choice.
 """
 
 from __future__ import annotations
@@ -20,11 +24,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from minigrad.files import FileFormatError, sync_directory, write_bytes_atomically
+from minigrad.files import (
+    FileFormatError,
+    own_folder,
+    refuse_link,
+    sync_directory,
+    write_bytes_atomically,
+)
 from tinyalpaca.training.checksums import SUMS, check_sums, forget_sums, write_sums
 from tinyalpaca.training.run_lock import RunLock
 
 CHECKPOINTS, LATEST, BEST, EARLIER = "checkpoints", "latest", "best", "earlier"
+FOLDERS = (CHECKPOINTS, EARLIER, "tokens", "tensorboard", "bad-steps")  # that a run writes into
 PUBLISHED = ("model.safetensors", "config.json", "tokenizer.json")
 REQUIRED = (*PUBLISHED, "optimizer.safetensors", "trainer.json")
 OWN = (  # what a run writes; anything else in the folder is left alone
@@ -38,6 +49,7 @@ OWN = (  # what a run writes; anything else in the folder is left alone
     "bad-steps",
     CHECKPOINTS,
 )
+LONGEST_NAME = 1000  # bytes of a pointer that are read
 _NAME = re.compile(r"step-(\d{8,})(?:\.(\d+))?")
 
 
@@ -51,7 +63,8 @@ def prepare_folder(folder: str | os.PathLike[str]) -> Path:
     probe = path / f".write-test-{secrets.token_hex(4)}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
+        with open(probe, "xb") as file:
+            file.write(b"x")
         probe.unlink()
     except OSError as error:
         raise type(error)(
@@ -63,13 +76,22 @@ def prepare_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def read_pointer(pointer: Path) -> Path | None:
-    """The checkpoint that a pointer file names, or None if there is none such."""
-    try:
-        name = pointer.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
+    """The checkpoint that a pointer file names, or None if there is no such file.
+
+    Raises:
+        FileFormatError: the file names no checkpoint that there is.
+    """
+    if not pointer.is_file():
         return None
+    try:
+        with open(pointer, "rb") as file:
+            name = file.read(LONGEST_NAME).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileFormatError(pointer, f"damaged: it cannot be read ({error})") from None
     target = pointer.parent / name
-    return target if _NAME.fullmatch(name) and target.is_dir() else None
+    if not _NAME.fullmatch(name) or not target.is_dir():
+        raise FileFormatError(pointer, f"damaged: there is no checkpoint {name[:80]!r} beside it")
+    return target
 
 
 class RunFolder:
@@ -89,7 +111,7 @@ class RunFolder:
         """Context manager: the folder exists, is writable, and is this run's alone.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: it cannot be written, or a folder in it is a link.
             FolderInUse: another run writes to it.
         """
         if self._open:  # the trainer opens what the command has opened already
@@ -99,7 +121,9 @@ class RunFolder:
         lock.acquire()
         self._open += 1
         try:
-            self.checkpoints.mkdir(exist_ok=True)
+            for name in FOLDERS:
+                refuse_link(self.path / name)
+            own_folder(self.path, CHECKPOINTS)
             for abandoned in self.checkpoints.glob(".*.tmp"):
                 _remove(abandoned)
             yield self
@@ -116,12 +140,47 @@ class RunFolder:
         return [path for _, _, path in sorted(order)]
 
     def latest(self) -> Path | None:
-        """The checkpoint that `latest` names."""
-        return read_pointer(self.checkpoints / LATEST)
+        """The checkpoint that `latest` names; if that is damaged, the newest."""
+        try:
+            return read_pointer(self.checkpoints / LATEST)
+        except FileFormatError:
+            checkpoints = self.all()
+            return checkpoints[-1] if checkpoints else None
 
     def best(self) -> Path | None:
-        """The checkpoint that `best` names."""
+        """The checkpoint that `best` names, or None if there is no such file.
+
+        Raises:
+            FileFormatError: the file is damaged: which one is best is not known.
+        """
         return read_pointer(self.checkpoints / BEST)
+
+    def mend_best(self, step: int, say: Callable[[str], None]) -> None:
+        """Where `best` is damaged or missing, or what it names is, let it name another good one.
+
+        Args:
+            step: of the best validation; no checkpoint of another step is ever taken for it.
+            say: told what was found and done.
+        """
+        problem = ""
+        try:
+            best = self.best()
+            if best is not None:
+                check_sums(best, REQUIRED)
+                return
+        except (FileFormatError, OSError) as error:
+            problem = f"{error}. "
+        for path in self.all()[::-1]:
+            if path.name.split(".")[0] == f"step-{step:08d}" and _is_good(path):
+                self.point(BEST, path.name)
+                say(f"{problem}{self.checkpoints / BEST} names {path.name} again")
+                return
+        if problem:
+            (self.checkpoints / BEST).unlink()
+            say(
+                f"{problem}There is no other checkpoint of the best validation (step {step:,}): "
+                f"the weights in {self.path} stay as they are until a better one"
+            )
 
     def newest_good(self, say: Callable[[str], None]) -> Path:
         """The newest checkpoint that is whole; what is damaged is told and passed over.
@@ -131,7 +190,11 @@ class RunFolder:
             FileFormatError: all of them are damaged.
         """
         candidates = self.all()[::-1]
-        latest = self.latest()
+        try:
+            latest = read_pointer(self.checkpoints / LATEST)
+        except FileFormatError as error:
+            say(f"Warning: {error}. Taking the newest checkpoint.")
+            latest = None
         if latest is not None:
             candidates = [latest] + [path for path in candidates if path != latest]
         if not candidates:
@@ -153,7 +216,7 @@ class RunFolder:
     def name_for(self, step: int) -> str:
         """A name that no checkpoint has: a folder is never replaced by another."""
         name, revision = f"step-{step:08d}", 0
-        while (self.checkpoints / name).exists():
+        while os.path.lexists(self.checkpoints / name):
             revision += 1
             name = f"step-{step:08d}.{revision}"
         return name
@@ -170,7 +233,7 @@ class RunFolder:
         Raises:
             OSError: it could not be written; everything that was there still is.
         """
-        temporary = self.checkpoints / f".{name}.{secrets.token_hex(4)}.tmp"
+        temporary = own_folder(self.path, CHECKPOINTS) / f".{name}.{secrets.token_hex(4)}.tmp"
         try:
             temporary.mkdir()
             write(temporary)
@@ -189,45 +252,69 @@ class RunFolder:
 
     def point(self, pointer: str, name: str) -> None:
         """Make `latest` or `best` name a checkpoint."""
-        write_bytes_atomically(self.checkpoints / pointer, f"{name}\n".encode("ascii"))
+        path, data = self.checkpoints / pointer, f"{name}\n".encode("ascii")
+        write_bytes_atomically(path, data, follow_links=False)
 
     def prune(self, keep: int) -> None:
-        """Remove all but the newest checkpoints and those that are pointed at."""
-        kept = {self.latest(), self.best()}
+        """Remove all but the newest checkpoints and those that are pointed at.
+
+        Nothing is removed while it is not known which one is best.
+        """
+        try:
+            kept = {self.latest(), self.best()}
+        except FileFormatError:
+            return
         for path in self.all()[:-keep]:
             if path not in kept:
                 with contextlib.suppress(OSError):  # one too many does no harm
                     _remove(path)
 
-    def publish(self) -> None:
-        """Copy the best weights (the latest if none is best) to the top of the folder."""
-        source = self.best() or self.latest()
+    def publish(self, pointer: str = BEST) -> None:
+        """Copy the weights that a pointer names to the top of the folder, if it names any.
+
+        Raises:
+            FileFormatError: the pointer or its checkpoint is damaged; what was there is unchanged.
+        """
+        source = read_pointer(self.checkpoints / pointer)
         if source is None:
             return
+        check_sums(source, REQUIRED)
         forget_sums(self.path)
         names = [name for name in (*PUBLISHED, "tokenizer.vocab") if (source / name).is_file()]
         for name in names:
-            write_bytes_atomically(self.path / name, (source / name).read_bytes())
+            data = (source / name).read_bytes()
+            write_bytes_atomically(self.path / name, data, follow_links=False)
         write_sums(self.path, names)
 
     def set_earlier_aside(self) -> Path | None:
         """Move what a run before this one left here into a folder of its own, which is returned."""
-        there = [self.path / name for name in OWN if (self.path / name).exists()]
+        there = [self.path / name for name in OWN if os.path.lexists(self.path / name)]
         if all(p == self.checkpoints and not any(p.iterdir()) for p in there):
             return None
         number = 1
-        while (self.path / EARLIER / str(number)).exists():
+        while os.path.lexists(self.path / EARLIER / str(number)):
             number += 1
-        target = self.path / EARLIER / str(number)
-        target.mkdir(parents=True)
+        target = own_folder(self.path, EARLIER, str(number))
         for path in there:
             path.rename(target / path.name)
-        self.checkpoints.mkdir(exist_ok=True)
+        own_folder(self.path, CHECKPOINTS)
         return target
+
+
+def _is_good(folder: Path) -> bool:
+    """Whether a checkpoint is whole."""
+    try:
+        check_sums(folder, REQUIRED)
+    except (FileFormatError, OSError):
+        return False
+    return True
 
 
 def _remove(folder: Path) -> None:
     """Delete a folder, under a name that no reader takes for a checkpoint while it happens."""
+    if folder.is_symlink():  # somebody else's folder stays as it is
+        folder.unlink()
+        return
     if not folder.name.startswith("."):
         folder = folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp"))
     shutil.rmtree(folder, ignore_errors=True)

@@ -9,11 +9,15 @@ import json
 import os
 import platform
 import shlex
+import stat
 import sys
 from pathlib import Path
 from typing import Any
 
+from minigrad.files import remove_link
+
 LOCK = ".lock"
+MOST_READ = 1 << 16  # bytes of what the holder says of itself
 _held: set[str] = set()  # a process's own locks: to the system they would not be in its way
 
 
@@ -32,7 +36,7 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
         self._key = os.path.realpath(self.path)
-        self._file: Any = None
+        self._descriptor: int | None = None
 
     def acquire(self) -> None:
         """Take the lock.
@@ -46,32 +50,43 @@ class RunLock:
             locks = importlib.import_module("fcntl")
         except ImportError:
             return
-        file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - held until release
-        try:
-            locks.lockf(file, locks.LOCK_EX | locks.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read()
-            file.close()
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return  # a file system without locks
-            raise FolderInUse(self._message(_parsed(holder))) from None
-        self._file = file
+        descriptor = self._locked(locks)
+        if descriptor is not None and not _own(descriptor):
+            # It has another name: what is written here would stand there as well.
+            os.close(descriptor)
+            self.path.unlink()
+            descriptor = self._locked(locks)
+        if descriptor is None:
+            return
+        self._descriptor = descriptor
         _held.add(self._key)
         me = {"pid": os.getpid(), "host": platform.node(), "command": shlex.join(sys.argv)}
         with contextlib.suppress(OSError):  # on a full disk the lock holds without a name on it
-            file.truncate(0)
-            file.write(json.dumps(me) + "\n")
-            file.flush()
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, (json.dumps(me) + "\n").encode("utf-8"))
 
     def release(self) -> None:
         """Give the lock back, if it is held."""
-        if self._file is not None:
+        if self._descriptor is not None:
             with contextlib.suppress(OSError):
-                self._file.truncate(0)
-                self._file.close()
-            self._file = None
+                os.ftruncate(self._descriptor, 0)
+                os.close(self._descriptor)
+            self._descriptor = None
             _held.discard(self._key)
+
+    def _locked(self, locks: Any) -> int | None:
+        """The lock's file, open and locked; None if the file system has no locks."""
+        remove_link(self.path)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            locks.lockf(descriptor, locks.LOCK_EX | locks.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, MOST_READ) if _own(descriptor) else b""
+            os.close(descriptor)
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return None
+            raise FolderInUse(self._message(_parsed(holder))) from None
+        return descriptor
 
     def _message(self, holder: dict[str, Any]) -> str:
         who = "another run"
@@ -86,7 +101,13 @@ class RunLock:
         )
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _own(descriptor: int) -> bool:
+    """Whether an open file is an ordinary one that has no name but ours."""
+    state = os.fstat(descriptor)
+    return stat.S_ISREG(state.st_mode) and state.st_nlink == 1
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
     try:
         holder = json.loads(text)
     except ValueError:

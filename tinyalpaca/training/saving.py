@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyalpaca.training.bad_steps import TrainingStopped
+from tinyalpaca.training.run_folder import LATEST
 from tinyalpaca.training.trainer_state import write_checkpoint
 
 if TYPE_CHECKING:
@@ -57,12 +58,14 @@ class Saver:
         if self.step != self.trainer.step:
             self.save()
         if self.trainer.best is None:
-            self.trainer.run.publish()
+            self.trainer.run.publish(LATEST)
 
     def stopped_by(self, error: Exception) -> TrainingStopped:
         """The error that says what is safe."""
         latest = self.trainer.run.latest()
-        good = f"The last good checkpoint is {latest}." if latest else "Nothing has been saved yet."
+        good = "Nothing has been saved yet."
+        if latest is not None:
+            good = f"The last good checkpoint is {latest}. --resume goes on from there."
         disk = isinstance(error, OSError)
         what = f"step {self.trainer.step} could not be saved: " if disk else ""
-        return TrainingStopped(f"{what}{error}\n{good} --resume goes on from there.")
+        return TrainingStopped(f"{what}{error}\n{good}")

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -14,7 +15,15 @@ NOTICE = b"\nStopping after this step; again to stop at once, without saving.\n"
 
 
 class StopRequested(Exception):
-    """Raised between two pieces of work when somebody has asked to stop."""
+    """Raised between two pieces of work when somebody has asked to stop.
+
+    Attributes:
+        exit_status: as `Stopping.exit_status`.
+    """
+
+    def __init__(self, reason: str = "", exit_status: int = 0) -> None:
+        super().__init__(reason)
+        self.exit_status = exit_status
 
 
 class Stopping:
@@ -36,6 +45,7 @@ class Stopping:
         self._limit = max_minutes * 60
         self._began = time.monotonic()
         self._before: dict[int, Any] = {}
+        self._at_once = False
 
     @property
     def out_of_time(self) -> bool:
@@ -62,7 +72,7 @@ class Stopping:
     def check(self) -> None:
         """Raise `StopRequested` if the loop shall stop."""
         if self.wanted:
-            raise StopRequested(self.reason)
+            raise StopRequested(self.reason, self.exit_status)
 
     def wait_for_signal(self, seconds: float) -> bool:
         """True if a signal has come, or comes within this time."""
@@ -70,6 +80,20 @@ class Stopping:
         while self.signal is None and time.monotonic() < end:
             time.sleep(0.01)
         return self.signal is not None
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Context manager: inside, where there is nothing to save, a signal raises `StopRequested`.
+
+        Reading a text may take for ever, and has no steps between which one could ask.
+        """
+        if self.signal is not None:
+            raise StopRequested(self.reason, self.exit_status)
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
@@ -86,5 +110,7 @@ class Stopping:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        if self._at_once:
+            raise StopRequested(self.reason, self.exit_status)
         with contextlib.suppress(OSError):
             os.write(2, NOTICE)  # print could be in the middle of printing

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minigrad.files import FileFormatError
 from minigrad.parallel import Workers
 from tinyalpaca.checkpoint import write_model
-from tinyalpaca.training.metrics import METRICS, read_metrics
+from tinyalpaca.training.metrics import METRICS, read_metrics, steps_in
 from tinyalpaca.training.training_checkpoint import (
+    TRAINER,
     SavedRun,
     optimizer_from_files,
     optimizer_to_files,
@@ -53,13 +55,25 @@ def restore(trainer: Trainer, saved: SavedRun) -> None:
 
     Raises:
         ValueError: it belongs to other data or another model.
+        FileFormatError: its files hold something else than the state of a training.
     """
-    progress = saved.state.progress
-    if progress["data"] != trainer.data_fingerprint:
+    if saved.state.progress.get("data") != trainer.data_fingerprint:
         raise ValueError(
             f"{saved.folder} was trained on another text than {trainer.config.data!r} is now: "
             "to resume, give the same text as --data"
         )
+    try:
+        _restore(trainer, saved)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        raise FileFormatError(
+            saved.folder / TRAINER, f"not the state of this training ({error!r})"
+        ) from error
+
+
+def _restore(trainer: Trainer, saved: SavedRun) -> None:
+    progress = saved.state.progress
     trainer.model.load_state_dict(saved.state.model)
     if trainer.average is not None:
         trainer.average.average[...] = trainer.engine.flat.data
@@ -80,7 +94,6 @@ def restore(trainer: Trainer, saved: SavedRun) -> None:
     trainer.loss_sum, trainer.loss_count = loss["sum"], loss["count"]
     trainer.grad_norm = loss["grad_norm"]
     trainer.skipped, trainer.bad_in_a_row = loss["skipped"], loss["bad_in_a_row"]
-    steps = read_metrics(trainer.home / METRICS)
-    steps = [r for r in steps if r.get("kind") == "step" and r["step"] <= trainer.step]
+    steps = steps_in(read_metrics(trainer.home / METRICS, trainer.warn), trainer.step)
     trainer.history = sorted([*steps, *trainer.records], key=lambda record: record["step"])
     trainer.step_losses = [(r["step"], r["loss"]) for r in steps]

@@ -4,7 +4,7 @@
                             model.safetensors holds their average
     trainer.json            counters, sampler, schedule, random generator, results, versions
 
-Nothing in them is ever unpickled. See `Trainer.state_dict` for what goes in.
+Nothing in them is ever unpickled. `tinyalpaca.training.trainer_state` decides what goes in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from minigrad.files import FileFormatError, write_text_atomically
 from minigrad.serialization import load_safetensors, save_safetensors
-from tinyalpaca.checkpoint import WEIGHTS, read_config
+from tinyalpaca.checkpoint import WEIGHTS, check_sizes, read_config
 from tinyalpaca.config import ModelConfig, TrainConfig
 
 FORMAT = 1
@@ -73,7 +73,7 @@ def read_training(folder: Path) -> SavedRun:
         progress = json.loads(path.read_text(encoding="utf-8"))
         found = progress["format"]
         missing = [key for key in KEYS if key not in progress]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileFormatError(path, f"not the state of a training ({error!r})") from error
     if found != FORMAT:
         raise FileFormatError(
@@ -83,6 +83,7 @@ def read_training(folder: Path) -> SavedRun:
         )
     if missing:
         raise FileFormatError(path, f"not the state of a training: it lacks {', '.join(missing)}")
+    check_sizes(folder, model_config)
     weights, _ = load_safetensors(folder / WEIGHTS)
     arrays, _ = load_safetensors(folder / OPTIMIZER)
     return SavedRun(folder, model_config, training, TrainingState(weights, arrays, progress))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -13,8 +14,9 @@ import numpy as np
 
 from minigrad import Generator as RandomGenerator
 from minigrad.device import Device, gpu_available
+from minigrad.files import own_folder
 from minigrad.precision import check_precision, precision
-from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import plots_available
@@ -151,26 +153,8 @@ def prepare(
     """Read the text, make tokenizer, model and trainer. Returns the trainer and where the text is
     from.
     """
-    training, validation = load_split(config.data, config.validation or config.validation_fraction)
-    characters = training.count_characters(), validation.count_characters()
-    tell(f"Text: {training.source} ({characters[0]:,} characters)")
-    tell(f"      {validation.source} ({characters[1]:,} characters)")
-    if saved is None:
-        tokenizer = make_tokenizer(training, config)
-    else:
-        tokenizer = load_tokenizer(saved.folder / "tokenizer.json")
-    folder = run.path / TOKENS
-    folder.mkdir(exist_ok=True)
-    data = Data(  # mapped from files, so that texts of any size fit
-        TokenFile.build(folder / "training.tokens", training, tokenizer).tokens,
-        TokenFile.build(folder / "validation.tokens", validation, tokenizer).tokens,
-        characters[1],
-    )
-    tell(
-        f"Tokens: {len(data.train):,} for training, {len(data.validation):,} for validation, "
-        f"{tokenizer.vocab_size} different ones, "
-        f"{sum(characters) / max(1, len(data.train) + len(data.validation)):.2f} characters each"
-    )
+    with stopping.at_once():
+        data, tokenizer, source = read_tokens(config, saved, run, tell)
     if not model_config.vocab_size:
         model_config = dataclasses.replace(model_config, vocab_size=tokenizer.vocab_size)
     model = TinyAlpaca(model_config, RandomGenerator(config.seed))
@@ -182,7 +166,48 @@ def prepare(
         f"Model: {model.num_parameters():,} parameters, {model_config.num_layers} layers, on "
         f"{device} ({engine_of(trainer)})"
     )
-    return trainer, training.source
+    return trainer, source
+
+
+def read_tokens(
+    config: TrainConfig, saved: SavedRun | None, run: RunFolder, tell: Say
+) -> tuple[Data, Tokenizer, str]:
+    """The tokens of the text, mapped from files in the run's folder, so that texts of any size fit.
+
+    Returns:
+        The tokens, the tokenizer, and where the text is from.
+    """
+    training, validation = load_split(config.data, config.validation or config.validation_fraction)
+    characters = training.count_characters(), validation.count_characters()
+    tell(f"Text: {training.source} ({characters[0]:,} characters)")
+    tell(f"      {validation.source} ({characters[1]:,} characters)")
+    if saved is None:
+        tokenizer = make_tokenizer(training, config)
+    else:
+        tokenizer = load_tokenizer(saved.folder / "tokenizer.json")
+    folder = own_folder(run.path, TOKENS)
+
+    def tokens_of(corpus: Corpus, name: str) -> np.ndarray:
+        path = folder / name
+        for text in (config.data, config.validation):
+            if path.exists() and os.path.exists(text) and os.path.samefile(path, text):
+                raise ConfigError(f"{text} would be overwritten: move it out of {folder}")
+        built = TokenFile.build(
+            *(path, corpus, tokenizer), own_folder=True, say=lambda line: warn(f"Warning: {line}")
+        )
+        return built.tokens
+
+    data = Data(
+        tokens_of(training, "training.tokens"),
+        tokens_of(validation, "validation.tokens"),
+        characters[1],
+    )
+    tell(
+        f"Tokens: {len(data.train):,} for training, {len(data.validation):,} for validation, "
+        f"{tokenizer.vocab_size} different ones, "
+        f"{sum(characters) / max(1, len(data.train) + len(data.validation)):.2f} characters each"
+    )
+    return data, tokenizer, training.source
 
 
 def make_tokenizer(training: Corpus, config: TrainConfig) -> Tokenizer:
