@@ -55,9 +55,19 @@ def exp(x: Any) -> Tensor:
     return apply("exp", as_float(x))
 
 
+def expm1(x: Any) -> Tensor:
+    """e to the power of x, minus 1: exact near 0, where the difference would cancel."""
+    return apply("expm1", as_float(x))
+
+
 def log(x: Any) -> Tensor:
     """Natural logarithm."""
     return apply("log", as_float(x))
+
+
+def log1p(x: Any) -> Tensor:
+    """Natural logarithm of 1 + x: exact near 0, where the sum would be 1."""
+    return apply("log1p", as_float(x))
 
 
 def sqrt(x: Any) -> Tensor:
@@ -83,6 +93,11 @@ def tanh(x: Any) -> Tensor:
 def erf(x: Any) -> Tensor:
     """The error function 2/√π ∫₀ˣ e^(-t²) dt."""
     return apply("erf", as_float(x))
+
+
+def normal_cdf(x: Any) -> Tensor:
+    """(1 + erf(x/√2))/2, the standard normal distribution function, exact in its tail too."""
+    return apply("normal_cdf", as_float(x))
 
 
 def abs(x: Any) -> Tensor:
@@ -136,6 +151,23 @@ def relu(x: Any) -> Tensor:
 def sigmoid(x: Any) -> Tensor:
     """1/(1 + e^-x)"""
     return apply("sigmoid", as_float(x))
+
+
+def softplus(x: Any, beta: float = 1.0) -> Tensor:
+    """ln(1 + e^(βx))/β, a smooth max(x, 0). Exact at any x, so there is no threshold.
+
+    Raises:
+        ValueError: beta is not positive.
+    """
+    if not beta > 0:
+        raise ValueError(f"softplus: beta must be positive, not {beta}")
+    x = as_float(x)
+    return apply("softplus", x) if beta == 1 else apply("softplus", x * beta) / beta
+
+
+def logsigmoid(x: Any) -> Tensor:
+    """ln sigmoid(x) = -softplus(-x), exact where sigmoid(x) is close to 0 or 1."""
+    return -softplus(-as_float(x))
 
 
 def silu(x: Any) -> Tensor:

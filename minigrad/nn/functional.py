@@ -7,20 +7,22 @@ from typing import Any
 import numpy as np
 
 from minigrad.errors import ShapeError
-from minigrad.functions import gelu, relu, sigmoid, silu, softmax, tanh
-from minigrad.functions.convert import as_tensor
+from minigrad.functions import gelu, logsigmoid, relu, sigmoid, silu, softmax, softplus, tanh
+from minigrad.functions.convert import as_float, as_tensor
 from minigrad.op import apply
 from minigrad.random import Generator
 from minigrad.tensor import Tensor
 
 __all__ = [
     "add_layer_norm",
+    "binary_cross_entropy_with_logits",
     "cross_entropy",
     "dropout",
     "embedding",
     "gelu",
     "layer_norm",
     "linear",
+    "logsigmoid",
     "multi_head_attention",
     "relu",
     "rms_norm",
@@ -29,6 +31,7 @@ __all__ = [
     "sigmoid",
     "silu",
     "softmax",
+    "softplus",
     "tanh",
 ]
 
@@ -223,6 +226,60 @@ def cross_entropy(
         label_smoothing=label_smoothing,
         reduction=reduction,
     )
+
+
+def binary_cross_entropy_with_logits(
+    logits: Tensor,
+    targets: Any,
+    weight: Any = None,
+    *,
+    pos_weight: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """-(t·ln σ(z) + (1 - t)·ln(1 - σ(z))) for logits z and targets t, in nats.
+
+    Written as t·softplus(-z) + (1 - t)·softplus(z), it is exact for any z, however sure.
+
+    Args:
+        logits: any shape.
+        targets: probabilities of that shape, usually 0 and 1; an array or a tensor.
+        weight: factors of the elements' losses; broadcasts to the shape.
+        pos_weight: factors of the losses of what is true (of the t term); broadcasts to the shape.
+        reduction: "mean" over all elements, "sum", or "none".
+
+    Raises:
+        ShapeError: targets, weight or pos_weight do not fit the logits.
+        ValueError: unknown reduction.
+    """
+    name = "binary_cross_entropy_with_logits"
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f'{name}: reduction {reduction!r} is not "mean", "sum" or "none"')
+    logits = as_float(logits)
+    targets, weight, pos_weight = (
+        None if x is None else as_tensor(x, like=logits) for x in (targets, weight, pos_weight)
+    )
+    targets = targets if targets.dtype.kind == "f" else targets.astype(logits.dtype)
+    if targets.shape != logits.shape:
+        raise ShapeError(f"{name}: logits of shape {logits.shape}, targets of {targets.shape}")
+    for word, factor in (("weight", weight), ("pos_weight", pos_weight)):
+        if factor is not None and not _broadcasts(factor.shape, logits.shape):
+            raise ShapeError(f"{name}: {word} of shape {factor.shape} for logits of {logits.shape}")
+    positive = softplus(-logits) * targets
+    if pos_weight is not None:
+        positive = positive * pos_weight
+    loss = positive + softplus(logits) * (1 - targets)
+    if weight is not None:
+        loss = loss * weight
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.mean()
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False
 
 
 def dropout(x: Tensor, p: float, *, rng: Generator) -> Tensor:

@@ -6,8 +6,7 @@ over the axes along which an input was broadcast.
 
 from math import pi, sqrt
 
-from minigrad.ops.special import erf as erf_of
-from minigrad.ops.special import logistic
+from minigrad.ops import special
 
 
 class add:
@@ -57,7 +56,8 @@ class divide:
     @staticmethod
     def backward(xp, dz, saved, needs):
         x, y = saved
-        return dz / y if needs[0] else None, -dz * x / (y * y) if needs[1] else None
+        # (x/y)/y, because y² leaves the range of floats long before the quotient does
+        return dz / y if needs[0] else None, -dz * (x / y) / y if needs[1] else None
 
 
 class power:
@@ -122,6 +122,18 @@ class exp:
         return (dy * y,)
 
 
+class expm1:
+    """y = e^x - 1, exact near 0;  dx = dy·e^x"""
+
+    @staticmethod
+    def forward(xp, x):
+        return xp.expm1(x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy * xp.exp(x),)
+
+
 class log:
     """y = ln x;  dx = dy/x"""
 
@@ -132,6 +144,18 @@ class log:
     @staticmethod
     def backward(xp, dy, x, needs):
         return (dy / x,)
+
+
+class log1p:
+    """y = ln(1 + x), exact near 0;  dx = dy/(1 + x)"""
+
+    @staticmethod
+    def forward(xp, x):
+        return xp.log1p(x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy / (1 + x),)
 
 
 class sqrt_:
@@ -172,16 +196,18 @@ class cos:
 
 
 class tanh:
-    """y = tanh x;  dx = dy·(1 - y²)"""
+    """y = tanh x;  dx = dy/cosh² x
+
+    That is dy·(1 - y²) as well, but where y is close to 1 the difference keeps no digits.
+    """
 
     @staticmethod
     def forward(xp, x):
-        y = xp.tanh(x)
-        return y, y
+        return xp.tanh(x), x
 
     @staticmethod
-    def backward(xp, dy, y, needs):
-        return (dy * (1 - y * y),)
+    def backward(xp, dy, x, needs):
+        return (dy * special.sech_squared(xp, x),)
 
 
 class abs_:
@@ -201,11 +227,23 @@ class erf:
 
     @staticmethod
     def forward(xp, x):
-        return erf_of(xp, x), x
+        return special.erf(xp, x), x
 
     @staticmethod
     def backward(xp, dy, x, needs):
-        return (dy * (2 / sqrt(pi)) * xp.exp(-x * x),)
+        return (dy * (2 / sqrt(pi)) * special.gaussian(xp, x, 1.0),)
+
+
+class normal_cdf:
+    """y = Φ(x) = (1 + erf(x/√2))/2, the standard normal distribution;  dx = dy·e^(-x²/2)/√(2π)"""
+
+    @staticmethod
+    def forward(xp, x):
+        return special.normal_cdf(xp, x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy * (1 / sqrt(2 * pi)) * special.gaussian(xp, x, 0.5),)
 
 
 class maximum:
@@ -295,54 +333,72 @@ class relu:
 
 
 class sigmoid:
-    """y = 1/(1 + e^-x);  dx = dy·y·(1 - y)"""
+    """y = σ(x) = 1/(1 + e^-x);  dx = dy·σ(x)·σ(-x)"""
 
     @staticmethod
     def forward(xp, x):
-        y = logistic(xp, x)
-        return y, y
-
-    @staticmethod
-    def backward(xp, dy, y, needs):
-        return (dy * y * (1 - y),)
-
-
-class silu:
-    """y = x·σ(x);  dx = dy·σ·(1 + x·(1 - σ)) (Elfwing, Uchibe and Doya, 2017)"""
-
-    @staticmethod
-    def forward(xp, x):
-        s = logistic(xp, x)
-        return x * s, (x, s)
+        y, rest = special.logistic_pair(xp, x)
+        return y, (y, rest)
 
     @staticmethod
     def backward(xp, dy, saved, needs):
-        x, s = saved
-        return (dy * s * (1 + x * (1 - s)),)
+        y, rest = saved
+        return (dy * y * rest,)
+
+
+class softplus:
+    """y = ln(1 + e^x);  dx = dy·σ(x)"""
+
+    @staticmethod
+    def forward(xp, x):
+        return special.softplus(xp, x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy * special.logistic(xp, x),)
+
+
+class silu:
+    """y = x·σ(x);  dx = dy·σ(x)·(1 + x·σ(-x)) (Elfwing, Uchibe and Doya, 2017)"""
+
+    @staticmethod
+    def forward(xp, x):
+        s, rest = special.logistic_pair(xp, x)
+        return x * s, (x, s, rest)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs):
+        x, s, rest = saved
+        return (dy * s * (1 + x * rest),)
 
 
 class gelu:
     """y = x·Φ(x), Φ the standard normal distribution (Hendrycks and Gimpel, arXiv:1606.08415)
 
-    exact:  Φ(x) = (1 + erf(x/√2))/2,  dx = dy·(Φ + x·φ),  φ(x) = e^(-x²/2)/√(2π)
-    tanh:   Φ(x) ≈ (1 + t)/2 with t = tanh u, u = √(2/π)·(x + 0.044715 x³),
-            dx = dy·(Φ + x·(1 - t²)·u'/2),  u' = √(2/π)·(1 + 3·0.044715 x²)
+    exact:  dx = dy·(Φ + x·φ),  φ(x) = e^(-x²/2)/√(2π)
+    tanh:   Φ(x) ≈ (1 + tanh u)/2 = σ(2u),  u = √(2/π)·(x + 0.044715 x³),
+            dx = dy·σ(2u)·(1 + x·σ(-2u)·2u'),  u' = √(2/π)·(1 + 3·0.044715 x²)
     """
 
     @staticmethod
     def forward(xp, x, *, approximate):
         if approximate == "tanh":
-            t = xp.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x))
-            return 0.5 * x * (1 + t), (x, t)
-        cdf = 0.5 * (1 + erf_of(xp, x * sqrt(0.5)))
+            near = xp.clip(x, -special.FAR, special.FAR)  # further out σ is 0 or 1
+            doubled = near * (_SLOPE + _SLOPE * _CUBIC * near * near)  # 2u
+            s, rest = special.logistic_pair(xp, doubled)
+            return x * s, (near, s, rest)
+        cdf = special.normal_cdf(xp, x)
         return x * cdf, (x, cdf)
 
     @staticmethod
     def backward(xp, dy, saved, needs, *, approximate):
         if approximate == "tanh":
-            x, t = saved
-            slope = sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x)
-            return (dy * 0.5 * (1 + t + x * (1 - t * t) * slope),)
+            near, s, rest = saved
+            slope = _SLOPE + 3 * _SLOPE * _CUBIC * near * near
+            return (dy * s * (1 + near * rest * slope),)
         x, cdf = saved
-        density = xp.exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
+        density = (1 / sqrt(2 * pi)) * special.gaussian(xp, x, 0.5)
         return (dy * (cdf + x * density),)
+
+
+_SLOPE, _CUBIC = 2 * sqrt(2 / pi), 0.044715  # of the polynomial 2u

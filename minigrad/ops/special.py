@@ -1,5 +1,8 @@
 """Array functions that NumPy does not have. On tensors they are the engine's own ops."""
 
+from functools import wraps
+from math import pi, sqrt
+
 import numpy as np
 
 # Coefficients of W. J. Cody, "Rational Chebyshev approximations for the error function",
@@ -42,6 +45,62 @@ _MIDDLE_Q = (
 )
 
 
+_TAIL_P = (
+    1.63153871373020978e-2,
+    3.05326634961232344e-1,
+    3.60344899949804439e-1,
+    1.25781726111229246e-1,
+    1.60837851487422766e-2,
+    6.58749161529837803e-4,
+)
+_TAIL_Q = (
+    1.0,
+    2.56852019228982242e0,
+    1.87295284992346047e0,
+    5.27905102951428412e-1,
+    6.05183413124413191e-2,
+    2.33520497626869185e-3,
+)
+
+FAR = 40  # e^(-x²/2) is 0 from there on, in float64 too
+SLICE = 16_384  # elements: a few temporaries of it stay in the cache
+
+
+def on_tensors(xp):
+    """Whether `xp` is `minigrad.functions`, where the functions below are ops of their own."""
+    return hasattr(xp, "stop_gradient")
+
+
+def in_slices(function):
+    """Run an element-wise `function(xp, x, *options)` on slices of large NumPy arrays.
+
+    The dozens of passes of a polynomial then go through the cache instead of main memory. The
+    function returns a tuple of arrays; they have x's order of memory.
+    """
+
+    @wraps(function)
+    def sliced(xp, x, *options):
+        if xp is not np or x.size <= SLICE:
+            return function(xp, x, *options)
+        order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+        rows = x.transpose(order)
+        shape, back = rows.shape, np.argsort(order)
+        if rows.flags.c_contiguous:
+            rows = rows.reshape(-1)
+        step = max(1, SLICE * len(rows) // rows.size)
+        results: list[np.ndarray] = []
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            found = function(xp, rows[part], *options)
+            if not results:
+                results = [np.empty(rows.shape, x.dtype) for _ in found]
+            for result, values in zip(results, found, strict=True):
+                result[part] = values
+        return tuple(result.reshape(shape).transpose(back) for result in results)
+
+    return sliced
+
+
 def _polynomial(x, coefficients):
     result = coefficients[0]
     for c in coefficients[1:]:
@@ -49,26 +108,130 @@ def _polynomial(x, coefficients):
     return result
 
 
+def _choose(condition, x, y):
+    """`where` for finite x and y. NumPy's own is several times slower on a random condition."""
+    chosen = condition.astype(x.dtype)
+    return chosen * x + (1 - chosen) * y
+
+
+def _erf_near_zero(size):
+    """erf of 0 <= size <= 0.5: a rational function of its square."""
+    square = size * size
+    return size * _polynomial(square, _SMALL_P) / _polynomial(square, _SMALL_Q)
+
+
+def _erfcx(xp, size):
+    """e^(s²)·(1 - erf s) for s from 0.46 to `FAR`: what is left of the tail without its e^(-s²)."""
+    middle = xp.minimum(size, 4)
+    ratio = _polynomial(middle, _MIDDLE_P) / _polynomial(middle, _MIDDLE_Q)
+    far = xp.maximum(size, 4)
+    s = 1 / (far * far)
+    tail = (1 / sqrt(pi) - s * _polynomial(s, _TAIL_P) / _polynomial(s, _TAIL_Q)) / far
+    return _choose(size < 4, ratio, tail)
+
+
 def erf(xp, x):
-    """The error function, within 2e-16 of the true value in float64.
+    """The error function, within a few roundings of its value.
 
     Small |x| by a rational function of x², larger ones by 1 - e^(-x²) times another; from 6 on the
     result is ±1 in float64.
     """
-    if hasattr(xp, "erf"):
-        return xp.erf(x)
-    x = x.astype(xp.result_type(x.dtype, np.float32))
+    return xp.erf(x) if on_tensors(xp) else _erf(xp, x)[0]
+
+
+@in_slices
+def _erf(xp, x):
     size = xp.minimum(xp.abs(x), 6)
-    near = xp.minimum(size, 0.5)
-    square = near * near
-    small = near * _polynomial(square, _SMALL_P) / _polynomial(square, _SMALL_Q)
-    far = xp.exp(-size * size) * _polynomial(size, _MIDDLE_P) / _polynomial(size, _MIDDLE_Q)
-    return xp.sign(x) * xp.where(size < 0.5, small, 1 - far)
+    near = _erf_near_zero(xp.minimum(size, 0.5))
+    far = 1 - _exp_of_square(xp, size, 1.0) * _erfcx(xp, size)
+    return (xp.sign(x) * _choose(size < 0.5, near, far),)
+
+
+def normal_cdf(xp, x):
+    """Φ(x), the share of a standard normal distribution below x.
+
+    (1 + erf(x/√2))/2 would lose the tail at negative x to cancellation, so that is computed for
+    -|x| as e^(-x²/2) times a rational function; for positive x it is taken from 1.
+    """
+    return xp.normal_cdf(x) if on_tensors(xp) else _normal_cdf(xp, x)[0]
+
+
+@in_slices
+def _normal_cdf(xp, x):
+    size = xp.minimum(xp.abs(x), FAR)
+    z = size * sqrt(0.5)
+    near = 0.5 - 0.5 * _erf_near_zero(xp.minimum(z, 0.5))
+    below = _choose(z < 0.5, near, 0.5 * _exp_of_square(xp, size, 0.5) * _erfcx(xp, z))
+    return (xp.abs((x > 0) - below),)
+
+
+def gaussian(xp, x, factor):
+    """e^(-factor·x²) for a factor of 1 or 0.5, within a few roundings.
+
+    x² is about 100 where the result is tiny, and its rounding would be a hundredfold error of the
+    result. So x = h + r, where h is so short that its square is exact (Veltkamp's splitting):
+    x² = h² + (x - h)(x + h), and the second part is small. h is a constant to a graph.
+    """
+    return _exp_of_square(xp, x, factor) if on_tensors(xp) else _gaussian(xp, x, factor)[0]
+
+
+def _exp_of_square(xp, x, factor):
+    x = xp.clip(x, -FAR, FAR)
+    head = xp.stop_gradient(x) if on_tensors(xp) else x
+    stretched = head * float(2 ** ((np.finfo(x.dtype).nmant + 2) // 2) + 1)
+    head = stretched - (stretched - head)
+    return xp.exp(-factor * head * head) * xp.exp(-factor * (x - head) * (x + head))
+
+
+@in_slices
+def _gaussian(xp, x, factor):
+    return (_exp_of_square(xp, x, factor),)
 
 
 def logistic(xp, x):
-    """1/(1 + e^-x) through tanh, which overflows for no x."""
-    return 0.5 * (xp.tanh(0.5 * x) + 1)
+    """1/(1 + e^-x)"""
+    return xp.sigmoid(x) if on_tensors(xp) else _logistic_pair(xp, x)[0]
+
+
+def logistic_pair(xp, x):
+    """σ(x) = 1/(1 + e^-x) and σ(-x), from e^-|x|, which overflows for no x.
+
+    σ(-x) is 1 - σ(x), but where σ(x) is close to 1 the difference keeps no digits.
+    """
+    return (xp.sigmoid(x), xp.sigmoid(-x)) if on_tensors(xp) else _logistic_pair(xp, x)
+
+
+@in_slices
+def _logistic_pair(xp, x):
+    e = xp.exp(-xp.abs(x))
+    share = 1 / (1 + e)
+    positive = (x >= 0).astype(x.dtype)
+    # the maxima are e^min(x, 0) and e^min(-x, 0)
+    return xp.maximum(e, positive) * share, xp.maximum(e, 1 - positive) * share
+
+
+def sech_squared(xp, x):
+    """1/cosh² x = 1 - tanh² x, without the difference."""
+    if on_tensors(xp):
+        doubled = 2 * xp.clip(x, -400, 400)  # further out it is 0, in float64 too
+        return 4 * xp.sigmoid(doubled) * xp.sigmoid(-doubled)
+    return _sech_squared(xp, x)[0]
+
+
+@in_slices
+def _sech_squared(xp, x):
+    e = xp.exp(-2 * xp.minimum(xp.abs(x), 400))
+    return (4 * e / ((1 + e) * (1 + e)),)
+
+
+def softplus(xp, x):
+    """ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|)"""
+    return xp.softplus(x) if on_tensors(xp) else _softplus(xp, x)[0]
+
+
+@in_slices
+def _softplus(xp, x):
+    return (xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x))),)
 
 
 def scatter_add(xp, y, index, shape):

@@ -110,13 +110,16 @@ case("power_scalar", "a square of negatives", lambda x: x**2, (5,))
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "negative": mg.negative,
     "exp": mg.exp,
+    "expm1": mg.expm1,
     "sin": mg.sin,
     "cos": mg.cos,
     "tanh": mg.tanh,
     "abs": mg.abs,
     "erf": mg.erf,
+    "normal_cdf": mg.normal_cdf,
     "relu": mg.relu,
     "sigmoid": mg.sigmoid,
+    "softplus": mg.softplus,
     "silu": mg.silu,
 }
 for op, function in UNARY.items():
@@ -124,6 +127,9 @@ for op, function in UNARY.items():
         case(op, f"{shape}", function, shape)
 for shape in ((3, 5), (1,), ()):
     case("log", f"{shape}", mg.log, positive(*shape))
+    case("log1p", f"{shape}", mg.log1p, positive(*shape))
+    case("softplus", f"logsigmoid {shape}", mg.logsigmoid, shape)
+    case("softplus", f"beta {shape}", lambda x: mg.softplus(x, 2.5), shape)
     case("sqrt", f"{shape}", mg.sqrt, positive(*shape))
     for approximate in ("none", "tanh"):
         case("gelu", f"{approximate} {shape}", lambda x, a=approximate: mg.gelu(x, a), shape)
@@ -315,6 +321,22 @@ for reduction in ("mean", "sum", "none"):
 case("cross_entropy", "three axes", lambda z: F.cross_entropy(z, ids), (2, 3, 5))
 case("cross_entropy", "one row", lambda z: F.cross_entropy(z, np.array(1)), (3,))
 case("cross_entropy", "one class", lambda z: F.cross_entropy(z + z * z, np.array([0])), (1, 1))
+
+for reduction in ("mean", "sum", "none"):
+    truth = np.array([[1.0, 0.0, 0.3], [0.0, 1.0, 0.9]])
+    binary = lambda z, t=truth, w=None, p=None, r=reduction: F.binary_cross_entropy_with_logits(  # noqa: E731
+        z, t, w, pos_weight=p, reduction=r
+    )
+    case("softplus", f"binary cross-entropy, {reduction}", binary, (2, 3))
+    case(
+        "softplus",
+        f"binary cross-entropy, {reduction}, weights and targets",
+        binary,
+        (2, 3),
+        truth,
+        positive(2, 1),
+        positive(3),
+    )
 
 keep = np.random.default_rng(0).random((3, 4)) < 0.7
 case("dropout", "a mask", lambda x: apply("dropout", x, Tensor(keep), p=0.3), (3, 4))

@@ -1,0 +1,294 @@
+"""Element-wise ops, forward and gradient, are right in *every* digit, whatever their size.
+
+An absolute tolerance cannot see that sigmoid(-20) is 0 instead of 2e-9, and a logarithm of it shows
+it at once. So the arguments go, in equal steps of the logarithm, from where numbers lose their
+digits to where they overflow, with both signs, and the error is stated in units of the rounding
+`eps` *of the result*. The true values are mpmath's.
+
+Where the result is the small difference of larger terms (the gradients of silu and gelu have a root
+each) the unit is that of the terms, and where an exponent is rounded on the way, eᵘ carries |u|
+roundings: `condition` says so.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mpmath as mp
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import Tensor, grad
+from minigrad.ops import TEXTBOOK, elementwise
+
+DTYPES = [np.float32, np.float64]
+
+
+@pytest.fixture(autouse=True)
+def many_digits():
+    with mp.workdps(40):
+        yield
+
+
+def sigma(x: Any) -> Any:
+    return 1 / (1 + mp.exp(-x)) if abs(x) < 2000 else mp.mpf(int(x > 0))
+
+
+def softplus(x: Any) -> Any:
+    return mp.log1p(mp.exp(x)) if x < 2000 else x
+
+
+def cdf(x: Any) -> Any:
+    return mp.erfc(-x / mp.sqrt(2)) / 2 if abs(x) < 60 else mp.mpf(int(x > 0))
+
+
+def density(x: Any) -> Any:
+    return mp.exp(-x * x / 2) / mp.sqrt(2 * mp.pi) if abs(x) < 60 else mp.mpf(0)
+
+
+def inner(x: Any) -> Any:
+    """2u of the tanh form of gelu, which is x·σ(2u)."""
+    return 2 * mp.sqrt(2 / mp.pi) * (x + mp.mpf(0.044715) * x**3)
+
+
+def inner_slope(x: Any) -> Any:
+    return 2 * mp.sqrt(2 / mp.pi) * (1 + 3 * mp.mpf(0.044715) * x**2)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A function of one number, its derivative, and by how many roundings ours may be off.
+
+    Attributes:
+        ours: the function on tensors.
+        value, slope: the true ones.
+        bounds: in eps, of the value and of the gradient.
+        domain: which arguments are tried.
+        terms: what the rounding of the gradient is relative to, if not to its value.
+        condition: how many times larger than a rounding an error must be, for an argument.
+    """
+
+    ours: Callable[[Tensor], Tensor]
+    value: Callable[[Any], Any]
+    slope: Callable[[Any], Any]
+    bounds: tuple[float, float]
+    domain: Callable[[np.ndarray], Any] = lambda x: np.isfinite(x)
+    terms: Callable[[Any], Any] | None = None
+    condition: Callable[[Any], Any] = lambda x: 1
+
+
+UNARY = {
+    "negative": Truth(mg.negative, lambda x: -x, lambda x: -1, (0, 0)),
+    "abs": Truth(mg.abs, abs, mp.sign, (0, 0)),
+    "relu": Truth(mg.relu, lambda x: max(x, 0), lambda x: int(x > 0), (0, 0)),
+    "clip": Truth(
+        lambda x: mg.clip(x, -2, 3),
+        lambda x: min(max(x, -2), 3),
+        lambda x: int(-2 <= x <= 3),
+        (0, 0),
+    ),
+    "exp": Truth(mg.exp, mp.exp, mp.exp, (2, 2), lambda x: x < np.log(np.finfo(x.dtype).max) - 1),
+    "expm1": Truth(
+        mg.expm1, mp.expm1, mp.exp, (2, 2), lambda x: x < np.log(np.finfo(x.dtype).max) - 1
+    ),
+    "log": Truth(mg.log, mp.log, lambda x: 1 / x, (2, 1), lambda x: x > 0),
+    "log1p": Truth(mg.log1p, mp.log1p, lambda x: 1 / (1 + x), (2, 2), lambda x: x > -0.99),
+    "sqrt": Truth(mg.sqrt, mp.sqrt, lambda x: 1 / (2 * mp.sqrt(x)), (1, 2), lambda x: x > 0),
+    "sin": Truth(mg.sin, mp.sin, mp.cos, (2, 2), lambda x: np.abs(x) < 1e4),
+    "cos": Truth(mg.cos, mp.cos, lambda x: -mp.sin(x), (2, 2), lambda x: np.abs(x) < 1e4),
+    "tanh": Truth(mg.tanh, mp.tanh, lambda x: mp.sech(x) ** 2, (2, 4)),
+    "erf": Truth(mg.erf, mp.erf, lambda x: 2 * mp.exp(-x * x) / mp.sqrt(mp.pi), (4, 4)),
+    "normal_cdf": Truth(mg.normal_cdf, cdf, density, (6, 4)),
+    "sigmoid": Truth(mg.sigmoid, sigma, lambda x: sigma(x) * sigma(-x), (3, 4)),
+    "softplus": Truth(mg.softplus, softplus, sigma, (3, 3)),
+    "softplus, as logsigmoid": Truth(
+        mg.logsigmoid, lambda x: -softplus(-x), lambda x: sigma(-x), (3, 3)
+    ),
+    "softplus, beta 0.5": Truth(
+        lambda x: mg.softplus(x, 0.5), lambda x: 2 * softplus(x / 2), lambda x: sigma(x / 2), (3, 3)
+    ),
+    "silu": Truth(
+        mg.silu,
+        lambda x: x * sigma(x),
+        lambda x: sigma(x) * (1 + x * sigma(-x)),
+        (4, 5),
+        terms=lambda x: sigma(x) * (1 + abs(x) * sigma(-x)),
+    ),
+    "gelu": Truth(
+        mg.gelu,
+        lambda x: x * cdf(x),
+        lambda x: cdf(x) + x * density(x),
+        (6, 6),
+        terms=lambda x: cdf(x) + abs(x) * density(x),
+    ),
+    "gelu, tanh": Truth(
+        lambda x: mg.gelu(x, "tanh"),
+        lambda x: x * sigma(inner(x)),
+        lambda x: sigma(inner(x)) * (1 + x * sigma(-inner(x)) * inner_slope(x)),
+        (4, 6),
+        terms=lambda x: sigma(inner(x)) * (1 + abs(x) * sigma(-inner(x)) * inner_slope(x)),
+        condition=lambda x: 1 + min(abs(inner(x)), 1000),
+    ),
+}
+for exponent in (2, 3, 1, 0.5, -0.5, -1, -2, 1.5):
+    UNARY[f"power_scalar, {exponent}"] = Truth(
+        lambda x, p=exponent: x**p,
+        lambda x, p=exponent: x**p,
+        lambda x, p=exponent: p * x ** (p - 1),
+        (2, 4),
+        domain=lambda x: x > 0,
+    )
+
+BINARY = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "where"}
+
+
+def arguments(dtype: Any, number: int = 50) -> np.ndarray:
+    """Both signs, from below the smallest normal number to near the largest, denser around 1."""
+    limits = np.finfo(dtype)
+    smallest, largest = np.log10(float(limits.smallest_normal)) - 3, np.log10(float(limits.max))
+    exponents = np.concatenate(
+        [
+            np.linspace(smallest, -2, number // 3),
+            np.linspace(-2, 3, number),
+            np.linspace(3, largest - 0.01, number // 3),
+        ]
+    )
+    x = (10**exponents).astype(dtype)
+    return np.concatenate([-x[::-1], x])
+
+
+def assert_accurate(
+    what: str,
+    got: np.ndarray,
+    true: list[Any],
+    units: list[Any],
+    bound: float,
+    factors: list[Any] | None = None,
+) -> None:
+    """|got - true| <= bound·eps·unit, and numbers that do not fit into the dtype become infinite.
+
+    Below the smallest normal number a dtype has fewer digits, so a unit is never less than it, or
+    than one of `factors` times it: what a step in between that is so small is multiplied by.
+    """
+    limits = np.finfo(got.dtype)
+    eps, tiny, largest = float(limits.eps), float(limits.smallest_normal), float(limits.max)
+    factors = [1] * len(true) if factors is None else factors
+    smallest = [tiny * max(1, abs(factor)) for factor in factors]
+    for i, (g, t, unit) in enumerate(zip(got.tolist(), true, units, strict=True)):
+        if abs(t) > largest * (1 - eps):
+            assert abs(g) >= largest * (1 - 8 * eps), f"{what}: {g} at {i} instead of {t}"
+            continue
+        error = float(abs(mp.mpf(g) - t) / (eps * max(abs(unit), smallest[i])))
+        assert error <= bound, f"{what}: {g} instead of {mp.nstr(mp.mpf(t), 17)}, {error:.3g} eps"
+
+
+def test_every_element_wise_op_is_here() -> None:
+    own = vars(elementwise).values()
+    pages = {name for name, op in TEXTBOOK.items() if op in own}
+    assert pages - {"astype"} == {name.split(",")[0] for name in UNARY} | BINARY
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", UNARY)
+def test_function_of_one_number(name: str, dtype: Any) -> None:
+    truth = UNARY[name]
+    numbers = arguments(dtype)
+    numbers = numbers[truth.domain(numbers)]
+    x = Tensor(numbers, requires_grad=True)
+    exact = [mp.mpf(float(n)) for n in numbers]
+    conditions = [truth.condition(e) for e in exact]
+    value = [truth.value(e) for e in exact]
+    slope = [truth.slope(e) for e in exact]
+    terms = slope if truth.terms is None else [truth.terms(e) for e in exact]
+    units = [v * c for v, c in zip(value, conditions, strict=True)]
+    slope_units = [s * c for s, c in zip(terms, conditions, strict=True)]
+    upstream = Tensor(np.ones_like(numbers))
+    with np.errstate(over="ignore"):  # a power may leave the range, as it should
+        y = truth.ours(x)
+        dx = grad(y, x, upstream)
+        on_tensors = grad(truth.ours(x), x, upstream, create_graph=True)
+    assert y.dtype == dx.dtype == on_tensors.dtype == dtype
+    factors = exact if name.startswith(("silu", "gelu")) else None  # x times what vanishes
+    assert_accurate(name, y.numpy(), value, units, truth.bounds[0], factors)
+    for how, found in (("", dx), (" with create_graph", on_tensors)):
+        what = f"gradient of {name}{how}"
+        assert_accurate(what, found.numpy(), slope, slope_units, truth.bounds[1], factors)
+
+
+PAIRS: dict[str, tuple[Callable[..., Tensor], Callable[..., Any], Any, Any, tuple[float, ...]]] = {
+    "multiply": (mg.multiply, lambda x, y: x * y, lambda x, y: y, lambda x, y: x, (1, 1, 1)),
+    "divide": (
+        mg.divide,
+        lambda x, y: x / y,
+        lambda x, y: 1 / y,
+        lambda x, y: -x / y**2,
+        (1, 1, 2),
+    ),
+    "add": (mg.add, lambda x, y: x + y, lambda x, y: 1, lambda x, y: 1, (1, 0, 0)),
+    "subtract": (mg.subtract, lambda x, y: x - y, lambda x, y: 1, lambda x, y: -1, (1, 0, 0)),
+    "maximum": (mg.maximum, max, lambda x, y: int(x > y), lambda x, y: int(y > x), (0, 0, 0)),
+    "minimum": (mg.minimum, min, lambda x, y: int(x < y), lambda x, y: int(y < x), (0, 0, 0)),
+    "where": (
+        lambda x, y: mg.where(np.asarray(x.numpy() > 1), x, y),
+        lambda x, y: x if x > 1 else y,
+        lambda x, y: int(x > 1),
+        lambda x, y: int(not x > 1),
+        (0, 0, 0),
+    ),
+    "power": (
+        mg.power,
+        lambda x, y: x**y,
+        lambda x, y: y * x ** (y - 1),
+        lambda x, y: x**y * mp.log(x),
+        (2, 3, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PAIRS)
+def test_function_of_two_numbers(name: str, dtype: Any) -> None:
+    ours, value, by_x, by_y, bounds = PAIRS[name]
+    numbers = arguments(dtype, 12)
+    others = numbers * dtype(0.75)
+    if name == "power":
+        numbers = numbers[numbers > 4 * np.finfo(dtype).smallest_normal]
+        others = others[np.abs(others) < 1e3]
+    x = Tensor(np.repeat(numbers, len(others)), requires_grad=True)
+    y = Tensor(np.tile(others, len(numbers)), requires_grad=True)
+    exact = [(mp.mpf(a), mp.mpf(b)) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+    upstream = Tensor(np.ones_like(x.numpy()))
+    with np.errstate(all="ignore"):  # products and powers leave the range, as they should
+        z = ours(x, y)
+        gradients = grad(z, [x, y], upstream)
+        on_tensors = grad(ours(x, y), [x, y], upstream, create_graph=True)
+    true = [value(a, b) for a, b in exact]
+    # The exponent y - 1 is rounded, which ln x multiplies.
+    conditions = [1 + abs((b - 1) * mp.log(a)) if name == "power" else 1 for a, b in exact]
+    assert_accurate(name, z.numpy(), true, true, bounds[0])
+    for i, slope in enumerate((by_x, by_y)):
+        true = [mp.mpf(slope(a, b)) for a, b in exact]
+        units = [t * c for t, c in zip(true, conditions, strict=True)]
+        for how, found in (("", gradients), (" with create_graph", on_tensors)):
+            what = f"gradient {i} of {name}{how}"
+            assert found[i].dtype == dtype
+            factors = None  # what a quotient is divided by, what a power is multiplied by
+            if name in ("divide", "power"):
+                factors = [
+                    1 / b if name == "divide" else max(abs(b), abs(mp.log(a))) for a, b in exact
+                ]
+            assert_accurate(what, found[i].numpy(), true, units, bounds[1 + i], factors)
+
+
+def test_a_sigmoid_far_out_keeps_its_digits() -> None:
+    """What was wrong once: 0, and a logarithm and a gradient that are infinite and NaN."""
+    x = Tensor([-20.0, -100.0], requires_grad=True)
+    y = mg.sigmoid(x)
+    np.testing.assert_allclose(y.numpy(), [2.0611536e-9, 3.783506e-44], rtol=1e-6, atol=1e-45)
+    loss = -mg.log(mg.sigmoid(x[:1]))
+    assert loss.item() == pytest.approx(20, rel=1e-6)
+    loss.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == pytest.approx([-1, 0], rel=1e-6)
+    assert mg.logsigmoid(Tensor([-1e30, 1e30])).tolist() == [np.float32(-1e30), 0]
