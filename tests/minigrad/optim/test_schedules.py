@@ -13,6 +13,10 @@ from minigrad.optim import (
     ConstantLR,
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiStepLR,
     Schedule,
     StepLR,
     WarmupCosineLR,
@@ -21,6 +25,12 @@ from minigrad.optim import (
 SCHEDULES: dict[str, tuple[Any, dict[str, Any]]] = {
     "constant": (ConstantLR, {"factor": 0.25, "total_iters": 7}),
     "step": (StepLR, {"step_size": 10, "gamma": 0.5}),
+    "milestones": (MultiStepLR, {"milestones": [3, 8, 8, 50], "gamma": 0.3}),
+    "exponential": (ExponentialLR, {"gamma": 0.97}),
+    "line up": (LinearLR, {}),
+    "line down": (LinearLR, {"start_factor": 0.9, "end_factor": 0.1, "total_iters": 11}),
+    "function": (LambdaLR, {"lr_lambda": lambda t: 1 / (1 + t)}),
+    "functions": (LambdaLR, {"lr_lambda": [lambda t: 0.9**t, lambda t: 1 / (1 + t * t)]}),
     "cosine": (CosineAnnealingLR, {"T_max": 40, "eta_min": 0.001}),
     "cosine to 0": (CosineAnnealingLR, {"T_max": 23}),
     "restarts": (CosineAnnealingWarmRestarts, {"T_0": 7, "eta_min": 0.001}),
@@ -105,6 +115,50 @@ def test_warmup_without_warm_up_and_without_cosine() -> None:
         second.step()
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        (ConstantLR, {"factor": 0.5, "total_iters": 2}, [0.05, 0.05, 0.1, 0.1]),
+        (StepLR, {"step_size": 2, "gamma": 0.5}, [0.1, 0.1, 0.05, 0.05, 0.025]),
+        (MultiStepLR, {"milestones": [1, 3], "gamma": 0.1}, [0.1, 0.01, 0.01, 0.001]),
+        (MultiStepLR, {"milestones": [2, 2], "gamma": 0.1}, [0.1, 0.1, 0.001]),
+        (ExponentialLR, {"gamma": 0.5}, [0.1, 0.05, 0.025, 0.0125]),
+        (LinearLR, {"start_factor": 0.25, "total_iters": 3}, [0.025, 0.05, 0.075, 0.1, 0.1]),
+        (LinearLR, {"start_factor": 1, "end_factor": 0, "total_iters": 2}, [0.1, 0.05, 0, 0]),
+        (LambdaLR, {"lr_lambda": lambda t: (t + 1) ** 2}, [0.1, 0.4, 0.9]),
+    ],
+)
+def test_by_hand(kind: Any, settings: dict[str, Any], expected: list[float]) -> None:
+    schedule = kind(optimizer(), **settings)
+    for lr in expected:
+        # The second group started at 0.5, five times the first.
+        assert np.allclose(schedule.get_last_lr(), [lr, 5 * lr], rtol=1e-12, atol=0)
+        schedule.step()
+
+
+def test_a_learning_rate_set_by_hand_stays_until_the_schedule_changes_it() -> None:
+    opt = optimizer()
+    schedule = StepLR(opt, step_size=3, gamma=0.5)
+    opt.param_groups[0]["lr"] = 0.7
+    for _ in range(2):
+        schedule.step()
+        assert schedule.get_last_lr() == [0.7, 0.5]
+    state = schedule.state_dict()
+    schedule.step()
+    assert schedule.get_last_lr() == [0.05, 0.25]
+    schedule.load_state_dict(state)
+    assert schedule.get_last_lr() == [0.7, 0.5]
+    schedule.step()
+    assert schedule.get_last_lr() == [0.05, 0.25]
+
+
+def test_a_state_without_present_learning_rates_loads() -> None:
+    """As saved before states held them."""
+    schedule = StepLR(optimizer(), step_size=3, gamma=0.5)
+    schedule.load_state_dict({"last_epoch": 4, "base_lrs": [1.0, 2.0]})
+    assert schedule.get_last_lr() == [0.5, 1.0]
+
+
 def test_constant_by_default() -> None:
     schedule = ConstantLR(optimizer())
     for _ in range(3):
@@ -150,6 +204,11 @@ def test_a_schedule_on_a_resumed_optimizer_keeps_the_peak() -> None:
     ("make", "message"),
     [
         (lambda o: StepLR(o, 0), "StepLR: step_size must be at least 1, it is 0"),
+        (lambda o: MultiStepLR(o, [3, 1]), r"milestones must ascend, they are \[3, 1\]"),
+        (lambda o: LinearLR(o, 0), r"start_factor must be in \(0, 1\], it is 0"),
+        (lambda o: LinearLR(o, 0.5, 1.5), r"end_factor must be in \[0, 1\], it is 1.5"),
+        (lambda o: LinearLR(o, total_iters=0), "total_iters must be at least 1, it is 0"),
+        (lambda o: LambdaLR(o, [lambda t: t]), "1 functions for 2 groups"),
         (lambda o: CosineAnnealingLR(o, 0), "CosineAnnealingLR: T_max must be at least 1"),
         (lambda o: CosineAnnealingWarmRestarts(o, 0), "T_0 and T_mult must be at least 1"),
         (lambda o: CosineAnnealingWarmRestarts(o, 2, 0), "T_0 and T_mult must be at least 1"),

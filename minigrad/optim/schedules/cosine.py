@@ -1,86 +1,11 @@
-"""Learning-rate schedules, under PyTorch's names.
-
-A schedule sets "lr" of every group of an optimizer from the lr that the group had at the start.
-Call `step()` once after each optimizer step (or epoch: the unit is yours).
-"""
+"""Learning rates along a cosine: down once, again and again, after a warm-up, and in one cycle."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import cos, floor, isfinite, log, pi
-from typing import Any
 
 from minigrad.optim.optimizer import Optimizer
-
-
-class Schedule:
-    """Base class: counts steps and scales learning rates.
-
-    Args:
-        optimizer: its groups' present learning rates are the peak values.
-    """
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
-        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
-        self.last_epoch: float = 0
-        self._set()
-
-    def lr_at(self, base_lr: float, t: float) -> float:
-        """The learning rate after t steps. Every schedule has its own."""
-        raise TypeError(f"{type(self).__name__} has no lr_at method")
-
-    def step(self) -> None:
-        """Count one step and set the learning rates."""
-        self.last_epoch += 1
-        self._set()
-
-    def get_last_lr(self) -> list[float]:
-        """The present learning rate of each group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on, as plain numbers."""
-        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        if len(state["base_lrs"]) != len(self.base_lrs):
-            raise ValueError(
-                f"the saved schedule has {len(state['base_lrs'])} groups, the optimizer "
-                f"{len(self.base_lrs)}"
-            )
-        self.last_epoch = state["last_epoch"]
-        self.base_lrs = list(state["base_lrs"])
-        self._set()
-
-    def _set(self) -> None:
-        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.lr_at(base_lr, self.last_epoch)
-
-
-class ConstantLR(Schedule):
-    """lr·factor for the first `total_iters` steps, then lr; by default lr throughout."""
-
-    def __init__(self, optimizer: Optimizer, factor: float = 1.0, total_iters: int = 0) -> None:
-        self.factor, self.total_iters = factor, total_iters
-        super().__init__(optimizer)
-
-    def lr_at(self, base_lr: float, t: float) -> float:
-        return base_lr * self.factor if t < self.total_iters else base_lr
-
-
-class StepLR(Schedule):
-    """lr·gamma^k after k·step_size steps."""
-
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        if step_size < 1:
-            raise ValueError(f"StepLR: step_size must be at least 1, it is {step_size}")
-        self.step_size, self.gamma = step_size, gamma
-        super().__init__(optimizer)
-
-    def lr_at(self, base_lr: float, t: float) -> float:
-        return base_lr * self.gamma ** (t // self.step_size)
+from minigrad.optim.schedules.base import Schedule
 
 
 class CosineAnnealingLR(Schedule):
@@ -96,7 +21,7 @@ class CosineAnnealingLR(Schedule):
         super().__init__(optimizer)
 
     def lr_at(self, base_lr: float, t: float) -> float:
-        return _cosine(base_lr, self.eta_min, t / self.T_max)
+        return along_cosine(base_lr, self.eta_min, t / self.T_max)
 
 
 class CosineAnnealingWarmRestarts(Schedule):
@@ -125,12 +50,12 @@ class CosineAnnealingWarmRestarts(Schedule):
 
     def lr_at(self, base_lr: float, t: float) -> float:
         if self.T_mult == 1:
-            return _cosine(base_lr, self.eta_min, (t % self.T_0) / self.T_0)
+            return along_cosine(base_lr, self.eta_min, (t % self.T_0) / self.T_0)
         # The first n periods last T_0·(T_mult^n - 1)/(T_mult - 1) steps together.
         n = floor(log(t / self.T_0 * (self.T_mult - 1) + 1, self.T_mult) + 1e-12)
         length = self.T_0 * self.T_mult**n
         start = self.T_0 * (self.T_mult**n - 1) / (self.T_mult - 1)
-        return _cosine(base_lr, self.eta_min, (t - start) / length)
+        return along_cosine(base_lr, self.eta_min, (t - start) / length)
 
 
 class _Warmup(Schedule):
@@ -165,7 +90,7 @@ class WarmupCosineLR(_Warmup):
     """Linear from 0 to lr over warmup_steps, then along half a cosine to eta_min at total_steps."""
 
     def lr_after(self, base_lr: float, progress: float) -> float:
-        return _cosine(base_lr, self.eta_min, progress)
+        return along_cosine(base_lr, self.eta_min, progress)
 
 
 class WarmupLinearLR(_Warmup):
@@ -178,6 +103,6 @@ class WarmupLinearLR(_Warmup):
         return self.eta_min + (base_lr - self.eta_min) * (1 - progress)
 
 
-def _cosine(high: float, low: float, progress: float) -> float:
+def along_cosine(high: float, low: float, progress: float) -> float:
     """`high` at progress 0, `low` at 1, along half a cosine."""
     return low + (high - low) * (1 + cos(pi * progress)) / 2

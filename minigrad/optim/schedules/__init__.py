@@ -1,0 +1,40 @@
+"""Learning-rate schedules, under PyTorch's names.
+
+A schedule sets "lr" of every group of an optimizer from the lr that the group had at the start.
+Call `step()` once after each optimizer step (or epoch: the unit is yours).
+"""
+
+from minigrad.optim.schedules.base import Schedule
+from minigrad.optim.schedules.combined import ReduceLROnPlateau, SequentialLR
+from minigrad.optim.schedules.cosine import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    WarmupCosineLR,
+    WarmupLinearLR,
+)
+from minigrad.optim.schedules.cycle import OneCycleLR
+from minigrad.optim.schedules.decay import (
+    ConstantLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiStepLR,
+    StepLR,
+)
+
+__all__ = [
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "ExponentialLR",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "OneCycleLR",
+    "ReduceLROnPlateau",
+    "Schedule",
+    "SequentialLR",
+    "StepLR",
+    "WarmupCosineLR",
+    "WarmupLinearLR",
+]

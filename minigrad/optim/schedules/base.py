@@ -1,0 +1,89 @@
+"""What all learning-rate schedules share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from minigrad.optim.optimizer import Optimizer
+
+
+class Schedule:
+    """Base class: counts steps and sets "lr" of every group of an optimizer.
+
+    A learning rate that you set by hand (`group["lr"] = ...`) stays until the step at which the
+    schedule itself would change it: until the next boundary for `StepLR`, until the next step for a
+    cosine. From there on the schedule's own values hold, as they are computed from the learning
+    rates that the groups had when the schedule was made.
+
+    Args:
+        optimizer: its groups' present learning rates are the base values.
+
+    Attributes:
+        base_lrs: the learning rate of each group when the schedule was made.
+        last_epoch: how many steps were counted.
+    """
+
+    counter = itertools.count()
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.last_epoch: float = 0
+        self.order = next(Schedule.counter)
+        self._scheduled = list(self.base_lrs)  # what this schedule wrote last
+        self._set()
+
+    def lr_at(self, base_lr: float, t: float) -> float:
+        """The learning rate after t steps. Every schedule has its own."""
+        raise TypeError(f"{type(self).__name__} has no lr_at method")
+
+    def lrs_at(self, t: float) -> list[float]:
+        """The learning rate of each group after t steps."""
+        return [self.lr_at(base_lr, t) for base_lr in self.base_lrs]
+
+    def step(self) -> None:
+        """Count one step and set the learning rates."""
+        self.last_epoch += 1
+        self._set()
+
+    def get_last_lr(self) -> list[float]:
+        """The present learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on, as plain numbers."""
+        return {
+            "last_epoch": self.last_epoch,
+            "base_lrs": list(self.base_lrs),
+            "lrs": self.get_last_lr(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            ValueError: the saved schedule was one of another number of groups.
+        """
+        self._require_groups(len(state["base_lrs"]))
+        self.last_epoch = state["last_epoch"]
+        self.base_lrs = list(state["base_lrs"])
+        self._scheduled = self.lrs_at(self.last_epoch)
+        lrs = state.get("lrs", self._scheduled)
+        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
+            group["lr"] = lr
+
+    def _require_groups(self, saved: int) -> None:
+        own = len(self.optimizer.param_groups)
+        if saved != own:
+            raise ValueError(f"the saved schedule has {saved} groups, the optimizer {own}")
+
+    def _set(self) -> None:
+        """Write the learning rates that differ from those that this schedule wrote before."""
+        lrs = self.lrs_at(self.last_epoch)
+        groups = self.optimizer.param_groups
+        for group, lr, before in zip(groups, lrs, self._scheduled, strict=True):
+            if lr != before:
+                group["lr"] = lr
+        self._scheduled = lrs

@@ -1,0 +1,165 @@
+"""Schedules one after the other, and a schedule that listens to a measured value."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import Any
+
+from minigrad.optim.optimizer import Optimizer
+from minigrad.optim.schedules.base import Schedule
+
+
+class SequentialLR(Schedule):
+    """The first schedule up to the first milestone, then the second from its own beginning, ...
+
+    The schedules are made for the same optimizer before. All start from the learning rates that it
+    had before the first of them was made.
+
+    Args:
+        schedulers: one more than there are milestones.
+        milestones: step numbers in ascending order.
+
+    Raises:
+        ValueError: the numbers do not fit, a schedule is for another optimizer, or it is one whose
+            learning rate is no function of the step (`ReduceLROnPlateau`).
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: Sequence[int]
+    ) -> None:
+        if len(schedulers) != len(milestones) + 1:
+            raise ValueError(
+                f"SequentialLR: {len(schedulers)} schedules need {len(schedulers) - 1} milestones, "
+                f"not {len(milestones)}"
+            )
+        if list(milestones) != sorted(milestones):
+            raise ValueError(f"SequentialLR: milestones must ascend, they are {list(milestones)}")
+        for schedule in schedulers:
+            if not isinstance(schedule, Schedule):
+                raise ValueError(
+                    f"SequentialLR: the learning rate of {type(schedule).__name__} is no function "
+                    "of the step"
+                )
+            if schedule.optimizer is not optimizer:
+                raise ValueError("SequentialLR: a schedule is for another optimizer")
+        self.schedulers, self.milestones = list(schedulers), list(milestones)
+        base_lrs = min(schedulers, key=lambda schedule: schedule.order).base_lrs
+        for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
+            group["lr"] = lr
+        for schedule in schedulers:
+            schedule.base_lrs = list(base_lrs)
+        super().__init__(optimizer)
+
+    def lrs_at(self, t: float) -> list[float]:
+        index = bisect_right(self.milestones, t)
+        start = self.milestones[index - 1] if index else 0
+        return self.schedulers[index].lrs_at(t - start)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for schedule in self.schedulers:
+            schedule.base_lrs = list(state["base_lrs"])
+        super().load_state_dict(state)
+
+
+class ReduceLROnPlateau:
+    """Multiplies learning rates by `factor` when a value has not improved for a while.
+
+    Call `step(value)` after each measurement, for example with the validation loss of an epoch. A
+    learning rate that is set by hand is what the next reduction starts from.
+
+    Args:
+        mode: "min" if smaller values are better, "max" if larger ones are.
+        factor: what learning rates are multiplied by, below 1.
+        patience: how many measurements in a row may bring nothing.
+        threshold: how much better a value must be to count.
+        threshold_mode: "rel": better by that share of the best value; "abs": by that much.
+        cooldown: how many measurements after a reduction are not counted as bad.
+        min_lr: no learning rate is reduced below this: one for all groups or one for each.
+        eps: a reduction by less than this is left out.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        if not factor < 1:
+            raise ValueError(f"ReduceLROnPlateau: factor must be below 1, it is {factor}")
+        if mode not in ("min", "max"):
+            raise ValueError(f'ReduceLROnPlateau: mode must be "min" or "max", not {mode!r}')
+        if threshold_mode not in ("rel", "abs"):
+            raise ValueError(
+                f'ReduceLROnPlateau: threshold_mode must be "rel" or "abs", not {threshold_mode!r}'
+            )
+        groups = len(optimizer.param_groups)
+        self.min_lrs = list(min_lr) if isinstance(min_lr, Sequence) else [min_lr] * groups
+        if len(self.min_lrs) != groups:
+            raise ValueError(
+                f"ReduceLROnPlateau: {len(self.min_lrs)} values of min_lr for {groups} groups"
+            )
+        self.optimizer, self.mode, self.factor, self.patience = optimizer, mode, factor, patience
+        self.threshold, self.threshold_mode = threshold, threshold_mode
+        self.cooldown, self.eps = cooldown, eps
+        self.best = inf if mode == "min" else -inf
+        self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
+
+    def step(self, metrics: Any) -> None:
+        """Take a measurement (a number or a tensor with one element)."""
+        value = float(metrics)
+        self.last_epoch += 1
+        if self._is_better(value):
+            self.best, self.num_bad_epochs = value, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            for group, low in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
+                lr = max(group["lr"] * self.factor, low)
+                if group["lr"] - lr > self.eps:
+                    group["lr"] = lr
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+
+    def _is_better(self, value: float) -> bool:
+        sign = 1 if self.mode == "min" else -1
+        if self.threshold_mode == "abs":
+            return sign * value < sign * self.best - self.threshold
+        return sign * value < sign * self.best * (1 - sign * self.threshold)
+
+    def get_last_lr(self) -> list[float]:
+        """The present learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on, as plain numbers."""
+        names = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+        return {**{name: getattr(self, name) for name in names}, "lrs": self.get_last_lr()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            ValueError: the saved schedule was one of another number of groups.
+        """
+        groups = self.optimizer.param_groups
+        if len(state["lrs"]) != len(groups):
+            raise ValueError(
+                f"the saved schedule has {len(state['lrs'])} groups, the optimizer {len(groups)}"
+            )
+        for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch"):
+            setattr(self, name, state[name])
+        for group, lr in zip(groups, state["lrs"], strict=True):
+            group["lr"] = lr
