@@ -20,6 +20,6 @@ from minigrad.random import Generator
 from minigrad.tensor import Tensor
 
 # Sub-packages, so that `import minigrad as mg` is enough for `mg.nn.Linear` and `mg.optim.AdamW`.
-from minigrad import nn, optim  # isort: skip
+from minigrad import functional, nn, optim  # isort: skip
 
 __version__ = "0.1.0"
