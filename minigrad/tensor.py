@@ -345,11 +345,11 @@ class Tensor:
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return F.min(self, axis, keepdims)
 
-    def argmax(self, axis: int | None = None) -> Tensor:
-        return F.argmax(self, axis)
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        return F.argmax(self, axis, keepdims)
 
-    def argmin(self, axis: int | None = None) -> Tensor:
-        return F.argmin(self, axis)
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        return F.argmin(self, axis, keepdims)
 
     def exp(self) -> Tensor:
         return F.exp(self)

@@ -1,4 +1,7 @@
-"""Turning what a caller gives (tensors, arrays, numbers) into tensors that fit together."""
+"""Turning what a caller gives (tensors, arrays, numbers) into tensors that fit together.
+
+Which dtypes they get is the rule of `minigrad.dtypes`.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +9,79 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.dtypes import DEFAULT_FLOAT, SCALARS, beside, fitting, plain_number, promote
 from minigrad.tensor import Tensor
 
 
 def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
-    """`value` as a tensor on the device of `like`.
-
-    A Python number takes the dtype of `like` (float32 for a float beside integers), so that
-    `x * 0.5` keeps x's dtype. Arrays keep their own.
-    """
+    """`value` as a tensor on the device of `like`, and a scalar in the dtype it has beside it."""
     if isinstance(value, Tensor):
         return value
     if like is None:
         return Tensor(value)
-    if isinstance(value, (bool, int, float)):
-        dtype: Any = like.dtype
-        if dtype.kind != "f" and isinstance(value, float):
-            dtype = np.float32
-        elif dtype.kind == "b" and not isinstance(value, bool):
-            dtype = np.int64
-        return Tensor(like.device.number(value, dtype))
+    if isinstance(value, SCALARS):
+        number = plain_number(value)
+        return _number(like, number, beside(like.dtype, number))
     return Tensor(value, device=like.device)
 
 
 def as_pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Two operands as tensors. Integers beside a Python float become float32."""
-    if isinstance(x, Tensor) and isinstance(y, Tensor):
-        return x, y
-    if isinstance(y, (bool, int, float)):
-        x = as_float(x) if isinstance(y, float) else as_tensor(x)
-        return x, as_tensor(y, like=x)
-    if isinstance(x, (bool, int, float)):
-        y = as_float(y) if isinstance(x, float) else as_tensor(y)
-        return as_tensor(x, like=y), y
+    """Two operands as tensors; integers beside floats are floats of the same width."""
     if isinstance(x, Tensor):
-        return x, as_tensor(y, like=x)
-    return as_tensor(x, like=y if isinstance(y, Tensor) else None), as_tensor(y)
+        if isinstance(y, Tensor):
+            if x.data.dtype is y.data.dtype:  # every operator comes by here
+                return x, y
+        elif isinstance(y, SCALARS):
+            return _with_scalar(x, y)
+    elif isinstance(y, Tensor) and isinstance(x, SCALARS):
+        y, x = _with_scalar(y, x)
+        return x, y
+    x, y = as_group(x, y)
+    return x, y
+
+
+def as_group(*values: Any) -> list[Tensor]:
+    """Operands as tensors on one device; where one has floats, those of integers get its dtype."""
+    like = next((value for value in values if isinstance(value, Tensor)), None)
+    device = None if like is None else like.device
+    found = [
+        value
+        if isinstance(value, Tensor)
+        else plain_number(value)
+        if isinstance(value, SCALARS)
+        else Tensor(value, device=device)
+        for value in values
+    ]
+    tensors = [value for value in found if isinstance(value, Tensor)]
+    if not tensors:
+        found = tensors = [Tensor(value) for value in found]
+    dtype = promote(*[x.dtype for x in tensors])
+    for number in found:
+        if not isinstance(number, Tensor):
+            dtype = beside(dtype, number)
+    return [
+        as_dtype(value, dtype) if isinstance(value, Tensor) else _number(tensors[0], value, dtype)
+        for value in found
+    ]
 
 
 def as_float(x: Any) -> Tensor:
     """A float tensor; integers and booleans become float32."""
-    x = as_tensor(x)
-    return x if x.dtype.kind == "f" else Tensor(x.data.astype(np.float32))
+    return as_dtype(as_tensor(x), DEFAULT_FLOAT)
+
+
+def as_dtype(x: Tensor, dtype: np.dtype) -> Tensor:
+    """A tensor of integers or booleans in `dtype` if that is one of floats; others as they are."""
+    if dtype.kind != "f" or x.dtype.kind == "f":
+        return x
+    return Tensor.wrap(x.data.astype(dtype))
+
+
+def _with_scalar(x: Tensor, scalar: Any) -> tuple[Tensor, Tensor]:
+    number = plain_number(scalar)
+    dtype = beside(x.data.dtype, number)
+    return as_dtype(x, dtype), _number(x, number, dtype)
+
+
+def _number(like: Tensor, number: Any, dtype: np.dtype) -> Tensor:
+    return Tensor.wrap(like.device.number(fitting(number, dtype), dtype))

@@ -1,4 +1,7 @@
-"""New tensors. The dtype is float32 and the device the CPU unless given."""
+"""New tensors. The dtype is float32 and the device the CPU unless given.
+
+A shape is a number, a sequence, or, for `zeros` and `ones`, several numbers: `zeros(2, 3)`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import CPU, Device
+from minigrad.dtypes import DEFAULT_FLOAT, DEFAULT_INT, SCALARS, fitting, plain_number
 from minigrad.tensor import Tensor
 
 
@@ -49,36 +53,59 @@ def asarray(
 
 def zeros(
     shape: int | Sequence[int],
-    dtype: Any = np.float32,
-    *,
+    *more: Any,
+    dtype: Any = None,
     device: Device | str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of zeros."""
-    return _make(np.zeros(shape, dtype), device, requires_grad)
+    """A tensor of zeros: `zeros((2, 3))`, `zeros((2, 3), "float64")` or `zeros(2, 3)`."""
+    sizes, dtype = _sizes_and_dtype("zeros", shape, more, dtype)
+    return _make(np.zeros(sizes, dtype), device, requires_grad)
 
 
 def ones(
     shape: int | Sequence[int],
-    dtype: Any = np.float32,
-    *,
+    *more: Any,
+    dtype: Any = None,
     device: Device | str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of ones."""
-    return _make(np.ones(shape, dtype), device, requires_grad)
+    """A tensor of ones: `ones((2, 3))`, `ones((2, 3), "float64")` or `ones(2, 3)`."""
+    sizes, dtype = _sizes_and_dtype("ones", shape, more, dtype)
+    return _make(np.ones(sizes, dtype), device, requires_grad)
+
+
+def _sizes_and_dtype(op: str, shape: Any, more: tuple[Any, ...], dtype: Any) -> tuple[Any, Any]:
+    """What stands after a shape is its dtype; what stands after a size is the next size."""
+    if more and not _is_size(more[-1]):
+        if dtype is not None:
+            raise TypeError(f"{op}: the dtype is given twice, as {more[-1]!r} and as {dtype!r}")
+        *more, dtype = more  # type: ignore[assignment]
+    if more and not _is_size(shape):
+        raise TypeError(f"{op}: give the shape as one sequence or as numbers, not as both")
+    return (shape, *more) if more else shape, _float_unless(dtype)
+
+
+def _is_size(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, type)  # `int` is a dtype
+
+
+def _float_unless(dtype: Any) -> Any:
+    return DEFAULT_FLOAT if dtype is None else dtype
 
 
 def full(
     shape: int | Sequence[int],
     value: Any,
-    dtype: Any = np.float32,
+    dtype: Any = None,
     *,
     device: Device | str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor filled with `value`."""
-    return _make(np.full(shape, value, dtype), device, requires_grad)
+    if isinstance(value, SCALARS):
+        value = fitting(plain_number(value), np.dtype(_float_unless(dtype)))
+    return _make(np.full(shape, value, _float_unless(dtype)), device, requires_grad)
 
 
 def zeros_like(x: Tensor) -> Tensor:
@@ -105,27 +132,46 @@ def arange(
     device: Device | str | None = None,
 ) -> Tensor:
     """Evenly spaced values in [start, stop): int64 for integers, float32 otherwise."""
-    bounds: tuple[Any, Any] = (0, start) if stop is None else (start, stop)
-    if dtype is None and not all(isinstance(n, (int, np.integer)) for n in (*bounds, step)):
-        dtype = np.float32
-    return _make(np.arange(*bounds, step, dtype=dtype), device, False)
+    bounds: tuple[Any, ...] = (0, start, step) if stop is None else (start, stop, step)
+    if dtype is None:
+        dtype = DEFAULT_INT if all(_is_integer(n) for n in bounds) else DEFAULT_FLOAT
+    return _make(np.arange(*bounds, dtype=dtype), device, False)
+
+
+def _is_integer(number: Any) -> bool:
+    dtype = getattr(number, "dtype", None)
+    return isinstance(number, int) if dtype is None else dtype.kind in "iub"
 
 
 def linspace(
     start: float,
     stop: float,
     num: int = 50,
-    dtype: Any = np.float32,
+    dtype: Any = None,
     *,
     device: Device | str | None = None,
 ) -> Tensor:
     """`num` evenly spaced values in [start, stop]."""
-    return _make(np.linspace(start, stop, num, dtype=dtype), device, False)
+    return _make(np.linspace(start, stop, num, dtype=_float_unless(dtype)), device, False)
 
 
-def eye(n: int, dtype: Any = np.float32, *, device: Device | str | None = None) -> Tensor:
-    """The (n, n) identity matrix."""
-    return _make(np.eye(n, dtype=dtype), device, False)
+def eye(
+    n: int,
+    m: Any = None,
+    dtype: Any = None,
+    *,
+    k: int = 0,
+    device: Device | str | None = None,
+) -> Tensor:
+    """The (n, m) matrix with ones on diagonal k (0 the main one, 1 above it); m is n unless given.
+
+    `eye(3, "float64")` is understood as well.
+    """
+    if m is not None and not _is_size(m):
+        if dtype is not None:
+            raise TypeError(f"eye: the number of columns is {m!r}; give an integer")
+        m, dtype = None, m
+    return _make(np.eye(n, m, k, dtype=_float_unless(dtype)), device, False)
 
 
 def from_dlpack(array: Any) -> Tensor:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import namespace_of
+from minigrad.dtypes import BOOL, DEFAULT_INT, SCALARS, beside, fitting, plain_number
 from minigrad.errors import ShapeError
-from minigrad.functions.convert import as_float, as_pair, as_tensor
+from minigrad.functions.convert import as_dtype, as_float, as_group, as_pair, as_tensor
 from minigrad.op import apply
 from minigrad.tensor import Tensor
 
@@ -19,8 +20,17 @@ def add(x: Any, y: Any) -> Tensor:
 
 
 def subtract(x: Any, y: Any) -> Tensor:
-    """x - y"""
-    return apply("subtract", *as_pair(x, y))
+    """x - y
+
+    Raises:
+        TypeError: both are booleans.
+    """
+    x, y = as_pair(x, y)
+    if x.dtype == BOOL and y.dtype == BOOL:
+        raise TypeError(
+            "booleans have no difference: use x != y to see where they differ, or .astype('int64')"
+        )
+    return apply("subtract", x, y)
 
 
 def multiply(x: Any, y: Any) -> Tensor:
@@ -38,11 +48,34 @@ def divide(x: Any, y: Any) -> Tensor:
 
 
 def power(x: Any, y: Any) -> Tensor:
-    """x to the power of y; y may be a number or a tensor."""
-    if isinstance(x, Tensor) and isinstance(y, (int, float)):
-        x = as_float(x) if isinstance(y, float) else x
-        return apply("power_scalar", x, exponent=y)
-    return apply("power", *as_pair(x, y))
+    """x to the power of y; y may be a number or a tensor. Booleans are counted as int64.
+
+    Raises:
+        ValueError: integers to a negative power, which are no integers.
+    """
+    if isinstance(x, Tensor) and isinstance(y, SCALARS):
+        exponent = plain_number(y)
+        x = _counted(as_dtype(x, beside(x.dtype, exponent)))
+        if x.dtype.kind != "f":
+            _require_no_negative(exponent, exponent < 0)
+            fitting(exponent, x.dtype)
+        return apply("power_scalar", x, exponent=exponent)
+    x, y = as_pair(x, y)
+    x = _counted(x) if y.dtype == BOOL else x
+    if x.dtype.kind in "iu" and y.dtype.kind == "i":
+        _require_no_negative("a tensor with negative elements", bool((y.data < 0).any()))
+    return apply("power", x, y)
+
+
+def _counted(x: Tensor) -> Tensor:
+    return Tensor.wrap(x.data.astype(DEFAULT_INT)) if x.dtype == BOOL else x
+
+
+def _require_no_negative(exponent: Any, negative: bool) -> None:
+    if negative:
+        raise ValueError(
+            f"integers to the power of {exponent} are no integers: use .astype('float32') first"
+        )
 
 
 def negative(x: Any) -> Tensor:
@@ -116,23 +149,34 @@ def minimum(x: Any, y: Any) -> Tensor:
 
 
 def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
-    """x limited to [min, max]; None leaves a side open. The limits may be tensors."""
-    x = as_tensor(x)
-    if isinstance(min, Tensor) or isinstance(max, Tensor):
-        x = x if min is None else maximum(x, min)
-        return x if max is None else minimum(x, max)
+    """x limited to [min, max]; None leaves a side open. The limits may be tensors.
+
+    At a limit the gradient is x's. Where the limits cross, `max` counts.
+    """
     if min is None and max is None:
-        return x
-    return apply("clip", x, low=min, high=max)
+        return as_tensor(x)
+    if all(limit is None or isinstance(limit, SCALARS) for limit in (min, max)):
+        x = as_tensor(x)
+        low, high = (None if limit is None else plain_number(limit) for limit in (min, max))
+        for number in (low, high):
+            if number is not None:
+                x = as_dtype(x, beside(x.dtype, number))
+                x = x if isinstance(number, bool) else _counted(x)
+        low, high = (None if limit is None else fitting(limit, x.dtype) for limit in (low, high))
+        return apply("clip", x, low=low, high=high)
+    x, *limits = as_group(*(operand for operand in (x, min, max) if operand is not None))
+    lower = None if min is None else limits[0]
+    return apply("clip_between", x, lower, None if max is None else limits[-1])
 
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """x where the condition holds, y elsewhere."""
-    condition = as_tensor(condition)
-    if isinstance(x, Tensor) or isinstance(y, Tensor):
-        x, y = as_pair(x, y)
-    else:
-        x, y = as_tensor(x), as_tensor(y)
+    like = next((value for value in (x, y, condition) if isinstance(value, Tensor)), None)
+    condition = as_tensor(condition, like)
+    placed = isinstance(x, Tensor) or isinstance(y, Tensor)
+    x, y = as_pair(x, y)
+    if not placed:
+        x, y = x.to(condition.device), y.to(condition.device)
     return apply("where", condition, x, y)
 
 
@@ -195,10 +239,11 @@ def stop_gradient(x: Tensor) -> Tensor:
 
 
 def _compared(name: str, x: Any, y: Any) -> Tensor:
-    """Python numbers go to NumPy as they are: it compares them exactly with any dtype."""
-    number = (bool, int, float)
+    """Scalars go to NumPy as Python numbers: it compares them exactly with any dtype."""
     like = x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else None
-    left, right = (v if isinstance(v, number) else as_tensor(v, like).data for v in (x, y))
+    left, right = (
+        plain_number(v) if isinstance(v, SCALARS) else as_tensor(v, like).data for v in (x, y)
+    )
     xp = np if like is None else like.device.xp
     try:
         return Tensor(xp.asarray(getattr(xp, name)(left, right)))

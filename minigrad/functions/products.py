@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minigrad.errors import ShapeError
-from minigrad.functions.convert import as_pair, as_tensor
+from minigrad.functions.convert import as_group, as_pair
 from minigrad.functions.creation import eye
 from minigrad.op import apply
 from minigrad.tensor import Tensor
@@ -26,7 +26,7 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
     Raises:
         ShapeError: the subscripts do not fit the operands.
     """
-    tensors = [as_tensor(x) for x in operands]
+    tensors = as_group(*operands)
     terms, output = _explicit(subscripts, tensors)
     for i, term in enumerate(list(terms)):
         terms[i], identities = _without_repeats(term, terms, output)

@@ -13,19 +13,23 @@ from minigrad.ops.reduce import normalize_axes
 from minigrad.tensor import Axis, Tensor
 
 
+def _axis(axis: Any) -> Any:
+    return tuple(axis) if isinstance(axis, list) else axis
+
+
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Sum over `axis`."""
-    return apply("sum", as_tensor(x), axis=axis, keepdims=keepdims)
+    return apply("sum", as_tensor(x), axis=_axis(axis), keepdims=keepdims)
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean over `axis`; integers are averaged as float32."""
-    return apply("mean", as_float(x), axis=axis, keepdims=keepdims)
+    return apply("mean", as_float(x), axis=_axis(axis), keepdims=keepdims)
 
 
 def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Variance over `axis`: squared distances from the mean, summed and divided by n - ddof."""
-    x = as_float(x)
+    x, axis = as_float(x), _axis(axis)
     try:
         count = prod(x.shape[a] for a in normalize_axes(axis, x.ndim))
     except ValueError as error:
@@ -38,29 +42,36 @@ def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Ten
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Maximum over `axis`; elements that tie share the gradient equally."""
-    return apply("max", as_tensor(x), axis=axis, keepdims=keepdims)
+    return apply("max", as_tensor(x), axis=_axis(axis), keepdims=keepdims)
 
 
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Minimum over `axis`; elements that tie share the gradient equally."""
-    return apply("min", as_tensor(x), axis=axis, keepdims=keepdims)
+    return apply("min", as_tensor(x), axis=_axis(axis), keepdims=keepdims)
 
 
-def argmax(x: Any, axis: int | None = None) -> Tensor:
-    """Index of the first maximum, along `axis` or in the flattened tensor."""
+def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Index of the first maximum (or NaN), along `axis` or in the flattened tensor."""
+    return _arg("argmax", x, axis, keepdims)
+
+
+def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Index of the first minimum (or NaN), along `axis` or in the flattened tensor."""
+    return _arg("argmin", x, axis, keepdims)
+
+
+def _arg(name: str, x: Any, axis: int | None, keepdims: bool) -> Tensor:
     x = as_tensor(x)
-    return Tensor(namespace_of(x.data).asarray(x.data.argmax(axis)))
-
-
-def argmin(x: Any, axis: int | None = None) -> Tensor:
-    """Index of the first minimum, along `axis` or in the flattened tensor."""
-    x = as_tensor(x)
-    return Tensor(namespace_of(x.data).asarray(x.data.argmin(axis)))
+    xp = namespace_of(x.data)
+    try:
+        return Tensor(xp.asarray(getattr(xp, name)(x.data, axis=axis, keepdims=keepdims)))
+    except ValueError as error:
+        raise ShapeError(f"{name} of shape {x.shape} over axis {axis}: {error}") from error
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """ln Σ e^x over `axis`, without overflow."""
-    return apply("logsumexp", as_float(x), axis=axis, keepdims=keepdims)
+    return apply("logsumexp", as_float(x), axis=_axis(axis), keepdims=keepdims)
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:

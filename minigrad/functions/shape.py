@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import Device
+from minigrad.dtypes import beside, fitting, plain_number
 from minigrad.errors import ShapeError
-from minigrad.functions.convert import as_tensor
+from minigrad.functions.convert import as_dtype, as_group, as_tensor
 from minigrad.op import apply
 from minigrad.ops.reduce import normalize_axes
 from minigrad.tensor import Axis, Tensor, _plain_index
@@ -68,16 +69,19 @@ def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     return apply("broadcast_to", as_tensor(x), shape=_as_shape(shape))
 
 
-def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """Tensors one after the other along an existing axis."""
-    if len(tensors) == 0:
+def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Tensor:
+    """Tensors one after the other along an existing axis, or flattened if `axis` is None."""
+    parts = as_group(*tensors) if len(tensors) else []
+    if not parts:
         raise ValueError("concatenate needs at least one tensor")
-    return apply("concatenate", *[as_tensor(x) for x in tensors], axis=axis)
+    if axis is None:
+        parts, axis = [reshape(x, -1) for x in parts], 0
+    return apply("concatenate", *parts, axis=axis)
 
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape along a new axis."""
-    parts = [as_tensor(x) for x in tensors]
+    parts = as_group(*tensors) if len(tensors) else []
     if not parts:
         raise ValueError("stack needs at least one tensor")
     if len({x.shape for x in parts}) > 1:
@@ -116,7 +120,9 @@ def pad(x: Any, pad_width: Any, constant_values: float = 0) -> Tensor:
             "each axis"
         ) from error
     pairs = tuple((int(before), int(after)) for before, after in widths)
-    return apply("pad", x, widths=pairs, value=constant_values)
+    number = plain_number(constant_values)
+    x = as_dtype(x, beside(x.dtype, number))
+    return apply("pad", x, widths=pairs, value=fitting(number, x.dtype))
 
 
 def getitem(x: Any, index: Any) -> Tensor:

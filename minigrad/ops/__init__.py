@@ -51,6 +51,7 @@ TEXTBOOK: MappingProxyType[str, Any] = MappingProxyType(
         "maximum": elementwise.maximum,
         "minimum": elementwise.minimum,
         "clip": elementwise.clip,
+        "clip_between": elementwise.clip_between,
         "where": elementwise.where,
         "astype": elementwise.astype,
         "relu": elementwise.relu,

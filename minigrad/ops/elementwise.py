@@ -294,6 +294,30 @@ class clip:
         return (dy,)
 
 
+class clip_between:
+    """y = min(max(x, low), high) for arrays low and high, or None for an open side
+
+    dy goes to the one that was chosen: x where low <= x <= high, else the limit that x passes.
+    """
+
+    @staticmethod
+    def forward(xp, x, low, high):
+        return xp.clip(x, low, high), (x, low, high)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs):
+        x, low, high = saved
+        dx, dlow, dhigh = dy, None, None
+        raised = x if low is None else xp.maximum(x, low)
+        if high is not None:
+            dhigh = xp.where(raised > high, dy, 0)
+            dx = xp.where(raised > high, 0, dx)
+        if low is not None:
+            dlow = xp.where(x < low, dx, 0)
+            dx = xp.where(x < low, 0, dx)
+        return dx, dlow, dhigh
+
+
 class where:
     """z = x where the condition holds, else y;  dz goes to the one that was chosen"""
 

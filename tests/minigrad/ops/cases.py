@@ -136,6 +136,10 @@ for shape in ((3, 5), (1,), ()):
 case("clip", "two sides", lambda x: mg.clip(x, -0.5, 0.7), (4, 5))
 case("clip", "below only", lambda x: mg.clip(x, min=0.1), (7,))
 case("clip", "above only", lambda x: mg.clip(x, max=0.1), ())
+case("clip_between", "two tensors", mg.clip, distinct(4, 5), (5,), 2.0 + positive(4, 1))
+case("clip_between", "below only", lambda x, low: mg.clip(x, low), distinct(7), ())
+case("clip_between", "above only", lambda x, high: mg.clip(x, None, high), distinct(2, 3), (3,))
+case("clip_between", "crossed", mg.clip, (6,), 1 + positive(6), -positive(1))
 case("astype", "to the same precision and back", lambda x: apply("astype", x, dtype="f8"), (2, 3))
 
 # Reductions

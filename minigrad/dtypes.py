@@ -1,0 +1,85 @@
+"""Which dtype a result has: the one rule of promotion.
+
+| operands                                  | result                                             |
+|-------------------------------------------|----------------------------------------------------|
+| floats                                    | the widest of them                                 |
+| floats beside integers or booleans        | the widest of the *floats*                         |
+| integers and booleans                     | NumPy's: the smallest integer that holds all       |
+| uint64 beside a signed integer            | an error, for there is no such integer             |
+| a scalar beside a float tensor            | the tensor's dtype                                 |
+| a float scalar beside integers            | float32                                            |
+| an int scalar beside integers             | the tensor's dtype; an error if it does not fit    |
+| an int scalar beside booleans             | int64                                              |
+| scalars alone                             | float32, int64 or bool                             |
+| integers where a function needs floats    | float32 (`exp`, `mean`, `/`, ...)                  |
+
+A scalar is a Python number or a NumPy scalar (`np.float64(2)`, what `array.sum()` gives). It
+states a value and no dtype. An array or a tensor states its dtype, also one without axes. So
+nothing becomes float64 unless an array or tensor of float64 takes part. Comparisons compare exactly
+and give booleans. A gradient has the dtype of what it is the gradient of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+DEFAULT_FLOAT = np.dtype(np.float32)
+DEFAULT_INT = np.dtype(np.int64)
+BOOL = np.dtype(np.bool)
+SCALARS = (bool, int, float, np.generic)
+
+
+def plain_number(scalar: Any) -> Any:
+    """A Python or NumPy scalar as a Python number.
+
+    Raises:
+        TypeError: it is no real number (a complex, a string, a date).
+    """
+    if isinstance(scalar, np.generic):
+        if scalar.dtype.kind not in "fiub":
+            raise TypeError(f"a tensor holds real numbers or booleans, not {scalar.dtype}")
+        return float(scalar) if scalar.dtype.kind == "f" else scalar.item()
+    return scalar
+
+
+def beside(dtype: np.dtype, number: Any) -> np.dtype:
+    """The dtype of an array's result with a Python number."""
+    if dtype.kind == "f":
+        return dtype
+    if isinstance(number, float):
+        return DEFAULT_FLOAT
+    return DEFAULT_INT if dtype.kind == "b" and not isinstance(number, bool) else dtype
+
+
+def promote(*dtypes: np.dtype) -> np.dtype:
+    """The dtype of the result of arrays of these dtypes.
+
+    Raises:
+        TypeError: uint64 beside a signed integer, which NumPy would make float64.
+    """
+    floats = [dtype for dtype in dtypes if dtype.kind == "f"]
+    result = np.result_type(*(floats or dtypes))
+    if not floats and result.kind not in "iub":
+        names = " and ".join(dict.fromkeys(str(dtype) for dtype in dtypes))
+        raise TypeError(
+            f"no integer dtype holds {names}: convert one of them with .astype('int64')"
+        )
+    return result
+
+
+def fitting(number: Any, dtype: np.dtype) -> Any:
+    """A Python number, for an array of `dtype`.
+
+    Raises:
+        OverflowError: `dtype` is one of integers, and the number is not among them.
+    """
+    if dtype.kind in "iu" and not isinstance(number, bool):
+        limits = np.iinfo(dtype)
+        if not limits.min <= number <= limits.max:
+            raise OverflowError(
+                f"{number} is not between {limits.min} and {limits.max}, the limits of {dtype}: "
+                "convert the tensor first, for example with .astype('int64')"
+            )
+    return number
