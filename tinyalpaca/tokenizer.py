@@ -17,14 +17,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import starmap
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from tinyalpaca.corpus.text_files import decode_utf8, read_utf8_blocks
+from tinyalpaca.tokenizing.added_tokens import AddedToken, AddedTokens
 from tinyalpaca.tokenizing.bpe_encoding import WordCache
 from tinyalpaca.tokenizing.bpe_training import Pair, count_words, learn_merges
+from tinyalpaca.tokenizing.foreign import Foreign, frame_of
+from tinyalpaca.tokenizing.normalizers import normalizer_from_json
 from tinyalpaca.tokenizing.pretokenize import PreSplitter, byte_alphabet, bytes_in_token_order
 from tinyalpaca.tokenizing.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
 
@@ -46,7 +51,8 @@ class BPETokenizer(Tokenizer):
     """Byte-level BPE. Make one with `train` or `load`; the constructor takes the parts.
 
     `vocabulary[id]` is the bytes of a token, `merges` the pairs of ids in the order learned,
-    `special_tokens` a dictionary from their text to their ids.
+    `special_tokens` a dictionary from their text to their ids, `foreign` what a file of somebody
+    else's has besides.
     """
 
     def __init__(
@@ -56,29 +62,43 @@ class BPETokenizer(Tokenizer):
         special_tokens: dict[str, int] | None = None,
         splitter: PreSplitter | str = "gpt2",
         add_prefix_space: bool = False,
+        *,
+        foreign: Foreign | None = None,
     ):
         self.vocabulary = list(vocabulary)
         self.merges = list(merges)
         self.special_tokens = dict(special_tokens or {})
+        if foreign is None:
+            by_id = sorted(self.special_tokens.items(), key=itemgetter(1))
+            foreign = Foreign(tuple(starmap(AddedToken, by_id)))
+        self.foreign = foreign
+        self.frame = frame_of(foreign.post_processor)
         self.splitter = splitter if isinstance(splitter, PreSplitter) else PreSplitter(splitter)
         self.add_prefix_space = add_prefix_space
         self.dtype = np.dtype(np.uint16 if len(self.vocabulary) <= 1 << 16 else np.uint32)
-        special_ids = set(self.special_tokens.values())
-        self._ids = {
-            token: index
-            for index, token in reversed(list(enumerate(self.vocabulary)))
-            if index not in special_ids
-        }
+        self._normalize = foreign.normalizer and normalizer_from_json(foreign.normalizer)
+        self._added = AddedTokens(foreign.added_tokens, self._normalize or None)
+        # Whether ordinary text is more than words: it is changed, or holds tokens of its own.
+        self._simple = self._normalize is None and all(t.plain for t in foreign.added_tokens)
         self._cache = self._new_cache()
 
     def _new_cache(self) -> WordCache:
+        ids: dict[bytes, int] = {}
+        apart = {token.id for token in self.foreign.added_tokens}
+        for index, token in enumerate(self.vocabulary):
+            if index not in apart:
+                ids.setdefault(token, index)
+        for added in self.foreign.added_tokens:  # one that merges make has their name as well
+            if added.in_vocabulary:
+                ids.setdefault(self.vocabulary[added.id], added.id)
         ranks: dict[Pair, int] = {}
         merged = []
         for rank, (left, right) in enumerate(self.merges):
             ranks.setdefault((left, right), rank)
-            merged.append(self._ids[self.vocabulary[left] + self.vocabulary[right]])
-        token_of_byte = [self._ids.get(bytes([byte]), -1) for byte in range(256)]
-        return WordCache(token_of_byte, ranks, merged, self.dtype)
+            merged.append(ids[self.vocabulary[left] + self.vocabulary[right]])
+        token_of_byte = [ids.get(bytes([byte]), -1) for byte in range(256)]
+        whole = ids if self.foreign.ignore_merges else None
+        return WordCache(token_of_byte, ranks, merged, self.dtype, whole=whole)
 
     @classmethod
     def train(
@@ -155,28 +175,48 @@ class BPETokenizer(Tokenizer):
             self.merges,
             sorted(self.special_tokens.items()),
             [self.splitter.pattern, self.add_prefix_space],
+            *([] if self.foreign.plain else [self.foreign.parts()]),
         )
 
     def encode_array(self, text: Text, *, allowed_special: AllowedSpecial = ()) -> np.ndarray:
         """Token ids of `text` as a 1-D array of `self.dtype`, uint16 or uint32.
 
         Text that spells a special token is ordinary text, unless `allowed_special` holds that token
-        or is "all". Raises `ValueError` (`UnicodeEncodeError`) for a string with lone surrogates,
-        which is not Unicode text.
+        or is "all". Added tokens that are not special always count. So ids are those of Hugging
+        Face's `tokenizers`: with "all" as it encodes by default, and without as it does with
+        `encode_special_tokens = True`.
+
+        Raises `ValueError` (`UnicodeEncodeError`) for a string with lone surrogates, which is not
+        Unicode text.
         """
         if isinstance(text, bytes):
             text = text.decode("utf-8", "surrogateescape")
         else:
             text.encode("utf-8")
         parts: list[bytes] = []
-        for piece, special in self.cut_at_special(text, allowed_special):
+        for piece, token in self._cut(text, allowed_special):
             parts += self._encoded([piece])
-            if special:
-                parts.append(np.array(self.special_tokens[special], self.dtype).tobytes())
+            if token is not None:
+                parts.append(np.array(token, self.dtype).tobytes())
         return np.frombuffer(bytearray().join(parts), self.dtype)
 
+    def _cut(self, text: str, allowed: AllowedSpecial) -> Iterator[tuple[str, int | None]]:
+        """Yield (ordinary text, the id of the added token that ends it or None)."""
+        if self._simple:
+            for piece, name in self.cut_at_special(text, allowed):
+                yield piece, self.special_tokens[name] if name else None
+        else:
+            names = self.allowed_names(allowed)
+            yield from self._added.cut(text, names)
+
     def encode_blocks(self, blocks: Iterable[str]) -> Iterator[np.ndarray]:
-        """The ids of a text that comes in blocks; holds one block at a time, see `PreSplitter`."""
+        """The ids of a text that comes in blocks; holds one block at a time, see `PreSplitter`.
+
+        A tokenizer that changes text, or finds tokens of its own in it, needs the whole text.
+        """
+        if not self._simple:
+            yield self.encode_array("".join(blocks))
+            return
         for encoded in self._encoded(blocks):
             yield np.frombuffer(bytearray(encoded), self.dtype)
 
@@ -216,8 +256,9 @@ class BPETokenizer(Tokenizer):
             return [ids.tolist() for ids in pool.map(_encode_kept, texts, chunksize=chunk)]
 
     def __reduce__(self) -> tuple:
+        make = partial(BPETokenizer, foreign=self.foreign)
         parts = (self.vocabulary, self.merges, self.special_tokens)
-        return BPETokenizer, (*parts, self.splitter, self.add_prefix_space)
+        return make, (*parts, self.splitter, self.add_prefix_space)
 
     def token_bytes(self, token: int) -> bytes:
         return self.vocabulary[token]

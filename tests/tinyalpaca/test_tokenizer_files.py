@@ -123,18 +123,30 @@ def test_vocabularies_that_cannot_be_are_refused(content, load):
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("normalizer", {"type": "NFC"}, r"changes text before encoding \(normalizer NFC\)"),
+        ("normalizer", {"type": "Nmt"}, r"changed\.json: the normalizer Nmt is not supported"),
         ("pre_tokenizer", None, "is not a byte-level BPE: its pre_tokenizer must be"),
         ("pre_tokenizer", {"type": "Metaspace"}, "is not a byte-level BPE"),
         (
             "pre_tokenizer",
-            {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]},
-            "its pre_tokenizer Digits is not supported",
+            {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "Metaspace"}]},
+            "is not a byte-level BPE",
+        ),
+        (
+            "pre_tokenizer",
+            {"type": "Sequence", "pretokenizers": [{"type": "Metaspace"}, {"type": "ByteLevel"}]},
+            r"changed\.json: its pre_tokenizer Metaspace is not supported",
+        ),
+        ("post_processor", {"type": "Other"}, "the post_processor Other is not supported"),
+        ("decoder", {"type": "Metaspace"}, "its decoder Metaspace changes text"),
+        (
+            "added_tokens",
+            [{"id": 277, "content": "<|end|>", "special": True}],
+            r"added token '<\|end\|>' has id 277, where Hugging Face's library would give it 276",
         ),
         (
             "added_tokens",
-            [{"id": 276, "content": "<|end|>", "lstrip": True}],
-            r"special token '<\|end\|>' has lstrip, not supported",
+            [{"id": 276, "content": "<|end|>"}, {"id": 277, "content": ""}],
+            "added token '' has id 277",
         ),
     ],
 )
@@ -153,11 +165,16 @@ def test_what_would_be_done_differently_is_refused(content, load, part, value, m
         ("continuing_subword_prefix", "##"),
         ("end_of_word_suffix", "</w>"),
         ("byte_fallback", True),
-        ("ignore_merges", True),
+        ("fuse_unk", True),
     ],
 )
 def test_models_that_work_differently_are_refused(content, load, setting, value):
     content["model"][setting] = value
+    if setting in ("unk_token", "byte_fallback", "fuse_unk"):  # which matter for lacking bytes
+        expected = load(content).encode("any text")
+        del content["model"]["vocab"]["ÿ"]
+        assert "ÿ" not in "".join(map("".join, content["model"]["merges"]))
+        assert expected
     with pytest.raises(ValueError, match=f"{value}.*(is not supported|only BPE can be loaded)"):
         load(content)
 

@@ -6,7 +6,7 @@ n log n, for texts without a space.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -63,7 +63,7 @@ class WordCache(dict[str, bytes]):
 
     So a text is `b"".join(map(cache.__getitem__, words))`: one look-up a word, no Python in
     between. Holds at most `max_words` words of at most `max_length` characters; when full, it
-    starts again.
+    starts again. A word that is in `whole` has that token, whatever merges would make of it.
     """
 
     def __init__(
@@ -74,12 +74,17 @@ class WordCache(dict[str, bytes]):
         dtype: np.dtype,
         max_words: int = 1 << 18,
         max_length: int = 64,
+        whole: Mapping[bytes, int] | None = None,
     ):
         super().__init__()
+        self.whole = whole or {}
         self.token_of_byte, self.ranks, self.merged = token_of_byte, ranks, merged
         self.dtype, self.max_words, self.max_length = dtype, max_words, max_length
 
     def __missing__(self, word: str) -> bytes:
+        token = self.whole.get(to_bytes(word)) if self.whole else None
+        if token is not None:
+            return np.array([token], self.dtype).tobytes()
         tokens = [self.token_of_byte[byte] for byte in to_bytes(word)]
         if -1 in tokens:
             byte = to_bytes(word)[tokens.index(-1)]

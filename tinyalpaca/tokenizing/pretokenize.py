@@ -24,6 +24,8 @@ from itertools import chain
 
 import regex
 
+from tinyalpaca.tokenizing.split_patterns import given_up, time_limit
+
 BLOCK_CHARACTERS = 1 << 20
 
 _CLITIC = r"'(?:[sdmt]|ll|ve|re)"
@@ -62,9 +64,12 @@ class PreSplitter:
 
         def split(text: str) -> list[str]:
             pieces, end = [], 0
-            for match in compiled.finditer(text):
-                pieces += [text[end : match.start()], match[0]]
-                end = match.end()
+            try:
+                for match in compiled.finditer(text, timeout=time_limit(text)):
+                    pieces += [text[end : match.start()], match[0]]
+                    end = match.end()
+            except TimeoutError:
+                raise given_up(self.pattern, text) from None
             return [piece for piece in [*pieces, text[end:]] if piece]
 
         return split

@@ -27,6 +27,8 @@ class Tokenizer(ABC):
 
     dtype: np.dtype
     special_tokens: dict[str, int]
+    # The ids that go before and after those of a text, where a model expects such.
+    frame: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     @property
     @abstractmethod
@@ -59,9 +61,20 @@ class Tokenizer(ABC):
         """
         yield self.encode_array("".join(blocks))
 
-    def encode(self, text: str | bytes, *, allowed_special: AllowedSpecial = ()) -> list[int]:
-        """Token ids of `text`; the inverse of `decode`."""
-        return self.encode_array(text, allowed_special=allowed_special).tolist()
+    def encode(
+        self,
+        text: str | bytes,
+        *,
+        allowed_special: AllowedSpecial = (),
+        add_special_tokens: bool = False,
+    ) -> list[int]:
+        """Token ids of `text`; the inverse of `decode`.
+
+        `add_special_tokens` puts those around it that the tokenizer's file asks for (`frame`).
+        """
+        ids = self.encode_array(text, allowed_special=allowed_special).tolist()
+        before, after = self.frame if add_special_tokens else ((), ())
+        return [*before, *ids, *after]
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """The exact bytes. Raises `ValueError` for an id outside the vocabulary."""
@@ -86,8 +99,8 @@ class Tokenizer(ABC):
         """A decoder that takes tokens one by one and never returns half a character."""
         return StreamingDecoder(self)
 
-    def cut_at_special(self, text: str, allowed: AllowedSpecial) -> Iterator[tuple[str, str]]:
-        """Yield (ordinary text, the special token that ends it or "")."""
+    def allowed_names(self, allowed: AllowedSpecial) -> Collection[str]:
+        """The special tokens that `allowed` means. Raises `ValueError` for one that is none."""
         names = self.special_tokens if allowed == "all" else allowed
         unknown = [name for name in names if name not in self.special_tokens]
         if unknown:
@@ -95,6 +108,11 @@ class Tokenizer(ABC):
                 f"{unknown[0]!r} is not a special token of this tokenizer, which has: "
                 f"{', '.join(map(repr, self.special_tokens)) or 'none'}"
             )
+        return names
+
+    def cut_at_special(self, text: str, allowed: AllowedSpecial) -> Iterator[tuple[str, str]]:
+        """Yield (ordinary text, the special token that ends it or "")."""
+        names = self.allowed_names(allowed)
         if names:
             pattern = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
             end = 0

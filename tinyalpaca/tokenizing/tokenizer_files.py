@@ -7,15 +7,18 @@ Files of theirs that do something which we would not do the same way are refused
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from minigrad.files import write_text_atomically
 from tinyalpaca.corpus.text_files import decode_utf8
 from tinyalpaca.tokenizer import BPETokenizer
-from tinyalpaca.tokenizing import char_tokenizer
+from tinyalpaca.tokenizing import char_tokenizer, huggingface_file
+from tinyalpaca.tokenizing.foreign import Foreign
 from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
-from tinyalpaca.tokenizing.pretokenize import PATTERNS, PreSplitter, byte_alphabet
+from tinyalpaca.tokenizing.pre_tokenizers import ChainSplitter
+from tinyalpaca.tokenizing.pretokenize import PreSplitter, byte_alphabet
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 
 FILE_NAME = "tokenizer.json"
@@ -25,7 +28,7 @@ def save(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> Path:
     """Write `tokenizer.json` (or the name given) and the `.vocab` beside it; return its path."""
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
-    content = json.dumps(_to_json(tokenizer), ensure_ascii=False, indent=1)
+    content = json.dumps(to_json(tokenizer), ensure_ascii=False, indent=1)
     write_text_atomically(
         path.with_suffix(".vocab"),
         readable_vocabulary(tokenizer),
@@ -36,11 +39,15 @@ def save(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _to_json(tokenizer: BPETokenizer) -> dict:
+def to_json(tokenizer: BPETokenizer) -> dict:
+    """The content of a `tokenizer.json`."""
     alphabet = byte_alphabet()
     names = ["".join(alphabet[byte] for byte in token) for token in tokenizer.vocabulary]
-    for text, index in tokenizer.special_tokens.items():
-        names[index] = text
+    foreign = tokenizer.foreign
+    for token in foreign.added_tokens:
+        names[token.id] = token.content
+    outside = {token.id for token in foreign.added_tokens if not token.in_vocabulary}
+    vocabulary = {name: index for index, name in enumerate(names) if index not in outside}
     byte_level = {"type": "ByteLevel", "trim_offsets": True}
     return {
         "version": "1.0",
@@ -48,19 +55,19 @@ def _to_json(tokenizer: BPETokenizer) -> dict:
         "padding": None,
         "added_tokens": [
             {
-                "id": index,
-                "content": text,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
+                "id": token.id,
+                "content": token.content,
+                "single_word": token.single_word,
+                "lstrip": token.lstrip,
+                "rstrip": token.rstrip,
+                "normalized": token.normalized,
+                "special": token.special,
             }
-            for text, index in sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+            for token in foreign.added_tokens
         ],
-        "normalizer": None,
+        "normalizer": foreign.normalizer,
         "pre_tokenizer": _splitter_to_json(tokenizer),
-        "post_processor": None,
+        "post_processor": foreign.post_processor,
         "decoder": {**byte_level, "add_prefix_space": True, "use_regex": True},
         "model": {
             "type": "BPE",
@@ -70,14 +77,16 @@ def _to_json(tokenizer: BPETokenizer) -> dict:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {name: index for index, name in enumerate(names)},
+            "ignore_merges": foreign.ignore_merges,
+            "vocab": vocabulary,
             "merges": [[names[left], names[right]] for left, right in tokenizer.merges],
         },
     }
 
 
-def _splitter_to_json(tokenizer: BPETokenizer) -> dict:
+def _splitter_to_json(tokenizer: BPETokenizer) -> Mapping[str, Any]:
+    if isinstance(tokenizer.splitter, ChainSplitter):
+        return tokenizer.splitter.content
     name = tokenizer.splitter.name
     byte_level = {
         "type": "ByteLevel",
@@ -101,12 +110,12 @@ def readable_vocabulary(tokenizer: BPETokenizer) -> str:
     merged: dict[bytes, tuple[int, int]] = {}
     for pair in tokenizer.merges:
         merged.setdefault(tokenizer.vocabulary[pair[0]] + tokenizer.vocabulary[pair[1]], pair)
-    special = set(tokenizer.special_tokens.values())
+    added = {token.id: token for token in tokenizer.foreign.added_tokens}
     lines = []
     for index, token in enumerate(tokenizer.vocabulary):
         line = f"{index:>6}  {readable_token(token)}"
-        if index in special:
-            line += "  special token"
+        if index in added:
+            line += "  special token" if added[index].special else "  added token"
         elif token in merged and len(token) > 1:
             parts = (f"{readable_token(tokenizer.vocabulary[i])} ({i})" for i in merged[token])
             line += "  = " + " + ".join(parts)
@@ -135,13 +144,14 @@ def load_any(path: str | os.PathLike[str]) -> Tokenizer:
 
 def _load_file(path: Path) -> Tokenizer:
     if path.name in ("vocab.json", "merges.txt") and path.with_name("merges.txt").exists():
-        return _load_two_files(path)
+        whole = path.with_name(FILE_NAME)  # it knows of tokens that were added later
+        return _load_file(whole) if whole.is_file() else _load_two_files(path)
     content = _read_json(path)
     if content.get("format") == char_tokenizer.FORMAT:
         return char_tokenizer.CharTokenizer.from_json(content, str(path))
     if content and all(key.isdecimal() for key in content):
         return OriginalTokenizer.from_json(content, str(path))
-    return _from_json(content, str(path))
+    return huggingface_file.from_json(content, str(path))
 
 
 def load_bpe(path: str | os.PathLike[str]) -> BPETokenizer:
@@ -175,7 +185,11 @@ def _read_json(path: Path) -> dict:
 
 
 def _load_two_files(path: Path) -> BPETokenizer:
-    """GPT-2's layout: `vocab.json` from token to id, `merges.txt` with a pair a line."""
+    """GPT-2's layout: `vocab.json` from token to id, `merges.txt` with a pair a line.
+
+    Tokens that were added later stand in `added_tokens.json`, and how they are matched in
+    `tokenizer_config.json`.
+    """
     vocab = _read_json(path.with_name("vocab.json"))
     merges_path = path.with_name("merges.txt")
     lines = decode_utf8(merges_path.read_bytes(), str(merges_path)).split("\n")
@@ -184,108 +198,34 @@ def _load_two_files(path: Path) -> BPETokenizer:
     special = {text: index for text, index in vocab.items() if text and not alphabet >= set(text)}
     if "<|endoftext|>" in vocab:
         special["<|endoftext|>"] = vocab["<|endoftext|>"]
-    return _assemble(vocab, merges, special, PreSplitter("gpt2"), False, str(path.parent))
+    entries = [{"content": text, "id": index, "special": True} for text, index in special.items()]
+    entries += _added_later(path.parent, vocab)
+    unique = {entry["content"]: entry for entry in entries}
+    by_id = sorted(unique.values(), key=lambda entry: entry["id"])
+    try:
+        tokens = huggingface_file.added_tokens(by_id, vocab)
+    except ValueError as error:
+        raise ValueError(f"{path.parent}: {error}") from None
+    foreign = Foreign(tuple(tokens))
+    return huggingface_file.assemble(
+        vocab, merges, foreign, PreSplitter("gpt2"), False, str(path.parent)
+    )
 
 
-def _from_json(content: dict, name: str) -> BPETokenizer:
-    model = content.get("model")
-    if not isinstance(model, dict) or not {"vocab", "merges"} <= model.keys():
-        raise ValueError(
-            f"{name} is not a BPE tokenizer file: it has no model with a vocabulary and merges"
-        )
-    if model.get("type", "BPE") != "BPE":
-        raise ValueError(f"{name} holds a {model['type']} model; only BPE can be loaded")
-    for setting in (
-        *("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"),
-        *("fuse_unk", "byte_fallback", "ignore_merges"),
-    ):
-        if model.get(setting):
-            raise ValueError(f"{name}: {setting} = {model[setting]!r} is not supported")
-    if content.get("normalizer"):
-        raise ValueError(
-            f"{name} changes text before encoding (normalizer {content['normalizer'].get('type')}),"
-            " which a lossless tokenizer does not"
-        )
-    special = {}
-    for token in content.get("added_tokens") or []:
-        for setting in ("single_word", "lstrip", "rstrip"):
-            if token.get(setting):
-                raise ValueError(
-                    f"{name}: special token {token['content']!r} has {setting}, not supported"
-                )
-        special[token["content"]] = token["id"]
-    splitter, add_prefix_space = _splitter_from_json(content.get("pre_tokenizer"), name)
-    vocab = {**model["vocab"], **special}
-    return _assemble(vocab, model["merges"], special, splitter, add_prefix_space, name)
-
-
-def _splitter_from_json(content: dict | None, name: str) -> tuple[PreSplitter, bool]:
-    parts = (content or {}).get("pretokenizers", [content])
-    *splits, byte_level = parts
-    if not byte_level or byte_level.get("type") != "ByteLevel" or len(splits) > 1:
-        raise ValueError(
-            f"{name} is not a byte-level BPE: its pre_tokenizer must be ByteLevel, or Split and "
-            "ByteLevel"
-        )
-    add_prefix_space = bool(byte_level.get("add_prefix_space", True))
-    use_regex = byte_level.get("use_regex", True)
-    if not splits:
-        return PreSplitter("gpt2" if use_regex else "none"), add_prefix_space
-    [split] = splits
-    pattern = (split.get("pattern") or {}).get("Regex")
-    isolated = split.get("behavior") == "Isolated" and not split.get("invert")
-    if split.get("type") != "Split" or not pattern or not isolated or use_regex or add_prefix_space:
-        raise ValueError(f"{name}: its pre_tokenizer {split.get('type')} is not supported")
-    known = {pattern: rule for rule, pattern in PATTERNS.items()}
-    return PreSplitter(known.get(pattern, "custom"), None if pattern in known else pattern), False
-
-
-def _assemble(
-    vocab: dict[str, int],
-    merges: Sequence[str | Sequence[str]],
-    special: dict[str, int],
-    splitter: PreSplitter,
-    add_prefix_space: bool,
-    name: str,
-) -> BPETokenizer:
-    """Check everything that encoding relies on, and translate text to bytes."""
-    byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
-    tokens: dict[int, bytes] = {}
-    for text, index in vocab.items():
-        if not isinstance(index, int) or not 0 <= index < len(vocab) or index in tokens:
-            raise ValueError(
-                f"{name}: id {index!r} of token {text!r} is not one of 0 to {len(vocab) - 1}, each "
-                "used once"
-            )
-        if text in special:
-            tokens[index] = text.encode("utf-8")
-        elif all(character in byte_of for character in text):
-            tokens[index] = bytes(byte_of[character] for character in text)
-        else:
-            raise ValueError(
-                f"{name} is not a byte-level BPE: token {text!r} holds characters that stand for "
-                "no byte"
-            )
-    made = {text for text in vocab if len(text) == 1}
-    pairs = []
-    for number, merge in enumerate(merges):
-        parts = merge.split(" ") if isinstance(merge, str) else list(merge)
-        if len(parts) != 2:
-            raise ValueError(f"{name}: merge number {number}, {merge!r}, is not a pair of tokens")
-        result = "".join(parts)
-        for text in (*parts, result):
-            if text not in vocab:
-                raise ValueError(
-                    f"{name}: merge number {number} ({parts[0]} + {parts[1]}) needs token "
-                    f"{text!r}, which is not in the vocabulary"
-                )
-        for text in parts:
-            if text not in made:
-                raise ValueError(
-                    f"{name}: merges are out of order: number {number} ({parts[0]} + {parts[1]}) "
-                    f"uses {text!r} before any merge makes it"
-                )
-        made.add(result)
-        pairs.append((vocab[parts[0]], vocab[parts[1]]))
-    vocabulary = [tokens[index] for index in range(len(tokens))]
-    return BPETokenizer(vocabulary, pairs, special, splitter, add_prefix_space)
+def _added_later(folder: Path, vocab: dict[str, int]) -> list[dict[str, Any]]:
+    """The entries of `added_tokens.json` and of `tokenizer_config.json`, where there are such."""
+    added, config = folder / "added_tokens.json", folder / "tokenizer_config.json"
+    settings = _read_json(config) if config.is_file() else {}
+    described = {
+        entry["content"]: {**entry, "id": int(index)}
+        for index, entry in (settings.get("added_tokens_decoder") or {}).items()
+    }
+    named = [settings.get(f"{name}_token") for name in ("bos", "eos", "unk", "pad", "sep")]
+    named = [token["content"] if isinstance(token, dict) else token for token in named]
+    named += settings.get("additional_special_tokens") or []
+    ids = _read_json(added) if added.is_file() else {}
+    plain = {
+        text: {"content": text, "id": index, "special": text in named}
+        for text, index in ids.items()
+    }
+    return list({**plain, **described}.values())
