@@ -127,7 +127,10 @@ class TrainConfig:
     )
     graph: bool = setting(True, "on a GPU, capture a whole step as one CUDA graph")
     workers: int = setting(0, "CPU processes that share a batch; 0 for one a core")
-    micro_batch_size: int = setting(0, "sequences that a worker takes at a time; 0 chooses")
+    micro_batch_size: int = setting(0, "sequences that a worker takes at a time; 0 goes by sizes")
+    measure_micro_batch: bool = setting(
+        False, "choose that number by timing: on another day it, and so last digits, may differ"
+    )
     save_every: int = setting(0, "save a checkpoint every so many steps too; 0: at epochs only")
     save_minutes: float = setting(10.0, "save a checkpoint at least so often; 0: at epochs only")
     keep: int = setting(2, "newest checkpoints to keep, besides the best")

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import Device
+from minigrad.kernels.announce import announce
 from minigrad.op import STATE
-from minigrad.parallel import available_cores, choose_backend
+from minigrad.parallel import available_cores, choose_backend, why_not_processes
+from minigrad.parallel.blas import OneBlasThread
 from minigrad.parallel.forked import in_processes
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.evaluation import Score, evaluate
-from tinyalpaca.generating.blas_threads import OneBlasThread
 from tinyalpaca.generating.folded_weights import FoldedWeights
 from tinyalpaca.generating.ready_model import ReadyModel
 from tinyalpaca.generating.sampling import Sampling
@@ -276,10 +277,13 @@ class Generator:
         limit = self._limit()
         workers = 1
         single = isinstance(limit, OneBlasThread) and not STATE.textbook
-        if single and choose_backend() == "processes":
-            most = len(writings) // ROWS_PER_WORKER
-            most = min(most, len(writings) * max_new_tokens // TOKENS_PER_WORKER)
-            workers = max(1, min(self.workers, most))
+        most = len(writings) // ROWS_PER_WORKER
+        most = min(most, len(writings) * max_new_tokens // TOKENS_PER_WORKER, self.workers)
+        if single and most > 1:
+            if choose_backend() == "processes":
+                workers = most
+            elif reason := why_not_processes():
+                announce(f"texts are written by one process instead of {most}: {reason}")
 
         def write(number: int) -> list[tuple[list[int], list[str], list[float]]]:
             some = writings[number::workers]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator
 from math import ceil, isfinite
@@ -17,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from minigrad.parallel import WorkerError, Workers
+from minigrad.parallel.blas import OneBlasThread
 from minigrad.serialization import load_safetensors
+from tinyalpaca import console
 from tinyalpaca.checkpoint import WEIGHTS
 from tinyalpaca.config import TrainConfig
 from tinyalpaca.evaluation import Part, Score, evaluate
@@ -146,10 +146,16 @@ class Trainer:
             TrainingStopped: a loss or gradient is not finite, or the disk does not take a file.
         """
         # Overflow is looked for, and found, by what becomes of it: a loss that is not finite.
-        with self.run.open(), np.errstate(all="ignore"):
+        # BLAS has one thread, since how many it has decides about last bits (Muon's, say).
+        with self.run.open(), OneBlasThread(), np.errstate(all="ignore"):
             try:
                 self.make_room()
                 self.metrics = MetricsLog(self.folder, self.history)
+                if isinstance(self.engine, Workers) and self.engine.why_slower:
+                    self.warn(
+                        "training runs on threads instead of processes, which is slower (up to 1.6 "
+                        f"times for the default model): {self.engine.why_slower}"
+                    )
                 if self.best is not None:
                     self.publish_again()
                 if self.step == 0:
@@ -312,12 +318,11 @@ class Trainer:
     def say(self, line: str) -> None:
         """Print a line between the bars, unless the run is quiet."""
         if not self.config.quiet:
-            tqdm.write(line)
-            sys.stdout.flush()
+            console.say(line)
 
     def warn(self, line: str) -> None:
         """Print a warning, on standard error, in a quiet run too."""
-        tqdm.write(f"Warning: {line}", file=sys.stderr)
+        console.warn(f"Warning: {line}")
 
     def load(self, saved: SavedRun) -> None:
         """Go on from a checkpoint. Call it before `train`.

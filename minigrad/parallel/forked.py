@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import signal
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from minigrad.parallel.child import Child
 from minigrad.parallel.team import WorkerError
 
 Result = TypeVar("Result")
@@ -45,10 +46,8 @@ class _Forked:
     """A process that computes `work(number)`. It ends with the block, finished or not."""
 
     def __init__(self, work: Callable[[int], Any], number: int) -> None:
-        context = multiprocessing.get_context("fork")
-        self._pipe, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(target=_serve, args=(theirs, work, number), daemon=True)
-        self._process.start()
+        self._pipe, theirs = multiprocessing.Pipe(duplex=False)
+        self._process = Child(partial(_serve, theirs, work, number))
         theirs.close()
 
     def answer(self) -> Any:
@@ -69,12 +68,10 @@ class _Forked:
 
     def __exit__(self, *error: object) -> None:
         self._pipe.close()  # after an exception or Ctrl-C nobody wants the answer
-        self._process.kill()
-        self._process.join()
+        self._process.end()
 
 
 def _serve(pipe: Connection, work: Callable[[int], Any], number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         answer: tuple[Any, BaseException | None] = work(number), None
     except Exception as error:

@@ -17,11 +17,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing import connection
 from typing import Any, Literal
 
 import numpy as np
 
+from minigrad.parallel.child import Child
 from minigrad.parallel.shared import shared_array
 
 Backend = Literal["processes", "threads"]
@@ -44,13 +46,42 @@ def available_cores() -> int:
 def choose_backend() -> Backend:
     """ "processes" where forking is safe and needed, else "threads".
 
-    Forking is unsafe on Windows and macOS and beside other threads (notebooks); without a global
-    interpreter lock threads do as well.
+    Without a global interpreter lock threads do as well; else see `why_not_processes`.
     """
-    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    forks = sys.platform == "linux" and threading.active_count() == 1
-    forks = forks and "fork" in multiprocessing.get_all_start_methods()
-    return "processes" if has_gil and forks and "ipykernel" not in sys.modules else "threads"
+    return "threads" if not _has_gil() or why_not_processes() else "processes"
+
+
+def why_not_processes() -> str | None:
+    """In words, why workers cannot be forked here and must be threads, which are slower.
+
+    A fork copies the calling thread alone, with all locks as they are at that moment. If another
+    thread holds one, the child waits for it for ever, so other threads forbid a fork. Two kinds
+    do not count: threads of libraries like BLAS, which Python does not know, since these libraries
+    see to it themselves, and the monitor of `tqdm`, whose only lock is for progress bars, which
+    workers do not draw.
+
+    Returns:
+        None if they can be forked, or if threads are no slower as there is no interpreter lock.
+    """
+    if not _has_gil():
+        return None
+    if sys.platform != "linux" or "fork" not in multiprocessing.get_all_start_methods():
+        return f"{sys.platform} has no fork that is safe"
+    if "ipykernel" in sys.modules:
+        return "a notebook's kernel has threads of its own"
+    me = threading.current_thread()
+    others = [t.name for t in threading.enumerate() if t is not me and not _is_harmless(t)]
+    if others:
+        return f"other threads of this process are running ({', '.join(others[:3])})"
+    return None
+
+
+def _has_gil() -> bool:
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _is_harmless(thread: threading.Thread) -> bool:
+    return type(thread).__module__ == "tqdm._monitor"
 
 
 def make_team(do: Do, workers: int, backend: Backend) -> Alone | Threads | Processes:
@@ -102,25 +133,17 @@ class Processes:
     """
 
     def __init__(self, do: Do, workers: int) -> None:
-        context = multiprocessing.get_context("fork")
         self._do = do
-        self._next_item = context.Value("q", 0)
+        self._next_item = multiprocessing.get_context("fork").Value("q", 0)
         self._jobs = 0
         self._counts = shared_array(workers, np.int64)  # jobs sent; jobs finished by each child
         self._awake = AWAKE if workers <= available_cores() else 0.0
-        self._children: list[Any] = []
+        self._children: list[Child] = []
         self._pipes: list[connection.Connection] = []
         for number in range(1, workers):
-            ours, theirs = context.Pipe()
-            child = context.Process(
-                target=self._serve,
-                args=(number, theirs, os.getpid()),
-                name=f"minigrad-worker-{number}",
-                daemon=True,
-            )
-            child.start()
+            ours, theirs = multiprocessing.Pipe()
+            self._children.append(Child(partial(self._serve, number, theirs, os.getpid())))
             theirs.close()
-            self._children.append(child)
             self._pipes.append(ours)
 
     def run(self, kind: str, payload: Any, items: int) -> None:
@@ -207,8 +230,10 @@ class Processes:
 
     def _serve(self, number: int, pipe: connection.Connection, parent: int) -> None:
         """A child's life: do its share of jobs until the parent goes away."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for signal_number in (signal.SIGTERM, signal.SIGHUP):
+            # A closing terminal, or who stops a service, sends them to all processes. The parent
+            # may want to finish the step that this one works at, and save.
+            signal.signal(signal_number, signal.SIG_IGN)
         with contextlib.suppress(EOFError, OSError):
             while True:
                 if not self._comes_soon(0, self._jobs + 1):
@@ -234,10 +259,7 @@ class Processes:
                 pipe.send(None)
             pipe.close()
         for child in self._children:
-            child.join(2)
-            if child.is_alive():
-                child.kill()
-                child.join()
+            child.end(patience=2.0)
         self._pipes, self._children = [], []
         # One that was killed may have held the lock of the old one.
         self._next_item = multiprocessing.get_context("fork").Value("q", 0)

@@ -17,7 +17,6 @@ from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from minigrad.autograd import add_gradients, write_gradients
 from minigrad.op import first_order, no_grad
@@ -25,11 +24,18 @@ from minigrad.optim.adamw import AdamW, Update
 from minigrad.optim.clip import clip_scale
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
+from minigrad.parallel.blas import OneBlasThread, find_blas
 from minigrad.parallel.forked import in_a_process
 from minigrad.parallel.lanes import MICRO_KEYS, cut, number_of_lanes
 from minigrad.parallel.memory import keep_freed_memory, release_freed_memory, use_huge_pages
 from minigrad.parallel.shared import shared_array
-from minigrad.parallel.team import Backend, available_cores, choose_backend, make_team
+from minigrad.parallel.team import (
+    Backend,
+    available_cores,
+    choose_backend,
+    make_team,
+    why_not_processes,
+)
 from minigrad.tensor import Tensor
 
 Part = tuple[np.ndarray, ...]
@@ -59,6 +65,8 @@ class Workers:
     Attributes:
         flat: the parameters and, after `gradients`, their gradients.
         grad_norm: the 2-norm of all gradients, after `gradients`.
+        backend: what the workers are.
+        why_slower: if they are threads because processes could not be forked: the reason, in words.
 
     Use it as a context manager, or call `close()`.
     """
@@ -87,6 +95,9 @@ class Workers:
         self.workers = workers or available_cores()
         self.micro_batch_size = micro_batch_size
         self.backend: Backend = backend or choose_backend()
+        self.why_slower = None
+        if backend is None and self.backend == "threads" and self.workers > 1:
+            self.why_slower = why_not_processes()
         lanes = number_of_lanes(size * dtype.itemsize)
         memory = shared_array(lanes * size, dtype)
         self._lane_gradients = memory.reshape(lanes, size)
@@ -106,7 +117,7 @@ class Workers:
         self._losses = {"train": train_loss, "evaluate": evaluate_loss}
         self._team: Any = None
         self._settled = False
-        self._blas = ThreadpoolController()
+        find_blas()
 
     def gradients(self, arrays: Part, *, scale: float, key: int = 0) -> float:
         """Write the gradient of `scale` times the summed loss of a batch to `flat.grad`.
@@ -161,7 +172,7 @@ class Workers:
         not kept.
         """
         if self.backend == "processes":
-            with self._blas.limit(limits=1, user_api="blas"):
+            with OneBlasThread():
                 return in_a_process(what)
         result = what()
         release_freed_memory()
@@ -172,7 +183,7 @@ class Workers:
 
         Nothing is kept of it: parameters and gradients stay as they are.
         """
-        with self._blas.limit(limits=1, user_api="blas"):
+        with OneBlasThread():
             before = np.setbufsize(UFUNC_BUFFER)
             try:
                 with first_order():
@@ -187,7 +198,7 @@ class Workers:
         return cut(len(arrays[0]), self.micro_batch_size, len(self._lane_gradients))
 
     def _run(self, kind: str, payload: Any, items: int) -> None:
-        with self._blas.limit(limits=1, user_api="blas"):
+        with OneBlasThread():
             if self._team is None:  # made in here, so that forked workers have the limit for good
                 self._team = make_team(self._do, self.workers, self.backend)
             self._team.run(kind, payload, items)
@@ -196,7 +207,8 @@ class Workers:
         """One item of a job, in any worker: a lane, or a slice of the flat buffers."""
         before = np.setbufsize(UFUNC_BUFFER)
         try:
-            self._do_item(kind, payload, item)
+            with OneBlasThread():  # for this thread too, where each has a limit of its own
+                self._do_item(kind, payload, item)
         finally:
             np.setbufsize(before)
 

@@ -7,9 +7,8 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from tqdm import tqdm
-
 from minigrad.files import atomic_write
+from tinyalpaca.console import Bar, say
 
 TIMEOUT_SECONDS = 10.0  # without an answer
 TOTAL_SECONDS = 120.0  # for the whole file, however it trickles
@@ -34,7 +33,7 @@ def download(url: str, path: Path, sha256: str, size: int) -> bytes:
     try:
         with (
             urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response,
-            tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar,
+            Bar(total=size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar,
         ):
             while len(data) <= size and (block := response.read(BLOCK_BYTES)):
                 data += block
@@ -49,5 +48,5 @@ def download(url: str, path: Path, sha256: str, size: int) -> bytes:
         with atomic_write(path, make_folders=True) as file:
             file.write(data)
     except OSError as error:
-        tqdm.write(f"could not keep the download in the cache: {error}")
+        say(f"could not keep the download in the cache: {error}")
     return bytes(data)

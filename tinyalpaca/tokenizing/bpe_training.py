@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import numpy as np
-from tqdm import tqdm
 
+from tinyalpaca.console import Bar
 from tinyalpaca.tokenizing.pretokenize import PreSplitter, bytes_in_token_order
 
 Pair = tuple[int, int]
@@ -37,10 +37,10 @@ def count_words(
     return words
 
 
-def progress_bar(name: str, wanted: bool, total: int | None = None) -> tqdm:
+def progress_bar(name: str, wanted: bool, total: int | None = None) -> Bar:
     """A bar that appears on a terminal, if wanted, when the work takes more than a second."""
     disable = None if wanted else True
-    return tqdm(desc=name, total=total, unit="", unit_scale=True, delay=1.0, disable=disable)
+    return Bar(desc=name, total=total, unit="", unit_scale=True, delay=1.0, disable=disable)
 
 
 def learn_merges_naively(

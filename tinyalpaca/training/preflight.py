@@ -152,8 +152,9 @@ def duration(seconds: float) -> str:
 def engine_of(trainer: Trainer) -> str:
     """What computes and how the work is shared, for people."""
     if isinstance(trainer.engine, Workers):
-        size = trainer.engine.micro_batch_size
-        return f"{trainer.engine.workers} worker(s), {size} sequence(s) at a time"
+        engine = trainer.engine
+        team = f"{engine.workers} {engine.backend}" if engine.workers > 1 else "1 process"
+        return f"{team}, {engine.micro_batch_size} sequence(s) at a time"
     device = trainer.parameters[0].device
     products = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}[get_precision(device)]
     if not trainer.config.graph:

@@ -5,18 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from tqdm.auto import tqdm
-
-
-class Bar(tqdm):
-    """A bar without tqdm's helper thread: worker processes must be forked from a single one."""
-
-    monitor_interval = 0
+from tinyalpaca.console import Bar, Tolerant
 
 
 def progress_bar(text: str, *, total: int, initial: int = 0, quiet: bool = False) -> Any:
     """A bar of `total` steps on standard error; silent if `quiet`, or if nobody would see it."""
-    seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    seen = Tolerant(sys.stderr).isatty() or "ipykernel" in sys.modules
     return Bar(
         total=total,
         initial=initial,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import platform
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,13 +13,12 @@ from minigrad import optim
 from minigrad.device import device_of
 from minigrad.optim.muon import Muon
 from minigrad.parallel import WholeBatch, Workers
-from minigrad.parallel.calibration import choose_micro_batch, remembered
 from minigrad.parallel.lanes import MICRO_KEYS
 from tinyalpaca.config import TrainConfig
-from tinyalpaca.corpus.corpora import cache_folder
 from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
 from tinyalpaca.evaluation import Part
 from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.training.micro_batches import calibrated_micro_batch
 
 Engine = Workers | WholeBatch
 HASHED_AT_A_TIME = 2**20  # tokens, so that a large mapped file need not fit the memory
@@ -145,32 +142,6 @@ def make_engine(
     if not config.micro_batch_size:
         engine.micro_batch_size = calibrated_micro_batch(engine, model, config)
     return engine
-
-
-def calibrated_micro_batch(engine: Workers, model: TinyAlpaca, config: TrainConfig) -> int:
-    """The micro-batch size that is fastest for this model on this machine, measured once."""
-    count, time = config.batch_size, config.seq_len - 1
-
-    def run(size: int) -> None:
-        ids = np.arange(size * time).reshape(size, time) % model.config.vocab_size
-        engine.try_micro_batch((ids, ids))
-
-    machine = f"{platform.machine()} {processor_name()}, NumPy {np.__version__}"
-    work = f"{model.config}, {count} x {time} tokens, {engine.workers} workers"
-    return remembered(
-        cache_folder() / "micro_batch_sizes.json",
-        f"{machine}: {work}",
-        lambda: engine.measure(lambda: choose_micro_batch(run, count, engine.workers)),
-    )
-
-
-def processor_name() -> str:
-    """The processor's name as the system gives it; "" where it does not."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def make_sampler(

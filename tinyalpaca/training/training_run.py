@@ -17,6 +17,7 @@ from minigrad.device import Device, gpu_available
 from minigrad.files import own_folder
 from minigrad.precision import check_precision, precision
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
+from tinyalpaca.console import say, warn
 from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import plots_available
@@ -41,16 +42,6 @@ from tinyalpaca.training.training_checkpoint import SavedRun
 TOKENS = "tokens"  # the folder of a run that has its texts as tokens
 
 Say = Callable[[str], None]
-
-
-def say(line: str = "") -> None:
-    """Print a line at once, in a pipe too."""
-    print(line, flush=True)
-
-
-def warn(line: str) -> None:
-    """Print a line on standard error."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def choose_device(name: str) -> Device:

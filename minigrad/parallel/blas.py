@@ -1,0 +1,109 @@
+"""Holding BLAS to one thread while workers, or a generator's short products, need it so.
+
+The number of threads decides how BLAS cuts a product, and so about its last bits. With most builds
+it is a setting of the whole process, and two trainings in two threads must not undo each other's
+limit: whoever comes first sets it, whoever is last takes it back. With builds on OpenMP each thread
+has a setting of its own, so each sets it.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+_lock = threading.Lock()
+_everybodys: list[Any] = []  # libraries with one setting for the process
+_own: list[Any] = []  # those with one for each thread
+_before: list[tuple[Any, int]] = []  # what to restore when the last user is gone
+_users = 0
+
+
+class _Mine(threading.local):
+    """What this thread has to restore."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.before: list[tuple[Any, int]] = []
+
+
+_mine = _Mine()
+
+
+def find_blas() -> None:
+    """Look for BLAS libraries: takes a millisecond, and finds what has been imported since."""
+    found = [
+        library
+        for library in ThreadpoolController().lib_controllers
+        if library.user_api == "blas" and library.num_threads is not None
+    ]
+    with _lock:
+        _own[:] = [b for b in found if getattr(b, "threading_layer", None) == "openmp"]
+        _everybodys[:] = [b for b in found if b not in _own]
+        if _users:
+            _limit(_everybodys, _before)
+        if _mine.users:
+            _limit(_own, _mine.before)
+
+
+class OneBlasThread:
+    """Context manager; cheap enough for every token: a microsecond where nothing is to be done.
+
+    It may be entered in several threads at once, and inside of itself.
+    """
+
+    def __enter__(self) -> None:
+        global _users
+        if not _everybodys and not _own:
+            find_blas()
+        with _lock:
+            if not _users:
+                _limit(_everybodys, _before)
+            if not _mine.users:
+                _limit(_own, _mine.before)
+            _users += 1
+            _mine.users += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        global _users
+        with _lock:
+            _users -= 1
+            _mine.users -= 1
+            if not _users:
+                _restore(_before)
+            if not _mine.users:
+                _restore(_mine.before)
+
+
+def _limit(libraries: list[Any], before: list[tuple[Any, int]]) -> None:
+    for library in libraries:
+        threads = library.get_num_threads()
+        if threads > 1:
+            before.append((library, threads))
+            _set(library, 1)
+
+
+def _restore(before: list[tuple[Any, int]]) -> None:
+    while before:
+        _set(*before.pop())
+
+
+def _set(library: Any, threads: int) -> None:
+    """Set a library's threads from whichever thread this is.
+
+    threadpoolctl lets only the thread that has first done so do it again, and ignores all others,
+    unless it is told to forget that thread.
+    """
+    forget = getattr(library, "clear_controlling_thread", None)
+    if forget is not None:
+        forget(force=True)
+    library.set_num_threads(threads)
+    if forget is not None:
+        forget(force=True)

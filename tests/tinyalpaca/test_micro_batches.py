@@ -1,0 +1,95 @@
+"""The size of micro-batches: the same whoever computes, wherever, and however busy it is."""
+
+import time
+
+import pytest
+
+from minigrad.parallel import calibration
+from tests.tinyalpaca.runs import assert_same_weights, results, train, write_text
+from tinyalpaca.config import ModelConfig
+from tinyalpaca.presets import PRESETS
+from tinyalpaca.training import micro_batches
+from tinyalpaca.training.micro_batches import micro_batch_size, operations
+
+SEED = ModelConfig(vocab_size=512)
+MEDIUM = ModelConfig(vocab_size=65, d_model=128, d_ff=512, max_seq_len=64)
+LARGE = ModelConfig(
+    vocab_size=65, d_model=384, d_ff=1536, num_heads=6, num_layers=6, max_seq_len=256
+)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They take longer than these runs."""
+    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size", "time", "size"),
+    [(SEED, 32, 127, 8), (MEDIUM, 12, 64, 6), (LARGE, 16, 256, 2)],
+    ids=["seed", "medium", "large"],
+)
+def test_the_rule_gives_what_was_measured_best(model, batch_size, time, size):
+    """The sizes in tests/benchmarks/results, measured on a quiet machine."""
+    assert micro_batch_size(model, batch_size, time) == size
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 8, 30, 32, 100, 4096])
+@pytest.mark.parametrize("model", [SEED, MEDIUM, LARGE])
+def test_every_batch_is_shared_and_no_part_is_empty(model, batch_size):
+    size = micro_batch_size(model, batch_size, 64)
+    assert 1 <= size <= max(1, -(-batch_size // 2))
+
+
+def test_operations_are_those_of_the_products():
+    model = ModelConfig(vocab_size=7, d_model=4, d_ff=6, num_heads=2, num_layers=3, max_seq_len=5)
+    layer = 5 * 4 * 12 + 5 * 4 * 4 + 2 * 5 * 4 * 6 + 2 * 5 * 5 * 4  # qkv, out, two fc, attention
+    assert operations(model, 5) == 6 * (3 * layer + 5 * 4 * 7)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fresh_caches_slow_clocks_and_workers_change_nothing(tmp_path, monkeypatch, preset):
+    """Six caches, each with a clock of its own kind, under 1 to 3 workers: one result."""
+    text = write_text(tmp_path)
+    model = {**PRESETS[preset].model, "d_model": 16, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    model["max_seq_len"] = 16
+    settings = {**PRESETS[preset].training, "batch_size": 12, "seq_len": 17, "num_merges": 5}
+    settings |= {"micro_batch_size": 0, "epochs": 1, "max_steps": 4, "sample_tokens": 0}
+    settings |= {"epoch_sample_tokens": 0, "tokenizer": "bpe", "eval_stride": 0}
+    real, runs = time.perf_counter, []
+    for number in range(6):
+        monkeypatch.setenv("TINYALPACA_CACHE", str(tmp_path / f"cache {number}"))
+        calls = iter(range(10**9))
+        monkeypatch.setattr(
+            calibration.time,
+            "perf_counter",
+            lambda slow=number, calls=calls: real() * (1 + slow) + next(calls) % (slow + 1) / 50,
+        )
+        workers = 1 + number % 3
+        runs.append(train(tmp_path / f"run {number}", text, model, workers=workers, **settings))
+        assert not (tmp_path / f"cache {number}").exists()  # nothing has been measured
+    for number, run in enumerate(runs):
+        assert_same_weights(tmp_path / "run 0", tmp_path / f"run {number}")
+        assert results(run) == results(runs[0])
+        assert run.config.micro_batch_size == runs[0].engine.micro_batch_size
+
+
+def test_it_is_measured_on_request_and_kept_with_the_run(tmp_path, monkeypatch):
+    text = write_text(tmp_path)
+
+    def measured(run, batch_size, workers):
+        run(2)  # a measurement leaves no trace in the numbers
+        with open(tmp_path / "asked", "a") as file:  # it happens in a process of its own
+            file.write(f"{batch_size} sequences, {workers} worker\n")
+        return 3
+
+    monkeypatch.setattr(micro_batches, "choose_micro_batch", measured)
+    monkeypatch.setenv("TINYALPACA_CACHE", str(tmp_path / "cache"))
+    settings = {"micro_batch_size": 0, "measure_micro_batch": True}
+    run = train(tmp_path / "measured", text, **settings)
+    again = train(tmp_path / "again", text, **settings)
+    given = train(tmp_path / "given", text, micro_batch_size=3)
+    assert (tmp_path / "asked").read_text() == "8 sequences, 1 worker\n"  # and remembered
+    assert run.config.micro_batch_size == again.config.micro_batch_size == 3
+    assert given.config.micro_batch_size == 3
+    assert_same_weights(tmp_path / "measured", tmp_path / "given")

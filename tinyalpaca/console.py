@@ -1,0 +1,227 @@
+"""What is said to people: lines on standard output and standard error, and progress bars.
+
+One rule for output that cannot be written: **work is saved first, and never lost for a line.**
+
+- A character that a stream's encoding does not have is printed as "?".
+- `say` and `warn` tell what happens. If their stream cannot be written (a pipe whose reader has
+  gone, a full disk, a terminal that is closed), it is given up, with one warning where that can
+  still be read, and the work goes on to its end without it. Its exit status is that of the work.
+- `deliver` is for what a command has been asked for, such as a generated text. If that cannot be
+  written the command ends: with status 141 (128 + SIGPIPE, as shells have it) and without a word if
+  the reader of a pipe has gone, as with `| head`; with an error and status 1 otherwise.
+- A command whose standard input, output or error has been closed gets an empty one in its place,
+  so that no file that is opened later can be taken for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from typing import Any
+
+from tqdm.auto import tqdm
+
+BROKEN_PIPE = 128 + 13  # the exit status of a program that SIGPIPE ends
+_lost: list[Any] = []  # streams that cannot be written any more
+_closed: list[Any] = []  # stand-ins for streams that were closed from the start
+
+
+class Bar(tqdm):
+    """A progress bar without tqdm's monitor thread: workers are forked where no thread runs."""
+
+    monitor_interval = 0
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        file = settings.pop("file", None) or sys.stderr
+        super().__init__(*arguments, file=Tolerant(file), **settings)
+
+
+class Tolerant:
+    """A stream that takes what it can and is given up when it fails. Equal to the one it wraps."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or do nothing if the stream has been given up."""
+        if self._stream is not None and not _is_in(self._stream, _lost):
+            try:
+                _write(self._stream, text)
+            except (OSError, ValueError) as error:
+                _give_up(self._stream, error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write has done it already."""
+
+    def isatty(self) -> bool:
+        """Whether somebody looks at a terminal; not if it has gone."""
+        if self._stream is None or _is_in(self._stream, _lost):
+            return False
+        try:
+            return bool(self._stream.isatty())
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:  # tqdm asks which bars a line would be mixed with
+        return self._stream is (other._stream if isinstance(other, Tolerant) else other)
+
+    def __hash__(self) -> int:
+        return hash(id(self._stream))
+
+
+def say(text: str = "") -> None:
+    """Print a line on standard output at once, above the bars; see the rule above."""
+    _tell(text, sys.stdout)
+
+
+def warn(text: str) -> None:
+    """Print a line on standard error at once, above the bars; see the rule above."""
+    _tell(text, sys.stderr)
+
+
+def deliver(text: str, end: str = "\n") -> None:
+    """Write to standard output what the command was asked for.
+
+    Raises:
+        OSError: it cannot be written; `BrokenPipeError` if nobody reads it any more.
+    """
+    stream = _open_output()
+    try:
+        _write(stream, text + end)
+    except OSError as error:
+        _mark_lost(stream)
+        raise _explained(error) from error
+
+
+def deliver_bytes(data: bytes) -> None:
+    """As `deliver`, for bytes as they are."""
+    stream = _open_output()
+    try:
+        stream.buffer.write(data)
+        stream.buffer.flush()
+    except OSError as error:
+        _mark_lost(stream)
+        raise _explained(error) from error
+
+
+def read_input() -> str:
+    """All of standard input, as text.
+
+    Raises:
+        ValueError: it is not text in its encoding.
+    """
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not {error.encoding} text: {error}") from None
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise `ValueError` if an argument is not text: its bytes were not valid in its encoding."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} is not valid text: {text!r} has a byte that is not UTF-8 at character "
+            f"{error.start}. Give it in UTF-8"
+        ) from None
+
+
+def open_streams() -> None:
+    """Make the standard streams fit to be used by a command, whatever they were."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:  # a file that is opened later would get this number
+                _stand_in(number)
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - for good
+            setattr(sys, name, stream)
+            _closed.append(stream)
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) in ("strict", "surrogateescape"):
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.reconfigure(errors="replace")
+
+
+def close_streams(status: int) -> int:
+    """Write out what the streams still hold. Returns the exit status, which is not 0 if that fails.
+
+    The interpreter would complain about a stream that it cannot flush, and change the status.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError) as error:
+            if not _is_in(stream, _lost):
+                _mark_lost(stream)
+                status = status or status_of(error)
+        if _is_in(stream, _lost):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                _stand_in(stream.fileno())
+                stream.flush()
+    return status
+
+
+def status_of(error: Exception) -> int:
+    """The exit status for output that could not be written."""
+    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else 1
+
+
+def _tell(text: str, stream: Any) -> None:
+    stream = Tolerant(stream)
+    with Bar.external_write_mode(file=stream):
+        stream.write(text + "\n")
+
+
+def _write(stream: Any, text: str) -> None:
+    """Write and flush; what the encoding does not have becomes "?"."""
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = getattr(stream, "encoding", None) or "ascii"
+        stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.flush()
+
+
+def _open_output() -> Any:
+    if sys.stdout is None or _is_in(sys.stdout, _closed):
+        raise OSError(errno.EBADF, "standard output is closed, and this is all that was wanted")
+    return sys.stdout
+
+
+def _explained(error: OSError) -> OSError:
+    if isinstance(error, BrokenPipeError):
+        return error
+    return OSError(error.errno, f"standard output cannot be written ({error.strerror or error})")
+
+
+def _give_up(stream: Any, error: Exception) -> None:
+    _mark_lost(stream)
+    if stream is sys.stdout and not _is_in(sys.stderr, _lost):
+        reason = getattr(error, "strerror", None) or error
+        warn(f"Warning: standard output cannot be written ({reason}); going on without it")
+
+
+def _mark_lost(stream: Any) -> None:
+    if not _is_in(stream, _lost):
+        _lost.append(stream)
+
+
+def _is_in(stream: Any, streams: list[Any]) -> bool:
+    return any(stream is other for other in streams)
+
+
+def _stand_in(number: int) -> None:
+    """Let a file descriptor lead nowhere."""
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)

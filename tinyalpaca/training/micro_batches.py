@@ -1,0 +1,93 @@
+"""How many sequences a worker takes at a time: by a rule, or measured on request.
+
+The size decides in which order gradients are added up, so about their last bits, and about dropout
+masks. So the rule looks at sizes alone: not at clocks, caches, cores or workers. The same settings
+give the same size everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+
+import numpy as np
+
+from minigrad.parallel import Workers
+from minigrad.parallel.calibration import choose_micro_batch, remembered
+from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.corpus.corpora import cache_folder
+from tinyalpaca.model import TinyAlpaca
+
+# Each op costs some microseconds of Python whatever its size. From this much arithmetic a layer on,
+# and from this many rows in a product, that is less than a tenth of the time (measured at the three
+# workloads of tests/benchmarks, and at narrower, wider and longer ones).
+LAYER_OPERATIONS = 350e6
+TOKENS = 384
+
+
+def micro_batch_size(model: ModelConfig, batch_size: int, time: int) -> int:
+    """Sequences that a worker takes at a time, by rule.
+
+    The batch is halved, at least once, so that two workers have something to do, and then as long
+    as the parts are worth a call of their own: many small parts share well among workers and leave
+    less in the caches, few large ones spend less on Python.
+
+    Args:
+        model: its sizes.
+        batch_size: sequences of a batch.
+        time: predictions of a sequence.
+
+    >>> micro_batch_size(ModelConfig(vocab_size=512), batch_size=32, time=127)
+    8
+    """
+    rows = max(
+        -(-TOKENS // time), -(-LAYER_OPERATIONS * model.num_layers // operations(model, time))
+    )
+    parts = 2
+    while -(-batch_size // (2 * parts)) >= rows:
+        parts *= 2
+    return -(-batch_size // parts)
+
+
+def operations(model: ModelConfig, time: int) -> int:
+    """Additions and multiplications of a sequence's training step in matrix products.
+
+    Two for each weight and token forward, twice as many backward; attention's scores and sums
+    have `time` in the place of one width.
+    """
+    c, f, v = model.d_model, model.d_ff, max(1, model.vocab_size)
+    weights = model.num_layers * (4 * c * c + 2 * c * f) + c * v
+    return 6 * time * (weights + 2 * model.num_layers * time * c)
+
+
+def calibrated_micro_batch(engine: Workers, model: TinyAlpaca, config: TrainConfig) -> int:
+    """The size that a run takes which does not give one: by the rule, or measured if it asks so."""
+    if config.measure_micro_batch:
+        return measured_micro_batch(engine, model.config, config)
+    return micro_batch_size(model.config, config.batch_size, config.seq_len - 1)
+
+
+def measured_micro_batch(engine: Workers, model: ModelConfig, config: TrainConfig) -> int:
+    """The size that is fastest for this model on this machine, measured once and remembered."""
+    count, time = config.batch_size, config.seq_len - 1
+
+    def run(size: int) -> None:
+        ids = np.arange(size * time).reshape(size, time) % model.vocab_size
+        engine.try_micro_batch((ids, ids))
+
+    machine = f"{platform.machine()} {processor_name()}, NumPy {np.__version__}"
+    work = f"{model}, {count} x {time} tokens, {engine.workers} workers"
+    return remembered(
+        cache_folder() / "micro_batch_sizes.json",
+        f"{machine}: {work}",
+        lambda: engine.measure(lambda: choose_micro_batch(run, count, engine.workers)),
+    )
+
+
+def processor_name() -> str:
+    """The processor's name as the system gives it; "" where it does not."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
