@@ -144,7 +144,8 @@ def open_streams() -> None:
             stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - for good
             setattr(sys, name, stream)
             _closed.append(stream)
-    for stream in (sys.stdout, sys.stderr):
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
         if getattr(stream, "errors", None) in ("strict", "surrogateescape"):
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.reconfigure(errors="replace")
