@@ -20,6 +20,7 @@ from minigrad.errors import GraphFreedError
 from minigrad.gradient_sink import GradientSink
 from minigrad.op import FREED, STATE, Forgotten, Node, _check_finite, _set
 from minigrad.ops import TEXTBOOK
+from minigrad.ops.summation import sum_of
 from minigrad.tensor import Tensor
 
 
@@ -378,14 +379,15 @@ def _freed(node: Node) -> GraphFreedError:
 
 def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
     """Sum `gradient` over the axes along which an input of `shape` was broadcast."""
+    xp = functions if isinstance(gradient, Tensor) else namespace_of(gradient)
     extra = gradient.ndim - len(shape)
     if extra:
-        gradient = gradient.sum(axis=tuple(range(extra)))
+        gradient = sum_of(xp, gradient, tuple(range(extra)))
     stretched = tuple(
         axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis] != 1
     )
     if stretched:
-        gradient = gradient.sum(axis=stretched, keepdims=True)
+        gradient = sum_of(xp, gradient, stretched, keepdims=True)
     if isinstance(gradient, np.generic):
         gradient = np.asarray(gradient)
     assert gradient.shape == shape, f"gradient {gradient.shape} for an input of shape {shape}"

@@ -36,8 +36,7 @@ def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Ten
         raise ShapeError(f"var of shape {x.shape}: {error}") from error
     if count <= ddof:
         raise ValueError(f"var of shape {x.shape}: {count} elements along the axis, ddof={ddof}")
-    centred = x - mean(x, axis, keepdims=True)
-    return sum(centred * centred, axis, keepdims) / (count - ddof)
+    return apply("var", x, axis=axis, ddof=ddof, keepdims=keepdims)
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:

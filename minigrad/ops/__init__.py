@@ -62,6 +62,7 @@ TEXTBOOK: MappingProxyType[str, Any] = MappingProxyType(
         # reductions
         "sum": reduce.sum_,
         "mean": reduce.mean,
+        "var": reduce.var,
         "max": reduce.max_,
         "min": reduce.min_,
         "logsumexp": reduce.logsumexp,

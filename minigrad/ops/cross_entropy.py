@@ -13,6 +13,7 @@ Saved: ln p, from which p follows, and the targets.
 """
 
 from minigrad.ops.reduce import log_softmax
+from minigrad.ops.summation import mean_of, sum_of
 
 
 def forward(xp, logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
@@ -21,13 +22,13 @@ def forward(xp, logits, targets, *, ignore_index=-100, label_smoothing=0.0, redu
     ids, counts = _flat_targets(xp, targets, ignore_index)
     loss = -log_p[xp.arange(ids.shape[0]), ids]  # (N,)
     if label_smoothing:
-        uniform = -xp.mean(log_p, axis=-1)
+        uniform = -mean_of(xp, log_p, -1)
         loss = (1 - label_smoothing) * loss + label_smoothing * uniform
     loss = xp.where(counts, loss, 0)
     saved = (log_p, ids, counts, logits.shape)
     if reduction == "none":
         return xp.reshape(loss, logits.shape[:-1]), saved
-    total = xp.sum(loss)
+    total = sum_of(xp, loss)
     return total if reduction == "sum" else total / _number(xp, counts, log_p), saved
 
 

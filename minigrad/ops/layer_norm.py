@@ -14,12 +14,14 @@ dw = Σ dy·x̂ and db = Σ dy.
 Saved: x̂ and 1/σ, from which all of it follows, and w.
 """
 
+from minigrad.ops.summation import centred, mean_of, sum_of
+
 
 def forward(xp, x, weight, bias, *, eps):
-    centred = x - xp.mean(x, axis=-1, keepdims=True)
-    variance = xp.mean(centred * centred, axis=-1, keepdims=True)
+    distance = centred(xp, x, -1)
+    variance = mean_of(xp, distance * distance, -1, keepdims=True)
     inverse_std = 1 / xp.sqrt(variance + eps)  # (..., 1)
-    normal = centred * inverse_std
+    normal = distance * inverse_std
     return _scaled(normal, weight, bias), (normal, inverse_std, weight)
 
 
@@ -28,8 +30,8 @@ def backward(xp, dy, saved, needs, *, eps):
     dx = None
     if needs[0]:
         g = dy if weight is None else dy * weight
-        along = xp.mean(g * normal, axis=-1, keepdims=True)
-        dx = (g - xp.mean(g, axis=-1, keepdims=True) - normal * along) * inverse_std
+        along = mean_of(xp, g * normal, -1, keepdims=True)
+        dx = (g - mean_of(xp, g, -1, keepdims=True) - normal * along) * inverse_std
     dweight = _sum_rows(xp, dy * normal) if needs[1] else None
     dbias = _sum_rows(xp, dy) if needs[2] else None
     return dx, dweight, dbias
@@ -57,7 +59,7 @@ class rms_norm:
 
     @staticmethod
     def forward(xp, x, weight, *, eps):
-        inverse_rms = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps)
+        inverse_rms = 1 / xp.sqrt(mean_of(xp, x * x, -1, keepdims=True) + eps)
         normal = x * inverse_rms
         return _scaled(normal, weight, None), (normal, inverse_rms, weight)
 
@@ -67,7 +69,7 @@ class rms_norm:
         dx = None
         if needs[0]:
             g = dy if weight is None else dy * weight
-            dx = (g - normal * xp.mean(g * normal, axis=-1, keepdims=True)) * inverse_rms
+            dx = (g - normal * mean_of(xp, g * normal, -1, keepdims=True)) * inverse_rms
         return dx, _sum_rows(xp, dy * normal) if needs[1] else None
 
 
@@ -78,4 +80,4 @@ def _scaled(normal, weight, bias):
 
 def _sum_rows(xp, x):
     """Sum over all axes but the last: (..., C) -> (C,)"""
-    return xp.sum(x, axis=tuple(range(x.ndim - 1)))
+    return sum_of(xp, x, tuple(range(x.ndim - 1)))

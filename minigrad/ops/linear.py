@@ -13,6 +13,8 @@ With `activation="relu"`, dy is first set to 0 where y is 0.
 Saved: x and W, which the gradients multiply, and with an activation y, whose sign is the mask.
 """
 
+from minigrad.ops.summation import sum_of
+
 
 def forward(xp, x, weight, bias, *, activation=None):
     y = xp.matmul(x, xp.swapaxes(weight, 0, 1))  # (..., C_out)
@@ -34,5 +36,5 @@ def backward(xp, dy, saved, needs, *, activation=None):
     dweight = None
     if needs[1]:
         dweight = xp.matmul(xp.swapaxes(rows, 0, 1), xp.reshape(x, (-1, c_in)))
-    dbias = xp.sum(rows, axis=0) if needs[2] else None
+    dbias = sum_of(xp, rows, 0) if needs[2] else None
     return dx, dweight, dbias

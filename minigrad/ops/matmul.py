@@ -1,5 +1,7 @@
 """Matrix products."""
 
+from minigrad.ops.summation import sum_of
+
 
 class matmul:
     """z = x @ y for stacks of matrices, x (..., N, K), y (..., K, M), z (..., N, M)
@@ -28,11 +30,11 @@ class matmul:
         if needs[0]:
             dx = xp.matmul(dz, xp.swapaxes(y, -1, -2))
             if x_is_vector:
-                dx = xp.sum(dx, axis=tuple(range(dx.ndim - 1)))
+                dx = sum_of(xp, dx, tuple(range(dx.ndim - 1)))
         if needs[1]:
             dy = xp.matmul(xp.swapaxes(x, -1, -2), dz)
             if y_is_vector:
-                dy = xp.sum(xp.squeeze(dy, axis=-1), axis=tuple(range(dy.ndim - 2)))
+                dy = sum_of(xp, xp.squeeze(dy, axis=-1), tuple(range(dy.ndim - 2)))
         return dx, dy
 
 

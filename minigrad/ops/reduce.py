@@ -3,6 +3,9 @@
 from math import inf, prod
 from operator import index
 
+from minigrad.ops.special import on_tensors
+from minigrad.ops.summation import centred, mean_of, sum_of
+
 
 def normalize_axes(axis, ndim):
     """`axis` (None, an int or a tuple) as a tuple of distinct non-negative ints."""
@@ -28,7 +31,7 @@ class sum_:
 
     @staticmethod
     def forward(xp, x, *, axis, keepdims):
-        return xp.sum(x, axis=axis, keepdims=keepdims), x.shape
+        return sum_of(xp, x, axis, keepdims), x.shape
 
     @staticmethod
     def backward(xp, dy, shape, needs, *, axis, keepdims):
@@ -40,12 +43,29 @@ class mean:
 
     @staticmethod
     def forward(xp, x, *, axis, keepdims):
-        return xp.mean(x, axis=axis, keepdims=keepdims), x.shape
+        return mean_of(xp, x, axis, keepdims), x.shape
 
     @staticmethod
     def backward(xp, dy, shape, needs, *, axis, keepdims):
         count = prod(shape[a] for a in normalize_axes(axis, len(shape)))
         return (xp.broadcast_to(_keep(xp, dy / count, shape, axis), shape),)
+
+
+class var:
+    """y = Σ (x - μ)² / (n - ddof) over `axis`, μ the mean of n elements;
+    dx = dy·2(x - μ)/(n - ddof), as the mean's own gradient cancels
+    """
+
+    @staticmethod
+    def forward(xp, x, *, axis, ddof, keepdims):
+        distance = centred(xp, x, axis)
+        count = prod(x.shape[a] for a in normalize_axes(axis, x.ndim)) - ddof
+        return sum_of(xp, distance * distance, axis, keepdims) / count, (distance, count)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, axis, ddof, keepdims):
+        distance, count = saved
+        return (_keep(xp, dy, distance.shape, axis) * (2 / count) * distance,)
 
 
 class max_:
@@ -83,7 +103,7 @@ class logsumexp:
     @staticmethod
     def forward(xp, x, *, axis, keepdims):
         shift = _finite_max(xp, x, axis)
-        total = xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)
+        total = sum_of(xp, xp.exp(x - shift), axis, keepdims=True)
         y = xp.log(xp.where(total == 0, 1, total)) + xp.where(total == 0, -inf, shift)
         return y if keepdims else xp.squeeze(y, axis=normalize_axes(axis, x.ndim)), (x, y)
 
@@ -100,12 +120,12 @@ class softmax:
     @staticmethod
     def forward(xp, x, *, axis):
         e = xp.exp(x - _finite_max(xp, x, axis))
-        y = e / xp.sum(e, axis=axis, keepdims=True)
+        y = e / sum_of(xp, e, axis, keepdims=True)
         return y, y
 
     @staticmethod
     def backward(xp, dy, y, needs, *, axis):
-        return (y * (dy - xp.sum(dy * y, axis=axis, keepdims=True)),)
+        return (y * (dy - sum_of(xp, dy * y, axis, keepdims=True)),)
 
 
 class log_softmax:
@@ -114,12 +134,12 @@ class log_softmax:
     @staticmethod
     def forward(xp, x, *, axis):
         shifted = x - _finite_max(xp, x, axis)
-        y = shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+        y = shifted - xp.log(sum_of(xp, xp.exp(shifted), axis, keepdims=True))
         return y, y
 
     @staticmethod
     def backward(xp, dy, y, needs, *, axis):
-        return (dy - xp.exp(y) * xp.sum(dy, axis=axis, keepdims=True),)
+        return (dy - xp.exp(y) * sum_of(xp, dy, axis, keepdims=True),)
 
 
 def _finite_max(xp, x, axis):
@@ -127,7 +147,7 @@ def _finite_max(xp, x, axis):
 
     Any shift gives the same result, so on tensors it is a constant of the graph.
     """
-    if hasattr(xp, "stop_gradient"):
+    if on_tensors(xp):
         x = xp.stop_gradient(x)
     shift = xp.max(x, axis=axis, keepdims=True)
     return xp.where(xp.isfinite(shift), shift, 0)

@@ -235,18 +235,21 @@ def _softplus(xp, x):
 
 
 def scatter_add(xp, y, index, shape):
-    """An array of zeros of `shape` with `y` added at `index`, repeated indices adding up.
+    """An array of zeros of `shape` with y added at `index`, repeated indices adding up.
 
     The adjoint of `x[index]`. Basic indices (slices and integers) never repeat, so assignment does.
+    Others may repeat millions of times, so floats are added in float64.
     """
-    if hasattr(xp, "scatter_add"):
+    if on_tensors(xp):
         return xp.scatter_add(y, index, shape)
-    out = xp.zeros(shape, dtype=y.dtype)
     if _is_basic(index):
+        out = xp.zeros(shape, dtype=y.dtype)
         out[index] = y
-    else:
-        xp.add.at(out, index, y)
-    return out
+        return out
+    dtype = np.float64 if y.dtype.kind == "f" else y.dtype
+    out = xp.zeros(shape, dtype=dtype)
+    xp.add.at(out, index, y.astype(dtype))
+    return out.astype(y.dtype)
 
 
 def _is_basic(index):

@@ -11,6 +11,9 @@ In feature-major memory with rows X̂ and dY (C, N), all sums are matrix-vector 
 
 so that dY·X̂ serves dw and m₂, and w·dY is needed only once, where dX is put together.
 
+μ is rounded, and what it is off by stands in every x - μ. Where |μ| is many times σ that would be
+seen: these positions, and no others, are centred a second time.
+
 Saved: X̂ and 1/σ, from which all of it follows, and w.
 """
 
@@ -24,6 +27,8 @@ from minigrad.kernels.cpu.layout import (
     empty_rows,
 )
 from minigrad.kernels.cpu.scratch import scratch
+
+FAR = 4  # means of so many standard deviations are centred a second time
 
 
 def forward(x, weight, bias, *, eps):
@@ -85,10 +90,16 @@ def _normalise(x, shape, weight, bias, eps):
     """Layer norm of the rows x (C, N), which are overwritten by x̂."""
     channels = x.shape[0]
     mean_of = constant(1 / channels, channels, x.dtype)
-    x -= np.matmul(mean_of, x)
-    variance = np.matmul(mean_of, np.multiply(x, x, out=scratch("square", x.shape, x.dtype)))
-    variance += eps
-    inverse_std = np.reciprocal(np.sqrt(variance, out=variance), out=variance)  # (N,)
+    mean = np.matmul(mean_of, x)
+    x -= mean
+    inverse_std = _inverse_std(x, mean_of, eps)  # (N,)
+    mean *= inverse_std
+    far = np.flatnonzero(np.abs(mean, out=mean) > FAR)
+    if far.size:
+        again = x[:, far]
+        again -= np.matmul(mean_of, again)
+        x[:, far] = again
+        inverse_std[far] = _inverse_std(again, mean_of, eps)
     x *= inverse_std
     saved = (x, inverse_std, weight)
     if weight is None and bias is None:
@@ -101,6 +112,13 @@ def _normalise(x, shape, weight, bias, eps):
         if bias is not None:
             y += bias[:, None]
     return as_logical(y, shape[:-1]), saved
+
+
+def _inverse_std(centred, mean_of, eps):
+    square = np.multiply(centred, centred, out=scratch("square", centred.shape, centred.dtype))
+    variance = np.matmul(mean_of, square)
+    variance += eps
+    return np.reciprocal(np.sqrt(variance, out=variance), out=variance)
 
 
 def _like(rows, dtype=None):

@@ -148,7 +148,7 @@ AXES: tuple[Any, ...] = (None, 0, -1, (0, 2), (-1, 0, 1))
 for axis in AXES:
     for keepdims in (False, True):
         options = {"axis": axis, "keepdims": keepdims}
-        for op in ("sum", "mean", "logsumexp"):
+        for op in ("sum", "mean", "var", "logsumexp"):
             case(op, f"{options}", lambda x, o=options, op=op: getattr(mg, op)(x, **o), (2, 3, 3))
         for op in ("max", "min"):
             case(
@@ -160,6 +160,7 @@ for axis in AXES:
 for op in ("sum", "mean", "max", "min", "logsumexp"):
     case(op, "a number", lambda x, op=op: getattr(mg, op)(x), ())
     case(op, "an axis of size 1", lambda x, op=op: getattr(mg, op)(x, 1), (3, 1))
+case("var", "ddof 1", lambda x: mg.var(x, (0, 2), ddof=1), (2, 3, 3))
 for op in ("softmax", "log_softmax"):
     for axis, shape in ((-1, (3, 5)), (0, (3, 2)), (1, (2, 3, 2)), (-1, (4, 1))):
         case(op, f"{axis} {shape}", lambda x, a=axis, op=op: getattr(mg, op)(x, a), shape)
