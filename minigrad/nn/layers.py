@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.nn import functional as F
+from minigrad.nn.checks import check_probability
 from minigrad.nn.module import Module, Parameter
 from minigrad.random import Generator
 from minigrad.tensor import Tensor
@@ -136,7 +137,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float, *, rng: Generator) -> None:
-        F.check_probability(p)
+        check_probability(p)
         self.p = p
         self.rng = rng
 

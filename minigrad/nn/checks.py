@@ -1,0 +1,36 @@
+"""What layers and losses ask of their settings and ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def check_probability(p: float) -> None:
+    """Raise ValueError unless p is in [0, 1)."""
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p must be in [0, 1), not {p}")
+
+
+def check_ids(ids: Any, size: int, op: str, ignore_index: int | None = None) -> bool:
+    """Raise if an id is not in [0, size), naming it. True if any id counts.
+
+    Looks at host arrays only: reading from a GPU would stop it, and NumPy and CuPy differ in what
+    they do with ids that are out of range, so data is checked before it goes there.
+    """
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{op}: ids must be integers, not {ids.dtype}")
+    if not isinstance(ids, np.ndarray):
+        return True
+    if ids.size and int(ids.min()) >= 0 and int(ids.max()) < size:
+        inside = ignore_index is not None and 0 <= ignore_index < size
+        return not inside or bool((ids != ignore_index).any())
+    counted = ids if ignore_index is None else ids[ids != ignore_index]
+    bad = counted[(counted < 0) | (counted >= size)]
+    if bad.size:
+        raise IndexError(
+            f"{op}: id {int(bad.flat[0])} is out of range for a vocabulary of {size} "
+            f"(0 to {size - 1})"
+        )
+    return counted.size > 0
