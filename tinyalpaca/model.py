@@ -9,7 +9,7 @@ by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from math import sqrt
 from typing import Any
@@ -23,21 +23,28 @@ from minigrad.functions import gelu, reshape, silu
 from minigrad.nn import functional as F
 from tinyalpaca.config import ConfigError, ModelConfig
 
+# Before they had the original's names, embeddings were layers with a weight, and files say so.
+FORMER_NAMES = {
+    "embedding.token_embed.weight": "embedding.token_embed",
+    "embedding.pos_embed.weight": "embedding.pos_embed",
+}
+
 
 class Embedding(nn.Module):
     """Token embeddings plus, unless positions are rotary, learned position embeddings."""
 
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
-        self.token_embed = nn.Embedding(config.vocab_size, config.d_model, std=0.02, rng=rng)
+        c = config.d_model
+        self.token_embed = nn.Parameter(rng.normal((config.vocab_size, c), std=0.02))  # (V, C)
         self.pos_embed = None
         if config.positions == "learned":
-            self.pos_embed = nn.Embedding(config.max_seq_len, config.d_model, std=0.02, rng=rng)
+            self.pos_embed = nn.Parameter(rng.normal((config.max_seq_len, c), std=0.02))  # (T, C)
 
     def forward(self, ids: Any) -> Tensor:
         """(B, T) -> (B, T, C)"""
-        x = self.token_embed(ids)
+        x = F.embedding(self.token_embed, ids)
         if self.pos_embed is not None:
-            x = x + self.pos_embed.weight[: ids.shape[1]]  # (T, C), the same for every sequence
+            x = x + self.pos_embed[: ids.shape[1]]  # (T, C), the same for every sequence
         return x
 
 
@@ -138,7 +145,7 @@ class TinyAlpaca(nn.Module):
         self.final_norm = make_norm(config) if config.pre_norm else None
         self.final_linear = nn.Linear(config.d_model, config.vocab_size, config.bias, rng=rng)
         if config.tie_weights:
-            self.final_linear.weight = self.embedding.token_embed.weight
+            self.final_linear.weight = self.embedding.token_embed
         if config.pre_norm:
             self._scale_residual_projections()
 
@@ -177,6 +184,10 @@ class TinyAlpaca(nn.Module):
             self(ids), targets, label_smoothing=label_smoothing, reduction=reduction
         )
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As `Module.load_state_dict`; takes the names that files had before as well."""
+        super().load_state_dict(with_present_names(state))
+
     def _scale_residual_projections(self) -> None:
         """GPT-2's initialisation for pre-norm: what is added to the stream starts small.
 
@@ -209,9 +220,9 @@ def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
         if config.bias and config.norm == "layer":
             yield f"{name}.bias", (c,)
 
-    yield "embedding.token_embed.weight", (v, c)
+    yield "embedding.token_embed", (v, c)
     if config.positions == "learned":
-        yield "embedding.pos_embed.weight", (config.max_seq_len, c)
+        yield "embedding.pos_embed", (config.max_seq_len, c)
     for number in range(config.num_layers):
         layer = f"decoder_layers.{number}"
         yield from linear(f"{layer}.multi_head_attention.qkv_proj", c, 3 * c)
@@ -223,6 +234,18 @@ def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
     if config.pre_norm:
         yield from norm("final_norm")
     yield from linear("final_linear", c, v)
+
+
+def present_name(name: str) -> str:
+    """The name that a parameter has now; also of a kind and a name, "exp_avg/final_linear.bias"."""
+    kind, slash, own = name.rpartition("/")
+    return kind + slash + FORMER_NAMES.get(own, own)
+
+
+def with_present_names(named: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to parameters, by their present names. What is given by both keeps both."""
+    now = {name: present_name(name) for name in named}
+    return {name if now[name] in named else now[name]: value for name, value in named.items()}
 
 
 def make_norm(config: ModelConfig) -> nn.Module:

@@ -22,7 +22,7 @@ def linear(x: Any, p: dict[str, Any], name: str) -> Any:
 
 
 def mean_loss(p: dict[str, Any], x: Any, y: Any, w: Workload) -> Any:
-    h = p["embedding.token_embed.weight"][x] + p["embedding.pos_embed.weight"][: x.shape[1]]
+    h = p["embedding.token_embed"][x] + p["embedding.pos_embed"][: x.shape[1]]
     b, t, c = h.shape
     for i in range(w.layers):
         layer = f"decoder_layers.{i}."

@@ -50,8 +50,7 @@ class Peer:
 
     def _embed(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         return (
-            self.state["embedding.token_embed.weight"][ids]
-            + (self.state["embedding.pos_embed.weight"][places])
+            self.state["embedding.token_embed"][ids] + (self.state["embedding.pos_embed"][places])
         )
 
     def _run(self, x: torch.Tensor, cache: torch.Tensor, attend: Any) -> torch.Tensor:
@@ -105,7 +104,7 @@ class Peer:
     @torch.inference_mode()
     def write(self, batch: int, temperature: float) -> list[list[int]]:
         """The tokens of each continuation."""
-        c = self.state["embedding.token_embed.weight"].shape[1]
+        c = self.state["embedding.token_embed"].shape[1]
         cache = torch.zeros(len(self.layers), 2, batch, self.heads, CONTEXT, c // self.heads)
         ids = torch.tensor([PROMPT] * batch)
         chosen = [self._choose(self._prefill(ids, cache), temperature)]

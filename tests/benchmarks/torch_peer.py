@@ -36,10 +36,10 @@ class Layer(nn.Module):
 class Model(nn.Module):
     def __init__(self, w: Workload) -> None:
         super().__init__()
-        self.embedding = nn.ModuleDict(
+        self.embedding = nn.ParameterDict(
             {
-                "token_embed": nn.Embedding(w.vocabulary, w.d_model),
-                "pos_embed": nn.Embedding(w.time + 1, w.d_model),
+                "token_embed": torch.zeros(w.vocabulary, w.d_model),
+                "pos_embed": torch.zeros(w.time + 1, w.d_model),
             }
         )
         self.decoder_layers = nn.ModuleList(Layer(w) for _ in range(w.layers))
@@ -47,7 +47,8 @@ class Model(nn.Module):
         self.register_buffer("positions", torch.arange(w.time), persistent=False)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        x = self.embedding["token_embed"](ids) + self.embedding["pos_embed"](self.positions)
+        tokens, places = self.embedding["token_embed"], self.embedding["pos_embed"]
+        x = F.embedding(ids, tokens) + F.embedding(self.positions, places)
         for layer in self.decoder_layers:
             x = layer(x)
         return self.final_linear(x)

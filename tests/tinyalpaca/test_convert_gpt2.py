@@ -150,7 +150,7 @@ def test_the_filters_and_their_order_are_hugging_faces(gpt2, setting):
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
         ({"n_embd": None}, "not a configuration of a GPT-2"),
         ({"n_layer": 4}, "there is no tensor 'h.3.ln_1.weight'"),
-        ({"n_positions": 41}, "wrong shape: embedding.pos_embed.weight"),
+        ({"n_positions": 41}, "wrong shape: embedding.pos_embed"),
     ],
 )
 def test_a_gpt2_that_we_cannot_compute_is_refused(gpt2, tmp_path, capsys, setting, message):

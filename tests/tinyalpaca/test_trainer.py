@@ -140,7 +140,7 @@ def test_vectors_need_not_decay_and_muon_gets_the_layers_matrices():
             muon = group.get("orthogonal", False)
             found[names[id(parameter)]] = (group["weight_decay"], muon, group.get("parts"))
     assert found.keys() == set(names.values())
-    assert found["embedding.token_embed.weight"] == (0.01, False, None)
+    assert found["embedding.token_embed"] == (0.01, False, None)
     assert found["decoder_layers.0.layer_norm1.weight"] == (0.0, False, None)
     assert found["decoder_layers.0.ffn.fc1.bias"] == (0.0, False, None)
     assert found["decoder_layers.0.ffn.fc1.weight"] == (0.01, True, 1)

@@ -7,11 +7,11 @@ from torch import nn
 class Embedding(nn.Module):
     def __init__(self, c):
         super().__init__()
-        self.token_embed = nn.Embedding(c.vocab_size, c.d_model)
-        self.pos_embed = nn.Embedding(c.max_seq_len, c.d_model)
+        self.token_embed = nn.Parameter(0.02 * torch.randn(c.vocab_size, c.d_model))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(c.max_seq_len, c.d_model))
 
     def forward(self, ids):
-        return self.token_embed(ids) + self.pos_embed(torch.arange(ids.shape[1]))
+        return self.token_embed[ids] + self.pos_embed[: ids.shape[1]]
 
 
 class Attention(nn.Module):

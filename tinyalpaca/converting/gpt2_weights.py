@@ -130,8 +130,8 @@ def translated(
 
     embedding = take("wte.weight")
     ours = {
-        "embedding.token_embed.weight": embedding,
-        "embedding.pos_embed.weight": take("wpe.weight"),
+        "embedding.token_embed": embedding,
+        "embedding.pos_embed": take("wpe.weight"),
         "final_norm.weight": take("ln_f.weight"),
         "final_norm.bias": take("ln_f.bias"),
         "final_linear.weight": embedding if config.tie_weights else take("lm_head.weight"),

@@ -19,7 +19,7 @@ from minigrad.files import FileFormatError
 from minigrad.serialization import load_safetensors, load_torch, save_safetensors
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.config import ConfigError, ModelConfig, from_dict
-from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.model import TinyAlpaca, with_present_names
 from tinyalpaca.tokenizer import load_tokenizer
 from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
@@ -37,7 +37,7 @@ ORIGINAL_OPTIONS = {
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The tensors of a `.pth`, `.pt` or `.safetensors` file, by the original's names."""
+    """The tensors of a `.pth`, `.pt` or `.safetensors` file, by their present names."""
     if Path(path).suffix == ".safetensors":
         tensors: Mapping[str, np.ndarray] = load_safetensors(path)[0]
     else:
@@ -45,7 +45,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     for prefix in WRAPPERS:
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
-    return dict(tensors)
+    return with_present_names(tensors)
 
 
 def possible_heads(tensors: Mapping[str, np.ndarray]) -> list[int]:
@@ -61,8 +61,8 @@ def sizes(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> di
         FileFormatError: these are not the original's weights; names what is missing.
     """
     wanted = {
-        "embedding.token_embed.weight": ("vocab_size", "d_model"),
-        "embedding.pos_embed.weight": ("max_seq_len", "d_model"),
+        "embedding.token_embed": ("vocab_size", "d_model"),
+        "embedding.pos_embed": ("max_seq_len", "d_model"),
         "decoder_layers.0.ffn.fc1.weight": ("d_ff", "d_model"),
         "final_linear.weight": ("vocab_size", "d_model"),
     }

@@ -87,10 +87,10 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
     dtype = model.final_linear.weight.dtype
     layers: list[DecoderLayer] = list(model.decoder_layers)
     centred = config.norm == "layer"
-    tokens = _float64(model.embedding.token_embed.weight)[:vocab_size]
+    tokens = _float64(model.embedding.token_embed)[:vocab_size]
     positions = rotation = None
     if model.embedding.pos_embed is not None:
-        positions = _float64(model.embedding.pos_embed.weight)
+        positions = _float64(model.embedding.pos_embed)
     else:
         rotation = _rotation(config).astype(np.complex64 if dtype == np.float32 else np.complex128)
     if config.pre_norm and centred:

@@ -23,6 +23,7 @@ from minigrad.files import FileFormatError, write_text_atomically
 from minigrad.serialization import load_safetensors, save_safetensors
 from tinyalpaca.checkpoint import WEIGHTS, check_sizes, read_config
 from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.model import present_name, with_present_names
 
 FORMAT = 1
 OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
@@ -84,8 +85,11 @@ def read_training(folder: Path) -> SavedRun:
     if missing:
         raise FileFormatError(path, f"not the state of a training: it lacks {', '.join(missing)}")
     check_sizes(folder, model_config)
-    weights, _ = load_safetensors(folder / WEIGHTS)
-    arrays, _ = load_safetensors(folder / OPTIMIZER)
+    weights = with_present_names(load_safetensors(folder / WEIGHTS)[0])
+    arrays = with_present_names(load_safetensors(folder / OPTIMIZER)[0])
+    optimizer = progress["optimizer"]
+    optimizer["names"] = [present_name(name) for name in optimizer["names"]]
+    optimizer["numbers"] = with_present_names(optimizer["numbers"])
     return SavedRun(folder, model_config, training, TrainingState(weights, arrays, progress))
 
 
