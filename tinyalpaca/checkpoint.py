@@ -22,7 +22,7 @@ from minigrad.device import Device
 from minigrad.files import FileFormatError, remove_link, write_text_atomically
 from minigrad.serialization import inspect_safetensors, load_safetensors, save_safetensors
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig, from_dict
-from tinyalpaca.model import TinyAlpaca, parameter_shapes
+from tinyalpaca.model import TinyAlpaca, parameter_shapes, with_present_names
 from tinyalpaca.tokenizer import load_tokenizer
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 from tinyalpaca.training.checksums import SUMS, check_sums, forget_sums, write_sums
@@ -138,7 +138,7 @@ def check_sizes(folder: Path, config: ModelConfig) -> None:
             folder / CONFIG,
             f"max_seq_len is {config.max_seq_len:,}; at most {LONGEST_ROTARY:,} are supported",
         )
-    found = dict(inspect_safetensors(folder / WEIGHTS)[0])
+    found = with_present_names(inspect_safetensors(folder / WEIGHTS)[0])
     problems = []
     for name, shape in parameter_shapes(config):
         info = found.pop(name, None)
