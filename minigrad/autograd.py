@@ -276,6 +276,13 @@ def _run(
             heapq.heappush(heap, (-node.order, node))
         pending[node] = _added(pending.get(node), gradient, owned)
 
+    def sum_of(tensor: Tensor) -> Any:
+        """What has arrived at a tensor so far, if it is an array of ours; else None."""
+        if tensor._node is None and sink is not None:
+            return sink.so_far(tensor)
+        found = results.get(tensor) if tensor._node is None else pending.get(tensor._node)
+        return None if found is None or not found[1] else found[0]
+
     for output, seed in zip(outputs, seeds, strict=True):
         send(output, seed, False)
     while heap:
@@ -296,6 +303,15 @@ def _run(
                     for n, x in zip(needs, inputs, strict=True)
                 ]
             )
+        # A part of a tensor adds to the sum of the whole: n parts cost as much as one gradient.
+        add_backward = getattr(node.rule, "add_backward", None)
+        if add_backward is not None and not create_graph and not STATE.detect_nan:
+            total = sum_of(inputs[0])
+            if total is not None:
+                add_backward(node.xp, total, dy, **node.statics)
+                if not retain_graph:
+                    node.saved, node.inputs = FREED, ()
+                continue
         if create_graph:
             gradients = _backward_on_tensors(node, dy, needs)
         else:

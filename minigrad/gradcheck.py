@@ -39,7 +39,8 @@ def gradcheck(
     """Check the gradients of `function` at `inputs`.
 
     Args:
-        function: maps the tensors to a tensor or a sequence of tensors. It must be deterministic.
+        function: maps the tensors to a tensor or a sequence of tensors, of which those of floats
+            are checked. It must be deterministic.
         inputs: tensors; those with `requires_grad` are checked and must be float64.
         step: h of the central differences.
         rtol, atol: |analytic - numeric| <= atol + rtol·s, where s is the largest element of the
@@ -128,8 +129,10 @@ def gradcheck_module(
 
 
 def _outputs(function: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs that can have a gradient: integers and booleans do not."""
     result = function(*inputs)
-    return [result] if isinstance(result, Tensor) else list(result)
+    outputs = [result] if isinstance(result, Tensor) else list(result)
+    return [y for y in outputs if y.dtype.kind == "f"]
 
 
 def _check_elements(
@@ -170,11 +173,13 @@ def _check_directions(
     def error(direction: np.ndarray) -> tuple[float, float]:
         """|analytic - numeric| derivative along `direction`, and the larger of the two."""
         before = x.data.copy()
-        x.data[...] = before + step * direction
-        above = value()
-        x.data[...] = before - step * direction
-        below = value()
-        x.data[...] = before
+        try:
+            x.data[...] = before + step * direction
+            above = value()
+            x.data[...] = before - step * direction
+            below = value()
+        finally:
+            x.data[...] = before
         numeric, analytic = (above - below) / (2 * step), float((direction * exact).sum())
         return abs(analytic - numeric), max(abs(analytic), abs(numeric))
 
@@ -205,11 +210,13 @@ def _element_derivative(
     value: Callable[[], float], x: Tensor, index: tuple[Any, ...], step: float
 ) -> float:
     before = x.data[index]
-    x.data[index] = before + step
-    above = value()
-    x.data[index] = before - step
-    below = value()
-    x.data[index] = before
+    try:
+        x.data[index] = before + step
+        above = value()
+        x.data[index] = before - step
+        below = value()
+    finally:
+        x.data[index] = before
     return (above - below) / (2 * step)
 
 

@@ -56,6 +56,10 @@ class GradientSink:
         elif tensor in self._arrays:
             self._arrays[tensor] += gradient
 
+    def so_far(self, tensor: Tensor) -> Any:
+        """The array that more of a tensor's gradient may be added to, None if there is none yet."""
+        return None if tensor in self._untouched else self._arrays.get(tensor)
+
     def finish(self) -> None:
         """Zeros for the leaves that got no gradient."""
         for tensor in self._untouched:

@@ -13,23 +13,29 @@ from minigrad.ops.reduce import normalize_axes
 from minigrad.tensor import Axis, Tensor
 
 
-def _axis(axis: Any) -> Any:
-    return tuple(axis) if isinstance(axis, list) else axis
+def _axis(axis: Any, x: Tensor) -> Any:
+    """A list of axes as a tuple. A number without axes may be reduced over axis 0 or -1."""
+    if isinstance(axis, list):
+        return tuple(axis)
+    return normalize_axes(axis, 0) if x.ndim == 0 and axis in (0, -1) else axis
 
 
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Sum over `axis`."""
-    return apply("sum", as_tensor(x), axis=_axis(axis), keepdims=keepdims)
+    x = as_tensor(x)
+    return apply("sum", x, axis=_axis(axis, x), keepdims=keepdims)
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean over `axis`; integers are averaged as float32."""
-    return apply("mean", as_float(x), axis=_axis(axis), keepdims=keepdims)
+    x = as_float(x)
+    return apply("mean", x, axis=_axis(axis, x), keepdims=keepdims)
 
 
 def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Variance over `axis`: squared distances from the mean, summed and divided by n - ddof."""
-    x, axis = as_float(x), _axis(axis)
+    x = as_float(x)
+    axis = _axis(axis, x)
     try:
         count = prod(x.shape[a] for a in normalize_axes(axis, x.ndim))
     except ValueError as error:
@@ -41,12 +47,14 @@ def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Ten
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Maximum over `axis`; elements that tie share the gradient equally."""
-    return apply("max", as_tensor(x), axis=_axis(axis), keepdims=keepdims)
+    x = as_tensor(x)
+    return apply("max", x, axis=_axis(axis, x), keepdims=keepdims)
 
 
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Minimum over `axis`; elements that tie share the gradient equally."""
-    return apply("min", as_tensor(x), axis=_axis(axis), keepdims=keepdims)
+    x = as_tensor(x)
+    return apply("min", x, axis=_axis(axis, x), keepdims=keepdims)
 
 
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
@@ -70,7 +78,8 @@ def _arg(name: str, x: Any, axis: int | None, keepdims: bool) -> Tensor:
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """ln Σ e^x over `axis`, without overflow."""
-    return apply("logsumexp", as_float(x), axis=_axis(axis), keepdims=keepdims)
+    x = as_float(x)
+    return apply("logsumexp", x, axis=_axis(axis, x), keepdims=keepdims)
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:

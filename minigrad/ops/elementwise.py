@@ -4,7 +4,7 @@ Inputs broadcast as NumPy's do. A gradient is returned in the output's shape; th
 over the axes along which an input was broadcast.
 """
 
-from math import pi, sqrt
+from math import inf, pi, sqrt
 
 from minigrad.ops import special
 
@@ -63,7 +63,7 @@ class divide:
 class power:
     """z = x^y;  dx = dz·y·x^(y-1), dy = dz·x^y·ln x
 
-    Where x = 0 the exponent's gradient is 0 (its limit for y > 0), as x^y is flat in y there.
+    Where x = 0 the exponent's gradient is 0 for y >= 0, as x^y is flat there, and -inf for y < 0.
     """
 
     @staticmethod
@@ -78,8 +78,9 @@ class power:
             # x^(y-1) at y = 0 would be 1/x, infinite at x = 0, where the true derivative is 0.
             dx = dz * y * xp.power(x, xp.where(y == 0, 1, y) - 1)
         if needs[1]:
-            log_x = xp.log(xp.where(x == 0, 1, x))
-            dy = dz * xp.power(x, y) * log_x
+            infinite = (x == 0) & (y < 0)
+            log_x = xp.where(infinite, -inf, xp.log(xp.where(x == 0, 1, x)))
+            dy = dz * xp.power(xp.where(infinite, 1, x), y) * log_x
         return dx, dy
 
 
@@ -247,7 +248,10 @@ class normal_cdf:
 
 
 class maximum:
-    """z = max(x, y);  the larger input gets dz; both get half where they are equal"""
+    """z = max(x, y);  the larger input gets dz; both get half where they are equal
+
+    NaN is neither smaller nor larger: z is NaN beside one, and both inputs get dz, as in PyTorch.
+    """
 
     @staticmethod
     def forward(xp, x, y):
@@ -257,13 +261,16 @@ class maximum:
     def backward(xp, dz, saved, needs):
         x, y = saved
         half = dz * 0.5
-        dx = xp.where(x > y, dz, xp.where(x == y, half, 0)) if needs[0] else None
-        dy = xp.where(y > x, dz, xp.where(x == y, half, 0)) if needs[1] else None
+        dx = xp.where(x < y, 0, xp.where(x == y, half, dz)) if needs[0] else None
+        dy = xp.where(y < x, 0, xp.where(x == y, half, dz)) if needs[1] else None
         return dx, dy
 
 
 class minimum:
-    """z = min(x, y);  the smaller input gets dz; both get half where they are equal"""
+    """z = min(x, y);  the smaller input gets dz; both get half where they are equal
+
+    As with `maximum`, both inputs get dz beside a NaN.
+    """
 
     @staticmethod
     def forward(xp, x, y):
@@ -273,8 +280,8 @@ class minimum:
     def backward(xp, dz, saved, needs):
         x, y = saved
         half = dz * 0.5
-        dx = xp.where(x < y, dz, xp.where(x == y, half, 0)) if needs[0] else None
-        dy = xp.where(y < x, dz, xp.where(x == y, half, 0)) if needs[1] else None
+        dx = xp.where(x > y, 0, xp.where(x == y, half, dz)) if needs[0] else None
+        dy = xp.where(y > x, 0, xp.where(x == y, half, dz)) if needs[1] else None
         return dx, dy
 
 
@@ -345,7 +352,7 @@ class astype:
 
 
 class relu:
-    """y = max(x, 0);  dx = dy where x > 0 (Nair and Hinton, 2010)"""
+    """y = max(x, 0);  dx = 0 where x <= 0, else dy (Nair and Hinton, 2010). NaN passes through."""
 
     @staticmethod
     def forward(xp, x):
@@ -353,7 +360,7 @@ class relu:
 
     @staticmethod
     def backward(xp, dy, x, needs):
-        return (dy * (x > 0),)
+        return (xp.where(x <= 0, 0, dy),)
 
 
 class sigmoid:

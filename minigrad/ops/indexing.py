@@ -1,5 +1,6 @@
 """Reading a part of an array, and its adjoint."""
 
+from minigrad.ops.special import add_at
 from minigrad.ops.special import scatter_add as scatter
 
 
@@ -13,6 +14,11 @@ class getitem:
     @staticmethod
     def backward(xp, dy, shape, needs, *, index):
         return (scatter(xp, dy, index, shape),)
+
+    @staticmethod
+    def add_backward(xp, total, dy, *, index):
+        """Add dx to `total` in place, for the price of dy's size instead of x's."""
+        add_at(xp, total, index, dy)
 
 
 class scatter_add:

@@ -29,7 +29,7 @@ def forward(xp, x, weight, bias, *, activation=None):
 def backward(xp, dy, saved, needs, *, activation=None):
     x, weight, y = saved
     if activation is not None:
-        dy = dy * (y > 0)
+        dy = xp.where(y == 0, 0, dy)  # not where y is NaN
     c_out, c_in = weight.shape
     rows = xp.reshape(dy, (-1, c_out))  # (N, C_out)
     dx = xp.matmul(dy, weight) if needs[0] else None

@@ -8,7 +8,12 @@ from minigrad.ops.summation import centred, mean_of, sum_of
 
 
 def normalize_axes(axis, ndim):
-    """`axis` (None, an int or a tuple) as a tuple of distinct non-negative ints."""
+    """`axis` (None, an int or a tuple) as a tuple of distinct non-negative ints.
+
+    As in NumPy, a number without axes may be reduced over axis 0 or -1, which changes nothing.
+    """
+    if ndim == 0 and hasattr(axis, "__index__") and axis in (0, -1):
+        return ()
     axes = range(ndim) if axis is None else (axis,) if hasattr(axis, "__index__") else axis
     result = []
     for a in map(index, axes):
@@ -48,7 +53,7 @@ class mean:
     @staticmethod
     def backward(xp, dy, shape, needs, *, axis, keepdims):
         count = prod(shape[a] for a in normalize_axes(axis, len(shape)))
-        return (xp.broadcast_to(_keep(xp, dy / count, shape, axis), shape),)
+        return (xp.broadcast_to(_keep(xp, dy / max(count, 1), shape, axis), shape),)
 
 
 class var:
@@ -69,7 +74,10 @@ class var:
 
 
 class max_:
-    """y = max x over `axis`;  dy is shared equally among the elements that are the maximum"""
+    """y = max x over `axis`;  dy is shared equally among the elements that are the maximum
+
+    A NaN counts as the maximum and as the minimum.
+    """
 
     @staticmethod
     def forward(xp, x, *, axis, keepdims):
@@ -79,7 +87,7 @@ class max_:
     @staticmethod
     def backward(xp, dy, saved, needs, *, axis, keepdims):
         x, y = saved
-        is_max = x == _keep(xp, y, x.shape, axis)
+        is_max = (x == _keep(xp, y, x.shape, axis)) | (x != x)
         share = _keep(xp, dy, x.shape, axis) / xp.sum(is_max, axis=axis, keepdims=True)
         return (xp.where(is_max, share, 0).astype(x.dtype),)
 
@@ -134,6 +142,8 @@ class log_softmax:
     @staticmethod
     def forward(xp, x, *, axis):
         shifted = x - _finite_max(xp, x, axis)
+        if 0 in x.shape:
+            return shifted, shifted
         y = shifted - xp.log(sum_of(xp, xp.exp(shifted), axis, keepdims=True))
         return y, y
 
@@ -149,5 +159,7 @@ def _finite_max(xp, x, axis):
     """
     if on_tensors(xp):
         x = xp.stop_gradient(x)
+    if 0 in x.shape:
+        return xp.sum(x, axis=axis, keepdims=True)  # zeros: no elements have no maximum
     shift = xp.max(x, axis=axis, keepdims=True)
     return xp.where(xp.isfinite(shift), shift, 0)

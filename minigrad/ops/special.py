@@ -252,6 +252,14 @@ def scatter_add(xp, y, index, shape):
     return out.astype(y.dtype)
 
 
+def add_at(xp, total, index, y):
+    """total[index] += y in place, repeated indices adding up."""
+    if _is_basic(index):
+        total[index] += y
+    else:
+        total += scatter_add(xp, y, index, total.shape)
+
+
 def _is_basic(index):
     parts = index if isinstance(index, tuple) else (index,)
     return all(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 
 from minigrad.device import namespace_of
 from minigrad.errors import NonFiniteError
@@ -17,7 +17,8 @@ def clip_grad_norm_(
     """Scale all gradients in place so that their joint 2-norm is at most `max_norm`.
 
     Pascanu, Mikolov and Bengio, arXiv:1211.5063. As PyTorch, the scale is max_norm/(norm + 1e-6)
-    where that is below 1.
+    where that is below 1. If the norm is NaN, so are all gradients afterwards; if it is infinite,
+    they are 0 or NaN.
 
     Args:
         parameters: those without a gradient are passed over.
@@ -51,12 +52,16 @@ def clip_grad_norm_(
             module="",
         )
     scale = clip_scale(norm, max_norm)
-    if scale < 1:
+    if scale != 1:
         for array in arrays:
             array *= scale
     return norm
 
 
 def clip_scale(norm: float, max_norm: float) -> float:
-    """What gradients of this norm are multiplied by so that their norm is at most `max_norm`."""
-    return min(1.0, max_norm / (norm + 1e-6))
+    """What gradients of this norm are multiplied by so that their norm is at most `max_norm`.
+
+    NaN if the norm is, and 1 if `max_norm` is infinite.
+    """
+    scale = 1.0 if max_norm == inf else max_norm / (norm + 1e-6)
+    return 1.0 if scale >= 1 else scale  # a NaN is not

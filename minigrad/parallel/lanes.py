@@ -32,5 +32,5 @@ def cut(batch_size: int, micro_batch_size: int, lanes: int) -> list[list[slice]]
     starts = list(range(0, batch_size, micro_batch_size))
     micro = [slice(start, min(start + micro_batch_size, batch_size)) for start in starts]
     lanes = min(lanes, len(micro))
-    bounds = [len(micro) * lane // lanes for lane in range(lanes + 1)]
+    bounds = [len(micro) * lane // max(lanes, 1) for lane in range(lanes + 1)]
     return [micro[a:b] for a, b in pairwise(bounds)]

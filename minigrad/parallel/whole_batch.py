@@ -59,7 +59,7 @@ class WholeBatch:
     def update(self, optimizer: Optimizer, max_norm: float = float("inf")) -> None:
         """Clip the gradients of the last `gradients` to `max_norm` and step the optimizer."""
         scale = clip_scale(self.grad_norm, max_norm)
-        if scale < 1:
+        if scale != 1:
             self.flat.grad *= scale
         optimizer.step()
 

@@ -134,6 +134,11 @@ class Workers:
             WorkerError: a worker died or raised an exception.
         """
         lanes = len(self._plan(arrays))
+        if not lanes:  # an empty batch: the sum of no losses
+            self.flat.grad[...] = 0
+            self.grad_norm = 0.0
+            self.flat.attach_grad()
+            return 0.0
         self._run("train", (arrays, scale, key), lanes)
         self._run("add_lanes", lanes, len(self._slices))
         total = float(np.add.reduce(self._squares))
@@ -142,8 +147,10 @@ class Workers:
         return float(np.add.reduce(self._lane_losses[:lanes]))
 
     def evaluate(self, arrays: Part) -> float:
-        """The summed loss of a batch, without gradients."""
+        """The summed loss of a batch, without gradients; 0 for an empty one."""
         lanes = len(self._plan(arrays))
+        if not lanes:
+            return 0.0
         self._run("evaluate", (arrays, 1.0, 0), lanes)
         return float(np.add.reduce(self._lane_losses[:lanes]))
 

@@ -159,3 +159,24 @@ def test_inputs_of_a_module_are_named(rng: np.random.Generator) -> None:
     x = Tensor(rng.standard_normal(2), requires_grad=True)
     with pytest.raises(GradientError, match="input 0 of shape"):
         gradcheck_module(Cut(), [x])
+
+
+def test_outputs_of_integers_and_booleans_are_left_out() -> None:
+    x = Tensor(np.array([1.0, 3.0, 2.0]), requires_grad=True)
+    assert gradcheck(lambda x: (x * x, mg.argmax(x), x > 1.5), [x]) <= 1
+
+
+@pytest.mark.parametrize("size", [3, 500])
+def test_an_interrupted_check_leaves_its_inputs_as_they_were(size: int) -> None:
+    x = Tensor(np.linspace(0, 1, size), requires_grad=True)
+    before, calls = x.numpy().copy(), []
+
+    def function(x: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return x * x
+
+    with pytest.raises(KeyboardInterrupt):
+        gradcheck(function, [x])
+    assert len(calls) == 3 and np.array_equal(x.numpy(), before)

@@ -37,7 +37,8 @@ def backward_into(dy, saved, needs, places, *, activation=None):
     shape, rows, weight, y = saved
     dy_rows = as_rows(dy)  # (C_out, N)
     if activation is not None:
-        positive = np.greater(y, 0, out=scratch("positive", y.shape, np.dtype(bool)))
+        # y is never negative; a NaN is not 0, and lets dy pass.
+        positive = np.not_equal(y, 0, out=scratch("positive", y.shape, np.dtype(bool)))
         masked = scratch("dy", y.shape, y.dtype)
         # Copied first, because a product of float and bool converts in small buffers.
         np.copyto(masked, positive)

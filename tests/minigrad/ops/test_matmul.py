@@ -101,3 +101,35 @@ def test_einsum_of_shapes_that_do_not_fit(subscripts: str, shapes: Any) -> None:
     with pytest.raises(ShapeError, match="einsum") as error:
         mg.einsum(subscripts, *[mg.ones(shape) for shape in shapes])
     assert all(str(shape) in str(error.value) for shape in shapes)
+
+
+@pytest.mark.parametrize(
+    "subscripts",
+    ["ij,jk,kl->il", "ij,jk,kl,lm->im", "a,b,c->abc", "ij,ij,ij->", "ii,ij,jk->ik", "...i,ij,jk"],
+)
+def test_einsum_of_many_operands_goes_two_at_a_time(
+    subscripts: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms = subscripts.split("->")[0].split(",")
+    arrays = [rng.standard_normal((3,) * len(t.replace("...", "xy"))) for t in terms]
+    tensors = [Tensor(a, requires_grad=True) for a in arrays]
+    y = mg.einsum(subscripts, *tensors)
+    assert np.allclose(y.numpy(), np.einsum(subscripts, *arrays), rtol=1e-12)
+    mg.gradcheck(lambda *xs: mg.einsum(subscripts, *xs), tensors)
+
+
+def test_einsum_of_a_chain_costs_what_its_products_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four operands at once would be 7 nested loops forward; two at a time are 3."""
+    letters = []
+    real = np.einsum
+    monkeypatch.setattr(
+        np, "einsum", lambda s, *xs: letters.append(len(set(s) - set(",->"))) or real(s, *xs)
+    )
+    matrices = [Tensor(np.eye(5), requires_grad=True) for _ in range(4)]
+    mg.einsum("ij,jk,kl,lm->im", *matrices).sum().backward()
+    assert max(letters) == 3 and len(letters) == 3 + 6
+
+
+def test_einsum_of_many_names_the_shapes_that_do_not_fit() -> None:
+    with pytest.raises(mg.ShapeError, match=r"\(2, 3\) and \(4, 5\) and \(5, 6\)"):
+        mg.einsum("ij,jk,kl->il", mg.ones((2, 3)), mg.ones((4, 5)), mg.ones((5, 6)))

@@ -187,3 +187,17 @@ def test_a_step_in_float32_stays_in_float32() -> None:
     optimizer.step()
     assert all(p.dtype == np.float32 for p in layer.parameters())
     assert all(e["exp_avg"].dtype == np.float32 for e in optimizer.state.values())
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_norm_that_is_nan_makes_all_gradients_nan(flat: bool) -> None:
+    params = [Tensor(np.ones(2, np.float32), requires_grad=True) for _ in range(2)]
+    if flat:
+        FlatParameters(params).attach_grad()
+    for p, g in zip(params, ([1.0, 2.0], [np.nan, 3.0]), strict=True):
+        p.grad = Tensor([0.0, 0.0]) if p.grad is None else p.grad
+        p.grad.data[...] = g
+    measured = clip_grad_norm_(params, float("inf"))
+    assert np.isnan(measured) and params[0].grad.tolist() == [1, 2], "infinity only measures"
+    assert np.isnan(clip_grad_norm_(params, 1.0))
+    assert all(np.isnan(p.grad.numpy()).all() for p in params)

@@ -289,3 +289,13 @@ def test_every_worker_has_single_threaded_blas(workers, backend):
     ) as team:
         team.gradients((np.ones((8, 3), np.float32),), scale=1.0)
     assert threads.tolist() == [1] * 8
+
+
+def test_an_empty_batch_has_no_loss_and_no_gradient(batch):
+    with make_workers(make_model(), workers=1) as workers:
+        workers.gradients(batch, scale=1.0)
+        nothing = tuple(part[:0] for part in batch)
+        assert workers.evaluate(nothing) == 0.0
+        assert workers.gradients(nothing, scale=1.0) == 0.0 == workers.grad_norm
+        assert (workers.flat.grad == 0).all()
+        assert workers.evaluate(batch) > 0, "and the next batch has one"
