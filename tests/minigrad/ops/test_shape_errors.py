@@ -37,6 +37,7 @@ BAD: dict[str, Callable[[], Tensor]] = {
     "where": lambda: mg.where(np.array([True, False]), mg.ones(3), mg.ones((2, 3))),
     "sum": bad("sum", (2, 3), **AXIS),
     "mean": bad("mean", (2, 3), **AXIS),
+    "var": bad("var", (2, 3), **AXIS, ddof=0),
     "max": bad("max", (2, 3), **AXIS),
     "min": bad("min", (2, 3), **AXIS),
     "logsumexp": bad("logsumexp", (2, 3), **AXIS),
