@@ -1,4 +1,4 @@
-"""Muon: momentum made orthogonal, for matrices; AdamW for everything else."""
+"""Muon for matrices, AdamW for everything else. The rules are on pages of `minigrad.ops`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minigrad.device import namespace_of
+from minigrad.ops.muon import RMS, orthogonalized
 from minigrad.optim.adamw import AdamW
 from minigrad.tensor import Tensor
-
-QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: steep at 0, so that small singular values grow fast
-ITERATIONS = 5
-RMS = 0.2  # of an AdamW update's elements, about
 
 
 class Muon(AdamW):
     """AdamW in which groups with `orthogonal=True` are updated by Muon.
 
-    With gradient G (m, n) of a weight matrix W, momentum μ, learning rate η and decay λ:
-
-        B' = μB + (1 - μ)G,    M = μB' + (1 - μ)G  (Nesterov)
-        W' = W·(1 - ηλ) - η · 0.2·√max(m, n) · orthogonal(M)
-
-    `orthogonal(M)` is UVᵀ of M's singular value decomposition UΣVᵀ: the step goes as far in every
-    direction of the matrix, where Adam's goes furthest in the few that dominate the gradient. The
-    factor 0.2·√max(m, n) gives its elements the size that AdamW's have, so that both can share a
-    learning rate and a decay.
-
-    Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
-    https://kellerjordan.github.io/posts/muon; the factor: Liu et al., "Muon is Scalable for LLM
-    Training", arXiv:2502.16982.
+    The update rule, and where it comes from, is on the page `minigrad.ops.muon`.
 
     Args:
         params: parameters, or groups with settings of their own.
@@ -108,20 +93,3 @@ class Muon(AdamW):
             for (parameter, _), step in zip(rows_of, steps, strict=True):
                 parameter.data *= 1 - decay
                 parameter.data -= step
-
-
-def orthogonalized(xp: Any, matrices: Any, iterations: int = ITERATIONS) -> Any:
-    """About UVᵀ for each matrix UΣVᵀ of a stack (n, rows, columns).
-
-    A Newton-Schulz iteration: each turn maps every singular value s to a·s + b·s³ + c·s⁵, with
-    matrix products alone. The coefficients trade exactness for speed: after five turns the singular
-    values lie between about 0.7 and 1.2, which is all that an optimizer needs.
-    """
-    a, b, c = QUINTIC
-    x = xp.swapaxes(matrices, 1, 2) if matrices.shape[1] > matrices.shape[2] else matrices
-    norm = xp.sqrt((x * x).sum(axis=(1, 2), keepdims=True))
-    x = x / (norm + 1e-7)  # all singular values at most 1
-    for _ in range(iterations):
-        gram = x @ xp.swapaxes(x, 1, 2)  # (n, k, k), k the smaller side
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return xp.swapaxes(x, 1, 2) if matrices.shape[1] > matrices.shape[2] else x

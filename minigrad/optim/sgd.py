@@ -1,4 +1,4 @@
-"""Stochastic gradient descent."""
+"""Stochastic gradient descent. The update rule is on the page `minigrad.ops.sgd`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,6 @@ from minigrad.tensor import Tensor
 
 class SGD(Optimizer):
     """Gradient descent with momentum, as `torch.optim.SGD`.
-
-    With gradient g (plus weight_decay·p), velocity b and momentum μ:
-
-        b' = μb + (1 - dampening)g  (g itself at the first step)
-        p' = p - lr·(g + μb') with Nesterov, else p - lr·b'
-
-    Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
 
     Args:
         params: parameters, or groups with settings of their own.
