@@ -33,8 +33,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,6 +44,7 @@ from minigrad.kernels import cpu as cpu_kernels
 from minigrad.kernels import cuda as cuda_kernels
 from minigrad.kernels.announce import announce
 from minigrad.ops import TEXTBOOK, VIEWS
+from minigrad.settings import Setting, decorator_or_block
 from minigrad.tensor import Tensor
 
 KERNELS: dict[str, Mapping[str, Any]] = {
@@ -66,50 +66,47 @@ class State(threading.local):
 STATE = State()
 
 
-@contextmanager
-def _set(**changes: Any) -> Iterator[None]:
-    before = {name: getattr(STATE, name) for name in changes}
-    for name, value in changes.items():
-        setattr(STATE, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(STATE, name, value)
+def _set(**changes: Any) -> Setting:
+    return Setting(STATE, **changes)
 
 
-def no_grad() -> Any:
-    """Context manager (and decorator): ops in this thread record nothing."""
-    return _set(grad_enabled=False)
+def no_grad(function: Any = None) -> Any:
+    """Context manager and decorator: ops in this thread record nothing.
 
-
-def enable_grad() -> Any:
-    """Context manager (and decorator): ops record again inside a `no_grad` block."""
-    return _set(grad_enabled=True)
-
-
-def textbook() -> Any:
-    """Context manager (and decorator): every op runs its textbook pair, no kernel is used."""
-    return _set(textbook=True)
-
-
-def detect_nan() -> Any:
-    """Context manager: raise `NonFiniteError` at the first NaN or Inf, forward or backward.
-
-    The error names the op, its shapes and the module. Each op's result is looked at, so a pass
-    takes about twice its time. A backward pass must run inside the block as well.
+    `with no_grad():`, `@no_grad()` and `@no_grad`; see `minigrad.settings`, also for the next ones.
     """
-    return _set(detect_nan=True)
+    return decorator_or_block(_set(grad_enabled=False), function)
 
 
-def first_order() -> Any:
-    """Context manager: what is recorded inside keeps fewer arrays, but has first derivatives only.
+def enable_grad(function: Any = None) -> Any:
+    """Context manager and decorator: ops record again inside a `no_grad` block."""
+    return decorator_or_block(_set(grad_enabled=True), function)
+
+
+def textbook(function: Any = None) -> Any:
+    """Context manager and decorator: every op runs its textbook pair, no kernel is used."""
+    return decorator_or_block(_set(textbook=True), function)
+
+
+def detect_nan(function: Any = None) -> Any:
+    """Context manager and decorator: raise `NonFiniteError` at the first NaN or Inf.
+
+    The error names the op, its shapes, the module, and if it was in the forward or the backward
+    pass. Each op's result is looked at, so a pass takes about twice its time. A backward pass must
+    run inside the block as well.
+    """
+    return decorator_or_block(_set(detect_nan=True), function)
+
+
+def first_order(function: Any = None) -> Any:
+    """Context manager and decorator: what is recorded inside keeps fewer arrays, but has first
+    derivatives only.
 
     A node usually holds the tensors that its op read, because `create_graph=True` runs the op again
     from them. In here it forgets the arrays of those that ops have made, so that what no op has
     saved for its backward is free at once.
     """
-    return _set(keep_inputs=False)
+    return decorator_or_block(_set(keep_inputs=False), function)
 
 
 class Forgotten:

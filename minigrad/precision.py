@@ -22,12 +22,11 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from minigrad.device import Device, cupy
 from minigrad.errors import PrecisionError
+from minigrad.settings import Setting
 
 # What each needs of a GPU: its compute capability times 10.
 PRECISIONS = {"fp32": 0, "tf32": 80, "bf16": 80}
@@ -48,8 +47,7 @@ class Default:
 STATE = State()
 
 
-@contextmanager
-def precision(name: str | None) -> Iterator[None]:
+def precision(name: str | None) -> Setting:
     """Context manager (and decorator): the precision of products in this thread.
 
     Args:
@@ -59,11 +57,7 @@ def precision(name: str | None) -> Iterator[None]:
         PrecisionError: there is no such precision. That the device does not have it is found by
             the first product, or by `check_precision`.
     """
-    before, STATE.name = STATE.name, _known(name)
-    try:
-        yield
-    finally:
-        STATE.name = before
+    return Setting(STATE, name=_known(name))
 
 
 def set_precision(name: str | None) -> None:

@@ -6,14 +6,14 @@ A shape is a number, a sequence, or, for `zeros` and `ones`, several numbers: `z
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minigrad.device import CPU, Device
 from minigrad.dtypes import DEFAULT_FLOAT, DEFAULT_INT, SCALARS, fitting, plain_number
+from minigrad.settings import Setting
 from minigrad.tensor import Tensor
 
 
@@ -24,15 +24,9 @@ class _Default(threading.local):
 _DEFAULT = _Default()
 
 
-@contextmanager
-def default_device(device: Device | str) -> Iterator[None]:
-    """Context manager: creation functions without `device` make tensors on this device."""
-    before = _DEFAULT.device
-    _DEFAULT.device = Device(device)
-    try:
-        yield
-    finally:
-        _DEFAULT.device = before
+def default_device(device: Device | str) -> Setting:
+    """Context manager and decorator: creation functions without `device` make tensors on this."""
+    return Setting(_DEFAULT, device=Device(device))
 
 
 def _make(array: np.ndarray, device: Device | str | None, requires_grad: bool) -> Tensor:

@@ -1,0 +1,147 @@
+"""Settings of the engine that hold for a while: in a `with` block, or while a function runs.
+
+    with no_grad():             a block; the same object may be entered again, and inside itself
+    @no_grad() or @no_grad      a function, a method, a generator, an async function or generator
+
+A generator runs in pieces, between which its caller runs. The setting holds in the pieces alone:
+at each `yield` the caller gets its own settings back, and at the next piece the generator gets its
+own, those that it has changed itself included. So it is with `await` in async functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+
+class Setting(threading.local):
+    """Values for some attributes of a state, as a context manager and as a decorator.
+
+    Args:
+        state: an object of the thread (a `threading.local`) whose attributes are read elsewhere.
+        changes: attribute -> the value that it has inside.
+    """
+
+    def __init__(self, state: Any, **changes: Any) -> None:
+        self._state, self._changes = state, changes
+        self._before: list[dict[str, Any]] = []  # one for each time that this thread is inside
+
+    def __enter__(self) -> None:
+        self._before.append(_exchange(self._state, self._changes))
+
+    def __exit__(self, *error: object) -> None:
+        _exchange(self._state, self._before.pop())
+
+    def __call__(self, function: Any) -> Any:
+        """`function` with this setting while it runs.
+
+        Raises:
+            TypeError: it is a class, whose methods are decorated one by one, or no function.
+        """
+        if isinstance(function, (staticmethod, classmethod)):
+            return type(function)(self(function.__func__))
+        if isinstance(function, type) or not callable(function):
+            raise TypeError(
+                f"a setting decorates functions and methods, not {function!r}: decorate the "
+                "methods of a class one by one, or use `with`"
+            )
+        state, changes = self._state, self._changes
+        if inspect.isgeneratorfunction(function):
+
+            def run(*args: Any, **kwargs: Any) -> Any:
+                return (yield from _in_pieces(function(*args, **kwargs), _Inside(state, changes)))
+
+        elif inspect.iscoroutinefunction(function):
+
+            async def run(*args: Any, **kwargs: Any) -> Any:
+                return await _Awaited(function(*args, **kwargs), _Inside(state, changes))
+
+        elif inspect.isasyncgenfunction(function):
+
+            async def run(*args: Any, **kwargs: Any) -> Any:
+                inside = _Inside(state, changes)
+                pieces = function(*args, **kwargs)
+                try:
+                    given = await _Awaited(pieces.asend(None), inside)
+                    while True:
+                        try:
+                            sent = yield given
+                        except GeneratorExit:
+                            await _Awaited(pieces.aclose(), inside)
+                            raise
+                        except BaseException as error:
+                            given = await _Awaited(pieces.athrow(error), inside)
+                        else:
+                            given = await _Awaited(pieces.asend(sent), inside)
+                except StopAsyncIteration:
+                    return
+
+        else:
+
+            def run(*args: Any, **kwargs: Any) -> Any:
+                before = _exchange(state, changes)
+                try:
+                    return function(*args, **kwargs)
+                finally:
+                    _exchange(state, before)
+
+        return functools.wraps(function)(run)
+
+
+def decorator_or_block(setting: Setting, function: Callable[..., Any] | None) -> Any:
+    """What `@no_grad`, with a function, and `no_grad()`, without one, give."""
+    return setting if function is None else setting(function)
+
+
+def _exchange(state: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Set attributes; returns the values that they had."""
+    before = {name: getattr(state, name) for name in values}
+    for name, value in values.items():
+        setattr(state, name, value)
+    return before
+
+
+class _Inside:
+    """What the attributes of a state are inside a function that runs in pieces."""
+
+    def __init__(self, state: Any, values: dict[str, Any]) -> None:
+        self._state, self._values = state, dict(values)
+
+    def run(self, piece: Callable[..., Any], *args: Any) -> Any:
+        """One piece, after which the caller's values are back."""
+        outside = _exchange(self._state, self._values)
+        try:
+            return piece(*args)
+        finally:
+            self._values = _exchange(self._state, outside)
+
+
+def _in_pieces(pieces: Any, inside: _Inside) -> Generator[Any, Any, Any]:
+    """Pass on everything between a generator (or what is awaited) and its caller."""
+    try:
+        given = inside.run(pieces.send, None)
+        while True:
+            try:
+                sent = yield given
+            except GeneratorExit:
+                inside.run(pieces.close)
+                raise
+            except BaseException as error:
+                given = inside.run(pieces.throw, error)
+            else:
+                given = inside.run(pieces.send, sent)
+    except StopIteration as end:
+        return end.value
+
+
+class _Awaited:
+    """An awaitable whose pieces run inside."""
+
+    def __init__(self, awaitable: Any, inside: _Inside) -> None:
+        self._awaitable, self._inside = awaitable, inside
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return _in_pieces(self._awaitable.__await__(), self._inside)
