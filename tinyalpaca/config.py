@@ -84,11 +84,16 @@ class TrainConfig:
         ConfigError: a setting is out of range.
     """
 
-    data: str = setting("tinyshakespeare", "text to learn: a name, a file, a folder, or - (stdin)")
+    data: str = setting(
+        "tinyshakespeare", "text to learn: a name, a file, a folder, - (stdin), or a file of tokens"
+    )
     out: str = setting("runs/shakespeare", "folder for everything that the run writes")
     validation: str = setting("", "text for validation, instead of a share of --data")
     validation_fraction: float = setting(0.1, "share of the characters, at the end, for validation")
-    tokenizer: Literal["bpe", "char"] = setting("bpe", "byte pairs, or a token a character")
+    tokenizer: str = setting(
+        "bpe",
+        "bpe (byte pairs), char (a token a character), or a tokenizer: a file, or its folder",
+    )
     num_merges: int = setting(256, "merges that the tokenizer learns from the training part")
     epochs: int = setting(10, "passes over the training data")
     max_steps: int = setting(0, "stop after this many steps; 0 for no limit")

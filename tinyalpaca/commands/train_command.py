@@ -39,14 +39,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train as the flags say. The exit status is 0, or 128 + the signal that stopped the run."""
+    from tinyalpaca.console import say
     from tinyalpaca.training.stopping import StopRequested
+    from tinyalpaca.training.texts import windows_that_follow
     from tinyalpaca.training.training_run import resume_training, run_training
 
     preset = PRESETS[args.preset or "seed"]
-    model = {**preset.model, **given_arguments(ModelConfig, args)}
-    training = {**preset.training, **given_arguments(TrainConfig, args)}
+    model_flags, flags = given_arguments(ModelConfig, args), given_arguments(TrainConfig, args)
+    model = {**preset.model, **model_flags}
+    training = {**preset.training, **flags}
     try:
         if args.resume is None:
+            lengths = {"max_seq_len": ModelConfig.max_seq_len, "seq_len": TrainConfig.seq_len}
+            lengths |= preset.model | preset.training
+            follow = windows_that_follow(model_flags, lengths, flags)
+            if follow and not args.quiet:
+                say(f"Windows: {follow['seq_len']} tokens each, because of --max-seq-len")
+            training |= follow
             trainer = run_training(ModelConfig(**model), TrainConfig(**training))
         else:
             folder = args.resume or training.get("out") or TrainConfig.out

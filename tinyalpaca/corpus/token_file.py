@@ -166,6 +166,11 @@ def _check_ids(path: Path, header: Header, tokens: np.ndarray) -> None:
     raise ValueError(f"{path} is damaged: {cause}; delete it and encode the text again")
 
 
+def is_token_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file that begins as a token file does."""
+    return os.path.isfile(path) and os.path.getsize(path) > 0 and _is_token_file(Path(path))
+
+
 def _is_token_file(path: Path) -> bool:
     """Whether it begins as one, or is empty. Of devices and folders nothing is read."""
     if not path.is_file():

@@ -174,7 +174,7 @@ def _file_in(path: Path) -> Path:
 
 def _read_json(path: Path) -> dict:
     try:
-        content = json.loads(decode_utf8(path.read_bytes(), str(path)))
+        content = json.loads(decode_utf8(path.read_bytes(), str(path)).removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path} is not complete JSON ({error}): it was cut short, or is another kind of file"

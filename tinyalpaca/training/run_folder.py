@@ -17,6 +17,7 @@ link is an error. That the run folder is reached by a link is its owner's choice
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -31,6 +32,7 @@ from minigrad.files import (
     sync_directory,
     write_bytes_atomically,
 )
+from tinyalpaca.settings import ConfigError
 from tinyalpaca.training.checksums import SUMS, check_sums, forget_sums, write_sums
 from tinyalpaca.training.run_lock import RunLock
 
@@ -286,11 +288,44 @@ class RunFolder:
             write_bytes_atomically(self.path / name, data, follow_links=False)
         write_sums(self.path, names)
 
-    def set_earlier_aside(self) -> Path | None:
-        """Move what a run before this one left here into a folder of its own, which is returned."""
+    def refuse_strangers(self) -> None:
+        """Raise `ConfigError` if files have the names of a run's, and no run of ours has been here.
+
+        They would be moved or replaced, and are somebody else's.
+        """
+        there = self._earlier()
+        if there and not self._has_been_used():
+            raise ConfigError(
+                f"{self.path} holds {', '.join(path.name for path in there)}, which no run of ours "
+                "has written and which would be in its way. Choose another folder with --out"
+            )
+
+    def _earlier(self) -> list[Path]:
+        """What is here under the names of a run's files."""
         there = [self.path / name for name in OWN if os.path.lexists(self.path / name)]
-        if all(p == self.checkpoints and not any(p.iterdir()) for p in there):
+        empty = all(p == self.checkpoints and p.is_dir() and not any(p.iterdir()) for p in there)
+        return [] if empty else there
+
+    def _has_been_used(self) -> bool:
+        """Whether a run or a conversion of ours has written something here."""
+        if self.all():
+            return True
+        try:
+            content = json.loads((self.path / "config.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False
+        return isinstance(content, dict) and {"format", "model"} <= content.keys()
+
+    def set_earlier_aside(self) -> Path | None:
+        """Move what a run before this one left here into a folder of its own, which is returned.
+
+        Raises:
+            ConfigError: it is not from a run.
+        """
+        there = self._earlier()
+        if not there:
             return None
+        self.refuse_strangers()
         number = 1
         while os.path.lexists(self.path / EARLIER / str(number)):
             number += 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -14,21 +12,18 @@ import numpy as np
 
 from minigrad import Generator as RandomGenerator
 from minigrad.device import Device, gpu_available
-from minigrad.files import own_folder
 from minigrad.precision import check_precision, precision
-from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
+from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.console import say, warn
-from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import plots_available
-from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
-from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
-from tinyalpaca.trainer import LOSS_CURVE, METRICS, Data, Trainer
+from tinyalpaca.trainer import LOSS_CURVE, METRICS, Trainer
 from tinyalpaca.training.epochs import sample_text
 from tinyalpaca.training.preflight import engine_of, preflight
+from tinyalpaca.training.rates import tell_rates
 from tinyalpaca.training.report import save_report
 from tinyalpaca.training.resuming import (
+    TEXTS,
     find_checkpoint,
     merge,
     other_versions,
@@ -37,9 +32,14 @@ from tinyalpaca.training.resuming import (
 )
 from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.stopping import Stopping, StopRequested
+from tinyalpaca.training.texts import (
+    fitted,
+    placed,
+    read_tokens,
+    warn_of_positions,
+    whole_path,
+)
 from tinyalpaca.training.training_checkpoint import SavedRun
-
-TOKENS = "tokens"  # the folder of a run that has its texts as tokens
 
 Say = Callable[[str], None]
 
@@ -84,6 +84,10 @@ def resume_training(
     """
     saved = find_checkpoint(folder, warn)
     source = run_folder_of(saved)
+    given = {
+        name: whole_path(value) if name in TEXTS and value else value
+        for name, value in given.items()
+    }
     config, changes = merge(saved, model_given, {"out": str(source), **given})
     refuse_to_go_back(saved, folder, config)
     tell = (lambda line: None) if config.quiet else say
@@ -113,9 +117,12 @@ def run_training(
         TrainingStopped: the loss or a gradient became NaN or infinite, or the disk is full.
     """
     tell: Say = (lambda line: None) if config.quiet else say
+    config = placed(config)
     device = choose_device(config.device)
     products = products_of(config, device)
     run = RunFolder(config.out)
+    if saved is None:
+        run.refuse_strangers()
     with run.open(), Stopping(config.max_minutes) as stopping, precision(products):
         trainer, source = prepare(model_config, config, saved, device, run, stopping, tell)
         if config.preflight and saved is None:
@@ -145,71 +152,21 @@ def prepare(
     from.
     """
     with stopping.at_once():
-        data, tokenizer, source = read_tokens(config, saved, run, tell)
-    if not model_config.vocab_size:
-        model_config = dataclasses.replace(model_config, vocab_size=tokenizer.vocab_size)
+        data, tokenizer, source = read_tokens(config, saved, run, tell, warn)
+    if saved is None:
+        model_config = fitted(model_config, tokenizer, warn)
+        warn_of_positions(model_config, config, warn)
     model = TinyAlpaca(model_config, RandomGenerator(config.seed))
     model.to(device)
     trainer = Trainer(model, tokenizer, data, config, run, stopping=stopping)
     if saved is not None:
         trainer.load(saved)
+        tell_rates(trainer, saved.training, tell, warn)
     tell(
         f"Model: {model.num_parameters():,} parameters, {model_config.num_layers} layers, on "
         f"{device} ({engine_of(trainer)})"
     )
     return trainer, source
-
-
-def read_tokens(
-    config: TrainConfig, saved: SavedRun | None, run: RunFolder, tell: Say
-) -> tuple[Data, Tokenizer, str]:
-    """The tokens of the text, mapped from files in the run's folder, so that texts of any size fit.
-
-    Returns:
-        The tokens, the tokenizer, and where the text is from.
-    """
-    training, validation = load_split(config.data, config.validation or config.validation_fraction)
-    characters = training.count_characters(), validation.count_characters()
-    tell(f"Text: {training.source} ({characters[0]:,} characters)")
-    tell(f"      {validation.source} ({characters[1]:,} characters)")
-    if saved is None:
-        tokenizer = make_tokenizer(training, config)
-    else:
-        tokenizer = load_tokenizer(saved.folder / "tokenizer.json")
-    folder = own_folder(run.path, TOKENS)
-
-    def tokens_of(corpus: Corpus, name: str) -> np.ndarray:
-        path = folder / name
-        for text in (config.data, config.validation):
-            if path.exists() and os.path.exists(text) and os.path.samefile(path, text):
-                raise ConfigError(f"{text} would be overwritten: move it out of {folder}")
-        built = TokenFile.build(
-            *(path, corpus, tokenizer), own_folder=True, say=lambda line: warn(f"Warning: {line}")
-        )
-        return built.tokens
-
-    data = Data(
-        tokens_of(training, "training.tokens"),
-        tokens_of(validation, "validation.tokens"),
-        characters[1],
-    )
-    tell(
-        f"Tokens: {len(data.train):,} for training, {len(data.validation):,} for validation, "
-        f"{tokenizer.vocab_size} different ones, "
-        f"{sum(characters) / max(1, len(data.train) + len(data.validation)):.2f} characters each"
-    )
-    return data, tokenizer, training.source
-
-
-def make_tokenizer(training: Corpus, config: TrainConfig) -> Tokenizer:
-    """A tokenizer learned from the training text."""
-    between = [SEPARATOR] if len(training.documents) > 1 else []
-    if config.tokenizer == "char":
-        blocks = (block for document in training.documents for block in document.blocks())
-        return CharTokenizer.train(blocks, between)
-    return BPETokenizer.train(
-        training.documents, num_merges=config.num_merges, special_tokens=between
-    )
 
 
 def finish(trainer: Trainer, source: str, tell: Say) -> None:
