@@ -16,6 +16,7 @@ import numpy as np
 
 from minigrad import functions
 from minigrad.device import device_of, namespace_of
+from minigrad.dtypes import widened
 from minigrad.errors import GraphFreedError
 from minigrad.gradient_sink import GradientSink
 from minigrad.op import FREED, STATE, Forgotten, Node, _check_finite, _set
@@ -364,9 +365,11 @@ def _nodes_between(outputs: list[Tensor], wanted: list[Tensor]) -> dict[Node, bo
 def _backward_on_arrays(
     node: Node, dy: Any, needs: tuple[bool, ...], sink: GradientSink | None
 ) -> tuple[Any, ...]:
+    if node.low:
+        dy = widened(dy)
     if node.xp is None:
         backward_into = getattr(node.rule, "backward_into", None)
-        if sink is not None and sink.overwrite and backward_into is not None:
+        if sink is not None and sink.overwrite and backward_into is not None and not node.low:
             places = sink.places(node.inputs, needs)
             return tuple(backward_into(dy, node.saved, needs, places, **node.statics))
         return tuple(node.rule.backward(dy, node.saved, needs, **node.statics))
@@ -382,7 +385,10 @@ def _backward_on_tensors(node: Node, dy: Tensor, needs: tuple[bool, ...]) -> tup
         )
     rule = TEXTBOOK[node.name]
     with _set(grad_enabled=True), functions.default_device(device_of(dy.data)):
-        _, saved = rule.forward(functions, *node.inputs, **node.statics)
+        inputs: Any = node.inputs
+        if node.low:
+            dy, *inputs = (widened(x) for x in (dy, *inputs))
+        _, saved = rule.forward(functions, *inputs, **node.statics)
         return tuple(rule.backward(functions, dy, saved, needs, **node.statics))
 
 

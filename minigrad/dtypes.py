@@ -17,6 +17,12 @@ A scalar is a Python number or a NumPy scalar (`np.float64(2)`, what `array.sum(
 states a value and no dtype. An array or a tensor states its dtype, also one without axes. So
 nothing becomes float64 unless an array or tensor of float64 takes part. Comparisons compare exactly
 and give booleans. A gradient has the dtype of what it is the gradient of.
+
+Low precision is for storing, not for computing. An op whose inputs are float16 gets them as
+float32, computes in it, sums, exponentials and all, and its result is rounded to float16 once; its
+backward likewise. Without that, e¹² is infinite, 300² as well, and 1/70,000,000 is 0. Optimizers
+hold their state of float16 parameters in float32. bfloat16 exists in files only, and is widened to
+float32 when it is read.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ import numpy as np
 DEFAULT_FLOAT = np.dtype(np.float32)
 DEFAULT_INT = np.dtype(np.int64)
 BOOL = np.dtype(np.bool)
+LOW = "e"  # the letter of float16, in any order of bytes
 SCALARS = (bool, int, float, np.generic)
 
 
@@ -51,6 +58,18 @@ def beside(dtype: np.dtype, number: Any) -> np.dtype:
     if isinstance(number, float):
         return DEFAULT_FLOAT
     return DEFAULT_INT if dtype.kind == "b" and not isinstance(number, bool) else dtype
+
+
+def compute_dtype(dtype: np.dtype) -> np.dtype:
+    """What numbers of this dtype are computed in: float32 for float16, otherwise `dtype`."""
+    return DEFAULT_FLOAT if dtype.char == LOW else dtype
+
+
+def widened(array: Any) -> Any:
+    """An array or a tensor of float16 as float32; others, and None, as they are."""
+    if array is None or array.dtype.char != LOW:
+        return array
+    return array.astype(DEFAULT_FLOAT)
 
 
 def promote(*dtypes: np.dtype) -> np.dtype:

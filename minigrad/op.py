@@ -39,11 +39,12 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import CPU, Device, device_of
+from minigrad.dtypes import LOW, widened
 from minigrad.errors import DeviceError, InPlaceError, NonFiniteError, ShapeError
 from minigrad.kernels import cpu as cpu_kernels
 from minigrad.kernels import cuda as cuda_kernels
 from minigrad.kernels.announce import announce
-from minigrad.ops import TEXTBOOK, VIEWS
+from minigrad.ops import EXACT, TEXTBOOK, VIEWS
 from minigrad.settings import Setting, decorator_or_block
 from minigrad.tensor import Tensor
 
@@ -126,6 +127,7 @@ class Node:
         order: a number that grows with creation, so descending order is a topological order.
         rule: the pair (forward, backward) that ran.
         xp: the array namespace if `rule` is a textbook pair, None if it is a kernel.
+        low: whether an input of float16 was widened before the rule ran (see `minigrad.dtypes`).
         saved: what forward left for backward; `FREED` once a backward has used it up.
         needs: for each input, whether a gradient is wanted.
         versions: the inputs' version counters when the op ran.
@@ -134,6 +136,7 @@ class Node:
 
     __slots__ = (
         "inputs",
+        "low",
         "modules",
         "name",
         "needs",
@@ -156,6 +159,7 @@ class Node:
         statics: dict[str, Any],
         saved: Any,
         needs: tuple[bool, ...],
+        low: bool,
     ) -> None:
         self.order = next(Node.counter)
         self.name = name
@@ -165,6 +169,7 @@ class Node:
         self.statics = statics
         self.saved = saved
         self.needs = needs
+        self.low = low
         self.versions = tuple([None if x is None else x._version[0] for x in inputs])
         self.modules = STATE.modules
 
@@ -197,6 +202,10 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
         NonFiniteError: under `detect_nan`, when the result has a NaN or Inf.
     """
     arrays = [None if x is None else x.data for x in inputs]
+    low = any([a is not None and a.dtype.char == LOW for a in arrays]) and name not in EXACT
+    rounded = low and all([a is None or a.dtype.kind != "f" or a.dtype.char == LOW for a in arrays])
+    if low:
+        arrays = [widened(a) for a in arrays]
     device = _common_device(name, arrays)
     rule = None if STATE.textbook else KERNELS[device.kind].get(name)
     needs = tuple([STATE.grad_enabled and x is not None and x.requires_grad for x in inputs])
@@ -219,6 +228,8 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
         raise IndexError(f"{describe(name, inputs, statics)}: {error}") from error
     if not hasattr(out, "ndim") or isinstance(out, np.generic):
         out = device.xp.asarray(out)
+    if rounded and out.dtype.kind == "f":
+        out = out.astype(LOW)
 
     result = Tensor.wrap(out)
     if name in VIEWS and device.xp.may_share_memory(out, arrays[0]):
@@ -230,7 +241,7 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
         if not STATE.keep_inputs:
             read = tuple([x if x is None or x._node is None else Forgotten(x) for x in inputs])
         result.requires_grad = True
-        result._node = Node(name, rule, xp, read, statics, saved, needs)
+        result._node = Node(name, rule, xp, read, statics, saved, needs, low)
     return result
 
 

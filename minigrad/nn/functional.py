@@ -178,7 +178,7 @@ def rotary(x: Tensor, cos: Any, sin: Any) -> Tensor:
         ShapeError: D is odd, or cos or sin does not fit.
         TypeError: cos or sin requires a gradient, which this op does not compute.
     """
-    cos, sin = as_tensor(cos, like=x), as_tensor(sin, like=x)
+    cos, sin = (as_tensor(part, like=x).astype(x.dtype) for part in (cos, sin))
     if cos.requires_grad or sin.requires_grad:
         raise TypeError("rotary: cos and sin are constants; pass .detach() of them")
     return apply("rotary", x, cos, sin)

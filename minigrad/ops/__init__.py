@@ -93,5 +93,27 @@ TEXTBOOK: MappingProxyType[str, Any] = MappingProxyType(
     }
 )
 
+# Ops that only choose or move numbers: they are exact in any dtype, and run in the one they get.
+EXACT = frozenset(
+    {
+        "negative",
+        "abs",
+        "maximum",
+        "minimum",
+        "where",
+        "astype",
+        "relu",
+        "max",
+        "min",
+        "reshape",
+        "transpose",
+        "broadcast_to",
+        "concatenate",
+        "pad",
+        "getitem",
+        "to_device",
+    }
+)
+
 # Ops whose result can share memory with their first input.
 VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "getitem"})

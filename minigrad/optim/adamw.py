@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.device import namespace_of
+from minigrad.dtypes import compute_dtype, widened
 from minigrad.kernels.cpu import adamw as kernel
 from minigrad.kernels.cuda import adamw as cuda_kernel
 from minigrad.kernels.cuda.compile import REAL
@@ -78,7 +79,7 @@ class AdamW(Optimizer):
                 self._place(first + i, [p], allocate)
             return
         bounds = np.cumsum([0] + [p.size for p in parameters]).tolist()
-        m, v = (allocate(bounds[-1], parameters[0].dtype) for _ in range(2))
+        m, v = (allocate(bounds[-1], compute_dtype(parameters[0].dtype)) for _ in range(2))
         for i, p in enumerate(parameters):
             part = slice(bounds[i], bounds[i + 1])
             self._averages[first + i] = (m[part].reshape(p.shape), v[part].reshape(p.shape))
@@ -164,6 +165,7 @@ class Update(NamedTuple):
         """Update a slice of the flattened arrays in place; the gradient counts grad_scale times."""
         contiguous = all(a.flags.c_contiguous for a in self.arrays)
         p, g, m, v = (a.reshape(-1)[part] if contiguous else a for a in self.arrays)
+        stored, p, g = p, widened(p), widened(g)  # what is not of float16 stays itself
         settings = {**self.settings, "grad_scale": grad_scale}
         if contiguous and isinstance(p, np.ndarray) and not STATE.textbook:
             kernel.adamw_step(p, g, m, v, **settings)
@@ -171,3 +173,5 @@ class Update(NamedTuple):
             cuda_kernel.adamw_step(p, g, m, v, **self.settings)
         else:
             p[...], m[...], v[...] = textbook.step(namespace_of(p), p, g, m, v, **settings)
+        if p is not stored:
+            stored[...] = p

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf, isfinite, sqrt
+from typing import Any
+
+import numpy as np
 
 from minigrad.device import namespace_of
+from minigrad.dtypes import compute_dtype, widened
 from minigrad.errors import NonFiniteError
 from minigrad.optim.flat import merged
 from minigrad.tensor import Tensor
@@ -38,10 +42,7 @@ def clip_grad_norm_(
     flat = merged(arrays)
     if flat is not None:
         arrays = [flat]
-    total = 0.0
-    for array in arrays:
-        rows = array.reshape(-1)
-        total += float(namespace_of(rows).dot(rows, rows))
+    total = sum(map(_sum_of_squares, arrays))
     norm = sqrt(total) if isfinite(total) and total >= 0 else total
     if error_if_nonfinite and not isfinite(norm):
         raise NonFiniteError(
@@ -54,8 +55,18 @@ def clip_grad_norm_(
     scale = clip_scale(norm, max_norm)
     if scale != 1:
         for array in arrays:
-            array *= scale
+            array *= compute_dtype(array.dtype).type(scale)
     return norm
+
+
+def _sum_of_squares(array: Any) -> float:
+    """In the array's dtype, or float32 for float16, if that is wide enough for the squares."""
+    rows = widened(array.reshape(-1))
+    total = float(namespace_of(rows).dot(rows, rows))
+    if not isfinite(total):
+        rows = rows.astype(np.float64)
+        total = float(namespace_of(rows).dot(rows, rows))
+    return total
 
 
 def clip_scale(norm: float, max_norm: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minigrad.device import namespace_of
+from minigrad.dtypes import widened
 from minigrad.ops.muon import RMS, orthogonalized
 from minigrad.optim.adamw import AdamW
 from minigrad.tensor import Tensor
@@ -67,7 +68,7 @@ class Muon(AdamW):
         if not group["orthogonal"]:
             return super()._state_of(number, parameter)
         if number not in self.state:
-            self.state[number] = {"step": 0, "momentum_buffer": parameter.data * 0}
+            self.state[number] = {"step": 0, "momentum_buffer": widened(parameter.data) * 0}
         return self.state[number]
 
     def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
@@ -77,7 +78,8 @@ class Muon(AdamW):
         momentum, decay = group["momentum"], group["lr"] * group["weight_decay"]
         by_shape: dict[tuple[int, ...], list[tuple[Tensor, Any]]] = {}
         for number, parameter in members:
-            state, gradient = self._state_of(number, parameter), parameter.grad.data  # type: ignore[union-attr]
+            state = self._state_of(number, parameter)
+            gradient = widened(parameter.grad.data)  # type: ignore[union-attr]
             state["step"] += 1
             buffer = state["momentum_buffer"]
             buffer *= momentum
@@ -91,5 +93,4 @@ class Muon(AdamW):
             steps = orthogonalized(xp, stacked).reshape(len(rows_of), -1, columns)
             steps *= group["lr"] * RMS * max(rows, columns) ** 0.5
             for (parameter, _), step in zip(rows_of, steps, strict=True):
-                parameter.data *= 1 - decay
-                parameter.data -= step
+                parameter.data[...] = widened(parameter.data) * (1 - decay) - step

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minigrad.device import namespace_of
+from minigrad.dtypes import compute_dtype, widened
 from minigrad.optim.optimizer import Optimizer
 from minigrad.tensor import Tensor
 
@@ -50,16 +51,17 @@ class SGD(Optimizer):
 
     def _state_of(self, number: int, parameter: Tensor) -> dict[str, Any]:
         if number not in self.state:
-            zeros = namespace_of(parameter.data).zeros_like(parameter.data)
+            dtype = compute_dtype(parameter.dtype)
+            zeros = namespace_of(parameter.data).zeros_like(parameter.data, dtype=dtype)
             self.state[number] = {"momentum_buffer": zeros}
         return self.state[number]
 
     def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
         lr, momentum = group["lr"], group["momentum"]
         for number, parameter in members:
-            g = parameter.grad.data  # type: ignore[union-attr]
+            g = widened(parameter.grad.data)  # type: ignore[union-attr]
             if group["weight_decay"]:
-                g = g + group["weight_decay"] * parameter.data
+                g = g + group["weight_decay"] * widened(parameter.data)
             if momentum:
                 first = number not in self.state
                 velocity = self._state_of(number, parameter)["momentum_buffer"]
