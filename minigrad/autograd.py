@@ -194,7 +194,8 @@ def value_and_grad(
             raise TypeError("value_and_grad: the function's first argument must be a Tensor.")
         x = args[0]
         if not x.requires_grad:
-            x = Tensor(x.data, requires_grad=True)
+            x = x.detach()
+            x.requires_grad = True
         value = function(x, *args[1:], **kwargs)
         return _detached(value), grad(value, x, create_graph=create_graph)
 
@@ -229,8 +230,8 @@ def _seed(
                 f"a tensor of shape {output.shape} needs an upstream gradient of the same shape: "
                 "pass one, or reduce it first, for example with .sum()."
             )
-        seed = namespace_of(output.data).full(output.shape, scale, output.dtype)
-        return Tensor(seed) if create_graph else seed
+        seed = namespace_of(output.array).full(output.shape, scale, output.dtype)
+        return Tensor.wrap(seed) if create_graph else seed
     if not isinstance(gradient, Tensor):
         gradient = Tensor(np.asarray(gradient, dtype=output.dtype), device=output.device)
     gradient = gradient.astype(output.dtype)
@@ -238,7 +239,7 @@ def _seed(
         raise ValueError(
             f"the upstream gradient has shape {gradient.shape}, the output {output.shape}."
         )
-    return gradient if create_graph else gradient.data
+    return gradient if create_graph else gradient.array
 
 
 def _run(
@@ -330,7 +331,7 @@ def _run(
             if gradient.dtype != x.dtype:
                 gradient, fresh = gradient.astype(x.dtype), not create_graph
             if STATE.detect_nan:
-                array = gradient.data if create_graph else gradient
+                array = gradient.array if create_graph else gradient
                 _check_finite(node.name, "backward", array, inputs, node.statics, node.modules)
             send(x, gradient, fresh)
     return results
@@ -384,7 +385,7 @@ def _backward_on_tensors(node: Node, dy: Tensor, needs: tuple[bool, ...]) -> tup
             "has not kept its inputs. Run the forward pass outside of that block."
         )
     rule = TEXTBOOK[node.name]
-    with _set(grad_enabled=True), functions.default_device(device_of(dy.data)):
+    with _set(grad_enabled=True), functions.default_device(device_of(dy.array)):
         inputs: Any = node.inputs
         if node.low:
             dy, *inputs = (widened(x) for x in (dy, *inputs))
@@ -456,9 +457,10 @@ def _accumulate_into(leaf: Tensor, array: Any, owned: bool) -> None:
     if array.dtype != leaf.dtype:
         array, owned = array.astype(leaf.dtype), True
     if leaf.grad is None:
-        leaf.grad = Tensor(array if owned else array.copy())
+        leaf.grad = Tensor.wrap(array if owned else array.copy())
     else:
-        leaf.grad.data += array
+        leaf.grad.array += array
+        leaf.grad.changed()
 
 
 __all__ = [

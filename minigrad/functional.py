@@ -130,7 +130,7 @@ def jvp(
     with enable_grad():
         value, pullback = vjp(function, *primals, create_graph=True)
         # vᵀ J is linear in v, so its derivative by v in the direction of the tangents is J t.
-        v = Tensor(functions.zeros_like(value.detach()).data, requires_grad=True)
+        v = Tensor(functions.zeros_like(value.detach()), requires_grad=True)
         derivative = _derivative_along(pullback(v), directions, v, higher)
     return (value if higher else value.detach()), derivative
 
@@ -151,10 +151,10 @@ def jacobian(
         name = "jacobian"
         variables, value, higher = _called(name, function, argnums, args, kwargs, create_graph)
         rows: list[list[Tensor]] = [[] for _ in variables]
-        unit = functions.zeros_like(value.detach()).data.reshape(-1)
+        unit = functions.zeros_like(value.detach()).array.reshape(-1)
         for i in range(value.size):
             unit[i] = 1
-            seed = Tensor(unit.reshape(value.shape).copy())
+            seed = Tensor.wrap(unit.reshape(value.shape).copy())
             unit[i] = 0
             for row, found in zip(
                 rows, _pulled_back(value, variables, seed, higher, retain=True), strict=True
@@ -246,7 +246,9 @@ def _variable(x: Any) -> Tensor:
     x = as_float(x)
     if x.requires_grad:
         return functions.reshape(x, x.shape)
-    return Tensor(x.data, requires_grad=True)
+    leaf = x.detach()
+    leaf.requires_grad = True
+    return leaf
 
 
 def _in_graph(values: Sequence[Any]) -> bool:

@@ -32,7 +32,6 @@ written to yet; everything else, such as the second gradient of a weight that is
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,25 +45,14 @@ from minigrad.kernels import cuda as cuda_kernels
 from minigrad.kernels.announce import announce
 from minigrad.ops import EXACT, TEXTBOOK, VIEWS
 from minigrad.settings import Setting, decorator_or_block
+from minigrad.state import STATE
 from minigrad.tensor import Tensor
+from minigrad.version import Seen, Version
 
 KERNELS: dict[str, Mapping[str, Any]] = {
     "cpu": cpu_kernels.KERNELS,
     "gpu": cuda_kernels.KERNELS,
 }
-
-
-class State(threading.local):
-    """What the engine is doing in this thread. Class attributes are each thread's first values."""
-
-    grad_enabled = True
-    textbook = False
-    detect_nan = False
-    keep_inputs = True
-    modules: tuple[Any, ...] = ()  # the nn.Modules that are running, outermost first
-
-
-STATE = State()
 
 
 def _set(**changes: Any) -> Setting:
@@ -130,7 +118,9 @@ class Node:
         low: whether an input of float16 was widened before the rule ran (see `minigrad.dtypes`).
         saved: what forward left for backward; `FREED` once a backward has used it up.
         needs: for each input, whether a gradient is wanted.
-        versions: the inputs' version counters when the op ran.
+        versions: what the version counters of the inputs were when the op ran.
+        seen: what the inputs were whose memory somebody outside of the engine could write to.
+        result: the version of the op's own result if that was saved, and what its counter was.
         modules: the modules that were running (kept under `detect_nan` only).
     """
 
@@ -141,8 +131,10 @@ class Node:
         "name",
         "needs",
         "order",
+        "result",
         "rule",
         "saved",
+        "seen",
         "statics",
         "versions",
         "xp",
@@ -170,18 +162,54 @@ class Node:
         self.saved = saved
         self.needs = needs
         self.low = low
-        self.versions = tuple([None if x is None else x._version[0] for x in inputs])
+        self.versions = tuple([None if x is None else x._version.number for x in inputs])
+        self.seen: dict[int, Seen] | None = None
+        self.result: tuple[Version, int] | None = None
         self.modules = STATE.modules
 
+    def watch(self, inputs: tuple[Tensor | None, ...], result: Tensor) -> None:
+        """Remember what `check_versions` will look for (see `minigrad.version`)."""
+        for position, x in enumerate(inputs):
+            if x is None:
+                continue
+            x._version.read = True
+            if x._version.outside and isinstance(x.array, np.ndarray):
+                self.seen = self.seen or {}
+                self.seen[position] = Seen(x.array)
+        if _holds(self.saved, result.array):
+            result._version.read = True
+            self.result = result._version, result._version.number
+
     def check_versions(self) -> None:
-        """Raise if an input was changed in place after this op had read it."""
-        for position, (x, version) in enumerate(zip(self.inputs, self.versions, strict=True)):
-            if x is not None and x._version[0] != version:
-                raise InPlaceError(
-                    f"backward of {self.name!r}: its input {position} of shape {x.shape} was "
-                    "changed in place after the forward pass, so the gradient would be wrong. "
-                    "Run the forward pass again after the change, or change a copy."
-                )
+        """Raise if something that this op read or saved was changed after it ran."""
+        arrays = self.seen or {}
+        for position, (x, number) in enumerate(zip(self.inputs, self.versions, strict=True)):
+            if x is None:
+                continue
+            version = x._version
+            same = version.number == number
+            if same and version.outside:
+                same = arrays.get(position, version).untouched()
+            if not same:
+                raise self._changed(f"its input {position} of shape {x.shape}")
+        if self.result is not None:
+            version, number = self.result
+            if version.number != number or not version.untouched():
+                raise self._changed("its result")
+
+    def _changed(self, what: str) -> InPlaceError:
+        return InPlaceError(
+            f"backward of {self.name!r}: {what} was changed in place after the forward pass, so "
+            "the gradient would be wrong. Run the forward pass again after the change, or change "
+            "a copy."
+        )
+
+
+def _holds(saved: Any, array: Any) -> bool:
+    """Whether `array` or a view of its memory is among what an op saved."""
+    owner = array if array.base is None else array.base
+    kept = saved if isinstance(saved, (tuple, list)) else (saved,)
+    return any([x is array or x is owner or getattr(x, "base", None) is owner for x in kept])
 
 
 FREED = object()
@@ -201,7 +229,7 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
         DeviceError: the inputs live on different devices.
         NonFiniteError: under `detect_nan`, when the result has a NaN or Inf.
     """
-    arrays = [None if x is None else x.data for x in inputs]
+    arrays = [None if x is None else x.array for x in inputs]
     low = any([a is not None and a.dtype.char == LOW for a in arrays]) and name not in EXACT
     rounded = low and all([a is None or a.dtype.kind != "f" or a.dtype.char == LOW for a in arrays])
     if low:
@@ -242,6 +270,7 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
             read = tuple([x if x is None or x._node is None else Forgotten(x) for x in inputs])
         result.requires_grad = True
         result._node = Node(name, rule, xp, read, statics, saved, needs, low)
+        result._node.watch(inputs, result)
     return result
 
 

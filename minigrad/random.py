@@ -112,7 +112,7 @@ class Generator:
         self.numpy.bit_generator.state = dict(state)
 
     def _tensor(self, values: Any, dtype: Any) -> Tensor:
-        return Tensor(np.asarray(values, dtype=dtype), device=self.device)
+        return Tensor.wrap(self.device.asarray(np.asarray(values, dtype=dtype)))
 
 
 class _DeviceDraws:

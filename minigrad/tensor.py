@@ -2,6 +2,9 @@
 
 It speaks NumPy: operators with broadcasting, slicing, `axis` and `keepdims`, the names of NumPy's
 methods. Each method calls the function of the same name in `minigrad.functions`.
+
+Two names lead to the memory. `data` is everybody's: the engine notices what is written there. It
+keeps `array` for itself, so that its own reading is never mistaken for somebody's handle.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import numpy as np
 
 from minigrad.device import Device, device_of
 from minigrad.errors import InPlaceError, ShapeError
+from minigrad.state import STATE
+from minigrad.version import Version
 
 if TYPE_CHECKING:
     from minigrad.op import Node
@@ -25,13 +30,19 @@ class Tensor:
     """An n-dimensional array that can be differentiated.
 
     Args:
-        data: an array (kept as it is, not copied), a number, nested lists, or another Tensor.
+        data: an array (kept as it is, not copied), a number, nested lists, or a Tensor outside of
+            any graph (whose memory is shared).
         dtype: Python floats become float32 and Python ints int64 unless a dtype is given.
         requires_grad: make it a leaf whose `.grad` a backward pass fills. Floats only.
         device: "cpu" or "gpu"; by default where `data` is.
 
+    Raises:
+        TypeError: `data` holds no numbers, or tensors in a graph, which would be cut.
+
     Attributes:
-        data: the NumPy or CuPy array.
+        data: the NumPy or CuPy array, also to be set or written to. A backward pass through a graph
+            that has read what was there before raises `InPlaceError` (see `minigrad.version`).
+        array: the same array, for the engine: who writes there calls `changed()`.
         grad: the gradient that backward passes have added up, or None.
         requires_grad: whether gradients flow to or through this tensor.
 
@@ -42,9 +53,8 @@ class Tensor:
         Tensor([2., 4.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_node", "_version", "data", "grad", "requires_grad")
-    __array_priority__ = 1000  # NumPy arrays on the left defer to our operators
-    __array_ufunc__ = None
+    __slots__ = ("__weakref__", "_node", "_version", "array", "grad", "requires_grad")
+    __array_priority__ = 1000  # CuPy arrays on the left defer to our operators
 
     def __init__(
         self,
@@ -62,46 +72,71 @@ class Tensor:
                 f"a tensor of dtype {array.dtype} cannot require a gradient: gradients are defined "
                 "for floats. Convert it with .astype('float32')."
             )
-        self.data = array
+        self.array = array
         self.grad: Tensor | None = None
         self.requires_grad = requires_grad
         self._node: Node | None = None
         # Shared with all that share the memory, so that a change through one is seen by all.
-        shared = isinstance(data, Tensor) and array is data.data
-        self._version = data._version if shared else [0]
+        if isinstance(data, Tensor) and array is data.array:
+            self._version = data._version
+        else:
+            self._version = Version(outside=array is data)
 
     @classmethod
-    def wrap(cls, array: Any) -> Tensor:
-        """A tensor over a NumPy or CuPy array, without looking at it: for results of ops."""
+    def wrap(cls, array: Any, *, requires_grad: bool = False) -> Tensor:
+        """A tensor over an array that nobody outside of the engine holds, without looking at it."""
         tensor = cls.__new__(cls)
-        tensor.data = array
+        tensor.array = array
         tensor.grad = None
-        tensor.requires_grad = False
+        tensor.requires_grad = requires_grad
         tensor._node = None
-        tensor._version = [0]
+        tensor._version = Version()
         return tensor
+
+    @property
+    def data(self) -> Any:
+        self._version.hand_out(self.array)
+        return self.array
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        if value is self.array:  # as after `x.data -= 1`, which has written to it
+            self.changed()
+            return
+        array = _as_array(value, None)
+        if self.requires_grad and array.dtype.kind != "f":
+            raise TypeError(f"a tensor that requires a gradient holds floats, not {array.dtype}")
+        self.array = array
+        self._version = Version(self._version.number + 1, outside=array is value)
+
+    def changed(self) -> None:
+        """Say that the memory has other values now: graphs that have read it become invalid.
+
+        Only who writes to `array` needs to say so, or on a GPU to what `data` gave.
+        """
+        self._version.number += 1
 
     # What it is
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape
+        return self.array.shape
 
     @property
     def dtype(self) -> np.dtype:
-        return self.data.dtype
+        return self.array.dtype
 
     @property
     def ndim(self) -> int:
-        return self.data.ndim
+        return self.array.ndim
 
     @property
     def size(self) -> int:
-        return self.data.size
+        return self.array.size
 
     @property
     def device(self) -> Device:
-        return device_of(self.data)
+        return device_of(self.array)
 
     @property
     def is_leaf(self) -> bool:
@@ -121,7 +156,7 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        body = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=60)
+        body = np.array2string(self._on_host(), separator=", ", prefix="Tensor(", threshold=60)
         notes = f", shape={self.shape}" if self.size > 60 or self.size == 0 else ""
         notes += f", dtype={self.dtype}"
         if self.device.kind != "cpu":
@@ -138,24 +173,59 @@ class Tensor:
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array: the tensor's own memory on the CPU, a copy from a GPU."""
-        return self.data if isinstance(self.data, np.ndarray) else self.data.get()
+        return self.data if isinstance(self.array, np.ndarray) else self.array.get()
+
+    def _on_host(self) -> np.ndarray:
+        """As `numpy()`, to look at only."""
+        return self.array if isinstance(self.array, np.ndarray) else self.array.get()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """What `numpy.asarray` and whatever calls it get: the memory, as `numpy()`.
+
+        Raises:
+            TypeError: the tensor is in a graph, which an array would leave. Not under `no_grad()`.
+        """
+        if self.requires_grad and STATE.grad_enabled:
+            raise TypeError(
+                "this tensor is in a graph, which a NumPy array would cut silently. Join tensors "
+                "with minigrad.stack(list) or minigrad.concatenate(list). Where no gradient is "
+                "needed, .numpy() gives the array and .detach() a tensor outside of the graph."
+            )
+        if copy:
+            return self._on_host().astype(dtype or self.dtype)
         array = self.numpy()
         if dtype is not None and array.dtype != dtype:
             if copy is False:
                 raise ValueError(f"an array of dtype {dtype} is a copy of a {array.dtype} tensor")
             return array.astype(dtype)
-        return array.copy() if copy else array
+        return array
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return numpy_protocol.ufunc(ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return numpy_protocol.function(function, args, kwargs)
+
+    def __copy__(self) -> Tensor:
+        """Another tensor over the same memory, at the same place in the graph."""
+        result = copy_module._reconstruct(self, None, *object.__reduce_ex__(self, 4))
+        return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if self._node is not None:
-            raise TypeError("the result of an op cannot be copied with its graph: use .detach()")
+        self._require_no_node("copied")
         result = copy_module.copy(self)
-        result.data = self.data.copy()
+        result.array = self.array.copy()
         result.grad = copy_module.deepcopy(self.grad, memo)
-        result._version = [0]
+        result._version = Version()
         return result
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self._require_no_node("pickled")
+        return object.__reduce_ex__(self, protocol)
+
+    def _require_no_node(self, what: str) -> None:
+        if self._node is not None:
+            raise TypeError(f"the result of an op cannot be {what} with its graph: use .detach()")
 
     def item(self) -> Any:
         """The only element as a Python number.
@@ -165,10 +235,10 @@ class Tensor:
         """
         if self.size != 1:
             raise ValueError(f"item() needs a single element, the shape is {self.shape}")
-        return self.data.item()
+        return self.array.item()
 
     def tolist(self) -> Any:
-        return self.numpy().tolist()
+        return self._on_host().tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -196,13 +266,13 @@ class Tensor:
         return self.data.__dlpack__(**kwargs)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self.data.__dlpack_device__()
+        return self.array.__dlpack_device__()
 
     # The graph
 
     def detach(self) -> Tensor:
         """The same memory, outside any graph."""
-        result = Tensor(self.data)
+        result = Tensor.wrap(self.array)
         result._version = self._version
         return result
 
@@ -225,15 +295,22 @@ class Tensor:
         return F.getitem(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if self.requires_grad or (isinstance(value, Tensor) and value.requires_grad):
-            which = "this tensor" if self.requires_grad else "the assigned value"
+        """x[index] = value, as NumPy. A leaf that requires a gradient can be written in `no_grad`.
+
+        Raises:
+            InPlaceError: the tensor or the value is in a graph.
+        """
+        ours = self._node is not None or (self.requires_grad and STATE.grad_enabled)
+        theirs = isinstance(value, Tensor) and value.requires_grad and STATE.grad_enabled
+        if ours or theirs:
+            which = "this tensor" if ours else "the assigned value"
             raise InPlaceError(
                 f"{which} is part of a graph, which cannot follow an assignment to items. Build a "
                 "new tensor with minigrad.where(mask, new, old) or minigrad.concatenate([...]), or "
-                "use .detach() where no gradient is needed."
+                "use .detach() where no gradient is needed; a leaf is changed under no_grad()."
             )
-        self.data[_plain_index(index)] = value.data if isinstance(value, Tensor) else value
-        self._version[0] += 1
+        self.array[_plain_index(index)] = value.array if isinstance(value, Tensor) else value
+        self.changed()
 
     def assign(self, value: Any) -> None:
         """Overwrite all values in place, as optimizers and loaders do with parameters.
@@ -246,11 +323,11 @@ class Tensor:
         """
         if self._node is not None:
             raise InPlaceError("assign() is for leaves; this tensor is the result of an op")
-        values = value.data if isinstance(value, Tensor) else np.asarray(value)
+        values = value.array if isinstance(value, Tensor) else np.asarray(value)
         if values.shape != self.shape:
             raise ShapeError(f"assign: values of shape {values.shape} for a tensor of {self.shape}")
-        self.data[...] = self.device.asarray(values)
-        self._version[0] += 1
+        self.array[...] = self.device.asarray(values)
+        self.changed()
 
     # Operators
 
@@ -289,6 +366,34 @@ class Tensor:
 
     def __rmatmul__(self, other: Any) -> Tensor:
         return F.matmul(other, self)
+
+    # In place (see `minigrad.functions.in_place`)
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return change("add", self, other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return change("subtract", self, other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return change("multiply", self, other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return change("divide", self, other)
+
+    def __ipow__(self, other: Any) -> Tensor:
+        return change("power", self, other)
+
+    def __imatmul__(self, other: Any) -> Tensor:
+        return change("matmul", self, other)
+
+    def __iand__(self, other: Any) -> Tensor:
+        _require_booleans("&", self, other)
+        return change("logical_and", self, other)
+
+    def __ior__(self, other: Any) -> Tensor:
+        _require_booleans("|", self, other)
+        return change("logical_or", self, other)
 
     def __neg__(self) -> Tensor:
         return F.negative(self)
@@ -394,12 +499,16 @@ class Tensor:
 def _as_array(data: Any, dtype: Any) -> Any:
     """The array behind `data`; Python floats and lists of them default to float32."""
     if isinstance(data, Tensor):
-        return _as_array(data.data, dtype)
+        if data.requires_grad and STATE.grad_enabled:
+            raise TypeError(
+                "a tensor made from this one would leave its graph silently. Use it as it is, or "
+                ".detach() where no gradient is needed; .astype(dtype) and .to(device) are "
+                "differentiable, and nn.Parameter(x) makes a leaf of its own."
+            )
+        return _as_array(data.array, dtype)
     if isinstance(data, np.ndarray) or hasattr(data, "__cuda_array_interface__"):
         array = data if dtype is None or data.dtype == dtype else data.astype(dtype)
     else:
-        if isinstance(data, (list, tuple)) and any(getattr(x, "requires_grad", 0) for x in data):
-            raise TypeError("a list of tensors in a graph is joined by minigrad.stack(list)")
         array = np.asarray(data, dtype=dtype)
         if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
             array = array.astype(np.float32)
@@ -425,11 +534,13 @@ def _plain_index(index: Any) -> Any:
     if isinstance(index, list):
         return np.asarray(index, dtype=None if index else np.intp)
     if isinstance(index, Tensor):
-        index = index.data
+        index = index.array
     return index.copy() if hasattr(index, "__array__") else index
 
 
 # At the end because these modules need the class above; its methods look them up when called.
 from minigrad import functions as F  # noqa: E402
+from minigrad.functions import numpy_protocol  # noqa: E402
+from minigrad.functions.in_place import change  # noqa: E402
 
 from minigrad import autograd  # noqa: E402  # isort: skip

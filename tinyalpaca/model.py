@@ -197,7 +197,7 @@ class TinyAlpaca(nn.Module):
         scale = 1 / sqrt(2 * self.config.num_layers)
         for layer in self.decoder_layers:
             for projection in (layer.multi_head_attention.out_proj, layer.ffn.fc2):
-                projection.weight.assign(projection.weight.data * scale)
+                projection.weight.assign(projection.weight.array * scale)
 
     def extra_repr(self) -> str:
         return f"{self.num_parameters():,} parameters"

@@ -29,7 +29,7 @@ def as_pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """Two operands as tensors; integers beside floats are floats of the same width."""
     if isinstance(x, Tensor):
         if isinstance(y, Tensor):
-            if x.data.dtype is y.data.dtype:  # every operator comes by here
+            if x.array.dtype is y.array.dtype:  # every operator comes by here
                 return x, y
         elif isinstance(y, SCALARS):
             return _with_scalar(x, y)
@@ -74,12 +74,12 @@ def as_dtype(x: Tensor, dtype: np.dtype) -> Tensor:
     """A tensor of integers or booleans in `dtype` if that is one of floats; others as they are."""
     if dtype.kind != "f" or x.dtype.kind == "f":
         return x
-    return Tensor.wrap(x.data.astype(dtype))
+    return Tensor.wrap(x.array.astype(dtype))
 
 
 def _with_scalar(x: Tensor, scalar: Any) -> tuple[Tensor, Tensor]:
     number = plain_number(scalar)
-    dtype = beside(x.data.dtype, number)
+    dtype = beside(x.array.dtype, number)
     return as_dtype(x, dtype), _number(x, number, dtype)
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import functions
 from minigrad.device import CPU, Device
 from minigrad.dtypes import DEFAULT_FLOAT, DEFAULT_INT, SCALARS, fitting, plain_number
 from minigrad.settings import Setting
+from minigrad.state import STATE
 from minigrad.tensor import Tensor
 
 
@@ -31,7 +33,8 @@ def default_device(device: Device | str) -> Setting:
 
 def _make(array: np.ndarray, device: Device | str | None, requires_grad: bool) -> Tensor:
     target = _DEFAULT.device if device is None else device
-    return Tensor(array, device=target, requires_grad=requires_grad)
+    tensor = Tensor.wrap(Device(target).asarray(array))
+    return Tensor(tensor, requires_grad=True) if requires_grad else tensor
 
 
 def asarray(
@@ -41,7 +44,14 @@ def asarray(
     device: Device | str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """`data` (an array, numbers, nested lists) as a tensor; an array is not copied."""
+    """`data` (an array, numbers, nested lists) as a tensor; an array is not copied.
+
+    A tensor is given back as it is, unless its dtype or device is to be another one, or it is to be
+    a leaf; its graph is kept.
+    """
+    if isinstance(data, Tensor) and not (requires_grad and not data.requires_grad):
+        moved = data if device is None else data.to(device)
+        return moved if dtype is None else moved.astype(dtype)
     return Tensor(data, dtype, device=device, requires_grad=requires_grad)
 
 
@@ -96,7 +106,15 @@ def full(
     device: Device | str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor filled with `value`."""
+    """A tensor filled with `value`, which may be a tensor: gradients flow to it."""
+    if isinstance(value, Tensor):
+        if requires_grad and value.requires_grad:
+            raise ValueError("full: a leaf cannot be filled from a graph; use value.detach()")
+        filled = functions.broadcast_to(functions.astype(value, _float_unless(dtype)), shape)
+        filled = filled if device is None else filled.to(device)
+        if filled.requires_grad:
+            return filled
+        return _make(filled.array.copy(), filled.device, requires_grad)
     if isinstance(value, SCALARS):
         value = fitting(plain_number(value), np.dtype(_float_unless(dtype)))
     return _make(np.full(shape, value, _float_unless(dtype)), device, requires_grad)
@@ -126,6 +144,7 @@ def arange(
     device: Device | str | None = None,
 ) -> Tensor:
     """Evenly spaced values in [start, stop): int64 for integers, float32 otherwise."""
+    start, stop, step = (_number("arange", value) for value in (start, stop, step))
     bounds: tuple[Any, ...] = (0, start, step) if stop is None else (start, stop, step)
     if dtype is None:
         dtype = DEFAULT_INT if all(_is_integer(n) for n in bounds) else DEFAULT_FLOAT
@@ -146,6 +165,7 @@ def linspace(
     device: Device | str | None = None,
 ) -> Tensor:
     """`num` evenly spaced values in [start, stop]."""
+    start, stop = _number("linspace", start), _number("linspace", stop)
     return _make(np.linspace(start, stop, num, dtype=_float_unless(dtype)), device, False)
 
 
@@ -166,6 +186,23 @@ def eye(
             raise TypeError(f"eye: the number of columns is {m!r}; give an integer")
         m, dtype = None, m
     return _make(np.eye(n, m, k, dtype=_float_unless(dtype)), device, False)
+
+
+def _number(name: str, value: Any) -> Any:
+    """A number, also out of a tensor.
+
+    Raises:
+        TypeError: the tensor is in a graph, to which the new values would not belong.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    if value.requires_grad and STATE.grad_enabled:
+        raise TypeError(
+            f"{name} takes numbers: its values would leave the graph of this tensor silently. "
+            "Write start + (stop - start) * minigrad.linspace(0, 1, num); where no gradient is "
+            "needed, use .numpy() or .detach()."
+        )
+    return value.item()
 
 
 def from_dlpack(array: Any) -> Tensor:

@@ -63,12 +63,12 @@ def power(x: Any, y: Any) -> Tensor:
     x, y = as_pair(x, y)
     x = _counted(x) if y.dtype == BOOL else x
     if x.dtype.kind in "iu" and y.dtype.kind == "i":
-        _require_no_negative("a tensor with negative elements", bool((y.data < 0).any()))
+        _require_no_negative("a tensor with negative elements", bool((y.array < 0).any()))
     return apply("power", x, y)
 
 
 def _counted(x: Tensor) -> Tensor:
-    return Tensor.wrap(x.data.astype(DEFAULT_INT)) if x.dtype == BOOL else x
+    return Tensor.wrap(x.array.astype(DEFAULT_INT)) if x.dtype == BOOL else x
 
 
 def _require_no_negative(exponent: Any, negative: bool) -> None:
@@ -242,11 +242,11 @@ def _compared(name: str, x: Any, y: Any) -> Tensor:
     """Scalars go to NumPy as Python numbers: it compares them exactly with any dtype."""
     like = x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else None
     left, right = (
-        plain_number(v) if isinstance(v, SCALARS) else as_tensor(v, like).data for v in (x, y)
+        plain_number(v) if isinstance(v, SCALARS) else as_tensor(v, like).array for v in (x, y)
     )
     xp = np if like is None else like.device.xp
     try:
-        return Tensor(xp.asarray(getattr(xp, name)(left, right)))
+        return Tensor.wrap(xp.asarray(getattr(xp, name)(left, right)))
     except ValueError as error:
         raise ShapeError(f"{name} of shapes {xp.shape(left)} and {xp.shape(right)}") from error
 
@@ -294,16 +294,19 @@ def logical_or(x: Any, y: Any) -> Tensor:
 def logical_not(x: Any) -> Tensor:
     """True where x is False or 0."""
     x = as_tensor(x)
-    return Tensor(namespace_of(x.data).logical_not(x.data))
+    xp = namespace_of(x.array)
+    return Tensor.wrap(xp.asarray(xp.logical_not(x.array)))
 
 
 def isfinite(x: Any) -> Tensor:
     """True where x is neither NaN nor infinite."""
     x = as_tensor(x)
-    return Tensor(namespace_of(x.data).isfinite(x.data))
+    xp = namespace_of(x.array)
+    return Tensor.wrap(xp.asarray(xp.isfinite(x.array)))
 
 
 def sign(x: Any) -> Tensor:
     """-1, 0 or 1. Flat almost everywhere, so no gradient flows through."""
     x = as_tensor(x)
-    return Tensor(namespace_of(x.data).sign(x.data))
+    xp = namespace_of(x.array)
+    return Tensor.wrap(xp.asarray(xp.sign(x.array)))

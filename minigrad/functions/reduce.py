@@ -69,9 +69,9 @@ def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
 
 def _arg(name: str, x: Any, axis: int | None, keepdims: bool) -> Tensor:
     x = as_tensor(x)
-    xp = namespace_of(x.data)
+    xp = namespace_of(x.array)
     try:
-        return Tensor(xp.asarray(getattr(xp, name)(x.data, axis=axis, keepdims=keepdims)))
+        return Tensor.wrap(xp.asarray(getattr(xp, name)(x.array, axis=axis, keepdims=keepdims)))
     except ValueError as error:
         raise ShapeError(f"{name} of shape {x.shape} over axis {axis}: {error}") from error
 

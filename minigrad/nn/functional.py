@@ -83,7 +83,7 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
     if weight.ndim != 2:
         raise ShapeError(f"embedding: the table must be (V, C), not {weight.shape}")
     ids = _as_ids(ids, weight)
-    check_ids(ids.data, weight.shape[0], "embedding")
+    check_ids(ids.array, weight.shape[0], "embedding")
     return apply("embedding", weight, ids)
 
 
@@ -216,7 +216,7 @@ def cross_entropy(
             f"cross_entropy: logits of shape {logits.shape} need targets of shape "
             f"{logits.shape[:-1]}, not {targets.shape}"
         )
-    counted = check_ids(targets.data, logits.shape[-1], "cross_entropy", ignore_index)
+    counted = check_ids(targets.array, logits.shape[-1], "cross_entropy", ignore_index)
     if reduction == "mean" and not counted:
         raise ValueError("cross_entropy: no target counts, so there is no mean")
     return apply(

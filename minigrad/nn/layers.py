@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.functions import ones, zeros
 from minigrad.nn import functional as F
 from minigrad.nn.checks import check_probability
 from minigrad.nn.module import Module, Parameter
@@ -93,8 +94,8 @@ class LayerNorm(Module):
         self, size: int, eps: float = 1e-5, bias: bool = True, *, dtype: Any = np.float32
     ) -> None:
         _check_sizes(size=size)
-        self.weight = Parameter(np.ones(size, dtype))
-        self.bias = Parameter(np.zeros(size, dtype)) if bias else None
+        self.weight = Parameter(ones(size, dtype))
+        self.bias = Parameter(zeros(size, dtype)) if bias else None
         self.eps = eps
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -117,7 +118,7 @@ class RMSNorm(Module):
 
     def __init__(self, size: int, eps: float = 1e-5, *, dtype: Any = np.float32) -> None:
         _check_sizes(size=size)
-        self.weight = Parameter(np.ones(size, dtype))
+        self.weight = Parameter(ones(size, dtype))
         self.eps = eps
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -7,23 +7,25 @@ from typing import Any, Self
 
 import numpy as np
 
-from minigrad.device import Device
+from minigrad.device import CPU, Device
 from minigrad.op import STATE
 from minigrad.tensor import Tensor
+from minigrad.version import Version
 
 
 class Parameter(Tensor):
     """A leaf tensor that a module owns and an optimizer updates.
 
     Args:
-        data: the first values.
+        data: the first values. Those of a tensor in a graph are taken without the graph.
         requires_grad: False freezes it.
     """
 
     __slots__ = ()
 
     def __init__(self, data: Any, dtype: Any = None, *, requires_grad: bool = True) -> None:
-        super().__init__(data, dtype, requires_grad=requires_grad)
+        values = data.detach() if isinstance(data, Tensor) else data
+        super().__init__(values, dtype, requires_grad=requires_grad)
 
 
 class Module:
@@ -96,7 +98,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of every parameter as a NumPy array, by name; shared ones under each name."""
-        return {name: np.array(p.numpy()) for name, p in self._all_named_parameters()}
+        return {name: np.array(CPU.asarray(p.array)) for name, p in self._all_named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy arrays into the parameters, keeping their dtype and device.
@@ -152,9 +154,10 @@ class Module:
         for module in self.modules():
             for value in vars(module).values():
                 if isinstance(value, Tensor):
-                    value.data = convert(value.data)
+                    value.array = convert(value.array)
+                    value._version = Version(value._version.number + 1)
                     if value.grad is not None:
-                        value.grad = Tensor(convert(value.grad.data))
+                        value.grad = Tensor.wrap(convert(value.grad.array))
         return self
 
     def zero_grad(self) -> None:
@@ -179,5 +182,5 @@ class Module:
 
 def _as_array(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.data
+        return value.array
     return value if hasattr(value, "__cuda_array_interface__") else np.asarray(value)

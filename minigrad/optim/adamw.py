@@ -88,7 +88,7 @@ class AdamW(Optimizer):
         if number not in self.state:
             if number not in self._averages:
                 first, parameters = self._members_beside(number)
-                self._place(first, parameters, namespace_of(parameters[0].data).zeros)
+                self._place(first, parameters, namespace_of(parameters[0].array).zeros)
             m, v = self._averages[number]
             m[...] = 0
             v[...] = 0
@@ -135,8 +135,8 @@ class AdamW(Optimizer):
         for state in states:
             state["step"] += count
         columns = (
-            [p.data for _, p in members],
-            [p.grad.data for _, p in members],  # type: ignore[union-attr]
+            [p.array for _, p in members],
+            [p.grad.array for _, p in members],  # type: ignore[union-attr]
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
         )

@@ -36,7 +36,7 @@ def clip_grad_norm_(
         NonFiniteError: see `error_if_nonfinite`.
     """
     given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    arrays = [p.grad.data for p in given if p.grad is not None]
+    arrays = [p.grad.array for p in given if p.grad is not None]
     if not arrays:
         return 0.0
     flat = merged(arrays)

@@ -14,12 +14,13 @@ import numpy as np
 
 from minigrad.device import namespace_of
 from minigrad.tensor import Tensor
+from minigrad.version import Version
 
 
 class FlatParameters:
     """Moves parameters into one flat array, and gives their gradients places in another.
 
-    The values stay as they are; each `parameter.data` becomes a view.
+    The values stay as they are; each parameter's array becomes a view.
 
     Args:
         parameters: of one dtype and one device, in the order they shall have.
@@ -27,7 +28,8 @@ class FlatParameters:
         grad: likewise for the gradients, which start at 0.
 
     Attributes:
-        data: (N,) all parameters.
+        data: (N,) all parameters, also to be written to: graphs that have read them notice.
+        array: the same array, for the engine: who writes there calls `changed()`.
         grad: (N,) all gradients.
 
     Raises:
@@ -41,21 +43,39 @@ class FlatParameters:
             raise ValueError("FlatParameters was given no parameters")
         if len({(p.dtype, str(p.device)) for p in self.parameters}) != 1:
             raise ValueError("FlatParameters needs parameters of one dtype on one device")
-        xp, dtype = namespace_of(self.parameters[0].data), self.parameters[0].dtype
+        xp, dtype = namespace_of(self.parameters[0].array), self.parameters[0].dtype
         self.bounds = np.cumsum([0] + [p.size for p in self.parameters]).tolist()
         size = self.bounds[-1]
-        self.data = xp.empty(size, dtype) if data is None else data
+        self.array = xp.empty(size, dtype) if data is None else data
         self.grad = xp.zeros(size, dtype) if grad is None else grad
-        if self.data.shape != (size,) or self.grad.shape != (size,):
+        if self.array.shape != (size,) or self.grad.shape != (size,):
             raise ValueError(f"the buffers must have {size} elements")
-        if self.data.dtype != dtype or self.grad.dtype != dtype:
+        if self.array.dtype != dtype or self.grad.dtype != dtype:
             raise ValueError(
-                f"the buffers must be {dtype}, not {self.data.dtype} and {self.grad.dtype}"
+                f"the buffers must be {dtype}, not {self.array.dtype} and {self.grad.dtype}"
             )
-        for parameter, view in zip(self.parameters, self.views(self.data), strict=True):
-            view[...] = parameter.data
-            parameter.data = view
-        self._gradients = [Tensor(view) for view in self.views(self.grad)]
+        for parameter, view in zip(self.parameters, self.views(self.array), strict=True):
+            view[...] = parameter.array
+            parameter.array = view
+            parameter._version = Version(parameter._version.number + 1)
+        self._gradients = [Tensor.wrap(view) for view in self.views(self.grad)]
+
+    @property
+    def data(self) -> Any:
+        for parameter in self.parameters:
+            parameter._version.hand_out(parameter.array)
+        return self.array
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        if value is not self.array:  # it is, as after `flat.data -= 1`
+            raise ValueError("the parameters lie in this array: write to flat.data[...]")
+        self.changed()
+
+    def changed(self) -> None:
+        """Say that `array` holds other values now: graphs that have read it become invalid."""
+        for parameter in self.parameters:
+            parameter.changed()
 
     def views(self, flat: Any) -> list[Any]:
         """One view into `flat` for each parameter, in its shape."""

@@ -68,7 +68,7 @@ class Muon(AdamW):
         if not group["orthogonal"]:
             return super()._state_of(number, parameter)
         if number not in self.state:
-            self.state[number] = {"step": 0, "momentum_buffer": widened(parameter.data) * 0}
+            self.state[number] = {"step": 0, "momentum_buffer": widened(parameter.array) * 0}
         return self.state[number]
 
     def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
@@ -79,7 +79,7 @@ class Muon(AdamW):
         by_shape: dict[tuple[int, ...], list[tuple[Tensor, Any]]] = {}
         for number, parameter in members:
             state = self._state_of(number, parameter)
-            gradient = widened(parameter.grad.data)  # type: ignore[union-attr]
+            gradient = widened(parameter.grad.array)  # type: ignore[union-attr]
             state["step"] += 1
             buffer = state["momentum_buffer"]
             buffer *= momentum
@@ -93,4 +93,4 @@ class Muon(AdamW):
             steps = orthogonalized(xp, stacked).reshape(len(rows_of), -1, columns)
             steps *= group["lr"] * RMS * max(rows, columns) ** 0.5
             for (parameter, _), step in zip(rows_of, steps, strict=True):
-                parameter.data[...] = widened(parameter.data) * (1 - decay) - step
+                parameter.array[...] = widened(parameter.array) * (1 - decay) - step

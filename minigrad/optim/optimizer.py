@@ -81,7 +81,7 @@ class Optimizer:
         for group, members in self._members():
             self._update(group, members)
             for _, parameter in members:
-                parameter._version[0] += 1
+                parameter.changed()
 
     def _members(self) -> Iterator[tuple[dict[str, Any], list[tuple[int, Tensor]]]]:
         """Each group with its parameters that have a gradient, and their numbers."""

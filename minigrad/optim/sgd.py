@@ -52,20 +52,20 @@ class SGD(Optimizer):
     def _state_of(self, number: int, parameter: Tensor) -> dict[str, Any]:
         if number not in self.state:
             dtype = compute_dtype(parameter.dtype)
-            zeros = namespace_of(parameter.data).zeros_like(parameter.data, dtype=dtype)
+            zeros = namespace_of(parameter.array).zeros_like(parameter.array, dtype=dtype)
             self.state[number] = {"momentum_buffer": zeros}
         return self.state[number]
 
     def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
         lr, momentum = group["lr"], group["momentum"]
         for number, parameter in members:
-            g = widened(parameter.grad.data)  # type: ignore[union-attr]
+            g = widened(parameter.grad.array)  # type: ignore[union-attr]
             if group["weight_decay"]:
-                g = g + group["weight_decay"] * widened(parameter.data)
+                g = g + group["weight_decay"] * widened(parameter.array)
             if momentum:
                 first = number not in self.state
                 velocity = self._state_of(number, parameter)["momentum_buffer"]
                 velocity *= momentum
                 velocity += g if first else (1 - group["dampening"]) * g
                 g = g + momentum * velocity if group["nesterov"] else velocity
-            parameter.data -= lr * g
+            parameter.array -= lr * g

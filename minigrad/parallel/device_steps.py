@@ -91,7 +91,7 @@ class DeviceSteps:
         if reason:
             raise ValueError(reason)
         self.flat, self._loss, self._time = flat, loss, time
-        self._device = device_of(flat.data)
+        self._device = device_of(flat.array)
         self._max_norm, self._graph = max_norm, graph
         self._average, self._average_decay = average, average_decay
         self._averages = _flat_averages(optimizer)
@@ -143,7 +143,7 @@ class DeviceSteps:
         return sum(step.graph is not None for step in self._steps.values())
 
     def _changing(self) -> list[Any]:
-        arrays = [self.flat.data, *self.state.arrays]
+        arrays = [self.flat.array, *self.state.arrays]
         arrays += [array for pair in self._averages for array in pair]
         return arrays if self._average is None else [*arrays, self._average]
 
@@ -161,7 +161,7 @@ class DeviceSteps:
                 time=self._time,
             )
             loss = self._loss(x, y, self.state.draw, number)
-            total = loss.data if total is None else total + loss.data
+            total = loss.array if total is None else total + loss.array
             into = write_gradients if number == 0 else add_gradients
             into(loss, self.flat.parameters, places, scale=scale)
             first += count
@@ -186,7 +186,7 @@ class DeviceSteps:
             stop = start + sum(p.size for p in group["params"])
             part, (m, v) = slice(start, stop), self._averages[number]
             adamw.adamw_step_ordered(
-                self.flat.data[part],
+                self.flat.array[part],
                 self.flat.grad[part],
                 m,
                 v,
@@ -213,7 +213,7 @@ def why_not(optimizer: Optimizer) -> str | None:
 def _flat_averages(optimizer: AdamW) -> list[tuple[Any, Any]]:
     """Both averages of each group as flat arrays, which the optimizer uses from now on."""
     made: list[Any] = []
-    xp = device_of(optimizer.parameters()[0].data).xp
+    xp = device_of(optimizer.parameters()[0].array).xp
 
     def allocate(size: int, dtype: Any) -> Any:
         made.append(xp.zeros(size, dtype))

@@ -42,7 +42,7 @@ class WholeBatch:
     ) -> None:
         self.flat = FlatParameters(parameters)
         self.grad_norm = 0.0
-        self._device = device_of(self.flat.data)
+        self._device = device_of(self.flat.array)
         self._train_loss, self._evaluate_loss = train_loss, evaluate_loss
         self._graph = graph and self._device.kind == "gpu"
         self._evaluations: dict[tuple[tuple[int, ...], ...], tuple[Part, Captured]] = {}
@@ -95,4 +95,4 @@ class WholeBatch:
 
     def _loss(self, arrays: Part) -> Any:
         with no_grad():
-            return self._evaluate_loss(arrays, 0).data
+            return self._evaluate_loss(arrays, 0).array

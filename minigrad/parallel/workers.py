@@ -170,7 +170,7 @@ class Workers:
         settings = [update.settings for update in self._updates]
         self._run("update", (settings, scale), len(_pieces(self._updates)))
         for parameter in self.flat.parameters:
-            parameter._version[0] += 1
+            parameter.changed()
 
     def measure(self, what: Callable[[], int]) -> int:
         """What `what` returns after `try_micro_batch` of several sizes.

@@ -155,7 +155,7 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
 
 
 def _float64(parameter: Any) -> np.ndarray:
-    return CPU.asarray(parameter.data).astype(np.float64)
+    return CPU.asarray(parameter.array).astype(np.float64)
 
 
 def _without_mean(rows: Any) -> Any:

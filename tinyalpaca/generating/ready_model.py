@@ -43,7 +43,7 @@ class ReadyModel:
 
     def folded(self) -> FoldedWeights:
         """The weights in main memory, folded again if they have changed."""
-        sums = [p.data.sum() for p in self.model.parameters()]
+        sums = [p.array.sum() for p in self.model.parameters()]
         if self.on_gpu:
             sums = self.device.xp.stack(sums).tolist()  # one copy to the host, not one for each
         sums = list(map(float, sums))

@@ -104,7 +104,7 @@ def handle_bad_step(trainer: Trainer, parts: list[Part], loss: float, grad_norm:
 def save_good(trainer: Trainer) -> str:
     """Save the weights of the last step if they are good. Says where the last good ones are."""
     x, y = trainer.dataset.batch_at(np.arange(min(4, len(trainer.dataset))))
-    finite = bool(isfinite(float(abs(trainer.engine.flat.data).sum())))
+    finite = bool(isfinite(float(abs(trainer.engine.flat.array).sum())))
     if finite and isfinite(float(trainer.engine.evaluate((x, y)))):
         trainer.sampler.load_state_dict(trainer.sampler_before)  # the step has not happened
         trainer.saver.save_at_stop()

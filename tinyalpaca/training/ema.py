@@ -22,25 +22,27 @@ class WeightAverage:
         decay: of the average, for example 0.999: it then looks back about 1,000 updates.
 
     Attributes:
-        average: (N,) like `flat.data`.
+        average: (N,) like `flat.array`.
     """
 
     def __init__(self, flat: Any, decay: float) -> None:
         self.flat, self.decay = flat, decay
-        self.average = flat.data.copy()
+        self.average = flat.array.copy()
 
     def update(self, step: int) -> None:
         """Take in the weights after update number `step` (from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         self.average *= decay
-        self.average += (1 - decay) * self.flat.data
+        self.average += (1 - decay) * self.flat.array
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Context manager: the model has the average as its weights."""
-        kept = self.flat.data.copy()
-        self.flat.data[...] = self.average
+        kept = self.flat.array.copy()
+        self.flat.array[...] = self.average
+        self.flat.changed()
         try:
             yield
         finally:
-            self.flat.data[...] = kept
+            self.flat.array[...] = kept
+            self.flat.changed()

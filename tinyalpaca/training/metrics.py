@@ -147,11 +147,11 @@ class UpdateRatios:
 
     def remember(self) -> None:
         """Keep the weights as they are before an update."""
-        self.before = self.flat.data.copy()
+        self.before = self.flat.array.copy()
 
     def measure(self) -> dict[str, float]:
         """The ratio of each layer since `remember`."""
-        change = self.flat.data - self.before
+        change = self.flat.array - self.before
         xp = namespace_of(change)
 
         def square(array: Any, parts: list[slice]) -> Any:

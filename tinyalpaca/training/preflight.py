@@ -68,7 +68,7 @@ def preflight(trainer: Trainer) -> Findings:
     rows = max(1, LEARNED_TOKENS // batch[0].shape[1])
     small = (batch[0][:rows], batch[1][:rows])
     vocab_size = trainer.model.config.vocab_size
-    kept = trainer.engine.flat.data.copy()
+    kept = trainer.engine.flat.array.copy()
     try:
         with np.errstate(all="ignore"):
             start = trainer.engine.gradients(small, scale=1 / small[1].size, key=0)
@@ -80,7 +80,8 @@ def preflight(trainer: Trainer) -> Findings:
             trainer.engine.gradients(batch, scale=1 / batch[1].size, key=0)
             findings.step_seconds = (time.perf_counter() - began) * trainer.config.accumulate
     finally:
-        trainer.engine.flat.data[...] = kept
+        trainer.engine.flat.array[...] = kept
+        trainer.engine.flat.changed()
         trainer.engine.flat.zero_grad()
     validation = validation_seconds(trainer, batch, findings.step_seconds)
     epochs = max(1, round(trainer.total_steps / trainer.steps_per_epoch))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minigrad.device import CPU
 from minigrad.files import FileFormatError
 from minigrad.parallel import Workers
 from tinyalpaca.checkpoint import write_model
@@ -25,7 +26,9 @@ def write_checkpoint(trainer: Trainer, folder: Path) -> None:
     """All files of a checkpoint of the trainer's present step, into an existing folder."""
     arrays, optimizer = optimizer_to_files(trainer.optimizer.state_dict(), trainer.names)
     if trainer.average is not None:
-        arrays |= {f"weights/{name}": p.numpy() for name, p in trainer.named_parameters()}
+        arrays |= {
+            f"weights/{name}": CPU.asarray(p.array) for name, p in trainer.named_parameters()
+        }
     progress = {
         "step": trainer.step,
         "epoch": trainer.sampler.epoch,
@@ -76,7 +79,7 @@ def _restore(trainer: Trainer, saved: SavedRun) -> None:
     progress = saved.state.progress
     trainer.model.load_state_dict(saved.state.model)
     if trainer.average is not None:
-        trainer.average.average[...] = trainer.engine.flat.data
+        trainer.average.average[...] = trainer.engine.flat.array
         for name, parameter in trainer.named_parameters():
             parameter.assign(saved.state.arrays[f"weights/{name}"])
     state = optimizer_from_files(saved.state.arrays, progress["optimizer"], trainer.names)
