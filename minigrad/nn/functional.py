@@ -10,21 +10,37 @@ from minigrad.errors import ShapeError
 from minigrad.functions import gelu, logsigmoid, relu, sigmoid, silu, softmax, softplus, tanh
 from minigrad.functions.convert import as_float, as_tensor
 from minigrad.nn.checks import check_ids, check_probability
+from minigrad.nn.convolution import conv1d, conv2d
+from minigrad.nn.losses import huber_loss, l1_loss, mse_loss, nll_loss, weighted_cross_entropy
+from minigrad.nn.normalization import batch_norm, group_norm
+from minigrad.nn.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from minigrad.op import apply
 from minigrad.random import Generator
 from minigrad.tensor import Tensor
 
 __all__ = [
     "add_layer_norm",
+    "avg_pool1d",
+    "avg_pool2d",
+    "batch_norm",
     "binary_cross_entropy_with_logits",
+    "conv1d",
+    "conv2d",
     "cross_entropy",
     "dropout",
     "embedding",
     "gelu",
+    "group_norm",
+    "huber_loss",
+    "l1_loss",
     "layer_norm",
     "linear",
     "logsigmoid",
+    "max_pool1d",
+    "max_pool2d",
+    "mse_loss",
     "multi_head_attention",
+    "nll_loss",
     "relu",
     "rms_norm",
     "rotary",
@@ -187,6 +203,7 @@ def rotary(x: Tensor, cos: Any, sin: Any) -> Tensor:
 def cross_entropy(
     logits: Tensor,
     targets: Any,
+    weight: Any = None,
     *,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
@@ -196,7 +213,8 @@ def cross_entropy(
 
     Args:
         logits: (..., V).
-        targets: integers (...), an array or a tensor.
+        targets: integers (...), or probabilities (..., V); an array or a tensor.
+        weight: (V,) a factor for each class, or None for 1.
         ignore_index: targets of this value count for nothing.
         label_smoothing: ε in [0, 1).
         reduction: "mean" over the targets that count, "sum", or "none".
@@ -211,6 +229,16 @@ def cross_entropy(
         raise ValueError(f'cross_entropy: reduction {reduction!r} is not "mean", "sum" or "none"')
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1), not {label_smoothing}")
+    chances = targets.dtype.kind == "f" and targets.ndim == logits.ndim
+    if weight is not None or chances:
+        return weighted_cross_entropy(
+            logits,
+            targets,
+            weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+        )
     if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
         raise ShapeError(
             f"cross_entropy: logits of shape {logits.shape} need targets of shape "

@@ -13,6 +13,8 @@ from typing import Any
 
 from minigrad.ops import (
     attention,
+    batch_norm,
+    convolution,
     cross_entropy,
     dropout,
     elementwise,
@@ -85,6 +87,8 @@ TEXTBOOK: MappingProxyType[str, Any] = MappingProxyType(
         "layer_norm": layer_norm,
         "add_layer_norm": layer_norm.add_layer_norm,
         "rms_norm": layer_norm.rms_norm,
+        "batch_norm": batch_norm.batch_norm,
+        "convolution": convolution.convolution,
         "scaled_dot_product_attention": attention,
         "multi_head_attention": attention.multi_head_attention,
         "rotary": rotary,

@@ -15,7 +15,14 @@ Kernels never write into their inputs. They take any memory order, and most outp
 from types import MappingProxyType
 from typing import Any
 
-from minigrad.kernels.cpu import attention, cross_entropy, embedding, layer_norm, linear
+from minigrad.kernels.cpu import (
+    attention,
+    convolution,
+    cross_entropy,
+    embedding,
+    layer_norm,
+    linear,
+)
 
 KERNELS: MappingProxyType[str, Any] = MappingProxyType(
     {
@@ -24,6 +31,7 @@ KERNELS: MappingProxyType[str, Any] = MappingProxyType(
         "add_layer_norm": layer_norm.add_layer_norm,
         "scaled_dot_product_attention": attention,
         "multi_head_attention": attention.multi_head_attention,
+        "convolution": convolution,
         "cross_entropy": cross_entropy,
         "embedding": embedding,
     }

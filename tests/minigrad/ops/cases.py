@@ -306,6 +306,35 @@ case(
     (3, 1),
 )
 
+CONVOLUTIONS: dict[str, tuple[Any, ...]] = {
+    "plain": ((2, 3, 7), (4, 3, 3), {}),
+    "stride, padding, dilation": ((2, 2, 9), (3, 2, 3), {"stride": 2, "padding": 2, "dilation": 3}),
+    "groups": ((2, 4, 5), (6, 2, 2), {"groups": 2}),
+    "a channel a group": ((1, 3, 5), (3, 1, 2), {"groups": 3, "padding": 1}),
+    "sizes 1": ((1, 1, 1), (1, 1, 1), {}),
+    "two axes": ((2, 3, 5, 4), (4, 3, 3, 2), {}),
+    "two axes, all settings": (
+        (1, 4, 6, 7),
+        (2, 2, 2, 3),
+        {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2},
+    ),
+    "a kernel of 1": ((2, 3, 3, 2), (5, 3, 1, 1), {}),
+    "stride beyond the kernel": ((2, 1, 8), (2, 1, 2), {"stride": 3}),
+}
+for label, (x_shape, w_shape, settings) in CONVOLUTIONS.items():
+    convolve = F.conv1d if len(x_shape) == 3 else F.conv2d
+    convolve = lambda x, w, b=None, f=convolve, s=settings: f(x, w, b, **s)  # noqa: E731
+    case("convolution", label, convolve, x_shape, w_shape, w_shape[:1])
+case("convolution", "without bias", lambda x, w: F.conv1d(x, w), (2, 2, 4), (3, 2, 2))
+case("convolution", "one tensor as both", lambda x: F.conv1d(x, x, padding=1), (2, 2, 3))
+
+batch_norm: Callable[..., Tensor] = lambda x, w=None, b=None: F.batch_norm(  # noqa: E731
+    x, weight=w, bias=b, training=True
+)
+for shape in ((5, 3), (4, 2, 3), (2, 3, 2, 3), (3, 1)):
+    case("batch_norm", f"{shape}", batch_norm, shape, shape[1:2], shape[1:2])
+case("batch_norm", "without weight and bias", batch_norm, (4, 3))
+
 angles = np.linspace(0.1, 2, 6).reshape(3, 2)
 for shape in ((3, 4), (2, 3, 4), (2, 1, 3, 4)):
     case("rotary", f"{shape}", lambda x: F.rotary(x, np.cos(angles), np.sin(angles)), shape)

@@ -1,0 +1,52 @@
+"""Batch normalisation (Ioffe and Szegedy, arXiv:1502.03167), in training.
+
+    y = w·x̂ + b,   x̂ = (x - μ)/σ,   μ = mean(x),   σ = √(var(x) + ε)
+
+The mean and the variance of a channel are taken over the batch and all spatial axes.
+
+Shapes: x (B, C, *size), weight w (C,) or None for 1, bias b (C,) or None for 0, y as x.
+
+The gradient is that of `minigrad.ops.layer_norm`, with other axes: with g = dy·w,
+
+    dx = (g - mean(g) - x̂·mean(g·x̂)) / σ,    dw = Σ dy·x̂,    db = Σ dy
+
+Saved: x̂ and 1/σ, from which all of it follows, and w.
+"""
+
+
+class batch_norm:
+    """y = w·(x - μ)/σ + b; see the module's docstring"""
+
+    @staticmethod
+    def forward(xp, x, weight, bias, *, eps):
+        axes = _all_but_channels(x.ndim)
+        centred = x - xp.mean(x, axis=axes, keepdims=True)
+        centred = centred - xp.mean(centred, axis=axes, keepdims=True)  # what rounding has left
+        variance = xp.mean(centred * centred, axis=axes, keepdims=True)
+        inverse_std = 1 / xp.sqrt(variance + eps)  # (1, C, 1, ...)
+        normal = centred * inverse_std
+        y = normal if weight is None else normal * _beside(xp, weight, x)
+        y = y if bias is None else y + _beside(xp, bias, x)
+        return y, (normal, inverse_std, weight)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, eps):
+        normal, inverse_std, weight = saved
+        axes = _all_but_channels(dy.ndim)
+        dx = None
+        if needs[0]:
+            g = dy if weight is None else dy * _beside(xp, weight, dy)
+            along = xp.mean(g * normal, axis=axes, keepdims=True)
+            dx = (g - xp.mean(g, axis=axes, keepdims=True) - normal * along) * inverse_std
+        dweight = xp.sum(dy * normal, axis=axes) if needs[1] else None
+        dbias = xp.sum(dy, axis=axes) if needs[2] else None
+        return dx, dweight, dbias
+
+
+def _all_but_channels(ndim):
+    return (0, *range(2, ndim))
+
+
+def _beside(xp, vector, x):
+    """(C,) as (C, 1, ...), which broadcasts against x (B, C, ...)."""
+    return xp.reshape(vector, (-1, *(1 for _ in range(x.ndim - 2))))

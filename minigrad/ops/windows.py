@@ -1,0 +1,27 @@
+"""Windows that slide over the spatial axes of (B, C, *size): what convolution and pooling share.
+
+A window covers positions p of a kernel, `dilation` apart, and moves on by `stride`.
+"""
+
+from itertools import product
+
+
+def output_size(size, kernel, stride, dilation):
+    """How many windows fit along each spatial axis, of an x that has its borders already.
+
+    It is ⌊(size - dilation·(kernel - 1) - 1)/stride⌋ + 1, and 0 or less where none fits.
+    """
+    return tuple(
+        (n - d * (k - 1) - 1) // s + 1
+        for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
+    )
+
+
+def positions(kernel, out, stride, dilation):
+    """Every position of the kernel, and the index of the elements of x that it meets."""
+    for position in product(*map(range, kernel)):
+        met = tuple(
+            slice(p * d, p * d + s * (n - 1) + 1, s)
+            for p, n, s, d in zip(position, out, stride, dilation, strict=True)
+        )
+        yield position, (slice(None), slice(None), *met)
