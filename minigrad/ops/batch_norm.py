@@ -13,6 +13,8 @@ The gradient is that of `minigrad.ops.layer_norm`, with other axes: with g = dy�
 Saved: x̂ and 1/σ, from which all of it follows, and w.
 """
 
+from minigrad.ops.summation import centred, mean_of, sum_of
+
 
 class batch_norm:
     """y = w·(x - μ)/σ + b; see the module's docstring"""
@@ -20,11 +22,10 @@ class batch_norm:
     @staticmethod
     def forward(xp, x, weight, bias, *, eps):
         axes = _all_but_channels(x.ndim)
-        centred = x - xp.mean(x, axis=axes, keepdims=True)
-        centred = centred - xp.mean(centred, axis=axes, keepdims=True)  # what rounding has left
-        variance = xp.mean(centred * centred, axis=axes, keepdims=True)
+        distance = centred(xp, x, axes)
+        variance = mean_of(xp, distance * distance, axes, keepdims=True)
         inverse_std = 1 / xp.sqrt(variance + eps)  # (1, C, 1, ...)
-        normal = centred * inverse_std
+        normal = distance * inverse_std
         y = normal if weight is None else normal * _beside(xp, weight, x)
         y = y if bias is None else y + _beside(xp, bias, x)
         return y, (normal, inverse_std, weight)
@@ -36,10 +37,10 @@ class batch_norm:
         dx = None
         if needs[0]:
             g = dy if weight is None else dy * _beside(xp, weight, dy)
-            along = xp.mean(g * normal, axis=axes, keepdims=True)
-            dx = (g - xp.mean(g, axis=axes, keepdims=True) - normal * along) * inverse_std
-        dweight = xp.sum(dy * normal, axis=axes) if needs[1] else None
-        dbias = xp.sum(dy, axis=axes) if needs[2] else None
+            along = mean_of(xp, g * normal, axes, keepdims=True)
+            dx = (g - mean_of(xp, g, axes, keepdims=True) - normal * along) * inverse_std
+        dweight = sum_of(xp, dy * normal, axes) if needs[1] else None
+        dbias = sum_of(xp, dy, axes) if needs[2] else None
         return dx, dweight, dbias
 
 

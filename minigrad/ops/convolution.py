@@ -24,6 +24,7 @@ Saved: x with its borders of zeros, and W.
 from math import prod
 
 from minigrad.ops.special import scatter_add
+from minigrad.ops.summation import sum_of
 from minigrad.ops.windows import output_size, positions
 
 
@@ -60,7 +61,7 @@ class convolution:
                 dx_p = xp.reshape(dx_p, (batch, x.shape[1], *out))
                 dx = dx + scatter_add(xp, dx_p, met, x.shape)
             if needs[1]:
-                dw_p = xp.sum(xp.matmul(_met(xp, x, met, out, groups), columns), axis=0)
+                dw_p = sum_of(xp, xp.matmul(_met(xp, x, met, out, groups), columns), 0)
                 dw_p = xp.swapaxes(dw_p, -1, -2)  # (groups, O/groups, C/groups)
                 dweights.append(xp.reshape(dw_p, (channels_out, weight.shape[1])))
         inside = tuple(slice(p, n - p) for p, n in zip(padding, x.shape[2:], strict=True))
@@ -69,7 +70,7 @@ class convolution:
         return (
             dx[(slice(None), slice(None), *inside)] if needs[0] else None,
             dweight,
-            xp.sum(dy, axis=(0, *spatial)) if needs[2] else None,
+            sum_of(xp, dy, (0, *spatial)) if needs[2] else None,
         )
 
 

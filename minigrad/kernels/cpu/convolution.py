@@ -17,6 +17,7 @@ from math import prod
 
 import numpy as np
 
+from minigrad.ops.summation import sum_of
 from minigrad.ops.windows import output_size, positions
 
 # Elements of X that are made at once: 4 MB of float32, which a core's cache about holds.
@@ -50,7 +51,7 @@ def backward(dy, saved, needs, *, stride, padding, dilation, groups):
     for images in _blocks(batch, met):
         if needs[1]:
             columns = _columns(met[images], groups)
-            dweight += np.matmul(rows[images], columns.swapaxes(-1, -2)).sum(axis=0)
+            dweight += sum_of(np, np.matmul(rows[images], columns.swapaxes(-1, -2)), 0)
         if needs[0]:
             dcolumns = np.matmul(flat.swapaxes(-1, -2), rows[images])
             dmet = dcolumns.reshape(-1, x.shape[1], *kernel, *out)
@@ -59,7 +60,7 @@ def backward(dy, saved, needs, *, stride, padding, dilation, groups):
     return (
         np.ascontiguousarray(dx[(slice(None), slice(None), *inside)]) if needs[0] else None,
         dweight.reshape(weight.shape) if needs[1] else None,
-        dy.sum(axis=(0, *range(2, dy.ndim))) if needs[2] else None,
+        sum_of(np, dy, (0, *range(2, dy.ndim))) if needs[2] else None,
     )
 
 
