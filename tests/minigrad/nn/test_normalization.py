@@ -39,12 +39,12 @@ def test_given_statistics_are_used_outside_of_training(shape: tuple[int, ...]) -
     assert_close(plain.numpy(), (x - v(mean)) / np.sqrt(v(var) + 0.1), 1e-14)
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [(s, g) for s in SHAPES for g in (1, 2, 4) if len(s) > 2 or g < 4],  # no groups of one element
+)
 def test_each_group_has_mean_0_and_variance_1(shape: tuple[int, ...], groups: int) -> None:
     x, w, b = arrays(shape)
-    if x.ndim == 2 and groups == 4:
-        pytest.skip("groups of one element have no variance")
     y = F.group_norm(x, groups, eps=0.0).numpy()
     rows = y.reshape(len(x), groups, -1)
     assert np.allclose(rows.mean(-1), 0, atol=1e-13)
