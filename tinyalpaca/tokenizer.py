@@ -16,6 +16,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import starmap
 from operator import itemgetter
@@ -262,6 +263,23 @@ class BPETokenizer(Tokenizer):
 
     def token_bytes(self, token: int) -> bytes:
         return self.vocabulary[token]
+
+    def without(self, names: Sequence[str]) -> "BPETokenizer":
+        """One that lacks these special tokens, which must have the highest ids."""
+        kept = tuple(t for t in self.foreign.added_tokens if t.content not in names)
+        vocabulary = self.vocabulary[: len(self.vocabulary) - len(names)]
+        if {self.special_tokens[name] for name in names} != set(
+            range(len(vocabulary), len(self.vocabulary))
+        ):
+            raise ValueError(f"{', '.join(names)} are not the tokens with the highest ids")
+        frame = [token for side in self.frame for token in side]
+        if frame and max(frame) >= len(vocabulary):
+            raise ValueError("a token that goes around every text cannot be left out")
+        special = {text: i for text, i in self.special_tokens.items() if text not in names}
+        return BPETokenizer(
+            *(vocabulary, self.merges, special, self.splitter, self.add_prefix_space),
+            foreign=replace(self.foreign, added_tokens=kept),
+        )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a `tokenizer.json` that Hugging Face `tokenizers` loads, and a `.vocab` beside it.

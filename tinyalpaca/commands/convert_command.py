@@ -11,8 +11,10 @@ DESCRIPTION = """Convert models: the PyTorch original's and GPT-2 into a checkpo
   tinyalpaca convert tinyalpaca.pth training_vocab.json OUT --num-heads 4
   tinyalpaca convert GPT2_FOLDER OUT
   tinyalpaca convert runs/shakespeare tinyalpaca.safetensors --to torch
+  tinyalpaca convert runs/book GPT2_FOLDER --to gpt2
 
-The first two make a checkpoint folder OUT, to generate from. The last writes what the original's
+The first two make a checkpoint folder OUT, to generate from. The last writes what Hugging Face's
+transformers load (of models that GPT-2 can compute), and the one before what the original's
 classes load with model.load_state_dict(safetensors.torch.load_file("tinyalpaca.safetensors"))."""
 
 
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         help="weights (.pth, .pt, .safetensors) and vocabulary of the original; a folder of "
-        "Hugging Face's GPT-2; with --to torch, a checkpoint",
+        "Hugging Face's GPT-2; with --to, a checkpoint",
     )
     parser.add_argument("out", type=Path, help="the folder (with --to torch, the file) to write")
     parser.add_argument(
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--to",
-        choices=("checkpoint", "torch"),
+        choices=("checkpoint", "torch", "gpt2"),
         default="checkpoint",
         help="what to write (default: %(default)s)",
     )
@@ -44,13 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, write, and say what it was."""
     from tinyalpaca.checkpoint import CONFIG, save_model
+    from tinyalpaca.console import warn
+    from tinyalpaca.converting.gpt2_export import save_for_gpt2
     from tinyalpaca.converting.gpt2_weights import is_gpt2, load_gpt2
     from tinyalpaca.converting.original_weights import load_original, save_for_original
 
-    if args.to == "torch":
+    if args.to != "checkpoint":
         if len(args.source) != 1:
-            raise ValueError("--to torch takes one checkpoint folder and the file to write")
-        files = save_for_original(args.source[0], args.out)
+            raise ValueError(f"--to {args.to} takes one checkpoint folder and what to write")
+        save = save_for_original if args.to == "torch" else save_for_gpt2
+        files = save(args.source[0], args.out)
         print(f"wrote {', '.join(map(str, files))}")
         return 0
     if (args.out / CONFIG).exists():
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         heads = args.num_heads or _ask_for_heads(weights)
         model, tokenizer = load_original(weights, vocabulary, heads)
     elif len(args.source) == 1 and is_gpt2(args.source[0]):
-        model, tokenizer = load_gpt2(args.source[0])
+        model, tokenizer = load_gpt2(args.source[0], warn)
     else:
         raise ValueError(
             "give the original's weights and its training_vocab.json, or a folder of Hugging "

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minigrad.files import FileFormatError
-from minigrad.serialization import load_safetensors
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.converting.original_weights import filled_model
+from tinyalpaca.converting.shards import load_folder
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.tokenizer import load_tokenizer
+from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
@@ -33,6 +34,7 @@ LAYER = {
     "mlp.c_fc": ("ffn.fc1", True),
     "mlp.c_proj": ("ffn.fc2", True),
 }
+BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks, as older versions saved them
 # Settings that change what is computed, with the values under which it is what we compute.
 EXPECTED = {
     "model_type": "gpt2",
@@ -51,8 +53,13 @@ def is_gpt2(folder: str | os.PathLike[str]) -> bool:
         return False
 
 
-def load_gpt2(folder: str | os.PathLike[str]) -> tuple[TinyAlpaca, Tokenizer]:
+def load_gpt2(
+    folder: str | os.PathLike[str], warn: Callable[[str], None] = lambda line: None
+) -> tuple[TinyAlpaca, Tokenizer]:
     """A model and a tokenizer from a folder of Hugging Face's `save_pretrained`.
+
+    Args:
+        warn: told what is left out.
 
     Raises:
         FileFormatError: a file is damaged, or the model computes something that ours does not.
@@ -60,22 +67,35 @@ def load_gpt2(folder: str | os.PathLike[str]) -> tuple[TinyAlpaca, Tokenizer]:
     """
     path = Path(folder)
     config = gpt2_config(path / "config.json")
-    weights = path / "model.safetensors"
-    if not weights.is_file():
-        raise FileNotFoundError(
-            f"{path} has no {weights.name}: save the model as a single safetensors file, with "
-            "model.save_pretrained(folder, max_shard_size='100GB')"
-        )
-    tensors, _ = load_safetensors(weights)
+    weights, tensors = load_folder(path)
     model = filled_model(weights, config, translated(weights, tensors, config))
-    two_files = path / "vocab.json"
-    tokenizer = load_tokenizer(two_files if two_files.is_file() else path)
-    if tokenizer.vocab_size > config.vocab_size:
+    return model, _fitting_tokenizer(path, config.vocab_size, warn)
+
+
+def _fitting_tokenizer(path: Path, size: int, warn: Callable[[str], None]) -> Tokenizer:
+    """The folder's tokenizer, without special tokens that the model has no embedding of.
+
+    Such are often given to a tokenizer and never used, as a [PAD]. A model with more embeddings
+    than tokens is ordinary: their number has been rounded up.
+
+    Raises:
+        FileFormatError: tokens of ordinary text would have no embedding.
+    """
+    tokenizer = load_tokenizer(path)
+    if tokenizer.vocab_size <= size:
+        return tokenizer
+    beyond = range(size, tokenizer.vocab_size)
+    special = {index: text for text, index in tokenizer.special_tokens.items()}
+    if not isinstance(tokenizer, BPETokenizer) or any(token not in special for token in beyond):
         raise FileFormatError(
-            path,
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}",
+            path, f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {size}"
         )
-    return model, tokenizer
+    names = [special[token] for token in beyond]
+    warn(
+        f"Warning: the model has no embedding of {', '.join(names)}: left out of the tokenizer, "
+        f"which keeps {size} tokens"
+    )
+    return tokenizer.without(names)
 
 
 def gpt2_config(path: Path) -> ModelConfig:
@@ -119,13 +139,15 @@ def translated(
     """Their tensors under our names.
 
     Raises:
-        FileFormatError: one is missing.
+        FileFormatError: one is missing, or there are others, which would change the results.
     """
     theirs = {name.removeprefix("transformer."): array for name, array in tensors.items()}
+    used = {"lm_head.weight"}
 
     def take(name: str) -> Any:
         if name not in theirs:
             raise FileFormatError(path, f"damaged, or not a GPT-2: there is no tensor {name!r}")
+        used.add(name)
         return theirs[name]
 
     embedding = take("wte.weight")
@@ -143,4 +165,16 @@ def translated(
             prefix = f"decoder_layers.{number}.{our_name}"
             ours[f"{prefix}.weight"] = weight.T if transposed else weight
             ours[f"{prefix}.bias"] = take(f"h.{number}.{name}.bias")
+    other = [name for name in theirs if name not in used and not BUFFER.fullmatch(name)]
+    if other:
+        raise FileFormatError(
+            path, f"{len(other)} tensors are none of a plain GPT-2's, such as {other[0]!r}"
+        )
+    head = theirs.get("lm_head.weight")
+    if config.tie_weights and head is not None and not np.array_equal(head, embedding):
+        raise FileFormatError(
+            path,
+            "lm_head.weight is not the token embedding, though the configuration ties them: if the "
+            "head is its own, set tie_word_embeddings to false in config.json",
+        )
     return ours

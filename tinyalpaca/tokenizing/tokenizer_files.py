@@ -15,6 +15,7 @@ from minigrad.files import write_text_atomically
 from tinyalpaca.corpus.text_files import decode_utf8
 from tinyalpaca.tokenizer import BPETokenizer
 from tinyalpaca.tokenizing import char_tokenizer, huggingface_file
+from tinyalpaca.tokenizing.added_tokens import AddedToken
 from tinyalpaca.tokenizing.foreign import Foreign
 from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
 from tinyalpaca.tokenizing.pre_tokenizers import ChainSplitter
@@ -53,18 +54,7 @@ def to_json(tokenizer: BPETokenizer) -> dict:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {
-                "id": token.id,
-                "content": token.content,
-                "single_word": token.single_word,
-                "lstrip": token.lstrip,
-                "rstrip": token.rstrip,
-                "normalized": token.normalized,
-                "special": token.special,
-            }
-            for token in foreign.added_tokens
-        ],
+        "added_tokens": [added_token_to_json(token) for token in foreign.added_tokens],
         "normalizer": foreign.normalizer,
         "pre_tokenizer": _splitter_to_json(tokenizer),
         "post_processor": foreign.post_processor,
@@ -82,6 +72,12 @@ def to_json(tokenizer: BPETokenizer) -> dict:
             "merges": [[names[left], names[right]] for left, right in tokenizer.merges],
         },
     }
+
+
+def added_token_to_json(token: AddedToken) -> dict[str, Any]:
+    """An entry of `added_tokens`."""
+    names = ("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special")
+    return {name: getattr(token, name) for name in names}
 
 
 def _splitter_to_json(tokenizer: BPETokenizer) -> Mapping[str, Any]:

@@ -1,0 +1,274 @@
+"""GPT-2 in the forms in which people have it, and ours as a folder that `transformers` loads."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from minigrad import Generator as RandomGenerator
+from minigrad.serialization import load_safetensors, save_safetensors
+from tests.tinyalpaca.test_convert_gpt2 import gpt2, transformers  # noqa: F401
+from tests.tinyalpaca.tiny_models import TEXT, tiny_tokenizer
+from tinyalpaca import cli
+from tinyalpaca.checkpoint import load_model, save_model
+from tinyalpaca.config import ModelConfig
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.tokenizer import BPETokenizer
+from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
+pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has to say
+
+
+@pytest.fixture
+def folder(gpt2, tmp_path):  # noqa: F811
+    """The folder of a GPT-2, to be changed."""
+    return shutil.copytree(gpt2[0], tmp_path / "theirs")
+
+
+def converted(folder):
+    out = folder.parent / "converted"
+    shutil.rmtree(out, ignore_errors=True)
+    assert cli.main(["convert", str(folder), str(out)]) == 0
+    return load_model(out)
+
+
+def refused(folder, capsys):
+    assert cli.main(["convert", str(folder), str(folder.parent / "out")]) == 1
+    return capsys.readouterr().err
+
+
+def assert_same_logits(ours, theirs, atol=1e-4, rtol=0.0):
+    ids = np.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(ids)).logits.float().numpy()
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(ours(ids).numpy(), expected, atol=atol, rtol=rtol)
+
+
+def rewrite(folder, change, file="model.safetensors"):
+    """Change the tensors of a folder and write them as a file of another name."""
+    tensors = change(dict(load_safetensors(folder / "model.safetensors")[0]))
+    (folder / "model.safetensors").unlink()
+    if file.endswith(".bin"):
+        torch.save({k: torch.tensor(np.array(v)) for k, v in tensors.items()}, folder / file)
+    else:
+        save_safetensors(tensors, folder / file, {"format": "pt"})
+
+
+def shards_of(folder, suffix):
+    """Replace the file of weights by three shards and an index."""
+    tensors = dict(load_safetensors(folder / "model.safetensors")[0])
+    (folder / "model.safetensors").unlink()
+    stem = "model" if suffix == "safetensors" else "pytorch_model"
+    places = {}
+    for number in range(3):
+        part = {name: tensors[name] for name in list(tensors)[number::3]}
+        shard = f"{stem}-{number + 1:05d}-of-00003.{suffix}"
+        if suffix == "bin":
+            torch.save({k: torch.tensor(v) for k, v in part.items()}, folder / shard)
+        else:
+            save_safetensors(part, folder / shard, {"format": "pt"})
+        places |= dict.fromkeys(part, shard)
+    index = folder / f"{stem}.{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+    return index
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_shards(gpt2, folder, capsys, suffix):  # noqa: F811
+    index = shards_of(folder, suffix)
+    assert_same_logits(converted(folder).model, gpt2[1])
+    content = json.loads(index.read_text(encoding="utf-8"))
+    shard = sorted(set(content["weight_map"].values()))[1]
+    (folder / shard).rename(folder / "away")
+    assert f"{folder / shard} is missing" in refused(folder, capsys)
+    (folder / "away").rename(folder / shard)
+    for place in ("../theirs/" + shard, "..\\" + shard, "/etc/passwd", "", "a\0", 3):
+        wrong = {**content["weight_map"], "transformer.wte.weight": place}
+        index.write_text(json.dumps({"weight_map": wrong}), encoding="utf-8")
+        assert index.name in refused(folder, capsys)
+    wrong = {**content["weight_map"], "transformer.more": shard}
+    index.write_text(json.dumps({"weight_map": wrong}), encoding="utf-8")
+    assert "says that it holds 'transformer.more'" in refused(folder, capsys)
+
+
+def test_shards_as_transformers_writes_them(gpt2, tmp_path):  # noqa: F811
+    folder = tmp_path / "theirs"
+    gpt2[1].save_pretrained(folder, max_shard_size="20KB")
+    gpt2[2].save_pretrained(folder)
+    assert (folder / "model.safetensors.index.json").is_file()
+    assert_same_logits(converted(folder).model, gpt2[1])
+
+
+def half(tensors):
+    return {k: v.astype(np.float16) for k, v in tensors.items()}
+
+
+def without_prefix(tensors):
+    return {k.removeprefix("transformer."): v for k, v in tensors.items()}
+
+
+def with_buffers(tensors):
+    mask = {"transformer.h.0.attn.bias": np.tri(40, dtype=bool)[None, None]}
+    return tensors | mask | {"transformer.h.0.attn.masked_bias": np.array(-1e4, np.float32)}
+
+
+def with_head(tensors):
+    return tensors | {"lm_head.weight": tensors["transformer.wte.weight"]}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("change", [dict, half, without_prefix, with_buffers, with_head])
+def test_names_and_files_of_other_versions(gpt2, folder, change, file):  # noqa: F811
+    rewrite(folder, change, file)
+    close = {"atol": 0.05, "rtol": 0.01} if change is half else {}
+    assert_same_logits(converted(folder).model, gpt2[1], **close)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("transformer.h.0.attn.c_attn.lora_A", "tensors are none of a plain GPT-2's"),
+        ("lm_head.weight", "lm_head.weight is not the token embedding"),
+    ],
+)
+def test_tensors_that_would_change_the_results_are_refused(folder, capsys, more, message):
+    rewrite(folder, lambda tensors: {**tensors, more: tensors["transformer.wte.weight"] + 1})
+    assert message in refused(folder, capsys)
+
+
+def test_added_tokens_are_kept(gpt2, transformers, tmp_path):  # noqa: F811
+    tokenizer = transformers.GPT2TokenizerFast.from_pretrained(gpt2[0])
+    tokenizer.add_tokens(["llama!"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>"]})
+    folder = shutil.copytree(gpt2[0], tmp_path / "theirs")
+    tokenizer.save_pretrained(folder)
+    assert {"vocab.json", "merges.txt", "tokenizer.json"} <= {p.name for p in folder.iterdir()}
+    ours = converted(folder).tokenizer
+    for text in ("a llama! <|user|>hi", "llama!llama", "<|endoftext|>"):
+        assert ours.encode(text, allowed_special="all") == tokenizer(text)["input_ids"]
+    assert len(ours.encode("llama!")) == 1
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_added_tokens_of_a_folder_without_a_tokenizer_json(gpt2, folder, described):  # noqa: F811
+    (folder / "tokenizer.json").unlink(missing_ok=True)
+    size = len(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
+    added = {"llama!": size, "<pad>": size + 1}
+    (folder / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
+    settings = {"pad_token": "<pad>"}
+    if described:
+        entries = {str(i): {"content": t, "special": t == "<pad>"} for t, i in added.items()}
+        settings["added_tokens_decoder"] = entries
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    ours = converted(folder).tokenizer
+    assert ours.encode("llama!<pad>", allowed_special="all") == [size, size + 1]
+    assert ours.encode("llama!")[0] == size
+    assert len(ours.encode("<pad>")) > 1
+
+
+def test_special_tokens_without_an_embedding_are_left_out(gpt2, transformers, tmp_path, capsys):  # noqa: F811
+    folder = shutil.copytree(gpt2[0], tmp_path / "theirs")
+    tokenizer = transformers.GPT2TokenizerFast.from_pretrained(gpt2[0])
+    names = [f"<{n}>" for n in range(5)]  # the model has three rows more than the tokenizer tokens
+    tokenizer.add_special_tokens({"additional_special_tokens": names})
+    tokenizer.save_pretrained(folder)
+    ours = converted(folder)
+    assert "no embedding of <3>, <4>: left out" in capsys.readouterr().err
+    assert ours.tokenizer.vocab_size == ours.model.config.vocab_size
+    assert ours.tokenizer.encode("<2>", allowed_special="all") == tokenizer("<2>")["input_ids"]
+    tokenizer.add_tokens(["ordinary"])
+    tokenizer.save_pretrained(folder)
+    assert "the model only" in refused(folder, capsys)
+
+
+# Ours for them.
+
+OPTIONS = {"pre_norm": True, "activation": "gelu", "bias": False, "tie_weights": True}
+
+
+def ours(tmp_path, tokenizer, **options):
+    sizes = {"d_model": 24, "d_ff": 40, "num_heads": 3, "num_layers": 2, "max_seq_len": 40}
+    config = ModelConfig(tokenizer.vocab_size, **{**sizes, **OPTIONS, **options})
+    model = TinyAlpaca(config, RandomGenerator(1))
+    rng = np.random.default_rng(2)
+    for name, parameter in model.named_parameters():
+        noise = 0.3 * rng.standard_normal(parameter.shape)
+        noise *= name != "final_linear.bias"
+        weight = parameter.numpy() * (name != "final_linear.bias")
+        parameter.assign((weight + noise).astype(np.float32))
+    folder = tmp_path / "ours"
+    folder.mkdir()
+    save_model(folder, model, tokenizer)
+    return folder, model.eval()
+
+
+def special_bpe():
+    return BPETokenizer.train(TEXT, num_merges=30, special_tokens=["<|endoftext|>"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": True, "tie_weights": False, "activation": "gelu_tanh"},
+        {"activation": "relu"},
+        {"activation": "silu", "tie_weights": False},
+    ],
+)
+def test_transformers_load_what_we_write(transformers, tmp_path, options):  # noqa: F811
+    folder, model = ours(tmp_path, special_bpe(), **options)
+    out = tmp_path / "gpt2"
+    assert cli.main(["convert", str(folder), str(out), "--to", "gpt2"]) == 0
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
+    assert_same_logits(model, theirs)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    mine = special_bpe()
+    for text in (TEXT, " naïve 🦙\n\n", "a<|endoftext|>b", "it's  12"):
+        ids = mine.encode(text, allowed_special="all")
+        assert tokenizer(text)["input_ids"] == ids
+        assert tokenizer.decode(ids) == text
+    end = mine.special_tokens["<|endoftext|>"]
+    assert (theirs.config.eos_token_id, tokenizer.eos_token_id) == (end, end)
+    back = converted(out)
+    assert back.tokenizer.fingerprint == mine.fingerprint
+    ids = np.arange(20)[None]
+    np.testing.assert_array_equal(back.model(ids).numpy(), model(ids).numpy())
+
+
+def test_characters_for_transformers(transformers, tmp_path):  # noqa: F811
+    text = "aé🦙 b\n  c"
+    tokenizer = CharTokenizer.train(text + TEXT, ["<|endoftext|>"])
+    folder, _ = ours(tmp_path, tokenizer)
+    out = tmp_path / "gpt2"
+    assert cli.main(["convert", str(folder), str(out), "--to", "gpt2"]) == 0
+    theirs = transformers.AutoTokenizer.from_pretrained(out)
+    ids = tokenizer.encode(text + "<|endoftext|>", allowed_special="all")
+    assert theirs(text + "<|endoftext|>")["input_ids"] == ids
+    assert theirs.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"pre_norm": False}, "pre_norm = False"),
+        ({"norm": "rms"}, "norm = 'rms'"),
+        ({"positions": "rotary"}, "positions = 'rotary'"),
+    ],
+)
+def test_what_gpt2_cannot_compute_is_refused(tmp_path, capsys, options, reason):
+    folder, _ = ours(tmp_path, tiny_tokenizer(), **options)
+    out = tmp_path / "gpt2"
+    assert cli.main(["convert", str(folder), str(out), "--to", "gpt2"]) == 1
+    assert f"GPT-2 cannot compute this model: it has {reason}" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_bias_in_the_head_is_refused(tmp_path, capsys):
+    folder, model = ours(tmp_path, tiny_tokenizer(), bias=True)
+    model.final_linear.bias.assign(np.ones(model.config.vocab_size, np.float32))
+    save_model(folder, model, tiny_tokenizer())
+    assert cli.main(["convert", str(folder), str(tmp_path / "gpt2"), "--to", "gpt2"]) == 1
+    assert "a bias in its final layer (train with --no-bias)" in capsys.readouterr().err
