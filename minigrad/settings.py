@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Generator
+from threading import get_ident
 from typing import Any
 
 
-class Setting(threading.local):
+class Setting:
     """Values for some attributes of a state, as a context manager and as a decorator.
 
     Args:
@@ -27,13 +27,15 @@ class Setting(threading.local):
 
     def __init__(self, state: Any, **changes: Any) -> None:
         self._state, self._changes = state, changes
-        self._before: list[dict[str, Any]] = []  # one for each time that this thread is inside
+        # For each thread what to go back to, as often as it is inside.
+        self._before: dict[int, list[dict[str, Any]]] = {}
 
     def __enter__(self) -> None:
-        self._before.append(_exchange(self._state, self._changes))
+        before = self._before.setdefault(get_ident(), [])
+        before.append(_exchange(self._state, self._changes))
 
     def __exit__(self, *error: object) -> None:
-        _exchange(self._state, self._before.pop())
+        _exchange(self._state, self._before[get_ident()].pop())
 
     def __call__(self, function: Any) -> Any:
         """`function` with this setting while it runs.
@@ -98,8 +100,9 @@ def decorator_or_block(setting: Setting, function: Callable[..., Any] | None) ->
 
 def _exchange(state: Any, values: dict[str, Any]) -> dict[str, Any]:
     """Set attributes; returns the values that they had."""
-    before = {name: getattr(state, name) for name in values}
+    before = {}
     for name, value in values.items():
+        before[name] = getattr(state, name)
         setattr(state, name, value)
     return before
 
