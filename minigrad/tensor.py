@@ -167,6 +167,21 @@ class Tensor:
             notes += ", requires_grad=True"
         return f"Tensor({body}{notes})"
 
+    def __format__(self, spec: str) -> str:
+        """`f"{loss:.3f}"`: a tensor without axes as its number. Without a format, its repr.
+
+        Raises:
+            TypeError: there is a format and the tensor has axes.
+        """
+        if not spec:
+            return str(self)
+        if self.ndim:
+            raise TypeError(
+                f"the format {spec!r} is for one number, the tensor has shape {self.shape}: format "
+                "its elements, or .item() if there is one"
+            )
+        return format(self.item(), spec)
+
     __hash__ = object.__hash__
 
     # Out of the engine
@@ -507,6 +522,8 @@ def _as_array(data: Any, dtype: Any) -> Any:
             )
         return _as_array(data.array, dtype)
     if isinstance(data, np.ndarray) or hasattr(data, "__cuda_array_interface__"):
+        if isinstance(data, np.ndarray) and type(data) is not np.ndarray:
+            data = _plain_array(data)
         array = data if dtype is None or data.dtype == dtype else data.astype(dtype)
     else:
         array = np.asarray(data, dtype=dtype)
@@ -515,6 +532,15 @@ def _as_array(data: Any, dtype: Any) -> Any:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a tensor holds numbers or booleans, not {array.dtype} ({data!r:.60})")
     return array
+
+
+def _plain_array(array: np.ndarray) -> np.ndarray:
+    """A matrix, a memory map and their like as the array that they are, without a copy."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            "a tensor has no mask: give .filled(value) of the masked array, and the mask beside it"
+        )
+    return array.view(np.ndarray)
 
 
 def _require_booleans(symbol: str, *operands: Any) -> None:

@@ -65,6 +65,20 @@ def as_group(*values: Any) -> list[Tensor]:
     ]
 
 
+def as_floats(*values: Any) -> Any:
+    """What a layer reads: tensors, arrays or lists as tensors of floats, None as it is.
+
+    Integers get the floats' dtype, float32 if there are none.
+    """
+    for value in values:
+        if value is not None and not (isinstance(value, Tensor) and value.data.dtype.kind == "f"):
+            break
+    else:
+        return values
+    tensors = iter(as_group(*(value for value in values if value is not None)))
+    return [None if value is None else as_dtype(next(tensors), DEFAULT_FLOAT) for value in values]
+
+
 def as_float(x: Any) -> Tensor:
     """A float tensor; integers and booleans become float32."""
     return as_dtype(as_tensor(x), DEFAULT_FLOAT)

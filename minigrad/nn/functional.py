@@ -1,4 +1,9 @@
-"""The layers as functions: no state, every array an argument."""
+"""The layers as functions: no state, every array an argument.
+
+Tensors, arrays and lists are taken alike, in the dtypes of `minigrad.dtypes`: integers get that of
+the weights, and an array of float64 beside weights of float32 is computed in float64 (convert it
+with `.astype(np.float32)`, which is twice as fast).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ import numpy as np
 
 from minigrad.errors import ShapeError
 from minigrad.functions import gelu, logsigmoid, relu, sigmoid, silu, softmax, softplus, tanh
-from minigrad.functions.convert import as_float, as_tensor
+from minigrad.functions.convert import as_float, as_floats, as_tensor
 from minigrad.nn.checks import check_ids, check_probability
 from minigrad.nn.convolution import conv1d, conv2d
 from minigrad.nn.losses import huber_loss, l1_loss, mse_loss, nll_loss, weighted_cross_entropy
@@ -69,6 +74,7 @@ def linear(
     Raises:
         ShapeError: the sizes do not fit.
     """
+    x, weight, bias = as_floats(x, weight, bias)
     if activation not in (None, "relu"):
         raise ValueError(f'linear: activation must be None or "relu", not {activation!r}')
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
@@ -96,6 +102,7 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
         TypeError: the ids are no integers.
         ShapeError: the table does not have two axes.
     """
+    (weight,) = as_floats(weight)
     if weight.ndim != 2:
         raise ShapeError(f"embedding: the table must be (V, C), not {weight.shape}")
     ids = _as_ids(ids, weight)
@@ -114,6 +121,7 @@ def layer_norm(
     Raises:
         ShapeError: weight or bias does not have C elements.
     """
+    x, weight, bias = as_floats(x, weight, bias)
     _check_channels("layer_norm", x, weight, bias)
     return apply("layer_norm", x, weight, bias, eps=eps)
 
@@ -122,6 +130,7 @@ def add_layer_norm(
     x: Tensor, residual: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float = 1e-5
 ) -> Tensor:
     """layer_norm(x + residual) in one op; both have shape (..., C)."""
+    x, residual, weight, bias = as_floats(x, residual, weight, bias)
     if x.shape != residual.shape:
         raise ShapeError(f"add_layer_norm: x is {x.shape} but the residual {residual.shape}")
     _check_channels("add_layer_norm", x, weight, bias)
@@ -130,6 +139,7 @@ def add_layer_norm(
 
 def rms_norm(x: Tensor, weight: Tensor | None, *, eps: float = 1e-5) -> Tensor:
     """Unit root mean square along the last axis. See `minigrad.ops.layer_norm.rms_norm`."""
+    x, weight = as_floats(x, weight)
     _check_channels("rms_norm", x, weight, None)
     return apply("rms_norm", x, weight, eps=eps)
 
@@ -150,6 +160,7 @@ def scaled_dot_product_attention(
     Raises:
         ShapeError: the shapes do not fit.
     """
+    q, k, v = as_floats(q, k, v)
     fits = (
         min(q.ndim, k.ndim, v.ndim) >= 2
         and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
@@ -172,6 +183,7 @@ def multi_head_attention(qkv: Tensor, *, num_heads: int, causal: bool = True) ->
     Raises:
         ShapeError: qkv does not have three axes, or 3C is not 3·num_heads heads.
     """
+    (qkv,) = as_floats(qkv)
     if qkv.ndim != 3:
         raise ShapeError(f"multi_head_attention: qkv must be (B, T, 3C), not {qkv.shape}")
     if num_heads < 1:
@@ -194,6 +206,7 @@ def rotary(x: Tensor, cos: Any, sin: Any) -> Tensor:
         ShapeError: D is odd, or cos or sin does not fit.
         TypeError: cos or sin requires a gradient, which this op does not compute.
     """
+    (x,) = as_floats(x)
     cos, sin = (as_tensor(part, like=x).astype(x.dtype) for part in (cos, sin))
     if cos.requires_grad or sin.requires_grad:
         raise TypeError("rotary: cos and sin are constants; pass .detach() of them")
@@ -224,6 +237,7 @@ def cross_entropy(
         IndexError: a target is out of range (checked on the CPU).
         ValueError: unknown reduction, ε out of range, or nothing counts and the mean is asked for.
     """
+    (logits,) = as_floats(logits)
     targets = _as_ids(targets, logits)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'cross_entropy: reduction {reduction!r} is not "mean", "sum" or "none"')
@@ -318,6 +332,7 @@ def dropout(x: Tensor, p: float, *, rng: Generator) -> Tensor:
         ValueError: p is not in [0, 1).
     """
     check_probability(p)
+    (x,) = as_floats(x)
     if p == 0:
         return x
     keep = rng.bernoulli(x.shape, 1 - p).to(x.device)

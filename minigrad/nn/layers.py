@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.functions import ones, zeros
+from minigrad.functions import add, ones, zeros
+from minigrad.functions.convert import as_tensor
 from minigrad.nn import functional as F
 from minigrad.nn.checks import check_probability
 from minigrad.nn.module import Module, Parameter
@@ -123,7 +124,9 @@ class RMSNorm(Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """RMSNorm(x), or RMSNorm(x + residual)."""
-        return F.rms_norm(x if residual is None else x + residual, self.weight, eps=self.eps)
+        if residual is not None:
+            x = add(x, residual)
+        return F.rms_norm(x, self.weight, eps=self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.size}, eps={self.eps}"
@@ -144,7 +147,7 @@ class Dropout(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
-            return x
+            return as_tensor(x)
         return F.dropout(x, self.p, rng=self.rng)
 
     def extra_repr(self) -> str:

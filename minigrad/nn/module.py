@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -11,6 +11,13 @@ from minigrad.device import CPU, Device
 from minigrad.op import STATE
 from minigrad.tensor import Tensor
 from minigrad.version import Version
+
+
+class LoadedKeys(NamedTuple):
+    """What `Module.load_state_dict` did not find, and what it had no place for."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Parameter(Tensor):
@@ -100,10 +107,18 @@ class Module:
         """A copy of every parameter as a NumPy array, by name; shared ones under each name."""
         return {name: np.array(CPU.asarray(p.array)) for name, p in self._all_named_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedKeys:
         """Copy arrays into the parameters, keeping their dtype and device.
 
         Nothing is changed unless everything fits.
+
+        Args:
+            state: name -> array or tensor.
+            strict: False leaves parameters alone that are missing in the state, and passes over
+                what is unexpected there. A wrong shape is an error in any case.
+
+        Returns:
+            `missing_keys` and `unexpected_keys`, which are empty if `strict`.
 
         Raises:
             ValueError: names every missing, unexpected and mis-shaped key, and every value that
@@ -111,8 +126,11 @@ class Module:
         """
         own = dict(self._all_named_parameters())
         arrays = {name: _as_array(state[name]) for name in own if name in state}
-        problems = [f"  missing: {name} {own[name].shape}" for name in own if name not in state]
-        problems += [f"  unexpected: {name}" for name in state if name not in own]
+        keys = LoadedKeys([k for k in own if k not in state], [k for k in state if k not in own])
+        problems = []
+        if strict:
+            problems += [f"  missing: {name} {own[name].shape}" for name in keys.missing_keys]
+            problems += [f"  unexpected: {name}" for name in keys.unexpected_keys]
         for name, array in arrays.items():
             if array.dtype.kind not in "fiub":
                 problems.append(f"  no numbers: {name} is {array.dtype} in the state")
@@ -124,8 +142,9 @@ class Module:
             raise ValueError(
                 f"the state does not fit {type(self).__name__}:\n" + "\n".join(problems)
             )
-        for name, parameter in own.items():
-            parameter.assign(arrays[name])
+        for name, array in arrays.items():
+            own[name].assign(array)
+        return keys
 
     # Switches
 
@@ -160,10 +179,13 @@ class Module:
                         value.grad = Tensor.wrap(convert(value.grad.array))
         return self
 
-    def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or with `set_to_none=False` fill them with 0."""
         for parameter in self.parameters():
-            parameter.grad = None
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.data[...] = 0
 
     # For people
 

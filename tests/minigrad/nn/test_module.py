@@ -245,3 +245,30 @@ def test_repr_shows_the_tree() -> None:
 def test_a_module_without_forward() -> None:
     with pytest.raises(TypeError, match="Tree has no forward method"):
         Tree()(mg.ones(1))
+
+
+def test_a_part_of_a_state_is_loaded_if_that_is_asked_for(rng: Any) -> None:
+    model = nn.Linear(2, 2, rng=mg.Generator(0))
+    before = model.bias.numpy().copy()
+    state = {"weight": np.eye(2), "extra": np.ones(3)}
+    with pytest.raises(ValueError, match=r"missing: bias(.|\n)*unexpected: extra"):
+        model.load_state_dict(state)
+    keys = model.load_state_dict(state, strict=False)
+    assert keys.missing_keys == ["bias"] and keys.unexpected_keys == ["extra"]
+    assert model.weight.tolist() == [[1, 0], [0, 1]] and (model.bias.numpy() == before).all()
+    with pytest.raises(ValueError, match="wrong shape: weight"):
+        model.load_state_dict({"weight": np.ones(2)}, strict=False)
+    assert model.load_state_dict(model.state_dict()) == ([], [])
+
+
+def test_gradients_are_forgotten_or_filled_with_zeros() -> None:
+    model = nn.Linear(2, 2, rng=mg.Generator(0))
+    for owner in (model, mg.optim.SGD(model.parameters(), lr=0.1)):
+        model(np.ones((1, 2), np.float32)).sum().backward()
+        gradient = model.weight.grad
+        owner.zero_grad(set_to_none=False)
+        assert model.weight.grad is gradient and (gradient.numpy() == 0).all()
+        owner.zero_grad(set_to_none=True)
+        assert model.weight.grad is None
+        owner.zero_grad(set_to_none=False)
+        assert model.weight.grad is None
