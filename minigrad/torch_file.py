@@ -1,4 +1,4 @@
-"""Reading the state dict of a PyTorch `.pth` or `.pt` file, without PyTorch and without trust.
+"""Reading a PyTorch `.pth` or `.pt` file, without PyTorch and without trust.
 
 A file of `torch.save` is an archive of raw numbers (`torch_zip`) and a pickle that describes views
 of them (`torch_pickle`). Here the descriptions are checked against the numbers and become NumPy
@@ -12,12 +12,22 @@ import numpy as np
 
 from minigrad.files import FileFormatError
 from minigrad.stored_dtypes import decode, loaded_itemsize, stored_itemsize
-from minigrad.torch_objects import StorageRef, TensorRef, UnpicklingRefused
+from minigrad.torch_objects import (
+    Marker,
+    Size,
+    StorageRef,
+    TensorRef,
+    UnpicklingRefused,
+    replaced,
+    type_name,
+)
 from minigrad.torch_pickle import MAX_PROGRAM_BYTES, read_state_pickle
 from minigrad.torch_zip import TorchArchive, open_archive
 
 # Under which keys training scripts keep the weights, the most usual first.
 _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "module", "weights", "params")
+# What may stand between the tensors of a state dict, besides dtypes.
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, set, Size)
 # Views may repeat elements (`expand`), which takes no room in the file, but does in memory.
 _MAX_GROWTH = 8
 _MAX_GROWTH_OF_SMALL_FILES = 64 << 20
@@ -38,20 +48,80 @@ def load_torch(path: str | os.PathLike[str], key: str | None = None) -> dict[str
 
     Returns:
         name -> array. bfloat16 and 8-bit floats are widened to float32, exactly. As in PyTorch,
-        tensors that share a storage share memory, and may be strided views. Plain numbers, strings
-        and None between the tensors are left out.
+        tensors that share a storage share memory, and may be strided views. Plain data between the
+        tensors (numbers, strings, None, sizes, sets, bytes, devices, dtypes) are left out:
+        `load_torch_checkpoint` gives them.
 
     Raises:
         FileFormatError: the file is damaged, is not a state dict, or does what no state dict needs.
         OSError: the file cannot be read.
     """
     with open_archive(path) as archive:
-        try:
-            root = read_state_pickle(archive.read("data.pkl", MAX_PROGRAM_BYTES).tobytes())
-        except UnpicklingRefused as error:
-            raise FileFormatError(path, f"refused: {error}") from error
+        root = _read_root(archive)
         tensors = _tensors_of(path, _find_state_dict(path, root, key))
         return _build(archive, tensors)
+
+
+def load_torch_checkpoint(path: str | os.PathLike[str]) -> Any:
+    """Read all that PyTorch saved in a file, as plain Python data with arrays in it.
+
+    For the states of schedulers and optimizers, for settings and counters: whatever
+    `torch.load(path, weights_only=True)` reads, of dense tensors. Nothing is executed.
+
+    Args:
+        path: a file that `torch.save` wrote (PyTorch 1.6 or newer).
+
+    Returns:
+        dicts (of `OrderedDict` and `Counter` too), lists, tuples (of `torch.Size` too), sets,
+        numbers, strings, bytes and None as they are; a tensor as an array, see `load_torch`; a
+        device as "cuda:0", a dtype as "float32".
+
+    Raises:
+        FileFormatError: the file is damaged, or holds what is neither a tensor nor plain data.
+        OSError: the file cannot be read.
+    """
+    with open_archive(path) as archive:
+        root = _read_root(archive)
+        found: dict[str, TensorRef] = {}
+
+        def number(value: Any) -> Any:
+            if isinstance(value, TensorRef):
+                found[f"number {len(found)}"] = value
+            return value
+
+        replaced(root, number)
+        names = {ref: name for name, ref in found.items()}
+        arrays = _build(archive, found)
+        return replaced(root, lambda value: _as_plain(path, value, names, arrays))
+
+
+def _as_plain(
+    path: str | os.PathLike[str],
+    value: Any,
+    names: dict[TensorRef, str],
+    arrays: dict[str, np.ndarray],
+) -> Any:
+    """A value that is no container, as data of Python and NumPy."""
+    if isinstance(value, TensorRef):
+        return arrays[names[value]]
+    if isinstance(value, Size):
+        return tuple(value)
+    if isinstance(value, Marker) and value.role == "dtype":
+        return value.dtype
+    if type(value) not in _PLAIN:
+        raise FileFormatError(path, f"holds a {type_name(value)}, which is no plain data")
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in _PLAIN or (isinstance(value, Marker) and value.role == "dtype")
+
+
+def _read_root(archive: TorchArchive) -> Any:
+    try:
+        return read_state_pickle(archive.read("data.pkl", MAX_PROGRAM_BYTES).tobytes())
+    except UnpicklingRefused as error:
+        raise FileFormatError(archive.path, f"refused: {error}") from error
 
 
 def _find_state_dict(path: str | os.PathLike[str], root: Any, key: str | None) -> dict[Any, Any]:
@@ -99,7 +169,7 @@ def _tensors_of(path: str | os.PathLike[str], state: dict[Any, Any]) -> dict[str
                     path, f"has a tensor whose name is {shown}, not a plain string"
                 )
             tensors[name] = value
-        elif value is not None and type(value) not in (bool, int, float, str):
+        elif not _is_plain(value):
             raise FileFormatError(
                 path,
                 f"entry {shown} is a {type(value).__name__}, which a state dict cannot hold."

@@ -1,9 +1,13 @@
-"""What the pickle of a state dict may speak of: dictionaries, storages, and tensors over them.
+"""What a pickle of PyTorch may speak of: storages, tensors over them, and plain data.
+
+Plain data are dictionaries, lists, tuples, sets, numbers, strings, bytes, sizes, devices and
+dtypes: what `torch.load(weights_only=True)` takes as well.
 
 A global name of the file becomes a `Marker`, never the function or class of that name, and a call
 on a marker becomes a description of a tensor. Names and calls that are not listed here are refused.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +49,10 @@ class TensorRef:
     strides: tuple[int, ...]
 
 
+class Size(tuple):
+    """A `torch.Size`: a tuple of integers."""
+
+
 _STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -59,10 +67,17 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
+_BUILTINS = ("builtins", "__builtin__")  # the name of Python 2, which its protocols use
+_BUILTIN_TYPES = ("set", "complex", "bytes", "bytearray")
 _MARKERS = {
     marker.name: marker
     for marker in (
         Marker("collections OrderedDict", "dict"),
+        Marker("collections Counter", "counter"),
+        Marker("torch Size", "size"),
+        Marker("torch device", "device"),
+        Marker("_codecs encode", "encode"),
+        *(Marker(f"{module} {kind}", kind) for module in _BUILTINS for kind in _BUILTIN_TYPES),
         Marker("torch._utils _rebuild_tensor_v2", "tensor"),
         Marker("torch._utils _rebuild_tensor_v3", "typed tensor"),
         Marker("torch._utils _rebuild_parameter", "parameter"),
@@ -120,6 +135,13 @@ def storage_of(identity: Any) -> StorageRef:
     return StorageRef(key, kind.dtype, count)
 
 
+_HASHABLE = (str, bytes, int, float, complex, bool, type(None), Size)
+
+
+def _is_latin1(text: str) -> bool:
+    return all(ord(letter) < 256 for letter in text)
+
+
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 62
 
@@ -129,7 +151,7 @@ def _are_counts(value: Any) -> bool:
 
 
 def rebuild(function: Any, arguments: Any) -> Any:
-    """What a call on a marker stands for: an empty dict or a tensor."""
+    """What a call on a marker stands for: a tensor or plain data."""
     require(isinstance(function, Marker), f"it calls a {type_name(function)}")
     require(
         type(arguments) is tuple, f"it calls {type_name(function)} without a tuple of arguments"
@@ -137,6 +159,28 @@ def rebuild(function: Any, arguments: Any) -> Any:
     match function.role, arguments:
         case "dict", ():
             return {}
+        case "counter", (dict() as counts,):
+            return counts
+        case "size", (tuple() as sizes,) if _are_counts(sizes):
+            return Size(sizes)
+        case "device", (str() as kind, *index) if len(index) <= 1 and all(map(_is_count, index)):
+            return ":".join([kind, *map(str, index)])
+        case "set", (list() as items,) if all(type(item) in _HASHABLE for item in items):
+            return set(items)
+        case "set", ():
+            return set()
+        case "complex", (float() as real, float() as imaginary):
+            return complex(real, imaginary)
+        case "encode", (str() as text, "latin1" | "latin-1") if _is_latin1(text):
+            return text.encode("latin1")
+        case "bytes", ():
+            return b""
+        case "bytearray", ():
+            return bytearray()
+        case "bytearray", (bytes() as content,):
+            return bytearray(content)
+        case "bytearray", (str() as text, "latin1" | "latin-1") if _is_latin1(text):
+            return bytearray(text, "latin1")
         case "tensor", (storage, offset, shape, strides, _, _, *rest) if len(rest) <= 1:
             dtype = storage.dtype if isinstance(storage, StorageRef) else None
             return _tensor(storage, dtype, offset, shape, strides, *rest)
@@ -172,3 +216,41 @@ def _tensor(
         " call resolve_conj().resolve_neg() and save again",
     )
     return TensorRef(storage, dtype, offset, shape, strides)
+
+
+def replaced(root: Any, leaf: Callable[[Any], Any]) -> Any:
+    """`root` with every value in its dicts, lists and tuples replaced by `leaf` of it.
+
+    Dicts and lists are changed in place. Nothing recurses and each container is seen once, however
+    deep it lies, however often it is shared, and also if it holds itself.
+    """
+    done: dict[int, Any] = {}
+    kept: list[Any] = []  # so that no id is used again
+    stack = [root]
+    changed: list[Any] = []
+
+    def new(value: Any) -> Any:
+        return done[id(value)] if type(value) in (dict, list, tuple) else leaf(value)
+
+    while stack:
+        value = stack.pop()
+        if type(value) not in (dict, list, tuple) or id(value) in done:
+            continue
+        kept.append(value)
+        inside = list(value.values()) if type(value) is dict else list(value)
+        inside = [v for v in inside if type(v) in (dict, list, tuple) and id(v) not in done]
+        if type(value) is tuple:
+            if inside:  # again when these are done
+                stack += [value, *inside]
+            else:
+                done[id(value)] = tuple([new(v) for v in value])
+        else:
+            done[id(value)] = value
+            changed.append(value)
+            stack += inside
+    for container in changed:
+        kept.append(list(container.values()) if type(container) is dict else list(container))
+        items = container.items() if type(container) is dict else enumerate(container)
+        for key, value in list(items):
+            container[key] = new(value)
+    return new(root)

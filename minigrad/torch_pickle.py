@@ -1,11 +1,11 @@
-"""A pickle reader that can build a state dict and nothing else.
+"""A pickle reader that can build a state dict and plain data, and nothing else.
 
 A pickle is a program for a small stack machine, and Python's own reader lets that program call
 anything. This one knows only the instructions and the names that a state dict needs. A name becomes
-an inert marker, a call on a marker becomes a description of a tensor (`TensorRef`), and everything
-else is refused. No code from the file, or named by it, ever runs, and neither does Python's
-`pickle` module. (`pickletools`, its disassembler, only lends the names of refused instructions: it
-would undo escapes in the names of globals, which Python's reader does not.)
+an inert marker, a call on a marker becomes a description of a tensor (`TensorRef`) or plain data,
+and everything else is refused. No code from the file, or named by it, ever runs, and neither does
+Python's `pickle` module. (`pickletools`, its disassembler, only lends the names of refused
+instructions: it would undo escapes in the names of globals, which Python's reader does not.)
 
 Limits on the program's length and on nesting keep a hostile one from taking time or memory.
 """
@@ -72,6 +72,9 @@ _COUNTED = {
     b"\x8c": ("SHORT_BINUNICODE", struct.Struct("<B")),
     b"\x8a": ("LONG1", struct.Struct("<B")),
 }
+
+
+_KEYS = (str, int, float, bool, bytes)
 
 
 def _instructions(program: bytes) -> Iterator[tuple[str, Any]]:
@@ -224,7 +227,7 @@ class _Machine:
         require(len(items) % 2 == 0, "it has a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing a deeply nested tuple would recurse.
-            require(type(key) in (str, int), f"it has a key of type {type_name(key)}")
+            require(type(key) in _KEYS, f"it has a key of type {type_name(key)}")
             target[key] = value
 
     def extend(self, items: list[Any]) -> None:

@@ -1,5 +1,6 @@
 """State dicts that PyTorch wrote, and that we wrote by hand as it would, become the same arrays."""
 
+import collections
 import io
 import zipfile
 from collections import OrderedDict
@@ -7,7 +8,12 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from minigrad.serialization import FileFormatError, load_torch, save_safetensors
+from minigrad.serialization import (
+    FileFormatError,
+    load_torch,
+    load_torch_checkpoint,
+    save_safetensors,
+)
 from minigrad.stored_dtypes import DTYPE_NAMES
 from tests.minigrad.torch_files import (
     ORDERED_DICT,
@@ -300,7 +306,7 @@ def test_what_is_not_a_state_dict_is_named(torch, tmp_path):
         ({"w": torch.ones(2, device="meta")}, "_rebuild_meta_tensor_no_storage"),
         ({"w": lazy}, r"resolve_conj\(\)"),
         ({"w": np.ones(2)}, "numpy.*_reconstruct"),
-        ({"device": torch.device("cpu")}, r"'torch\.device'"),
+        ({"device": torch.device("cpu")}, r"no tensors; its entries are 'device'"),
         (torch.ones(2), "single tensor"),
     ]:
         torch.save(thing, path)
@@ -339,3 +345,123 @@ def test_group_and_dict_instructions_of_the_helper(tmp_path):
     program = mapping(w=tensor(), extra=group(integer(-(1 << 40)), text("é")))
     with pytest.raises(FileFormatError, match="entry 'extra' is a tuple"):
         load_torch(write_archive(tmp_path / "a.pth", program))
+
+
+def plain(torch, value):
+    """What `load_torch_checkpoint` should make of what PyTorch has read."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
+    if isinstance(value, dict):
+        return {key: plain(torch, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return (list if isinstance(value, list) else tuple)(plain(torch, item) for item in value)
+    if isinstance(value, (torch.device, torch.dtype)):
+        return str(value).removeprefix("torch.")
+    return value
+
+
+def assert_same_data(ours, theirs):
+    assert type(ours) is type(theirs), f"{ours!r} for {theirs!r}"
+    if isinstance(theirs, dict):
+        assert list(ours) == list(theirs)
+    if isinstance(theirs, np.ndarray):
+        assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+    elif isinstance(theirs, (dict, list, tuple)):
+        items = theirs.values() if isinstance(theirs, dict) else theirs
+        own = ours.values() if isinstance(ours, dict) else ours
+        for a, b in zip(own, items, strict=True):
+            assert_same_data(a, b)
+    else:
+        assert ours == theirs or ours != ours
+
+
+def test_plain_data_is_what_torch_reads(torch, tmp_path):
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    lr = torch.optim.lr_scheduler
+    schedulers = [
+        lr.StepLR(optimizer, 2),
+        lr.MultiStepLR(optimizer, [2, 4, 4]),
+        lr.CosineAnnealingLR(optimizer, 10),
+        lr.OneCycleLR(optimizer, 0.1, total_steps=10),
+        lr.ReduceLROnPlateau(optimizer),
+        lr.LambdaLR(optimizer, lambda step: 1.0),
+        lr.ExponentialLR(optimizer, 0.9),
+        lr.LinearLR(optimizer),
+        lr.PolynomialLR(optimizer),
+        lr.CosineAnnealingWarmRestarts(optimizer, 5),
+    ]
+    checkpoint = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedulers": [scheduler.state_dict() for scheduler in schedulers],
+        "size": torch.Size([2, 3]),
+        "no size": torch.Size([]),
+        "set": {1, 2.5, "x", None},
+        "empty set": set(),
+        "bytes": bytes(range(256)),
+        "bytearray": bytearray(b"ab\xff"),
+        "complex": 1 - 2.5j,
+        "device": [torch.device("cpu"), torch.device("cuda:1"), torch.device("cuda")],
+        "dtype": (torch.float32, torch.bfloat16, torch.int64),
+        "counter": collections.Counter("abca"),
+        "ordered": collections.OrderedDict([("b", 1), ("a", (torch.ones(2), [torch.zeros(3)]))]),
+        "keys": {1: "a", 2.5: "b", b"c": "d", False: "e"},
+        "big": [2**100, -(2**70), float("inf"), float("nan"), "\u00e9\U0001f999"],
+        "parameter": torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16)),
+    }
+    path = tmp_path / "a.pth"
+    torch.save(checkpoint, path)
+    theirs = torch.load(path, weights_only=True)
+    assert_same_data(load_torch_checkpoint(path), plain(torch, theirs))
+    assert_equal_to_torch(torch, load_torch(path), model.state_dict())
+    assert_equal_to_torch(torch, load_torch(path, key="model"), model.state_dict())
+    for kind in ("size", "set", "bytes", "bytearray", "complex", "device", "dtype", "counter"):
+        torch.save(checkpoint[kind], path)
+        assert_same_data(load_torch_checkpoint(path), plain(torch, checkpoint[kind]))
+
+
+def test_plain_data_between_tensors(tmp_path):
+    size = call(name("torch", "Size"), group(integer(2), integer(3)))
+    made = mapping(
+        w=tensor(),
+        size=size,
+        seen=call(name("__builtin__", "set"), b"](" + integer(1) + text("x") + size + b"e"),
+        raw=call(name("_codecs", "encode"), text("\u00ffa"), text("latin1")),
+        device=call(name("torch", "device"), text("cuda"), integer(1)),
+        dtype=name("torch", "float32"),
+        c=call(name("builtins", "complex"), b"G" + bytes(8), b"G" + bytes(8)),
+        empty=call(name("__builtin__", "bytes")),
+        array=call(name("builtins", "bytearray"), text("ab"), text("latin-1")),
+    )
+    path = write_archive(tmp_path / "a.pth", made)
+    assert list(load_torch(path)) == ["w"]
+    everything = load_torch_checkpoint(path)
+    assert everything.pop("w").shape == (2, 3)
+    assert everything == {
+        "size": (2, 3),
+        "seen": {1, "x", (2, 3)},
+        "raw": b"\xffa",
+        "device": "cuda:1",
+        "dtype": "float32",
+        "c": 0j,
+        "empty": b"",
+        "array": bytearray(b"ab"),
+    }
+
+
+def test_shared_and_circular_data(tmp_path):
+    lists = mapping(w=tensor(), x=b"]q\x00h\x00a")
+    made = load_torch_checkpoint(write_archive(tmp_path / "a.pth", lists))
+    assert made["x"][0] is made["x"]
+    doubled = b"NN\x86q\x00"
+    for level in range(25):
+        doubled += b"h%c\x86q%c" % (level, level + 1)
+    made = load_torch_checkpoint(write_archive(tmp_path / "a.pth", mapping(x=doubled)))
+    assert isinstance(made["x"], tuple)
+    depth = 20_000  # each tuple holds the one before and lies in the list as well
+    chain = b"](" + b")q\x00" + b"h\x00\x85q\x00" * depth + b"e"
+    made = load_torch_checkpoint(write_archive(tmp_path / "a.pth", chain))
+    assert len(made) == depth + 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minigrad import torch_pickle
-from minigrad.serialization import load_torch
+from minigrad.serialization import FileFormatError, load_torch, load_torch_checkpoint
 from tests.minigrad.torch_files import (
     ORDERED_DICT,
     call,
@@ -156,6 +156,17 @@ def test_calls_are_of_known_functions_with_the_right_arguments(tmp_path):
         (call(subclass, REBUILD, REBUILD, ok, b"}"), "tensor of type torch._utils._rebuild"),
         (call(subclass, REBUILD, of_tensor, integer(1), b"}"), "without a tuple"),
         (call(name("torch._utils", "_rebuild_parameter"), ok, b"\x88", b"}"), "with arguments"),
+        (call(name("torch", "Size"), integer(1)), "torch.Size with arguments"),
+        (call(name("torch", "Size"), group(text("1"))), "torch.Size with arguments"),
+        (call(name("torch", "device"), integer(1)), "torch.device with arguments"),
+        (call(name("builtins", "set"), b"](" + group(group()) + b"e"), "set with arguments"),
+        (call(name("builtins", "set"), text("abc")), "set with arguments"),
+        (call(name("builtins", "bytes"), integer(1 << 40)), "bytes with arguments"),
+        (call(name("builtins", "bytearray"), integer(1 << 40)), "bytearray with arguments"),
+        (call(name("builtins", "complex"), text("1j")), "complex with arguments"),
+        (call(name("_codecs", "encode"), text("a"), text("rot13")), "encode with arguments"),
+        (call(name("_codecs", "encode"), text("\u0100"), text("latin1")), "encode with arguments"),
+        (call(name("collections", "Counter"), text("aab")), "Counter with arguments"),
         (mapping(x=integer(1)) + b"Q", "not a storage"),
         (group(text("module"), *([integer(1)] * 4)) + b"Q", "not a storage"),
         (storage(kind="float32"), "storage of type torch.float32"),
@@ -170,6 +181,13 @@ def test_calls_are_of_known_functions_with_the_right_arguments(tmp_path):
     ]:
         path = write_archive(tmp_path / "a.pth", mapping(w=program))
         refused(path, f"refused: .*{message}")
+
+
+def test_a_name_alone_is_no_value(tmp_path):
+    path = write_archive(tmp_path / "a.pth", mapping(x=tensor(), w=name("_codecs", "encode")))
+    refused(path, "entry 'w' is a Marker")
+    with pytest.raises(FileFormatError, match=r"holds a _codecs\.encode"):
+        load_torch_checkpoint(path)
 
 
 # Shapes of programs.
