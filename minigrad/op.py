@@ -230,7 +230,7 @@ def apply(name: str, *inputs: Tensor | None, **statics: Any) -> Tensor:
         NonFiniteError: under `detect_nan`, when the result has a NaN or Inf.
     """
     arrays = [None if x is None else x.array for x in inputs]
-    low = any([a is not None and a.dtype.char == LOW for a in arrays]) and name not in EXACT
+    low = LOW in [a if a is None else a.dtype.char for a in arrays] and name not in EXACT
     rounded = low and all([a is None or a.dtype.kind != "f" or a.dtype.char == LOW for a in arrays])
     if low:
         arrays = [widened(a) for a in arrays]

@@ -12,6 +12,8 @@ from math import inf, prod
 
 import numpy as np
 
+from minigrad.dtypes import widened
+
 BLOCK = 128  # rows that are added one by one
 WIDTH = 2048  # elements: narrower rows are joined
 
@@ -21,8 +23,7 @@ def sum_of(xp, x, axis=None, keepdims=False):
 
     Shapes: as `numpy.sum`. CuPy's sums are trees in any case, and on tensors this is an op.
     """
-    if x.dtype == np.float16:
-        x = x.astype(np.float32)
+    x = widened(x)
     quick = x.size <= BLOCK or (axis is None and xp is np and x.flags.c_contiguous)
     if quick or xp is not np or x.dtype.kind != "f":
         return xp.sum(x, axis=axis, keepdims=keepdims)
