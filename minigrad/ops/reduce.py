@@ -111,15 +111,16 @@ class logsumexp:
     @staticmethod
     def forward(xp, x, *, axis, keepdims):
         shift = _finite_max(xp, x, axis)
-        total = sum_of(xp, xp.exp(x - shift), axis, keepdims=True)
-        y = xp.log(xp.where(total == 0, 1, total)) + xp.where(total == 0, -inf, shift)
-        return y if keepdims else xp.squeeze(y, axis=normalize_axes(axis, x.ndim)), (x, y)
+        rest = _sum_exp_minus_1(xp, x - shift, axis)
+        none = rest == -1
+        y = xp.log1p(xp.where(none, 0, rest)) + xp.where(none, -inf, shift)
+        return y if keepdims else xp.squeeze(y, axis=normalize_axes(axis, x.ndim)), x
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, axis, keepdims):
-        x, y = saved
-        y = xp.where(y == -inf, 0, y)  # where all x are -inf, e^x is 0 without a shift
-        return (_keep(xp, dy, x.shape, axis) * xp.exp(x - y),)
+    def backward(xp, dy, x, needs, *, axis, keepdims):
+        e = xp.exp(x - _finite_max(xp, x, axis))
+        total = sum_of(xp, e, axis, keepdims=True)
+        return (_keep(xp, dy, x.shape, axis) * (e / xp.where(total == 0, 1, total)),)
 
 
 class softmax:
@@ -141,15 +142,30 @@ class log_softmax:
 
     @staticmethod
     def forward(xp, x, *, axis):
+        if on_tensors(xp):
+            y = xp.log_softmax(x, axis=axis)
+            return y, y
         shifted = x - _finite_max(xp, x, axis)
         if 0 in x.shape:
             return shifted, shifted
-        y = shifted - xp.log(sum_of(xp, xp.exp(shifted), axis, keepdims=True))
+        y = shifted - xp.log1p(_sum_exp_minus_1(xp, shifted, axis))
         return y, y
 
     @staticmethod
     def backward(xp, dy, y, needs, *, axis):
         return (dy - xp.exp(y) * sum_of(xp, dy, axis, keepdims=True),)
+
+
+def _sum_exp_minus_1(xp, shifted, axis):
+    """Σ e^s - 1 of numbers whose maximum is 0 (or not: if none is 0).
+
+    The 1 is what the maximum contributes. Left out of the sum, it cannot push small numbers beside
+    it out of the digits: ln Σ is then exact too where one x is far above the others.
+    """
+    is_max = shifted == 0
+    number = xp.sum(is_max, axis=axis, keepdims=True)
+    others = sum_of(xp, xp.where(is_max, 0, xp.exp(shifted)), axis, keepdims=True)
+    return others + (number - 1).astype(shifted.dtype)
 
 
 def _finite_max(xp, x, axis):

@@ -8,7 +8,8 @@ count for nothing. `reduction`: "none" (...), "sum", or "mean" over the rows tha
 In feature-major memory the sum over the vocabulary is one matrix-vector product. With E = exp(z)
 and s = Σ_v E the gradient is E·(dloss/s), minus q·dloss: the soft-max itself is never formed, and
 the one-hot part touches N elements. The maximum of each row is not subtracted at first. If the
-logits were too large or too small for that, the sums s tell, and E is computed once more.
+logits were too large or too small for that, the sums s tell, and E is computed once more. Where a
+loss is small, which is a difference of larger numbers, it is computed anew from the others.
 
 Saved: E and s, so that backward needs no second exp, and the targets.
 """
@@ -18,6 +19,8 @@ import numpy as np
 from minigrad.kernels.cpu.layout import as_feature_major, as_logical, constant
 
 SAFE_SUM = 1e15  # sums of exp(z) in 1/SAFE_SUM..SAFE_SUM: far from the limits of float32
+
+SMALL = 1 / 16  # losses below it are computed once more
 
 
 def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
@@ -48,6 +51,8 @@ def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reductio
         expected += np.matmul(constant(label_smoothing / vocabulary, vocabulary, z.dtype), z)
     loss = np.log(total)
     loss -= expected  # (N,)
+    if not label_smoothing:
+        _refine(loss, z, ids)
     if counts is not None:
         loss[~counts] = 0
     saved = (e, total, ids, counts, columns, logits.shape)
@@ -71,6 +76,21 @@ def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduct
         dz -= dloss * (label_smoothing / shape[-1])
     dz[ids, columns] -= (1 - label_smoothing) * dloss
     return as_logical(dz, shape[:-1]), None
+
+
+def _refine(loss, z, ids):
+    """Small losses anew, in place: ln s - z_t is the difference of two numbers close to each other.
+
+    Σ_{v≠t} e^(z_v - z_t) is small then, and the loss ln(1 + it) has all its digits.
+    """
+    columns = np.flatnonzero(loss < SMALL)
+    if columns.size:
+        targets, places = ids[columns], np.arange(columns.size)
+        others = z[:, columns]
+        others -= others[targets, places]
+        np.exp(others, out=others)
+        others[targets, places] = 0
+        loss[columns] = np.log1p(np.add.reduce(others, axis=0))
 
 
 def _number(counts, like):

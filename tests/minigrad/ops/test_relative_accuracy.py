@@ -20,6 +20,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import Tensor, grad
+from minigrad.nn import functional as F
 from minigrad.ops import TEXTBOOK, elementwise
 
 DTYPES = [np.float32, np.float64]
@@ -292,3 +293,66 @@ def test_a_sigmoid_far_out_keeps_its_digits() -> None:
     assert x.grad is not None
     assert x.grad.tolist() == pytest.approx([-1, 0], rel=1e-6)
     assert mg.logsigmoid(Tensor([-1e30, 1e30])).tolist() == [np.float32(-1e30), 0]
+
+
+SURE = [
+    [20.0, 0.0, -3.0],
+    [0.0, -20.0, -80.0],
+    [-30.0, 5.0, 5.5],
+    [1000.0, 980.0, 0.0],
+    [3.0, 3.0, 3.0],
+    [33.0, 18.0, 16.0],
+    [0.0, -3.0, -4.0],
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_loss_of_a_sure_prediction_keeps_its_digits(dtype: Any) -> None:
+    """ln Σ e^z - z_t where both are 20 and their difference is 2e-9."""
+    exact = [[mp.mpf(z) for z in row] for row in SURE]
+    log_sums = [
+        max(row) + mp.log1p(mp.fsum(mp.exp(z - max(row)) for z in row) - 1) for row in exact
+    ]
+    log_p = [[z - total for z in row] for row, total in zip(exact, log_sums, strict=True)]
+    z = Tensor(np.array(SURE, dtype))
+    assert_accurate("logsumexp", mg.logsumexp(z, 1).numpy(), log_sums, log_sums, 3)
+    flat = [p for row in log_p for p in row]
+    assert_accurate("log_softmax", mg.log_softmax(z).numpy().reshape(-1), flat, flat, 3)
+    p = [mp.exp(value) for value in flat]
+    units = [v * (1 + abs(mp.log(v))) for v in p]
+    assert_accurate("softmax", mg.softmax(z).numpy().reshape(-1), p, units, 3)
+    for context in (mg.textbook, mg.enable_grad):
+        with context():
+            for target in range(3):
+                loss = F.cross_entropy(z, np.full(len(SURE), target), reduction="none")
+                true = [-row[target] for row in log_p]
+                # from the kernel, larger ones carry the rounding of ln Σ and of the logit
+                units = [t if t < 1 / 16 else max(t, 40) for t in true]
+                assert_accurate("cross_entropy", loss.numpy(), true, units, 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_of_the_soft_max_family(dtype: Any) -> None:
+    """The terms dy and p·Σ dy may cancel; what is left carries their rounding, and p its own."""
+    dy = np.array([0.75, -1.5, 0.5])
+    exact = [[mp.mpf(z) for z in row] for row in SURE]
+    for name in ("softmax", "log_softmax", "logsumexp"):
+        z = Tensor(np.array(SURE, dtype), requires_grad=True)
+        y = getattr(mg, name)(z, axis=-1)
+        upstream = np.ones(len(SURE)) if name == "logsumexp" else np.tile(dy, (len(SURE), 1))
+        for graph in (False, True):
+            dz = grad(y, z, Tensor(upstream.astype(dtype)), create_graph=graph, retain_graph=True)
+            for row, found in zip(exact, dz.numpy(), strict=True):
+                e = [mp.exp(v - max(row)) for v in row]
+                p = [v / mp.fsum(e) for v in e]
+                carried = [1 + abs(v - max(row)) for v in row]
+                if name == "softmax":
+                    mean = mp.fsum(d * q for d, q in zip(dy, p, strict=True))
+                    true = [q * (d - mean) for d, q in zip(dy, p, strict=True)]
+                    units = [q * 3 * c for q, c in zip(p, carried, strict=True)]
+                elif name == "log_softmax":
+                    true = [d - q * dy.sum() for d, q in zip(dy, p, strict=True)]
+                    units = [1 + q * c for q, c in zip(p, carried, strict=True)]
+                else:
+                    true, units = p, [q * c for q, c in zip(p, carried, strict=True)]
+                assert_accurate(f"gradient of {name}", found, true, units, 4)
