@@ -10,6 +10,7 @@ and what a GPU does instead in `tinyalpaca.generating.device_inference`.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -46,6 +47,7 @@ from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 __all__ = ["Continuation", "Generator", "Step"]
 
 Stop = str | Iterable[str] | None
+Prompt = str | Sequence[int] | np.ndarray  # a text, or token ids
 SMALL_MATRIX = 1 << 20  # elements; products with a smaller one are for a single thread
 # For less than this a process of its own does not pay: it takes some milliseconds to begin.
 ROWS_PER_WORKER = 8
@@ -90,7 +92,7 @@ class Generator:
 
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompt: Prompt | Sequence[Prompt],
         max_new_tokens: int = 100,
         temperature: float = 0.7,
         top_k: int | None = None,
@@ -102,12 +104,14 @@ class Generator:
         *,
         num_samples: int = 1,
         return_logprobs: bool = False,
+        stop_at_end: bool = True,
     ) -> Any:
         """The continuation of a prompt, without the prompt, or those of many prompts at once.
 
         Args:
-            prompt: one, or a sequence of prompts of any lengths. Of a text longer than the context
-                the model sees the end.
+            prompt: one, or a sequence of prompts of any lengths. Each is a text or its token ids.
+                Of a text longer than the context the model sees the end. It may be empty if the
+                tokenizer has an end token, from which the text begins then.
             max_new_tokens: how many tokens to add at most.
             temperature, top_k, top_p, min_p, repetition_penalty: see
                 `tinyalpaca.generating.sampling`.
@@ -118,6 +122,7 @@ class Generator:
             num_samples: how many continuations of each prompt. The first has the numbers that a
                 single one has.
             return_logprobs: give a `Continuation` instead of a text.
+            stop_at_end: end the text at the tokenizer's end token, `<|endoftext|>`; False goes on.
 
         Returns:
             A text. Of several samples, a list of them; of several prompts, a list of what one
@@ -130,10 +135,11 @@ class Generator:
         check_length(max_new_tokens)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, it is {num_samples}")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        alone = is_one_prompt(prompt)
+        prompts: list[Prompt] = [prompt] if alone else list(prompt)  # type: ignore[list-item,arg-type]
         stops = [stop] if isinstance(stop, str) else list(stop or ())
         writings = [
-            self._writing(text, rng, stops)
+            self._writing(text, rng, stops, stop_at_end)
             for text, one in zip(prompts, seeds_of(seed, len(prompts)), strict=True)
             for rng in sample_rngs(one, num_samples)
         ]
@@ -143,11 +149,11 @@ class Generator:
         if num_samples > 1:
             firsts = range(0, len(results), num_samples)
             results = [results[first : first + num_samples] for first in firsts]
-        return results[0] if isinstance(prompt, str) else results
+        return results[0] if alone else results
 
     def stream(
         self,
-        prompt: str,
+        prompt: Prompt,
         max_new_tokens: int = 100,
         temperature: float = 0.7,
         top_k: int | None = None,
@@ -156,6 +162,8 @@ class Generator:
         repetition_penalty: float = 1.0,
         stop: Stop = None,
         seed: int | None = None,
+        *,
+        stop_at_end: bool = True,
     ) -> Iterator[str]:
         """Pieces of the continuation as they come, never half a character, never an empty one.
 
@@ -165,13 +173,14 @@ class Generator:
             ValueError: at the first piece: the prompt is empty, or a setting is out of range.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        for step in self._steps(prompt, sampling, max_new_tokens, stop, seed, None):
+        steps = self._steps(prompt, sampling, max_new_tokens, stop, seed, None, stop_at_end)
+        for step in steps:
             if step.text:
                 yield step.text
 
     def steps(
         self,
-        prompt: str,
+        prompt: Prompt,
         max_new_tokens: int = 100,
         temperature: float = 0.7,
         top_k: int | None = None,
@@ -182,6 +191,7 @@ class Generator:
         seed: int | None = None,
         *,
         alternatives: int | None = 5,
+        stop_at_end: bool = True,
     ) -> Iterator[Step]:
         """The tokens of the continuation as they come, each with what might have been instead.
 
@@ -189,7 +199,7 @@ class Generator:
         held back because it could have become a stop string comes with the last token.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        return self._steps(prompt, sampling, max_new_tokens, stop, seed, alternatives)
+        return self._steps(prompt, sampling, max_new_tokens, stop, seed, alternatives, stop_at_end)
 
     def score(self, text: str, *, stride: int = 0, batch_size: int = 32) -> Score:
         """How well the model predicts a text: nats and bits per token and per character.
@@ -232,13 +242,31 @@ class Generator:
         """The model's weights for generation, in main memory, folded again if they have changed."""
         return self._ready.folded()
 
-    def _writing(self, prompt: str, rng: np.random.Generator, stop: Stop) -> Writing:
-        tokens = self.tokenizer.encode(prompt)
-        if not tokens:
+    def prompt_tokens(self, prompt: Prompt) -> list[int]:
+        """The tokens that the model sees of a prompt: at least one.
+
+        Raises:
+            ValueError: the prompt is empty and the tokenizer has no end token to begin with, or an
+                id is not one of the tokenizer's.
+        """
+        if isinstance(prompt, str):
+            tokens = [*self.tokenizer.frame[0], *self.tokenizer.encode(prompt)]
+        else:
+            tokens = [operator.index(token) for token in prompt]
+            self.tokenizer.decode_bytes(tokens)  # which looks whether there are such
+        end = self.tokenizer.end_token
+        if not tokens and end is None:
             raise ValueError(
                 "the prompt is empty: the model needs at least one token to go on from"
             )
-        return Writing(tokens, rng, TextStream(self.tokenizer, stop), len(tokens))
+        return tokens or [end]  # type: ignore[list-item]
+
+    def _writing(
+        self, prompt: Prompt, rng: np.random.Generator, stop: Stop, stop_at_end: bool
+    ) -> Writing:
+        tokens = self.prompt_tokens(prompt)
+        end = self.tokenizer.end_token if stop_at_end else None
+        return Writing(tokens, rng, TextStream(self.tokenizer, stop, end), len(tokens))
 
     def _decoder(self, writings: Sequence[Writing], max_new_tokens: int) -> Decoder:
         sequences = [w.tokens for w in writings]
@@ -252,16 +280,17 @@ class Generator:
 
     def _steps(
         self,
-        prompt: str,
+        prompt: Prompt,
         sampling: Sampling,
         max_new_tokens: int,
         stop: Stop,
         seed: int | None,
         alternatives: int | None,
+        stop_at_end: bool,
     ) -> Iterator[Step]:
         """One sequence, a token at a time; without alternatives, without probabilities either."""
         check_length(max_new_tokens)
-        writing = self._writing(prompt, next(sample_rngs(seed, 1)), stop)
+        writing = self._writing(prompt, next(sample_rngs(seed, 1)), stop, stop_at_end)
         decoder = self._decoder([writing], max_new_tokens)
         sampler = sampler_for([writing], sampling, self.tokenizer.vocab_size)
         return write_steps(writing, decoder, sampler, max_new_tokens, alternatives, self._limit())
@@ -298,6 +327,13 @@ class Generator:
             for number, results in enumerate(in_processes(write, workers)):
                 for writing, result in zip(writings[number::workers], results, strict=True):
                     writing.tokens, writing.pieces, writing.logprobs = result
+
+
+def is_one_prompt(prompt: Prompt | Sequence[Prompt]) -> bool:
+    """Whether it is a text or its token ids, and not a sequence of such."""
+    if isinstance(prompt, str):
+        return True
+    return len(prompt) > 0 and isinstance(prompt[0], int | np.integer)
 
 
 def check_length(max_new_tokens: int) -> None:

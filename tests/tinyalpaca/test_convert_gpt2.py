@@ -165,7 +165,8 @@ def test_a_gpt2_that_we_cannot_compute_is_refused(gpt2, tmp_path, capsys, settin
 def test_a_folder_without_weights_says_how_to_save_them(gpt2, tmp_path, capsys):
     (tmp_path / "config.json").write_bytes((gpt2[0] / "config.json").read_bytes())
     assert cli.main(["convert", str(tmp_path), str(tmp_path / "out")]) == 1
-    assert "has no weights: neither model.safetensors nor pytorch_model.bin" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "has no weights: neither model.safetensors nor pytorch_model.bin" in error
 
 
 def test_the_converted_model_is_an_ordinary_checkpoint(converted, tmp_path):

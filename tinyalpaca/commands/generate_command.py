@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinyalpaca.generation import Generator, Step
+    from tinyalpaca.generation import Generator, Prompt, Step
 
 DESCRIPTION = """Continue a text with a trained model.
 
@@ -29,7 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt",
         default="To be or not to be, that is the question:",
         metavar="TEXT",
-        help="what to continue, - for standard input (default: %(default)s)",
+        help="what to continue, - for standard input; may be empty if the tokenizer has an "
+        "<|endoftext|> (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prompt-tokens",
+        metavar="IDS",
+        help='token ids to continue instead, such as "50256 464"',
     )
     parser.add_argument(
         "--max-new-tokens", type=int, default=100, metavar="N", help="tokens to add (default: 100)"
@@ -39,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="TEXT",
         help="end before this text comes; may be repeated; \\n is a new line",
+    )
+    parser.add_argument(
+        "--ignore-end",
+        action="store_true",
+        help="go on after <|endoftext|>, which otherwise ends a text",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
     parser.add_argument(
@@ -111,6 +122,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "repetition_penalty": args.repetition_penalty,
         "stop": [text.replace("\\n", "\n") for text in args.stop or ()],
         "seed": args.seed,
+        **({"stop_at_end": False} if args.ignore_end else {}),
     }
 
 
@@ -128,7 +140,9 @@ def run(args: argparse.Namespace) -> int:
     generator.prepare()
     if args.interactive:
         return converse(lambda prompt: write(generator, prompt, args))
-    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    prompt: Prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    if args.prompt_tokens is not None:
+        prompt = token_ids(args.prompt_tokens)
     if args.json or args.num_samples != 1:
         write_samples(generator, prompt, args)
     else:
@@ -149,7 +163,20 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise ValueError("--interactive and --html do not go together")
 
 
-def write(generator: Generator, prompt: str, args: argparse.Namespace) -> None:
+def token_ids(text: str) -> list[int]:
+    """Numbers between spaces or commas. Raises ValueError for anything else."""
+    parts = text.replace(",", " ").split()
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        raise ValueError(f"--prompt-tokens takes token ids, such as 50256 464, not {text!r}")
+    return [int(part) for part in parts]
+
+
+def as_text(generator: Generator, prompt: Prompt) -> str:
+    """A prompt as it is shown: its text."""
+    return prompt if isinstance(prompt, str) else generator.tokenizer.decode(prompt)
+
+
+def write(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> None:
     """Stream one text, with what belongs to it."""
     from tinyalpaca.generating.colours import Palette, alternatives_table
     from tinyalpaca.generating.token_page import token_page
@@ -157,21 +184,22 @@ def write(generator: Generator, prompt: str, args: argparse.Namespace) -> None:
     wanted = 5 if args.show_alternatives else None
     palette = Palette(sys.stdout) if args.show_alternatives else None
     steps = generator.steps(prompt, **settings(args), alternatives=wanted)
+    shown = as_text(generator, prompt)
     written: list[Step] = []
     seconds, began = 0.0, time.perf_counter()
     for step in steps:  # a setting that makes no sense is an error before anything is printed
         seconds += time.perf_counter() - began
         if not written:
-            print(prompt, end="")
+            print(shown, end="")
         written.append(step)
         text = palette.painted(step.text, step.logprob) if palette else step.text
         print(text, end="", flush=True)
         began = time.perf_counter()
-    print(prompt if not written else "")
+    print(shown if not written else "")
     if palette is not None:
         print(alternatives_table(generator.tokenizer, written, palette))
     if args.html:
-        tokens = generator.tokenizer.encode(prompt)
+        tokens = generator.prompt_tokens(prompt)
         page = token_page(generator, tokens + [step.token for step in written], len(tokens))
         with open(args.html, "w", encoding="utf-8", newline="\n") as file:
             file.write(page)
@@ -179,7 +207,7 @@ def write(generator: Generator, prompt: str, args: argparse.Namespace) -> None:
     report_speed(len(written), seconds)
 
 
-def write_samples(generator: Generator, prompt: str, args: argparse.Namespace) -> None:
+def write_samples(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> None:
     """Write all samples at once, as text or as JSON."""
     began = time.perf_counter()
     results = generator.generate(
@@ -188,9 +216,11 @@ def write_samples(generator: Generator, prompt: str, args: argparse.Namespace) -
     seconds = time.perf_counter() - began
     samples = [results] if args.num_samples == 1 else results
     count = sum(len(sample.tokens) for sample in samples)
+    shown = as_text(generator, prompt)
     if args.json:
         record = {
-            "prompt": prompt,
+            "prompt": shown,
+            **({} if isinstance(prompt, str) else {"prompt_tokens": prompt}),
             "settings": settings(args),
             "samples": [_as_json(generator, prompt, sample, args) for sample in samples],
             "seconds": seconds,
@@ -199,17 +229,17 @@ def write_samples(generator: Generator, prompt: str, args: argparse.Namespace) -
         print(json.dumps(record))
         return
     for number, sample in enumerate(samples, 1):
-        print(f"=== {number} of {len(samples)}\n{prompt}{sample.text}\n")
+        print(f"=== {number} of {len(samples)}\n{shown}{sample.text}\n")
     report_speed(count, seconds)
 
 
-def _as_json(generator: Generator, prompt: str, sample: Any, args: argparse.Namespace) -> Any:
+def _as_json(generator: Generator, prompt: Prompt, sample: Any, args: argparse.Namespace) -> Any:
     """A sample as a JSON object, with the alternatives of each token if they are wanted."""
     from tinyalpaca.generating.reading import read_back
 
     record = sample._asdict()
     if args.show_alternatives:
-        tokenizer, before = generator.tokenizer, generator.tokenizer.encode(prompt)
+        tokenizer, before = generator.tokenizer, generator.prompt_tokens(prompt)
         readings = list(read_back(generator.folded(), before + sample.tokens))
         record["alternatives"] = [
             [

@@ -12,24 +12,32 @@ from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 
 
 class TextStream:
-    """Decodes tokens one by one and ends the text before a stop string.
+    """Decodes tokens one by one and ends the text before a stop string or an end token.
 
     Text that may be the beginning of a stop string is held back until that is decided.
 
     Args:
         tokenizer: whose tokens they are.
         stop: where to end the text; a string or several, none empty.
+        end: a token that ends the text; it is not part of it.
 
     Attributes:
+        end: as given.
         stops: the stop strings.
-        stopped: whether a stop string has come; the text ends before it.
+        stopped: whether a stop string or the end has come; the text ends before it.
 
     Raises:
         ValueError: a stop string is empty.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: str | Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: str | Iterable[str] | None = None,
+        end: int | None = None,
+    ) -> None:
         self._decoder = tokenizer.decoder()
+        self.end = end
         self.stops = [stop] if isinstance(stop, str) else list(stop or ())
         if "" in self.stops:
             raise ValueError("a stop string is empty: it would end every text before it begins")
@@ -38,6 +46,13 @@ class TextStream:
 
     def feed(self, *tokens: int) -> str:
         """What is certain to belong to the text now, maybe an empty string."""
+        if self.end is not None and self.end in tokens:
+            before = tokens[: tokens.index(self.end)]
+            text = self.feed(*before)
+            if not self.stopped:
+                text += self.finish()
+            self.stopped = True
+            return text
         piece = self._decoder.feed(*tokens)
         return self._release(piece) if self.stops and piece else piece
 

@@ -22,8 +22,8 @@ class Continuation(NamedTuple):
     """A continuation with what the model thought of it.
 
     Attributes:
-        text: without the prompt, and without the stop string if one ended it.
-        tokens: all that were chosen, those of a stop string included.
+        text: without the prompt, and without the stop string or end token if one ended it.
+        tokens: all that were chosen, the end token and those of a stop string included.
         logprobs: of each token, the logarithm of the model's own probability, before penalty,
             temperature and filters.
     """
@@ -100,10 +100,11 @@ def write_together(
             chosen = log_probabilities(logits)[np.arange(len(active)), rounds[0]].tolist()
             for writing, logprob in zip(active, chosen, strict=True):
                 writing.logprobs.append(logprob)
-        if not watching:
-            continue
         for row in reversed(range(len(active))):
-            _read(active[row], [tokens[row] for tokens in rounds])
+            if watching:
+                _read(active[row], [tokens[row] for tokens in rounds])
+            else:
+                _read_to_end(active[row], [tokens[row] for tokens in rounds])
             if active[row].stream.stopped:
                 active[row] = active[-1]
                 del active[-1]
@@ -136,6 +137,16 @@ def _read(writing: Writing, tokens: list[int]) -> None:
         if writing.stream.stopped:
             del writing.tokens[len(writing.tokens) - len(tokens) + number :]
             return
+
+
+def _read_to_end(writing: Writing, tokens: list[int]) -> None:
+    """If one of the sequence's last tokens ends it, decode all, and drop the tokens after it."""
+    end = writing.stream.end
+    if end is None or end not in tokens:
+        return
+    kept = writing.prompt_length + writing.new_tokens.index(end) + 1
+    del writing.tokens[kept:]
+    writing.pieces.append(writing.stream.feed(*writing.new_tokens))
 
 
 def write_steps(

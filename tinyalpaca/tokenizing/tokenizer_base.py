@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 AllowedSpecial = Collection[str] | Literal["all"]
+END_OF_TEXT = "<|endoftext|>"
 
 
 def fingerprint_of(*parts: object) -> str:
@@ -34,6 +35,11 @@ class Tokenizer(ABC):
     @abstractmethod
     def vocab_size(self) -> int:
         """Number of tokens; ids run from 0 to `vocab_size - 1`."""
+
+    @property
+    def end_token(self) -> int | None:
+        """The token that stands between texts, `<|endoftext|>`: it begins one and ends one."""
+        return self.special_tokens.get(END_OF_TEXT)
 
     @property
     @abstractmethod

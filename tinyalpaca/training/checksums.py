@@ -37,11 +37,14 @@ def forget_sums(folder: str | os.PathLike[str]) -> None:
         (Path(folder) / SUMS).unlink()
 
 
-def check_sums(folder: str | os.PathLike[str], required: Iterable[str] = ()) -> None:
+def check_sums(
+    folder: str | os.PathLike[str], required: Iterable[str] = (), *, complete: bool = True
+) -> None:
     """Hold the files of a folder against its list.
 
     Args:
         required: names that the list must have.
+        complete: whether all files that it names must be there; else those that are there count.
 
     Raises:
         FileFormatError: the list or a file is missing or damaged; names it.
@@ -62,6 +65,8 @@ def check_sums(folder: str | os.PathLike[str], required: Iterable[str] = ()) -> 
         if name not in sums:
             raise FileFormatError(path / SUMS, f"damaged: it does not name {name}")
     for name, digest in sums.items():
+        if not (path / name).exists() and not complete:
+            continue
         if not (path / name).is_file():
             raise FileFormatError(path / name, "missing, though the checksums name it")
         if sha256_of(path / name) != digest:
