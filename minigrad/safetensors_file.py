@@ -145,7 +145,8 @@ def load_safetensors(
 
     bfloat16 and 8-bit floats are widened to float32, exactly; `inspect_safetensors` tells what they
     were. The arrays are contiguous, writable and own their memory; they come in the order of the
-    file's header.
+    file's header. A shared tensor that `safetensors.torch.save_model` has stored under one name,
+    with its other names in the metadata, is there under each of them, as one array.
 
     Raises:
         FileFormatError: the file is truncated, damaged or not safetensors, or has a dtype not known
@@ -168,6 +169,9 @@ def load_safetensors(
                 tensors[name] = flat.reshape(infos[name].shape)
     except (ValueError, OverflowError) as error:
         raise FileFormatError(path, f"not a valid safetensors file ({error})") from error
+    for name, kept in metadata.items():
+        if kept in infos and name not in infos:
+            tensors[name] = tensors[kept]
     return tensors, metadata
 
 

@@ -327,3 +327,35 @@ def test_missing_file_is_an_os_error(tmp_path):
             read(tmp_path / "missing.safetensors")
         with pytest.raises(OSError):
             read(tmp_path)
+
+
+def test_a_tied_model_of_save_model(tmp_path):
+    """Safetensors' `save_model` writes one name of a shared tensor, the others as metadata."""
+    table = np.arange(6, dtype=np.float32).reshape(3, 2)
+    path = tmp_path / "tied.safetensors"
+    save_safetensors(
+        {"embedding.weight": table, "other": table},
+        path,
+        {"head.weight": "embedding.weight", "other": "embedding.weight", "format": "pt"},
+    )
+    tensors, metadata = load_safetensors(path)
+    assert list(tensors) == ["embedding.weight", "other", "head.weight"]
+    assert tensors["head.weight"] is tensors["embedding.weight"] and metadata["format"] == "pt"
+
+
+def test_a_tied_model_of_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_model
+
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = torch.nn.Embedding(3, 2)
+            self.head = torch.nn.Linear(2, 3, bias=False)
+            self.head.weight = self.embedding.weight
+
+    model = Tied()
+    save_model(model, str(tmp_path / "tied.safetensors"))
+    tensors, _ = load_safetensors(tmp_path / "tied.safetensors")
+    assert sorted(tensors) == sorted(model.state_dict())
+    assert np.array_equal(tensors["head.weight"], model.head.weight.detach().numpy())
