@@ -1,6 +1,10 @@
 """Matrix products."""
 
-from minigrad.ops.summation import sum_of
+from math import prod
+
+import numpy as np
+
+from minigrad.ops.summation import BLOCK, sum_of
 
 
 class matmul:
@@ -49,7 +53,7 @@ class einsum:
 
     @staticmethod
     def forward(xp, *operands, subscripts):
-        return xp.einsum(subscripts, *operands), operands
+        return contract(xp, subscripts, operands), operands
 
     @staticmethod
     def backward(xp, dy, operands, needs, *, subscripts):
@@ -64,12 +68,63 @@ class einsum:
             others = [t for j, t in enumerate(terms) if j != i]
             known = set(output).union(*others)
             reachable = [c for c, n in zip(term, shape, strict=True) if c in known and n != 1]
-            g = xp.einsum(
+            g = contract(
+                xp,
                 ",".join([output, *others]) + "->" + "".join(reachable),
-                dy,
-                *[x for j, x in enumerate(operands) if j != i],
+                [dy, *[x for j, x in enumerate(operands) if j != i]],
             )
             sizes = iter(g.shape)
             kept = tuple(next(sizes) if c in reachable else 1 for c in term)
             gradients.append(xp.broadcast_to(xp.reshape(g, kept), shape))
         return tuple(gradients)
+
+
+def contract(xp, subscripts, operands):
+    """`einsum` of operands without repeated indices, whose long sums of floats are exact enough.
+
+    NumPy's own adds products one by one. Here an index of one operand alone is summed out first
+    (see `minigrad.ops.summation`), and a long sum over what two have in common is a product of
+    matrices, which BLAS adds in blocks.
+    """
+    if xp is not np or operands[0].dtype.kind != "f":
+        return xp.einsum(subscripts, *operands)
+    left, output = subscripts.split("->")
+    terms, arrays = left.split(","), list(operands)
+    for i, term in enumerate(terms):
+        others = set(output).union(*terms[:i], *terms[i + 1 :])
+        alone = tuple(axis for axis, letter in enumerate(term) if letter not in others)
+        if alone and term.isalpha():
+            arrays[i] = sum_of(xp, arrays[i], alone)
+            terms[i] = "".join(letter for letter in term if letter in others)
+    if len(terms) == 2:
+        (a, b), (x, y) = terms, arrays
+        size = dict(zip(a + b, x.shape + y.shape, strict=True))
+        for letter, n in zip(a, x.shape, strict=True):
+            size[letter] = max(size[letter], n)  # an operand of size 1 is stretched
+        summed = "".join(letter for letter in a if letter in b and letter not in output)
+        if prod(size[letter] for letter in summed) > BLOCK:
+            x, y = (
+                np.broadcast_to(array, [size[letter] for letter in term])
+                for array, term in ((x, a), (y, b))
+            )
+            return _as_matrices(x, y, a, b, summed, output)
+    return xp.einsum(",".join(terms) + "->" + output, *arrays)
+
+
+def _as_matrices(x, y, a, b, summed, output):
+    """The einsum of two arrays, (batch, left, K) @ (batch, K, right), with indices a and b.
+
+    K are the indices that are summed, the batch those that both and the output have.
+    """
+    batch = "".join(letter for letter in a if letter in b and letter in output)
+    left = "".join(letter for letter in a if letter not in b)
+    right = "".join(letter for letter in b if letter not in a)
+    size = dict(zip(a + b, x.shape + y.shape, strict=True))
+    n, m, k, p = (
+        prod(size[letter] for letter in letters) for letters in (batch, left, summed, right)
+    )
+    x = np.einsum(f"{a}->{batch}{left}{summed}", x).reshape(n, m, k)
+    y = np.einsum(f"{b}->{batch}{summed}{right}", y).reshape(n, k, p)
+    found = batch + left + right
+    product = np.matmul(x, y).reshape([size[letter] for letter in found])
+    return np.einsum(f"{found}->{output}", product)

@@ -133,6 +133,40 @@ def test_gradients_of_weights_and_biases_add_many_rows() -> None:
             np.testing.assert_allclose(found[1], true, rtol=2e-7)
 
 
+@pytest.mark.parametrize(
+    ("subscripts", "shapes"),
+    [
+        ("ij->j", [(60_000, 3)]),
+        ("ij,j->j", [(60_000, 3), (3,)]),
+        ("ij,ij->j", [(60_000, 3), (60_000, 3)]),
+        ("ij,ij->", [(60_000, 3), (60_000, 3)]),
+        ("bni,bnj->bji", [(2, 30_000, 3), (2, 30_000, 4)]),
+        ("nib,bnj->jbi", [(3000, 3, 2), (2, 3000, 4)]),
+        ("ni,n->i", [(60_000, 3), (60_000,)]),
+        ("ni,nj->ij", [(60_000, 3), (60_000, 1)]),
+        ("abi,cba->ic", [(200, 150, 2), (3, 150, 200)]),
+        ("ij,ik->j", [(20_000, 3), (20_000, 4)]),
+        ("i,j->", [(20_000,), (3,)]),
+        ("ni,nj->ij", [(1, 3), (20_000, 2)]),
+    ],
+)
+def test_einsum_adds_many_products(subscripts: str, shapes: list[tuple[int, ...]]) -> None:
+    rng = np.random.default_rng(4)
+    arrays = [rng.random(shape).astype(np.float32) for shape in shapes]
+    wide = [a.astype(np.float64) for a in arrays]
+    wanted = np.einsum(subscripts, *wide)
+    leaves = [Tensor(a, requires_grad=True) for a in arrays]
+    y = mg.einsum(subscripts, *leaves)
+    assert y.shape == wanted.shape
+    np.testing.assert_allclose(y.numpy(), wanted, rtol=3e-6)
+    exact = [Tensor(a, requires_grad=True) for a in wide]
+    dy = rng.random(y.shape).astype(np.float32)
+    found = grad(y, leaves, Tensor(dy))
+    true = grad(mg.einsum(subscripts, *exact), exact, Tensor(dy))
+    for g, t in zip(found, true, strict=True):
+        np.testing.assert_allclose(g.numpy(), t.numpy(), rtol=3e-6)
+
+
 def test_scattered_numbers_are_added_in_double_precision() -> None:
     found = scatter_add(np, np.ones(3, np.float32) * np.float32(2**24), np.array([1, 1, 0]), (2,))
     assert found.dtype == np.float32
