@@ -1,7 +1,7 @@
 """A folder that holds all that is needed to generate: weights, configuration, tokenizer.
 
     model.safetensors   the weights, by name
-    config.json         {"format": 1, "model": {...}, "training": {...}}
+    config.json         {"format": 1, "model": {...}, "training": {...}, "seen_tokens": [...]}
     tokenizer.json      the tokenizer
     SHA256SUMS          their checksums
 
@@ -16,6 +16,8 @@ import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from minigrad import Generator
 from minigrad.device import Device
@@ -67,6 +69,10 @@ def write_model(
     config: dict[str, Any] = {"format": FORMAT, "model": dataclasses.asdict(model.config)}
     if training is not None:
         config["training"] = dataclasses.asdict(training)
+    if model.seen_tokens is not None:  # the first and last of each range
+        steps = np.diff(model.seen_tokens.astype(np.int8), prepend=0, append=0)
+        edges = np.flatnonzero(steps)
+        config["seen_tokens"] = [[int(a), int(b) - 1] for a, b in edges.reshape(-1, 2)]
     tokenizer.save(path / TOKENIZER)
     write_text_atomically(path / CONFIG, json.dumps(config, indent=2) + "\n")
     save_safetensors(model.state_dict(), path / WEIGHTS)
@@ -123,8 +129,30 @@ def load_model(folder: str | os.PathLike[str], device: Device | str = "cpu") -> 
         raise FileFormatError(
             path / WEIGHTS, f"these weights belong to another configuration: {error}"
         ) from error
+    model.seen_tokens = read_seen(path, tokenizer.vocab_size)
     model.to(device).eval()
     return Loaded(model, tokenizer, training)
+
+
+def read_seen(folder: Path, vocab_size: int) -> np.ndarray | None:
+    """Which tokens were a target in training, (V,), or None if the configuration does not say.
+
+    Raises:
+        FileFormatError: it says something that makes no sense.
+    """
+    path = folder / CONFIG
+    ranges = json.loads(path.read_text(encoding="utf-8")).get("seen_tokens")
+    if ranges is None:
+        return None
+    seen = np.zeros(vocab_size, bool)
+    try:
+        for first, last in ranges:
+            if not (type(first) is type(last) is int and 0 <= first <= last < vocab_size):
+                raise ValueError(f"[{first}, {last}] is no range of {vocab_size} tokens")
+            seen[first : last + 1] = True
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(path, f"seen_tokens: {error}") from error
+    return seen
 
 
 def check_sizes(folder: Path, config: ModelConfig) -> None:

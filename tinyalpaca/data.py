@@ -30,6 +30,7 @@ __all__ = [
     "split_text",
 ]
 
+READ_AT_A_TIME = 1 << 20  # tokens, so that a large mapped file need not fit the memory
 Batch = tuple[np.ndarray, np.ndarray]
 
 
@@ -77,6 +78,19 @@ class _Windows:
             wrong = indices[(indices < 0) | (indices >= len(self))][0]
             raise IndexError(f"window {wrong} is out of range: there are {len(self)}")
         return indices * self._stride
+
+    def targets_among(self, vocab_size: int) -> np.ndarray:
+        """(V,) whether a token is among the y of any window; reads all tokens once."""
+        found = np.zeros(vocab_size, bool)
+        stride, end = self._stride, (len(self) - 1) * self._stride + self.seq_len
+        for start in range(0, end, READ_AT_A_TIME):
+            part = self.tokens[start : min(end, start + READ_AT_A_TIME)]
+            places = np.arange(start, start + len(part))
+            if stride >= self.seq_len:  # else only the very first token is not predicted
+                places %= stride
+                places[places >= self.seq_len] = 0
+            found[np.unique(part[places > 0])] = True
+        return found
 
     def __getitem__(self, index: int) -> Batch:
         """x and y of one window, (seq_len - 1,) each; negative indices count from the end."""

@@ -27,6 +27,7 @@ from minigrad.parallel.forked import in_processes
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.evaluation import Score, evaluate
 from tinyalpaca.generating.folded_weights import FoldedWeights
+from tinyalpaca.generating.readable import BETWEEN, Readable
 from tinyalpaca.generating.ready_model import ReadyModel
 from tinyalpaca.generating.sampling import Sampling
 from tinyalpaca.generating.seeds import Seed, sample_rngs, seeds_of
@@ -79,6 +80,7 @@ class Generator:
         graph: bool = True,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self._readable: Readable | None = None
         self.workers = available_cores() if workers is None else workers
         self._ready = ReadyModel(model, tokenizer.vocab_size, graph)
 
@@ -105,6 +107,7 @@ class Generator:
         num_samples: int = 1,
         return_logprobs: bool = False,
         stop_at_end: bool = True,
+        allow_all_tokens: bool = False,
     ) -> Any:
         """The continuation of a prompt, without the prompt, or those of many prompts at once.
 
@@ -123,6 +126,10 @@ class Generator:
                 single one has.
             return_logprobs: give a `Continuation` instead of a text.
             stop_at_end: end the text at the tokenizer's end token, `<|endoftext|>`; False goes on.
+            allow_all_tokens: draw from the whole vocabulary. Otherwise the text is always valid
+                UTF-8, and of tokens that training has seen, where the model knows them
+                (`TinyAlpaca.seen_tokens`, `tinyalpaca.generating.readable`).
+                Probabilities are the model's own in both cases.
 
         Returns:
             A text. Of several samples, a list of them; of several prompts, a list of what one
@@ -138,13 +145,14 @@ class Generator:
         alone = is_one_prompt(prompt)
         prompts: list[Prompt] = [prompt] if alone else list(prompt)  # type: ignore[list-item,arg-type]
         stops = [stop] if isinstance(stop, str) else list(stop or ())
+        readable = None if allow_all_tokens else self.readable()
         writings = [
-            self._writing(text, rng, stops, stop_at_end)
+            self._writing(text, rng, stops, stop_at_end, readable)
             for text, one in zip(prompts, seeds_of(seed, len(prompts)), strict=True)
             for rng in sample_rngs(one, num_samples)
         ]
         if writings and max_new_tokens:
-            self._write(writings, sampling, max_new_tokens, return_logprobs)
+            self._write(writings, sampling, max_new_tokens, return_logprobs, readable)
         results: list[Any] = [w.continuation() if return_logprobs else w.text for w in writings]
         if num_samples > 1:
             firsts = range(0, len(results), num_samples)
@@ -164,6 +172,7 @@ class Generator:
         seed: int | None = None,
         *,
         stop_at_end: bool = True,
+        allow_all_tokens: bool = False,
     ) -> Iterator[str]:
         """Pieces of the continuation as they come, never half a character, never an empty one.
 
@@ -173,8 +182,9 @@ class Generator:
             ValueError: at the first piece: the prompt is empty, or a setting is out of range.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        steps = self._steps(prompt, sampling, max_new_tokens, stop, seed, None, stop_at_end)
-        for step in steps:
+        readable = None if allow_all_tokens else self.readable()
+        how = (stop_at_end, readable)
+        for step in self._steps(prompt, sampling, max_new_tokens, stop, seed, None, *how):
             if step.text:
                 yield step.text
 
@@ -192,6 +202,7 @@ class Generator:
         *,
         alternatives: int | None = 5,
         stop_at_end: bool = True,
+        allow_all_tokens: bool = False,
     ) -> Iterator[Step]:
         """The tokens of the continuation as they come, each with what might have been instead.
 
@@ -199,7 +210,9 @@ class Generator:
         held back because it could have become a stop string comes with the last token.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        return self._steps(prompt, sampling, max_new_tokens, stop, seed, alternatives, stop_at_end)
+        readable = None if allow_all_tokens else self.readable()
+        how = (stop_at_end, readable)
+        return self._steps(prompt, sampling, max_new_tokens, stop, seed, alternatives, *how)
 
     def score(self, text: str, *, stride: int = 0, batch_size: int = 32) -> Score:
         """How well the model predicts a text: nats and bits per token and per character.
@@ -235,12 +248,20 @@ class Generator:
 
     def prepare(self) -> None:
         """Do now what would otherwise be done by the first call, for example before timing it."""
+        self.readable()
         with self._limit():
             self._ready.prepare()
 
     def folded(self) -> FoldedWeights:
         """The model's weights for generation, in main memory, folded again if they have changed."""
         return self._ready.folded()
+
+    def readable(self) -> Readable:
+        """Which tokens are written, unless all are allowed."""
+        seen = self.model.seen_tokens
+        if self._readable is None or self._readable.seen is not seen:
+            self._readable = Readable(self.tokenizer, seen)
+        return self._readable
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """The tokens that the model sees of a prompt: at least one.
@@ -262,11 +283,19 @@ class Generator:
         return tokens or [end]  # type: ignore[list-item]
 
     def _writing(
-        self, prompt: Prompt, rng: np.random.Generator, stop: Stop, stop_at_end: bool
+        self,
+        prompt: Prompt,
+        rng: np.random.Generator,
+        stop: Stop,
+        stop_at_end: bool,
+        readable: Readable | None,
     ) -> Writing:
         tokens = self.prompt_tokens(prompt)
         end = self.tokenizer.end_token if stop_at_end else None
-        return Writing(tokens, rng, TextStream(self.tokenizer, stop, end), len(tokens))
+        stream = TextStream(self.tokenizer, stop, end)
+        if readable is not None and readable.state_after(tokens) != BETWEEN:
+            stream.begin_inside(tokens)
+        return Writing(tokens, rng, stream, len(tokens))
 
     def _decoder(self, writings: Sequence[Writing], max_new_tokens: int) -> Decoder:
         sequences = [w.tokens for w in writings]
@@ -287,12 +316,15 @@ class Generator:
         seed: int | None,
         alternatives: int | None,
         stop_at_end: bool,
+        readable: Readable | None,
     ) -> Iterator[Step]:
         """One sequence, a token at a time; without alternatives, without probabilities either."""
         check_length(max_new_tokens)
-        writing = self._writing(prompt, next(sample_rngs(seed, 1)), stop, stop_at_end)
+        rng = next(sample_rngs(seed, 1))
+        writing = self._writing(prompt, rng, stop, stop_at_end, readable)
         decoder = self._decoder([writing], max_new_tokens)
-        sampler = sampler_for([writing], sampling, self.tokenizer.vocab_size)
+        size = self.tokenizer.vocab_size
+        sampler = sampler_for([writing], sampling, size, readable, max_new_tokens)
         return write_steps(writing, decoder, sampler, max_new_tokens, alternatives, self._limit())
 
     def _write(
@@ -301,6 +333,7 @@ class Generator:
         sampling: Sampling,
         max_new_tokens: int,
         with_logprobs: bool,
+        readable: Readable | None,
     ) -> None:
         """Continue all sequences, shared out between processes."""
         limit = self._limit()
@@ -316,7 +349,8 @@ class Generator:
 
         def write(number: int) -> list[tuple[list[int], list[str], list[float]]]:
             some = writings[number::workers]
-            sampler = sampler_for(some, sampling, self.tokenizer.vocab_size)
+            size = self.tokenizer.vocab_size
+            sampler = sampler_for(some, sampling, size, readable, max_new_tokens)
             decoder = self._decoder(some, max_new_tokens)
             write_together(some, decoder, sampler, max_new_tokens, with_logprobs)
             return [(w.tokens, w.pieces, w.logprobs) for w in some]

@@ -128,6 +128,9 @@ class TinyAlpaca(nn.Module):
         config: sizes and options; `vocab_size` must be given.
         rng: source of the initial weights, and later of dropout masks.
 
+    Attributes:
+        seen_tokens: (V,) which tokens were a target in its training; None where that is not known.
+
     Raises:
         ConfigError: the configuration has no vocabulary size.
     """
@@ -137,6 +140,7 @@ class TinyAlpaca(nn.Module):
             raise ConfigError("vocab_size must be at least 1: take it from the tokenizer")
         self.config = config
         self.rng = rng
+        self.seen_tokens: np.ndarray | None = None
         self.embedding = Embedding(config, rng)
         self.dropout = nn.Dropout(config.dropout, rng=rng)
         self.decoder_layers = nn.ModuleList(

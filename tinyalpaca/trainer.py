@@ -105,6 +105,7 @@ class Trainer:
         self.folder = self.run.path
         self.stopping = stopping or Stopping()
         self.dataset, self.sampler = make_sampler(data.train, config)
+        model.seen_tokens = self.dataset.targets_among(tokenizer.vocab_size)
         groups = parameter_groups(model, config)
         self.sampler_before = self.sampler.state_dict()
         self.parameters = [p for group in groups for p in group["params"]]

@@ -45,8 +45,9 @@ class Ours:
         self.many()
 
     def greedy(self) -> list[int]:
-        """The greedy continuation, for comparison."""
-        return self.generator.generate(PROMPT_TEXT, self.tokens, 0, return_logprobs=True).tokens
+        """The greedy continuation of all tokens that there are, for comparison."""
+        options = {"return_logprobs": True, "allow_all_tokens": True}
+        return self.generator.generate(PROMPT_TEXT, self.tokens, 0, **options).tokens
 
     def one(self) -> None:
         """A single text."""

@@ -89,6 +89,12 @@ def _add_sampling(group: Any) -> None:
         metavar="X",
         help="above 1 makes tokens that have occurred less likely (default: 1)",
     )
+    group.add_argument(
+        "--allow-all-tokens",
+        action="store_true",
+        help="draw from the whole vocabulary; otherwise text stays valid UTF-8, and is of tokens "
+        "that training has seen",
+    )
 
 
 def _add_output(group: Any) -> None:
@@ -123,11 +129,13 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "stop": [text.replace("\\n", "\n") for text in args.stop or ()],
         "seed": args.seed,
         **({"stop_at_end": False} if args.ignore_end else {}),
+        "allow_all_tokens": args.allow_all_tokens,
     }
 
 
 def run(args: argparse.Namespace) -> int:
     """Write as the flags say."""
+    from tinyalpaca.checkpoint import find_model, read_config
     from tinyalpaca.generating.interactive import converse
     from tinyalpaca.generation import Generator
     from tinyalpaca.training.training_run import choose_device
@@ -137,6 +145,13 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="replace")
     device = choose_device(args.device)
     generator = Generator.from_checkpoint(args.checkpoint, device, graph=not args.no_graph)
+    trained = read_config(find_model(args.checkpoint))[1] is not None
+    if trained and generator.model.seen_tokens is None and not args.allow_all_tokens:
+        print(
+            f"{args.checkpoint} does not say which tokens training has seen: all may be written "
+            "that are valid text.",
+            file=sys.stderr,
+        )
     generator.prepare()
     if args.interactive:
         return converse(lambda prompt: write(generator, prompt, args))
@@ -240,14 +255,21 @@ def _as_json(generator: Generator, prompt: Prompt, sample: Any, args: argparse.N
     record = sample._asdict()
     if args.show_alternatives:
         tokenizer, before = generator.tokenizer, generator.prompt_tokens(prompt)
-        readings = list(read_back(generator.folded(), before + sample.tokens))
-        record["alternatives"] = [
-            [
-                {"token": token, "text": tokenizer.decode([token]), "probability": probability}
-                for token, probability in reading.likeliest(5)
-            ]
-            for reading in readings[len(before) - 1 :]
-        ]
+        tokens = before + sample.tokens
+        readings = list(read_back(generator.folded(), tokens))
+        readable = None if args.allow_all_tokens else generator.readable()
+        record["alternatives"] = []
+        for number, reading in enumerate(readings[len(before) - 1 :]):
+            allowed = None
+            if readable is not None:
+                state = readable.state_after(tokens[: reading.place])
+                allowed = readable.may_come(state, args.max_new_tokens - number)
+            record["alternatives"].append(
+                [
+                    {"token": token, "text": tokenizer.decode([token]), "probability": probability}
+                    for token, probability in reading.likeliest(5, allowed)
+                ]
+            )
     return record
 
 

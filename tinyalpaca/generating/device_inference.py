@@ -10,8 +10,9 @@ What the model sees is what `tinyalpaca.generating.uncached` says, and the logit
 
 A token of all sequences is **one graph launch**: one kernel for a small model, 5 a layer and 2 more
 for others, and one that draws. Where temperature is all there is to sampling, tokens are drawn on
-the device, from the random numbers that the host's sampler would have used: one copy of tokens to
-the host for up to 32 of them in a row, and one of random numbers to the device for every 32. With
+the device, from the random numbers that the host's sampler would have used and among the tokens
+that may come there: one copy of tokens to the host for up to 32 of them in a row, and one of random
+numbers and one of where the texts stand to the device for every 32. With
 filters or a penalty the host needs the logits: one copy each way for each token. Prompts, and
 windows that have slid, are computed for all their positions at once.
 
@@ -81,6 +82,7 @@ class DeviceDecoder:
         first = self._drawn % ROUNDS
         if first == 0:
             self.step.supply(self._numbers(sampler))
+            self.step.rule(sampler.readable, self._guide(sampler))
         # The longest window may be as long as the context when its last token is computed.
         longest = max(len(t) - s for t, s in zip(self.sequences, self._starts, strict=True))
         rounds = min(most, ROUNDS - first, self._context - longest + 1)
@@ -92,7 +94,10 @@ class DeviceDecoder:
         if tokens.min() < 0:
             raise damaged_logits()
         logits = self.step.logits()[self._slots] if with_logits else None
-        return tokens.tolist(), logits
+        found = tokens.tolist()
+        for row in found:
+            sampler.follow(row)
+        return found, logits
 
     def remove(self, row: int) -> None:
         """Forget a sequence; the last one takes its place."""
@@ -138,6 +143,12 @@ class DeviceDecoder:
             settings[:-1, self._slots] = sampler.uniforms(ROUNDS)
             settings[-1] = 1 / max(sampler.sampling.temperature, COLDEST)
         return settings
+
+    def _guide(self, sampler: Sampler) -> np.ndarray:
+        """Where the texts stand, and after how many draws they end: `draw.Rules.guide`."""
+        guide = np.full((2, self.step.slots), self._drawn + sampler.left, np.int32)
+        guide[0, self._slots] = sampler.states
+        return guide
 
 
 def unsupported(dtype: Any) -> str | None:

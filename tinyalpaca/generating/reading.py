@@ -15,7 +15,7 @@ import numpy as np
 from minigrad.device import CPU
 from tinyalpaca.generating.folded_weights import FoldedWeights
 from tinyalpaca.generating.inference import run_window
-from tinyalpaca.generating.sampling import log_probabilities
+from tinyalpaca.generating.sampling import likeliest_of, log_probabilities
 from tinyalpaca.generating.uncached import window_start
 
 
@@ -34,10 +34,9 @@ class Reading(NamedTuple):
     logprobs: np.ndarray
     attention: np.ndarray
 
-    def likeliest(self, count: int) -> list[tuple[int, float]]:
-        """The best tokens with their probabilities, of equals the lowest id first."""
-        best = np.argsort(-self.logprobs, kind="stable")[:count]
-        return [(int(token), float(np.exp(self.logprobs[token]))) for token in best]
+    def likeliest(self, count: int, allowed: np.ndarray | None = None) -> list[tuple[int, float]]:
+        """The best tokens (of those allowed) with their probabilities, see `likeliest_of`."""
+        return likeliest_of(self.logprobs, count, allowed)
 
 
 def read_back(weights: FoldedWeights, tokens: Sequence[int]) -> Iterator[Reading]:

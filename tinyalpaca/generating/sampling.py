@@ -1,19 +1,23 @@
 """From logits to a token: penalty, temperature, filters, draw.
 
-The order is Hugging Face's, and so is each rule. From the logits of one position, V numbers:
+The order is Hugging Face's, and so is each rule but the second, which a flag leaves out. From the
+logits of one position, V numbers:
 
 1. `repetition_penalty` θ: of tokens seen before, in the prompt or since, a positive logit is
    divided by θ and a negative one multiplied (Keskar et al., CTRL, arXiv:1909.05858).
-2. `temperature` 0 takes the highest, of equals the one with the lowest id, and that is all.
-3. `temperature` τ: divide by τ. What is left out below counts as -∞ from then on.
-4. `top_k` k: leave out what is less than the k-th highest; all equal to it stay
+2. Unless all tokens are allowed: leave out what would not go on as UTF-8 text, and tokens that
+   training has never seen as a target (`tinyalpaca.generating.readable`). It comes before all that
+   looks at other tokens, so each rule below works as if the vocabulary were only the rest.
+3. `temperature` 0 takes the highest, of equals the one with the lowest id, and that is all.
+4. `temperature` τ: divide by τ. What is left out below counts as -∞ from then on.
+5. `top_k` k: leave out what is less than the k-th highest; all equal to it stay
    (Fan et al., arXiv:1805.04833).
-5. `top_p` p: walk from the likeliest down, of equals from the lowest id up, and leave out a token
+6. `top_p` p: walk from the likeliest down, of equals from the lowest id up, and leave out a token
    if those before it have probability p or more together; the first always stays (nucleus sampling,
    Holtzman et al., arXiv:1904.09751).
-6. `min_p` m: leave out what is less than m times as likely as the likeliest (Nguyen et al.,
+7. `min_p` m: leave out what is less than m times as likely as the likeliest (Nguyen et al.,
    arXiv:2407.01082).
-7. Draw from the soft-max of what is left.
+8. Draw from the soft-max of what is left.
 
 B rows, V vocabulary.
 """
@@ -25,6 +29,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from tinyalpaca.generating.readable import BETWEEN, LEVELS, Readable
 
 ALMOST_1 = 1 - 2.0**-53
 COLDEST = 1e-30  # at and below it only the highest logits have any probability, in any float type
@@ -79,7 +85,7 @@ def penalised(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarra
 
 
 def filtered(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """Steps 3 to 6: scores (B, V) whose soft-max is drawn from, -inf for what is left out."""
+    """Steps 4 to 7: scores (B, V) whose soft-max is drawn from, -inf for what is left out."""
     scores = logits / max(sampling.temperature, COLDEST)
     if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
         lowest = np.partition(scores, -sampling.top_k, axis=-1)[:, -sampling.top_k, None]
@@ -110,6 +116,24 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
+def likeliest_of(
+    logprobs: np.ndarray, count: int, allowed: np.ndarray | None = None
+) -> list[tuple[int, float]]:
+    """The best `count` tokens with their probabilities, of equals the lowest id first.
+
+    Args:
+        logprobs: (V,) the model's own.
+        count: how many; fewer are allowed, fewer are given.
+        allowed: (V,) those that are listed; None for all.
+    """
+    if allowed is None:
+        best = np.argsort(-logprobs, kind="stable")
+    else:
+        ids = np.flatnonzero(allowed)
+        best = ids[np.argsort(-logprobs[ids], kind="stable")]
+    return [(int(token), float(np.exp(logprobs[token]))) for token in best[:count]]
+
+
 class Sampler:
     """Picks the next token of each of B sequences, each with its own random numbers.
 
@@ -117,7 +141,14 @@ class Sampler:
         sampling: how.
         rngs: one for each sequence; each draw takes one number from it.
         vocab_size: V.
-        sequences: the tokens so far, for the repetition penalty.
+        sequences: the tokens so far, for the repetition penalty and to know where a text stands.
+        readable: which tokens may come; None allows all.
+        left: how many tokens each sequence still gets.
+
+    Attributes:
+        readable: as given, or None if it leaves nothing out.
+        states: of each sequence, see `readable`.
+        left: as given, less one for each that was drawn.
     """
 
     def __init__(
@@ -126,8 +157,15 @@ class Sampler:
         rngs: Sequence[np.random.Generator],
         vocab_size: int,
         sequences: Sequence[Sequence[int]],
+        readable: Readable | None = None,
+        left: int = 0,
     ) -> None:
         self.sampling = sampling
+        self.readable = None if readable is None or readable.everything else readable
+        self.states: list[int] = [BETWEEN] * len(rngs)
+        self.left = left
+        if self.readable is not None:
+            self.states = [self.readable.state_after(tokens) for tokens in sequences]
         self._draws = [rng.random for rng in rngs]
         self._seen: np.ndarray | None = None
         if sampling.repetition_penalty != 1:
@@ -139,6 +177,8 @@ class Sampler:
         """Forget a sequence; the last one takes its place."""
         self._draws[row] = self._draws[-1]
         del self._draws[-1]
+        self.states[row] = self.states[-1]
+        del self.states[-1]
         if self._seen is not None:
             self._seen[row] = self._seen[-1]
             self._seen = self._seen[:-1]
@@ -156,19 +196,50 @@ class Sampler:
         """
         if self._seen is not None:
             logits = penalised(logits, self._seen, self.sampling.repetition_penalty)
-        if self.sampling.greedy:
-            tokens = logits.argmax(axis=-1).tolist()
-            _check(logits[np.arange(len(tokens)), tokens])
+        if self.readable is None:
+            tokens = self._choose(logits)
         else:
-            scores = filtered(logits, self.sampling)
-            if len(scores) == 1:
-                tokens = [_draw_one(scores[0], self._draws[0]())]
-            else:
-                uniform = np.array([random() for random in self._draws])
-                tokens = draw(weights_of(scores), uniform).tolist()
+            tokens = self._choose_readable(logits)
+            self.follow(tokens)
         if self._seen is not None:
             self._seen[np.arange(len(tokens)), tokens] = True
         return tokens
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """Take note of a token for each sequence, whoever chose it."""
+        self.left -= 1
+        if self.readable is not None and not (self.readable.closed and self._between()):
+            following = self.readable.next_state
+            self.states = [
+                following[state][token] for state, token in zip(self.states, tokens, strict=True)
+            ]
+
+    def _between(self) -> bool:
+        return not any(self.states)
+
+    def _choose_readable(self, logits: np.ndarray) -> list[int]:
+        """`_choose` among the tokens that may come."""
+        assert self.readable is not None
+        level, first = min(max(self.left - 1, 0), LEVELS - 1), self.states[0]
+        if len(self.states) == 1 or all(state == first for state in self.states):
+            ids = self.readable.ids[level][first]
+            if ids is None:
+                return self._choose(logits)
+            return ids[self._choose(logits.take(ids, axis=1))].tolist()
+        allowed = self.readable.allowed[level].take(self.states, axis=0)  # (B, V)
+        return self._choose(np.where(allowed, logits, logits.dtype.type(-np.inf)))
+
+    def _choose(self, logits: np.ndarray) -> list[int]:
+        """Steps 3 to 8 for each row of logits (B, V)."""
+        if self.sampling.greedy:
+            tokens = logits.argmax(axis=-1).tolist()
+            _check(logits[np.arange(len(tokens)), tokens])
+            return tokens
+        scores = filtered(logits, self.sampling)
+        if len(scores) == 1:
+            return [_draw_one(scores[0], self._draws[0]())]
+        uniform = np.array([random() for random in self._draws])
+        return draw(weights_of(scores), uniform).tolist()
 
 
 def _draw_one(scores: np.ndarray, uniform: float) -> int:

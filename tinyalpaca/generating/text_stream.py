@@ -56,11 +56,20 @@ class TextStream:
         piece = self._decoder.feed(*tokens)
         return self._release(piece) if self.stops and piece else piece
 
-    def finish(self) -> str:
-        """What was held back, and U+FFFD if the text ends inside a character."""
+    def begin_inside(self, tokens: Iterable[int]) -> None:
+        """Say that the text goes on from tokens that end inside a character.
+
+        That character, once it is complete, is the first of this text.
+        """
+        self._decoder.feed(*tokens)
+
+    def finish(self, *, drop: bool = False) -> str:
+        """What was held back, and U+FFFD if the text ends inside a character (`drop`: nothing)."""
         if self.stopped:
             return ""
         rest = self._decoder.finish()
+        if drop:
+            rest = ""
         if not self.stops:
             return rest
         released = self._release(rest)

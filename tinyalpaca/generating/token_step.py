@@ -22,6 +22,7 @@ from minigrad.device import cupy
 from minigrad.kernels.cuda import decode, draw, whole_token
 from minigrad.parallel.capture import Captured
 from tinyalpaca.generating.device_weights import DeviceWeights
+from tinyalpaca.generating.readable import LEVELS, STATES, Readable
 
 # So few weights that one processor of a GPU reads them faster than kernels for all can be launched,
 # and no more sequences than a GPU's processors take in two rounds. Estimates; to be measured.
@@ -52,7 +53,7 @@ class Token:
         inputs: (4, B) int32: ids, places (negative: nobody's), slots, draws taken.
         cache: keys and values, a layer each.
         logits: (B, V).
-        settings, chosen: see `draw.draw`.
+        settings, chosen, rules: see `draw.draw`.
     """
 
     def __init__(self, weights: DeviceWeights, slots: int, room: int) -> None:
@@ -70,6 +71,13 @@ class Token:
         self.logits = xp.empty((slots, weights.head.outputs), dtype)
         self.settings = xp.zeros((ROUNDS + 1, slots), np.float64)
         self.chosen = xp.zeros((ROUNDS, slots), np.int32)
+        # At fixed places as all else, so that one graph serves all rules, and none.
+        vocabulary = weights.head.outputs
+        self.rules = draw.Rules(
+            xp.ones((LEVELS, STATES, vocabulary), np.int32),
+            xp.zeros((STATES, vocabulary), np.int32),
+            xp.zeros((2, slots), np.int32),
+        )
 
     def forward(self) -> None:
         """Keys and values of the inputs, and logits."""
@@ -90,7 +98,7 @@ class Token:
         self.forward()
         ids, places, _, taken = (self.inputs[i] for i in range(4))
         where = {"ids": ids, "places": places, "taken": taken}
-        draw.draw(self.logits, self.settings, **where, chosen=self.chosen)
+        draw.draw(self.logits, self.settings, **where, chosen=self.chosen, rules=self.rules)
 
 
 class TokenStep:
@@ -112,12 +120,13 @@ class TokenStep:
         self.token = token = Token(weights, slots, room)
         # A run and its replay keep the same numbers in the cache, so the logits, in which all that
         # was computed comes together, are what to compare.
-        changed = [token.logits, token.inputs, token.chosen]
+        changed = [token.logits, token.inputs, token.chosen, token.rules.guide]
         self.forward, self.drawing = (
             Captured(function, changed, label="token step", enabled=graph, warm_up=WARM_UP)
             for function in (token.forward, token.draw)
         )
         self._owner: Any = None
+        self._readable: Readable | None = None  # what the rules on the device are
 
     def place(self, inputs: np.ndarray) -> None:
         """Say what slots are at: (4, B) int32, see `Token.inputs`."""
@@ -135,6 +144,20 @@ class TokenStep:
     def supply(self, settings: np.ndarray) -> None:
         """Random numbers for the next `ROUNDS` draws, and 1/temperature; see `draw.draw`."""
         self.token.settings.set(settings)
+
+    def rule(self, readable: Readable | None, guide: np.ndarray) -> None:
+        """Say which tokens may be drawn (None: all) and where texts stand; see `draw.Rules`."""
+        rules = self.token.rules
+        if readable is not self._readable:
+            if readable is None:
+                rules.allowed.fill(1)
+                rules.following.fill(0)
+            else:
+                rules.allowed.set(readable.allowed.astype(np.int32))
+                rules.following.set(readable.following.astype(np.int32))
+            self._readable = readable
+        if readable is not None:
+            rules.guide.set(guide)
 
     def draw(self, rounds: int) -> None:
         """Choose so many tokens for each slot, one after another."""

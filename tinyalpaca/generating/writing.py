@@ -11,7 +11,8 @@ import numpy as np
 
 from tinyalpaca.generating.device_inference import DeviceDecoder
 from tinyalpaca.generating.inference import CachedDecoder
-from tinyalpaca.generating.sampling import Sampler, Sampling, log_probabilities
+from tinyalpaca.generating.readable import BETWEEN, Readable
+from tinyalpaca.generating.sampling import Sampler, Sampling, likeliest_of, log_probabilities
 from tinyalpaca.generating.text_stream import TextStream
 from tinyalpaca.generating.uncached import UncachedDecoder
 
@@ -40,7 +41,8 @@ class Step(NamedTuple):
         token: its id.
         text: the characters that it completes, maybe "".
         logprob: as in `Continuation`.
-        alternatives: the likeliest tokens with their probabilities (the model's own), best first.
+        alternatives: the likeliest tokens that might have come with their probabilities (the
+            model's own), best first.
     """
 
     token: int
@@ -75,9 +77,16 @@ class Writing:
         return Continuation(self.text, self.new_tokens, self.logprobs)
 
 
-def sampler_for(writings: Sequence[Writing], sampling: Sampling, vocab_size: int) -> Sampler:
+def sampler_for(
+    writings: Sequence[Writing],
+    sampling: Sampling,
+    vocab_size: int,
+    readable: Readable | None = None,
+    left: int = 0,
+) -> Sampler:
     """A sampler with each sequence's random numbers and tokens."""
-    return Sampler(sampling, [w.rng for w in writings], vocab_size, [w.tokens for w in writings])
+    rngs, tokens = [w.rng for w in writings], [w.tokens for w in writings]
+    return Sampler(sampling, rngs, vocab_size, tokens, readable, left)
 
 
 def write_together(
@@ -110,10 +119,10 @@ def write_together(
                 del active[-1]
                 decoder.remove(row)
                 sampler.remove(row)
-    for writing in active:
+    for writing, state in zip(active, sampler.states, strict=True):
         if not watching:  # then all of it can be decoded at once
             writing.pieces.append(writing.stream.feed(*writing.new_tokens))
-        writing.pieces.append(writing.stream.finish())
+        writing.pieces.append(writing.stream.finish(drop=state != BETWEEN))
 
 
 def next_tokens(
@@ -165,20 +174,20 @@ def write_steps(
     """
     logprob, likeliest = 0.0, []
     for number in range(1, max_new_tokens + 1):
+        allowed = None
+        if alternatives is not None and sampler.readable is not None:
+            allowed = sampler.readable.may_come(sampler.states[0], sampler.left)
         with limit:
             [[token]], logits = next_tokens(decoder, sampler, 1, alternatives is not None)
         if alternatives is not None:
             logprobs = log_probabilities(logits[0])
-            logprob, likeliest = float(logprobs[token]), _likeliest(logprobs, alternatives)
+            logprob = float(logprobs[token])
+            likeliest = likeliest_of(logprobs, alternatives, allowed)
         writing.tokens.append(token)
         piece = writing.stream.feed(token)
         last = writing.stream.stopped or number == max_new_tokens
-        yield Step(token, piece + writing.stream.finish() if last else piece, logprob, likeliest)
+        if last:
+            piece += writing.stream.finish(drop=sampler.states[0] != BETWEEN)
+        yield Step(token, piece, logprob, likeliest)
         if last:
             return
-
-
-def _likeliest(logprobs: np.ndarray, count: int) -> list[tuple[int, float]]:
-    """The best `count` tokens with their probabilities, of equals the lowest id first; (V,)."""
-    best = np.argsort(-logprobs, kind="stable")[:count]
-    return [(int(token), float(np.exp(logprobs[token]))) for token in best]

@@ -11,26 +11,36 @@ template <typename real> struct DrawShared {
   double warps[8], through[DRAW_THREADS];
 };
 
-// e^(score - top), 0 for a logit of -infinity.
-template <typename real>
-__device__ __forceinline__ real draw_weight(real logit, real factor, real top) {
-  return exp(logit * factor - top);
-}
+// A row of logits, and of those that may be chosen: not 0; all if there is no such row.
+template <typename real> struct DrawRow {
+  const real* logits;
+  const int* allowed;
+  int vocabulary;
+
+  __device__ __forceinline__ bool may(int v) const { return !allowed || allowed[v]; }
+
+  // e^(score - top), 0 for a logit of -infinity and for what may not be chosen.
+  __device__ __forceinline__ real weight(int v, real factor, real top) const {
+    return may(v) ? exp(logits[v] * factor - top) : real(0);
+  }
+};
 
 // The first of the highest logits; -1 if a logit is NaN, or the highest not finite.
 template <typename real>
-__device__ __forceinline__ int draw_highest(const real* logits, int vocabulary,
-                                            DrawShared<real>& shared) {
+__device__ __forceinline__ int draw_highest(const DrawRow<real>& row, DrawShared<real>& shared) {
+  const real* logits = row.logits;
+  const int vocabulary = row.vocabulary;
   real top = lowest<real>();
   int strange = 0;
   for (int v = threadIdx.x; v < vocabulary; v += blockDim.x) {
+    if (!row.may(v)) continue;
     strange += !(logits[v] - logits[v] == 0) && !(logits[v] < 0);  // NaN and +infinity
     top = larger(top, logits[v]);
   }
   top = block_max(top, shared.scratch);
   int from_end = 0;  // of -infinity alone there is no highest
   for (int v = vocabulary - 1 - threadIdx.x; v >= 0; v -= blockDim.x)
-    if (logits[v] == top) from_end = larger(from_end, vocabulary - v);
+    if (row.may(v) && logits[v] == top) from_end = larger(from_end, vocabulary - v);
   from_end = block_max(from_end, shared.counts);
   strange = block_sum(strange, shared.counts);
   return strange || !from_end ? -1 : vocabulary - from_end;
@@ -38,12 +48,13 @@ __device__ __forceinline__ int draw_highest(const real* logits, int vocabulary,
 
 // The first token whose cumulative weight exceeds `uniform` of the total; -1 if that is no number.
 template <typename real>
-__device__ __forceinline__ int draw_by_weight(const real* logits, int vocabulary, real factor,
+__device__ __forceinline__ int draw_by_weight(const DrawRow<real>& row, real factor,
                                               double uniform, DrawShared<real>& shared) {
+  const int vocabulary = row.vocabulary;
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   real top = lowest<real>();
   for (int v = threadIdx.x; v < vocabulary; v += blockDim.x)
-    top = larger(top, logits[v] * factor);
+    if (row.may(v)) top = larger(top, row.logits[v] * factor);
   top = block_max(top, shared.scratch);
 
   const int chunk = (vocabulary + DRAW_THREADS - 1) / DRAW_THREADS;
@@ -51,7 +62,7 @@ __device__ __forceinline__ int draw_by_weight(const real* logits, int vocabulary
   const int end = smaller(vocabulary, first + chunk);
   double through = 0;  // of this thread's tokens, then of all up to them
 #pragma unroll 1  // or the compiler needs a stack for doubles
-  for (int v = first; v < end; v++) through += draw_weight(logits[v], factor, top);
+  for (int v = first; v < end; v++) through += row.weight(v, factor, top);
 #pragma unroll
   for (int distance = 1; distance < WARP; distance *= 2) {
     const double before = __shfl_sync(ALL_LANES, through, lane < distance ? lane : lane - distance);
@@ -73,7 +84,7 @@ __device__ __forceinline__ int draw_by_weight(const real* logits, int vocabulary
     double running = owner ? shared.through[owner - 1] : 0;
     int token = -1;
     for (int v = first; v < end; v++) {
-      const real weight = draw_weight(logits[v], factor, top);
+      const real weight = row.weight(v, factor, top);
       running += weight;
       if (weight > 0) token = v;  // what rounding leaves over belongs to the last that is possible
       if (running > target) break;
@@ -87,24 +98,37 @@ __device__ __forceinline__ int draw_by_weight(const real* logits, int vocabulary
 // Chooses a token for each row, which becomes its id at the next place. `settings` (rounds + 1, N)
 // has uniform numbers, used one after another, and in its last line 1/temperature, 0 for the
 // highest logit. `taken` counts the rounds, and chosen (rounds, N) gets the tokens. Rows at
-// negative places belong to nobody. Grid: rows.
+// negative places belong to nobody.
+//
+// Which tokens may be chosen depends on the state of a row's text and on how many tokens are left
+// after this one: `allowed` (4, 8, vocabulary), by that number, of which 3 stands for more, and by
+// the state. `guide` (2, N) holds the states, and what `taken` will be when none is left; `following`
+// (8, vocabulary) is the state after a token. Without them all may be chosen. Grid: rows.
 template <typename real>
 __global__ void __launch_bounds__(256)
     draw_tokens(const real* __restrict__ logits, const double* __restrict__ settings,
                 int* __restrict__ ids, int* __restrict__ places, int* __restrict__ taken,
-                int* __restrict__ chosen, int rounds, int vocabulary) {
+                int* __restrict__ chosen, const int* __restrict__ allowed,
+                const int* __restrict__ following, int* __restrict__ guide, int rounds,
+                int vocabulary) {
   DrawShared<real>& shared = block_shared<DrawShared<real>>();
   const int row = blockIdx.x, rows = gridDim.x;
   if (places[row] < 0) return;  // the whole block
   const int round = taken[row] % rounds;
   const double factor = settings[size_t(rounds) * rows + row];
-  const real* own = logits + size_t(row) * vocabulary;
-  const int token = factor == 0 ? draw_highest(own, vocabulary, shared)
-                                : draw_by_weight(own, vocabulary, real(factor),
+  const int state = allowed ? guide[row] : 0;
+  DrawRow<real> own = {logits + size_t(row) * vocabulary, nullptr, vocabulary};
+  if (allowed) {
+    const int left = smaller(larger(guide[rows + row] - taken[row] - 1, 0), 3);
+    own.allowed = allowed + size_t(left * 8 + state) * vocabulary;
+  }
+  const int token = factor == 0 ? draw_highest(own, shared)
+                                : draw_by_weight(own, real(factor),
                                                  settings[size_t(round) * rows + row], shared);
   if (threadIdx.x == 0) {  // all others have read what changes now, before the last barrier
     chosen[size_t(round) * rows + row] = ids[row] = token;
     places[row]++;
     taken[row]++;
+    if (allowed && token >= 0) guide[row] = following[size_t(state) * vocabulary + token];
   }
 }
