@@ -7,6 +7,8 @@ import pytest
 
 from minigrad.kernels.cuda import draw
 from tests.gpu.twins import PRECISIONS, SCHEDULES
+from tests.tinyalpaca.tiny_models import tiny_tokenizer
+from tinyalpaca.generating.readable import Readable
 from tinyalpaca.generating.sampling import Sampler, Sampling
 
 ROUNDS = 3
@@ -115,3 +117,41 @@ def test_rounds_come_again(gpu: Any) -> None:
         rows.draw(logits)
     assert rows.chosen.get()[:, 0].tolist() == [10, -5, 90]
     assert rows.taken.get().tolist() == [7, 5]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("schedule", SCHEDULES[:2])
+def test_only_what_may_come_is_chosen(
+    gpu: Any, rng: Any, temperature: float, schedule: int
+) -> None:
+    """By the state of each text and by how many tokens are left, as the sampler has it."""
+    gpu.engine.schedule = schedule
+    tokenizer = tiny_tokenizer()
+    seen = rng.random(tokenizer.vocab_size) < 0.8
+    readable = Readable(tokenizer, seen)
+    prompts = [[], tokenizer.encode("é")[:1], tokenizer.encode("🦙")[:1], [1]]
+    count, total = len(prompts), 6
+    uniform = rng.random((total, count))
+    sampler = Sampler(
+        *(Sampling(temperature), [Given(u) for u in uniform.T]),
+        *(tokenizer.vocab_size, prompts, readable, total),
+    )
+    for first in range(0, total, ROUNDS):
+        rows = Rows(gpu, uniform[first : first + ROUNDS], temperature)
+        rows.places = gpu.asarray(np.arange(count, dtype=np.int32))
+        ends = np.full(count, total - first, np.int32)
+        guide = gpu.asarray(np.stack([np.array(sampler.states, np.int32), ends]))
+        rules = draw.Rules(
+            gpu.asarray(readable.allowed.astype(np.int32)),
+            gpu.asarray(readable.following.astype(np.int32)),
+            guide,
+        )
+        for number in range(ROUNDS):
+            logits = (rng.standard_normal((count, tokenizer.vocab_size)) * 3).astype(np.float32)
+            where = {"ids": rows.ids, "places": rows.places, "taken": rows.taken}
+            draw.draw(
+                *(gpu.asarray(logits), rows.settings), **where, chosen=rows.chosen, rules=rules
+            )
+            assert rows.chosen.get()[number].tolist() == sampler.pick(logits)
+            assert guide.get()[0].tolist() == sampler.states
+    assert sampler.states == [0] * count

@@ -78,6 +78,29 @@ def test_a_stop_string_within_a_row_of_tokens(gpu: Any) -> None:
     assert generator.generate("the", 30, return_logprobs=True, **setting).tokens == wanted.tokens
 
 
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0}, {"top_k": 9}])
+def test_only_readable_text_of_seen_tokens(gpu: Any, sampling: dict[str, Any]) -> None:
+    """Drawn on the device or on the host, of any length; and everything again if that is wanted."""
+    here, there = tiny_generator(), on_gpu()
+    seen = np.zeros(here.tokenizer.vocab_size, bool)
+    seen[here.tokenizer.encode(TEXT + "ß€🦙 ab")] = True
+    for model in (here.model, there.model):
+        model.seen_tokens = seen
+    prompts = ["the", "é", "🦙 that"] * 4
+    for length in (1, 2, 3, 4, 70):
+        setting = {"seed": range(12), "return_logprobs": True, **sampling}
+        found = there.generate(prompts, length, **setting)
+        for ours, theirs in zip(found, here.generate(prompts, length, **setting), strict=True):
+            assert (ours.tokens, ours.text) == (theirs.tokens, theirs.text)
+            assert there.tokenizer.decode_bytes(ours.tokens).decode("utf-8") == ours.text
+            assert seen[ours.tokens].all()
+    assert gpu.counts["draw_tokens"] > 0 or "top_k" in sampling
+    free = there.generate(prompts, 70, allow_all_tokens=True, **setting)
+    assert free == there.generate(prompts, 70, allow_all_tokens=True, **setting)
+    assert not all(seen[one.tokens].all() for one in free)
+    assert there.generate(prompts, 70, **setting) == found
+
+
 def test_float64(gpu: Any) -> None:
     generator = on_gpu(pre_norm=True, positions="rotary")
     generator.model.astype(np.float64)

@@ -11,7 +11,8 @@ training text never had: a model still gives each some probability. Two rules le
 - **Seen.** A token that was never a target in training is left out, where that is known.
 
 Where these rules together leave nothing (a prompt of token ids may end inside a character that no
-seen token completes), the second is dropped for that one token, and then the first.
+seen token completes), the second is dropped for that one token. Where too few are left to end the
+character, it is begun and not shown.
 
 V vocabulary.
 """
@@ -96,8 +97,9 @@ class Readable:
         tables = [_allowed(valid, self.following)]
         if seen is not None:
             tables.insert(0, _allowed(valid & seen, self.following))
-        self.allowed = tables[0]
-        for fallback in (*tables[1:], np.ones_like(self.allowed)):
+        self.allowed = tables[0].copy()
+        unfinished = [np.broadcast_to(table[-1], table.shape) for table in tables]
+        for fallback in (*tables[1:], *unfinished, np.ones_like(self.allowed)):
             nothing = ~self.allowed.any(axis=2)
             self.allowed[nothing] = fallback[nothing]
         self.following[~valid] = BETWEEN  # where there was no other way
