@@ -173,8 +173,9 @@ class Module:
         for module in self.modules():
             for value in vars(module).values():
                 if isinstance(value, Tensor):
-                    value.array = convert(value.array)
-                    value._version = Version(value._version.number + 1)
+                    array = convert(value.array)
+                    if array is not value.array:
+                        value.array, value._version = array, Version(value._version.number + 1)
                     if value.grad is not None:
                         value.grad = Tensor.wrap(convert(value.grad.array))
         return self

@@ -40,11 +40,13 @@ class AdamW(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        *,
+        _more: Mapping[str, Any] | None = None,  # the settings that a subclass adds
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, defaults)
-        self._averages: dict[int, tuple[Any, Any]] = {}
-        self._merge: dict[int, tuple[MergedOnce, ...]] = {}
+        super().__init__(params, {**defaults, **(_more or {})})
+        self._averages: dict[Tensor, tuple[Any, Any]] = {}
+        self._merge: dict[Tensor, tuple[MergedOnce, ...]] = {}
 
     def _check_settings(self, group: Mapping[str, Any]) -> None:
         if not all(0 <= beta < 1 for beta in group["betas"]):
@@ -58,53 +60,47 @@ class AdamW(Optimizer):
         For example in memory that is shared with other processes.
         """
         before, self.state = self.state, {}
-        self._averages, first = {}, 0
+        self._averages = {}
         for group in self.param_groups:
-            self._place(first, group["params"], allocate)
-            first += len(group["params"])
-        for number, parameter in enumerate(self.parameters()):
-            state = self._state_of(number, parameter)
-            for key, value in before.get(number, {}).items():
+            self._place(group["params"], allocate)
+        for parameter in self.parameters():
+            state = self._state_of(parameter)
+            for key, value in before.get(parameter, {}).items():
                 if key == "step":
                     state[key] = value
                 else:
                     state[key][...] = value
 
-    def _place(
-        self, first: int, parameters: list[Tensor], allocate: Callable[[int, Any], Any]
-    ) -> None:
+    def _place(self, parameters: list[Tensor], allocate: Callable[[int, Any], Any]) -> None:
         """Both averages of a group, whose members then lie side by side if they have one dtype."""
         if len({p.dtype for p in parameters}) > 1:
-            for i, p in enumerate(parameters):
-                self._place(first + i, [p], allocate)
+            for p in parameters:
+                self._place([p], allocate)
+            return
+        if not parameters:
             return
         bounds = np.cumsum([0] + [p.size for p in parameters]).tolist()
         m, v = (allocate(bounds[-1], compute_dtype(parameters[0].dtype)) for _ in range(2))
         for i, p in enumerate(parameters):
             part = slice(bounds[i], bounds[i + 1])
-            self._averages[first + i] = (m[part].reshape(p.shape), v[part].reshape(p.shape))
+            self._averages[p] = (m[part].reshape(p.shape), v[part].reshape(p.shape))
 
-    def _state_of(self, number: int, parameter: Tensor) -> dict[str, Any]:
-        if number not in self.state:
-            if number not in self._averages:
-                first, parameters = self._members_beside(number)
-                self._place(first, parameters, namespace_of(parameters[0].array).zeros)
-            m, v = self._averages[number]
+    def _state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("step", "exp_avg", "exp_avg_sq")
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
+        if parameter not in self.state:
+            if parameter not in self._averages:
+                group = self._group_of(parameter)["params"]
+                new = [p for p in group if p not in self._averages]
+                self._place(new, namespace_of(parameter.array).zeros)
+            m, v = self._averages[parameter]
             m[...] = 0
             v[...] = 0
-            self.state[number] = {"step": 0, "exp_avg": m, "exp_avg_sq": v}
-        return self.state[number]
+            self.state[parameter] = {"step": 0, "exp_avg": m, "exp_avg_sq": v}
+        return self.state[parameter]
 
-    def _members_beside(self, number: int) -> tuple[int, list[Tensor]]:
-        """The number of a group's first parameter, and its parameters."""
-        first = 0
-        for group in self.param_groups:
-            if number < first + len(group["params"]):
-                return first, group["params"]
-            first += len(group["params"])
-        raise IndexError(f"there is no parameter {number}")
-
-    def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
+    def _update(self, group: dict[str, Any], members: list[Tensor]) -> None:
         for update in self._updates(group, members, count=True):
             update.apply(slice(None))
 
@@ -119,9 +115,7 @@ class AdamW(Optimizer):
             result += self._updates(group, members, count)
         return result
 
-    def _updates(
-        self, group: dict[str, Any], members: list[tuple[int, Tensor]], count: bool
-    ) -> list[Update]:
+    def _updates(self, group: dict[str, Any], members: list[Tensor], count: bool) -> list[Update]:
         """One update if everything lies side by side in memory, otherwise one a parameter."""
         beta1, beta2 = group["betas"]
         settings = {
@@ -131,17 +125,17 @@ class AdamW(Optimizer):
             "eps": group["eps"],
             "weight_decay": group["weight_decay"],
         }
-        states = [self._state_of(number, p) for number, p in members]
+        states = [self._state_of(p) for p in members]
         for state in states:
             state["step"] += count
         columns = (
-            [p.array for _, p in members],
-            [p.grad.array for _, p in members],  # type: ignore[union-attr]
+            [p.array for p in members],
+            [p.grad.array for p in members],  # type: ignore[union-attr]
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
         )
         if len({state["step"] for state in states}) == 1:
-            merge = self._merge.setdefault(members[0][0], tuple(MergedOnce() for _ in columns))
+            merge = self._merge.setdefault(members[0], tuple(MergedOnce() for _ in columns))
             whole = [once(column) for once, column in zip(merge, columns, strict=True)]
             if all(flat is not None for flat in whole):
                 return [Update(tuple(whole), {**settings, "step": states[0]["step"]})]

@@ -6,7 +6,8 @@ stay in cache, and sharing a model between processes means sharing one block of 
 
 from __future__ import annotations
 
-import operator
+import copy
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ class FlatParameters:
     Attributes:
         data: (N,) all parameters, also to be written to: graphs that have read them notice.
         array: the same array, for the engine: who writes there calls `changed()`.
-        grad: (N,) all gradients.
+        grad: (N,) all gradients; zeros if they were forgotten.
 
     Raises:
         ValueError: there are no parameters, they differ in dtype or device, or an array does not
@@ -47,18 +48,20 @@ class FlatParameters:
         self.bounds = np.cumsum([0] + [p.size for p in self.parameters]).tolist()
         size = self.bounds[-1]
         self.array = xp.empty(size, dtype) if data is None else data
-        self.grad = xp.zeros(size, dtype) if grad is None else grad
-        if self.array.shape != (size,) or self.grad.shape != (size,):
-            raise ValueError(f"the buffers must have {size} elements")
-        if self.array.dtype != dtype or self.grad.dtype != dtype:
-            raise ValueError(
-                f"the buffers must be {dtype}, not {self.array.dtype} and {self.grad.dtype}"
-            )
+        for buffer in (self.array, grad):
+            if buffer is not None and buffer.shape != (size,):
+                raise ValueError(f"the buffers must have {size} elements")
+            if buffer is not None and buffer.dtype != dtype:
+                raise ValueError(f"the buffers must be {dtype}, not {buffer.dtype}")
+        # A buffer of its own lives, on the CPU, as long as a gradient lies in it. On a GPU captured
+        # graphs know its address.
+        self._buffer = xp.zeros(size, dtype) if grad is None and xp is not np else grad
+        self._given = self._buffer is not None
+        self._attached: Any = None
         for parameter, view in zip(self.parameters, self.views(self.array), strict=True):
             view[...] = parameter.array
             parameter.array = view
             parameter._version = Version(parameter._version.number + 1)
-        self._gradients = [Tensor.wrap(view) for view in self.views(self.grad)]
 
     @property
     def data(self) -> Any:
@@ -71,6 +74,20 @@ class FlatParameters:
         if value is not self.array:  # it is, as after `flat.data -= 1`
             raise ValueError("the parameters lie in this array: write to flat.data[...]")
         self.changed()
+
+    @property
+    def grad(self) -> Any:
+        buffer = self._buffer
+        if buffer is None and self._attached is not None:
+            buffer = self._attached()
+        if buffer is None:
+            self._buffer = buffer = np.zeros(self.bounds[-1], self.array.dtype)
+        return buffer
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not self.grad:  # it is, as after `flat.grad *= 2`
+            raise ValueError("the gradients have places in this array: write to flat.grad[...]")
 
     def changed(self) -> None:
         """Say that `array` holds other values now: graphs that have read it become invalid."""
@@ -90,27 +107,59 @@ class FlatParameters:
         self.attach_grad()
 
     def attach_grad(self) -> None:
-        """Make each `parameter.grad` its view into the flat array."""
-        for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
-            parameter.grad = gradient
+        """Make each `parameter.grad` its view into the flat array.
+
+        The array is free again, unless it was given, when all parameters' gradients are forgotten.
+        """
+        buffer = self.grad
+        for parameter, view in zip(self.parameters, self.views(buffer), strict=True):
+            parameter.grad = Tensor.wrap(view)
+        if not self._given:
+            self._buffer, self._attached = None, weakref.ref(buffer)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FlatParameters:
+        """Copies of the parameters, in memory that is flat as well."""
+        parameters = copy.deepcopy(self.parameters, memo)
+        gradients = [parameter.grad for parameter in parameters]
+        result = type(self)(parameters)
+        if all(gradient is not None for gradient in gradients):
+            for place, gradient in zip(result.views(result.grad), gradients, strict=True):
+                place[...] = gradient.array
+            result.attach_grad()
+        return result
 
 
 class MergedOnce:
-    """`merged` that looks again only when it is given other arrays than the last time."""
+    """`merged` that looks again only when it is given other arrays than the last time.
+
+    It keeps no array alive, and a copy of it knows nothing.
+    """
 
     def __init__(self) -> None:
-        self._arrays: list[Any] = []
-        self._result: Any | None = None
+        self._arrays: list[Any] = []  # weak references
+        self._part: slice | None = None
 
     def __call__(self, arrays: Sequence[Any]) -> Any | None:
-        known = len(arrays) == len(self._arrays) and all(map(operator.is_, arrays, self._arrays))
+        known = len(arrays) == len(self._arrays) and all(
+            [reference() is array for reference, array in zip(self._arrays, arrays, strict=True)]
+        )
         if not known:
-            self._arrays, self._result = list(arrays), merged(arrays)
-        return self._result
+            self._arrays = [weakref.ref(array) for array in arrays]
+            self._part = _adjacent(arrays)
+        return None if self._part is None else arrays[0].base[self._part]
+
+    def __reduce__(self) -> Any:
+        return MergedOnce, ()
 
 
 def merged(arrays: Sequence[Any]) -> Any | None:
     """One flat view over `arrays` if they lie one after the other in one flat array, else None."""
+    part = _adjacent(arrays)
+    return None if part is None else arrays[0].base[part]
+
+
+def _adjacent(arrays: Sequence[Any]) -> slice | None:
+    """Which part of their flat array `arrays` are, None if they do not lie one after the other."""
     base = arrays[0].base
     if base is None or getattr(base, "ndim", 0) != 1 or not base.flags.c_contiguous:
         return None
@@ -125,7 +174,7 @@ def merged(arrays: Sequence[Any]) -> Any | None:
         elif begin != stop:
             return None
         stop = begin + array.size
-    return base[start:stop]
+    return slice(start, stop)
 
 
 def _address(array: Any) -> int:

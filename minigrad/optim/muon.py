@@ -42,43 +42,38 @@ class Muon(AdamW):
         parts: int = 1,
     ) -> None:
         own = {"momentum": momentum, "orthogonal": orthogonal, "parts": parts}
-        given = list(params)
-        groups: list[Any] = (
-            given if given and isinstance(given[0], Mapping) else [{"params": given}]
-        )
-        plain = [{k: v for k, v in group.items() if k not in own} for group in groups]
-        super().__init__(plain, lr, betas, eps, weight_decay)
-        for group, settings in zip(self.param_groups, groups, strict=True):
-            group.update({key: settings.get(key, default) for key, default in own.items()})
-            if not 0 <= group["momentum"] < 1:
-                raise ValueError(f"Muon: momentum must be in [0, 1), not {group['momentum']}")
-            for parameter in group["params"] if group["orthogonal"] else ():
-                if parameter.ndim != 2 or parameter.shape[0] % group["parts"]:
-                    raise ValueError(
-                        f"Muon: a parameter of shape {parameter.shape} is no matrix of "
-                        f"{group['parts']} equal part(s); leave it to AdamW (orthogonal=False)"
-                    )
+        super().__init__(params, lr, betas, eps, weight_decay, _more=own)
 
-    def _state_of(self, number: int, parameter: Tensor) -> dict[str, Any]:
-        first = 0
-        for group in self.param_groups:
-            first += len(group["params"])
-            if number < first:
-                break
-        if not group["orthogonal"]:
-            return super()._state_of(number, parameter)
-        if number not in self.state:
-            self.state[number] = {"step": 0, "momentum_buffer": widened(parameter.array) * 0}
-        return self.state[number]
+    def _check_settings(self, group: Mapping[str, Any]) -> None:
+        super()._check_settings(group)
+        if not 0 <= group["momentum"] < 1:
+            raise ValueError(f"Muon: momentum must be in [0, 1), not {group['momentum']}")
+        for parameter in group["params"] if group["orthogonal"] else ():
+            if parameter.ndim != 2 or parameter.shape[0] % group["parts"]:
+                raise ValueError(
+                    f"Muon: a parameter of shape {parameter.shape} is no matrix of "
+                    f"{group['parts']} equal part(s); leave it to AdamW (orthogonal=False)"
+                )
 
-    def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
+    def _state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("step", "momentum_buffer") if group["orthogonal"] else super()._state_names(group)
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
+        if parameter in self.state:
+            return self.state[parameter]
+        if not self._group_of(parameter)["orthogonal"]:
+            return super()._state_of(parameter)
+        self.state[parameter] = {"step": 0, "momentum_buffer": widened(parameter.array) * 0}
+        return self.state[parameter]
+
+    def _update(self, group: dict[str, Any], members: list[Tensor]) -> None:
         if not group["orthogonal"]:
             super()._update(group, members)
             return
         momentum, decay = group["momentum"], group["lr"] * group["weight_decay"]
         by_shape: dict[tuple[int, ...], list[tuple[Tensor, Any]]] = {}
-        for number, parameter in members:
-            state = self._state_of(number, parameter)
+        for parameter in members:
+            state = self._state_of(parameter)
             gradient = widened(parameter.grad.array)  # type: ignore[union-attr]
             state["step"] += 1
             buffer = state["momentum_buffer"]

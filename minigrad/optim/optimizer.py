@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from minigrad.device import device_of
+from minigrad.optim.saved_state import read_state
 from minigrad.tensor import Tensor
 
 
@@ -21,41 +20,63 @@ class Optimizer:
 
     Attributes:
         param_groups: a dict a group: "params" and its settings. Schedules write "lr".
-        state: for each parameter (by its number) a dict of arrays and the step count.
+        state: for each parameter (the tensor itself) a dict of arrays and the step count.
+        defaults: the settings of a group that does not give them.
 
     Raises:
-        ValueError: there are no parameters, or one stands in two places.
+        TypeError, ValueError: there are no parameters, or as for `add_param_group`.
     """
 
     def __init__(
         self, params: Iterable[Tensor] | Iterable[Mapping[str, Any]], defaults: dict[str, Any]
     ) -> None:
-        given: list[Any] = list(params)
-        groups: list[Mapping[str, Any]] = (
-            given if given and isinstance(given[0], Mapping) else [{"params": given}]
-        )
+        if isinstance(params, (Tensor, Mapping, set, frozenset)):
+            raise TypeError(
+                "parameters come in a list (or as an iterator), or as a list of groups, not as a "
+                f"{type(params).__name__}"
+            )
+        self.defaults = dict(defaults)
         self.param_groups: list[dict[str, Any]] = []
-        for group in groups:
-            unknown = [k for k in group if k != "params" and k not in defaults]
-            if unknown:
-                raise ValueError(f"unknown setting {unknown[0]!r}; there are {sorted(defaults)}")
-            full = {**defaults, **group}
-            if "params" not in full:
-                raise ValueError(f"a group has no 'params', only {sorted(group)}")
-            full["params"] = list(full["params"])
-            self._check_settings(full)
-            self.param_groups.append(full)
-        parameters = self.parameters()
-        if not parameters:
+        self.state: dict[Tensor, dict[str, Any]] = {}
+        given: list[Any] = list(params)
+        for group in given if given and isinstance(given[0], Mapping) else [{"params": given}]:
+            self.add_param_group(group)
+        if not self.parameters():
             raise ValueError("the optimizer was given no parameters")
-        if len({id(p) for p in parameters}) != len(parameters):
-            raise ValueError("a parameter is given to the optimizer twice")
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Take on more parameters, which start without averages. Nothing is changed by an error.
+
+        Args:
+            group: "params" (a tensor or a list) and settings; those left out are the optimizer's.
+
+        Raises:
+            TypeError: the group is no dict, or holds something else than tensors.
+            ValueError: a parameter is here already, or no leaf; a setting is unknown or out of
+                range.
+        """
+        if not isinstance(group, Mapping):
+            raise TypeError(f"a group of parameters is a dict, not a {type(group).__name__}")
+        unknown = [k for k in group if k != "params" and k not in self.defaults]
+        if unknown:
+            raise ValueError(f"unknown setting {unknown[0]!r}; there are {sorted(self.defaults)}")
+        if "params" not in group:
+            raise ValueError(f"a group has no 'params', only {sorted(group)}")
+        given = group["params"]
+        if isinstance(given, (set, frozenset)):
+            raise TypeError("the parameters of a group come in a list: a set has no order")
+        parameters = [given] if isinstance(given, Tensor) else list(given)
         for parameter in parameters:
             if not isinstance(parameter, Tensor):
                 raise TypeError(f"parameters must be tensors, not {type(parameter).__name__}")
             if not parameter.is_leaf:
                 raise ValueError("parameters must be leaves: results of ops are not kept")
-        self.state: dict[int, dict[str, Any]] = {}
+        everything = [*self.parameters(), *parameters]
+        if len({id(p) for p in everything}) != len(everything):
+            raise ValueError("a parameter is given to the optimizer twice")
+        full = {**self.defaults, **group, "params": parameters}
+        self._check_settings(full)
+        self.param_groups.append(full)
 
     def _check_settings(self, group: Mapping[str, Any]) -> None:
         """Raise ValueError if a setting of the group is out of range."""
@@ -83,29 +104,43 @@ class Optimizer:
         """Update every parameter that has a gradient."""
         for group, members in self._members():
             self._update(group, members)
-            for _, parameter in members:
+            for parameter in members:
                 parameter.changed()
 
-    def _members(self) -> Iterator[tuple[dict[str, Any], list[tuple[int, Tensor]]]]:
-        """Each group with its parameters that have a gradient, and their numbers."""
-        number = 0
+    def _members(self) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
+        """Each group with its parameters that have a gradient."""
         for group in self.param_groups:
-            members = []
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    members.append((number, parameter))
-                number += 1
+            members = [parameter for parameter in group["params"] if parameter.grad is not None]
             if members:
                 yield group, members
 
-    def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
-        """Update the members (number, parameter) of a group. Every optimizer has its own."""
+    def _group_of(self, parameter: Tensor) -> dict[str, Any]:
+        for group in self.param_groups:
+            if any(p is parameter for p in group["params"]):
+                return group
+        raise ValueError(f"a parameter of shape {parameter.shape} is in no group")
+
+    def _update(self, group: dict[str, Any], members: list[Tensor]) -> None:
+        """Update some parameters of a group. Every optimizer has its own."""
         raise TypeError(f"{type(self).__name__} has no _update method")
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
+        """The state of a parameter, made if it is not there yet. Every optimizer has its own."""
+        raise TypeError(f"{type(self).__name__} has no _state_of method")
+
+    def _state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the state of a parameter in such a group holds: "step" is a number, others arrays.
+
+        Every optimizer has its own.
+        """
+        raise TypeError(f"{type(self).__name__} has no _state_names method")
 
     def state_dict(self) -> dict[str, Any]:
         """Settings, step counts and copies of the averages; arrays are NumPy's.
 
         `{"state": {number: {...}}, "param_groups": [{"lr": ..., "params": [numbers]}]}`
+
+        Parameters have the numbers of their places, group by group.
         """
         groups, number = [], 0
         for group in self.param_groups:
@@ -114,53 +149,32 @@ class Optimizer:
             settings = {k: v for k, v in group.items() if k != "params"}
             groups.append({**settings, "params": numbers})
         state = {
-            number: {k: _copied(v) for k, v in entry.items()}
-            for number, entry in sorted(self.state.items())
+            number: {k: _copied(v) for k, v in self.state[parameter].items()}
+            for number, parameter in enumerate(self.parameters())
+            if parameter in self.state
         }
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Go on from what `state_dict` gave. Parameters are told apart by their places, as PyTorch.
+
+        Nothing is changed unless everything fits.
 
         Raises:
-            ValueError: the groups or shapes do not fit this optimizer's parameters.
+            ValueError: it is the state of an optimizer of another kind, or its groups, settings or
+                shapes do not fit this optimizer and its parameters.
         """
-        sizes = [len(group["params"]) for group in self.param_groups]
-        saved_sizes = [len(group["params"]) for group in saved["param_groups"]]
-        if sizes != saved_sizes:
-            raise ValueError(
-                f"the saved optimizer has groups of {saved_sizes} parameters, this one of {sizes}"
-            )
-        parameters = self.parameters()
-        entries = {int(number): entry for number, entry in saved["state"].items()}
-        for number in entries:
-            if not 0 <= number < len(parameters):
-                raise ValueError(
-                    f"there is a saved state of parameter {number}, this one has {len(parameters)}"
-                )
-        for number, entry in entries.items():
-            for key, value in entry.items():
-                if isinstance(value, np.ndarray) and value.shape != parameters[number].shape:
-                    raise ValueError(
-                        f"saved {key!r} of parameter {number} has shape {value.shape}, the "
-                        f"parameter {parameters[number].shape}"
-                    )
-        for group, saved_group in zip(self.param_groups, saved["param_groups"], strict=True):
-            group.update({k: v for k, v in saved_group.items() if k != "params"})
-            if "betas" in group:
-                group["betas"] = tuple(group["betas"])
+        settings, entries = read_state(self, saved)
+        for group, new in zip(self.param_groups, settings, strict=True):
+            group.update(new)
         self.state = {}
-        for number, entry in entries.items():
-            own = self._state_of(number, parameters[number])
+        for parameter, entry in entries.items():
+            own = self._state_of(parameter)
             for key, value in entry.items():
-                if isinstance(value, np.ndarray):
-                    own[key][...] = parameters[number].device.asarray(value)
-                else:
+                if key == "step":
                     own[key] = value
-
-    def _state_of(self, number: int, parameter: Tensor) -> dict[str, Any]:
-        """The state of a parameter, made if it is not there yet. Every optimizer has its own."""
-        raise TypeError(f"{type(self).__name__} has no _state_of method")
+                else:
+                    own[key][...] = parameter.device.asarray(value)
 
 
 def _copied(value: Any) -> Any:

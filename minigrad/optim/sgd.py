@@ -49,22 +49,25 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
             raise ValueError("SGD: nesterov needs momentum > 0 and dampening = 0")
 
-    def _state_of(self, number: int, parameter: Tensor) -> dict[str, Any]:
-        if number not in self.state:
+    def _state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",)
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
+        if parameter not in self.state:
             dtype = compute_dtype(parameter.dtype)
             zeros = namespace_of(parameter.array).zeros_like(parameter.array, dtype=dtype)
-            self.state[number] = {"momentum_buffer": zeros}
-        return self.state[number]
+            self.state[parameter] = {"momentum_buffer": zeros}
+        return self.state[parameter]
 
-    def _update(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
+    def _update(self, group: dict[str, Any], members: list[Tensor]) -> None:
         lr, momentum = group["lr"], group["momentum"]
-        for number, parameter in members:
+        for parameter in members:
             g = widened(parameter.grad.array)  # type: ignore[union-attr]
             if group["weight_decay"]:
                 g = g + group["weight_decay"] * widened(parameter.array)
             if momentum:
-                first = number not in self.state
-                velocity = self._state_of(number, parameter)["momentum_buffer"]
+                first = parameter not in self.state
+                velocity = self._state_of(parameter)["momentum_buffer"]
                 velocity *= momentum
                 velocity += g if first else (1 - group["dampening"]) * g
                 g = g + momentum * velocity if group["nesterov"] else velocity

@@ -21,7 +21,8 @@ class Schedule:
         optimizer: its groups' present learning rates are the base values.
 
     Attributes:
-        base_lrs: the learning rate of each group when the schedule was made.
+        base_lrs: the learning rate of each group when the schedule was made, or of a group that was
+            added later, at the next step.
         last_epoch: how many steps were counted.
     """
 
@@ -81,8 +82,11 @@ class Schedule:
 
     def _set(self) -> None:
         """Write the learning rates that differ from those that this schedule wrote before."""
-        lrs = self.lrs_at(self.last_epoch)
         groups = self.optimizer.param_groups
+        for group in groups[len(self.base_lrs) :]:  # `add_param_group` was called since
+            self.base_lrs.append(group["lr"])
+            self._scheduled.append(group["lr"])
+        lrs = self.lrs_at(self.last_epoch)
         for group, lr, before in zip(groups, lrs, self._scheduled, strict=True):
             if lr != before:
                 group["lr"] = lr

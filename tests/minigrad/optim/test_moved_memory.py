@@ -29,7 +29,9 @@ def test_merged_once_looks_again_when_it_is_given_other_arrays() -> None:
     assert merge([first[:2], second[2:]]) is None
     assert merge([first[:2]]) is not None, "fewer than before"
     part = [second[:2], second[2:]]
-    assert merge(part) is merge(part), "the same arrays need no second look"
+    assert merge(part) is not None
+    found = merge._part
+    assert merge(part) is not None and merge._part is found, "the same arrays need no second look"
 
 
 def flattened_again(params: list[Parameter]) -> None:
