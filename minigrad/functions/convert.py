@@ -42,6 +42,11 @@ def as_pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 def as_group(*values: Any) -> list[Tensor]:
     """Operands as tensors on one device; where one has floats, those of integers get its dtype."""
+    first = values[0]
+    if isinstance(first, Tensor):  # the usual case: tensors of one dtype
+        dtype = first.array.dtype
+        if all([isinstance(value, Tensor) and value.array.dtype is dtype for value in values]):
+            return list(values)
     like = next((value for value in values if isinstance(value, Tensor)), None)
     device = None if like is None else like.device
     found = [
@@ -71,7 +76,7 @@ def as_floats(*values: Any) -> Any:
     Integers get the floats' dtype, float32 if there are none.
     """
     for value in values:
-        if value is not None and not (isinstance(value, Tensor) and value.data.dtype.kind == "f"):
+        if value is not None and not (isinstance(value, Tensor) and value.array.dtype.kind == "f"):
             break
     else:
         return values

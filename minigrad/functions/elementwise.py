@@ -55,6 +55,8 @@ def power(x: Any, y: Any) -> Tensor:
     """
     if isinstance(x, Tensor) and isinstance(y, SCALARS):
         exponent = plain_number(y)
+        if x.array.dtype.kind == "f":
+            return apply("power_scalar", x, exponent=exponent)
         x = _counted(as_dtype(x, beside(x.dtype, exponent)))
         if x.dtype.kind != "f":
             _require_no_negative(exponent, exponent < 0)
@@ -171,8 +173,9 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """x where the condition holds, y elsewhere."""
-    like = next((value for value in (x, y, condition) if isinstance(value, Tensor)), None)
-    condition = as_tensor(condition, like)
+    if not isinstance(condition, Tensor):
+        like = x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else None
+        condition = as_tensor(condition, like)
     placed = isinstance(x, Tensor) or isinstance(y, Tensor)
     x, y = as_pair(x, y)
     if not placed:

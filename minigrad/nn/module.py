@@ -186,7 +186,8 @@ class Module:
             if set_to_none:
                 parameter.grad = None
             elif parameter.grad is not None:
-                parameter.grad.data[...] = 0
+                parameter.grad.array[...] = 0
+                parameter.grad.changed()
 
     # For people
 

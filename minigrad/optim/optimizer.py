@@ -98,7 +98,8 @@ class Optimizer:
             if set_to_none:
                 parameter.grad = None
             elif parameter.grad is not None:
-                parameter.grad.data[...] = 0
+                parameter.grad.array[...] = 0
+                parameter.grad.changed()
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
