@@ -21,6 +21,7 @@ from minigrad.device import Device
 from minigrad.errors import ShapeError
 from minigrad.functions import gelu, reshape, silu
 from minigrad.nn import functional as F
+from minigrad.nn.module import LoadedKeys
 from tinyalpaca.config import ConfigError, ModelConfig
 
 # Before they had the original's names, embeddings were layers with a weight, and files say so.
@@ -188,9 +189,9 @@ class TinyAlpaca(nn.Module):
             self(ids), targets, label_smoothing=label_smoothing, reduction=reduction
         )
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedKeys:
         """As `Module.load_state_dict`; takes the names that files had before as well."""
-        super().load_state_dict(with_present_names(state))
+        return super().load_state_dict(with_present_names(state), strict)
 
     def _scale_residual_projections(self) -> None:
         """GPT-2's initialisation for pre-norm: what is added to the stream starts small.
