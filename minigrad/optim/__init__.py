@@ -18,6 +18,7 @@ from minigrad.optim.schedules import (
     Schedule,
     SequentialLR,
     StepLR,
+    WarmupConstantLR,
     WarmupCosineLR,
     WarmupLinearLR,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Schedule",
     "SequentialLR",
     "StepLR",
+    "WarmupConstantLR",
     "WarmupCosineLR",
     "WarmupLinearLR",
     "clip_grad_norm_",

@@ -172,5 +172,5 @@ def make_schedule(
     if config.schedule == "linear":
         return optim.WarmupLinearLR(optimizer, warmup, total_steps, config.min_learning_rate)
     if warmup:
-        return optim.WarmupCosineLR(optimizer, warmup, total_steps, config.learning_rate)
+        return optim.WarmupConstantLR(optimizer, warmup, total_steps)
     return optim.ConstantLR(optimizer)

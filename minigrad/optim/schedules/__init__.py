@@ -9,6 +9,7 @@ from minigrad.optim.schedules.combined import ReduceLROnPlateau, SequentialLR
 from minigrad.optim.schedules.cosine import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
+    WarmupConstantLR,
     WarmupCosineLR,
     WarmupLinearLR,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Schedule",
     "SequentialLR",
     "StepLR",
+    "WarmupConstantLR",
     "WarmupCosineLR",
     "WarmupLinearLR",
 ]

@@ -93,6 +93,13 @@ class WarmupCosineLR(_Warmup):
         return along_cosine(base_lr, self.eta_min, progress)
 
 
+class WarmupConstantLR(_Warmup):
+    """Linear from 0 to lr over warmup_steps, then lr; eta_min plays no part."""
+
+    def lr_after(self, base_lr: float, progress: float) -> float:
+        return base_lr
+
+
 class WarmupLinearLR(_Warmup):
     """Linear from 0 to lr over warmup_steps, then along a straight line to eta_min at total_steps.
 

@@ -1,0 +1,168 @@
+"""Our trainer beside losses that another program has given: `tests/tinyalpaca/reference/make.py`.
+
+Resumed against whole, or one device against another, both sides share their faults. These do not.
+"""
+
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from minigrad import Generator
+from tests.tinyalpaca.reference.setting import CASES, LOSSES, MODEL, TRAINING, tokens, weights
+from tests.tinyalpaca.runs import StopAt, resume, train, write_text
+from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+from tinyalpaca.trainer import Data, Trainer
+from tinyalpaca.training import epochs, training_run
+from tinyalpaca.training.report import REPORT, render
+from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.training_checkpoint import read_training
+
+STORED = json.loads(LOSSES.read_text(encoding="utf-8"))
+# Ours is in single precision, the other in double. Ten steps of Adam enlarge the difference, the
+# more the smaller gradients are; the largest seen is a sixth of this.
+RELATIVE = 3e-5
+TOKENIZER = CharTokenizer.train(["abcdefghijk"])
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They take longer than these runs."""
+    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+
+
+def trainer_of(case, folder, **more):
+    """A trainer with a case's settings and the weights that both sides begin with."""
+    model_changes, changes = CASES[case]
+    model = TinyAlpaca(ModelConfig(**{**MODEL, **model_changes}), Generator(0))
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    model.load_state_dict({k: v.astype(np.float32) for k, v in weights(shapes).items()})
+    training, validating = tokens()
+    settings = {"workers": 1, "epoch_sample_tokens": 0, "log_every": 1, "quiet": True}
+    config = TrainConfig(**{**TRAINING, **changes, **settings, **more})
+    data = Data(training, validating, len(validating))
+    return Trainer(model, TOKENIZER, data, config, folder)
+
+
+def assert_as_stored(case, trainer):
+    losses = [loss for _, loss in trainer.step_losses]
+    validations = [record["val_loss"] for record in trainer.records]
+    np.testing.assert_allclose(losses, STORED[case]["losses"], rtol=RELATIVE)
+    np.testing.assert_allclose(validations, STORED[case]["validations"], rtol=RELATIVE)
+
+
+def test_the_numbers_are_those_of_the_cases():
+    assert STORED.keys() == CASES.keys()
+    for stored in STORED.values():
+        assert len(stored["losses"]) == 10 and len(stored["validations"]) == 2
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ten_losses_and_two_validations(tmp_path, case):
+    trainer = trainer_of(case, tmp_path)
+    trainer.train()
+    assert_as_stored(case, trainer)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
+@pytest.mark.parametrize("case", ["accumulated dropout", "decay of matrices"])
+def test_so_do_workers(tmp_path, case):
+    trainer = trainer_of(case, tmp_path, workers=2)
+    trainer.train()
+    assert_as_stored(case, trainer)
+
+
+@pytest.mark.parametrize("case", ["accumulated dropout", "restarts", "average, accumulated"])
+@pytest.mark.parametrize("stop", [3, 5, 8])
+def test_so_does_a_run_that_was_stopped_and_resumed(tmp_path, case, stop):
+    first = trainer_of(case, tmp_path)
+    first.stopping = StopAt(stop)
+    first.train()
+    assert first.step < 10
+    second = trainer_of(case, tmp_path)
+    second.load(read_training(RunFolder(tmp_path).latest()))
+    second.train()
+    assert_as_stored(case, second)
+
+
+def test_every_setting_of_a_case_matters():
+    """No two cases have the same losses, so a setting that were ignored would be seen."""
+    found = list(STORED.values())
+    for number, one in enumerate(found):
+        for other in found[:number]:
+            assert not np.allclose(
+                [*one["losses"], *one["validations"]],
+                [*other["losses"], *other["validations"]],
+                rtol=100 * RELATIVE,
+            )
+
+
+@pytest.mark.slow
+def test_the_other_program_still_gives_these_numbers():
+    pytest.importorskip("torch", reason="the other program is in PyTorch")
+    from tests.tinyalpaca.reference.make import main
+
+    assert main(["--check"]) == 0
+
+
+# What a run says about itself
+
+
+def test_another_seed_at_resume_is_refused(tmp_path, monkeypatch):
+    """Half a run with one seed and half with another would be the run of neither."""
+    text = write_text(tmp_path)
+    monkeypatch.setattr(training_run, "Stopping", lambda *_: StopAt(4))
+    train(tmp_path / "run", text, seed=1)
+    monkeypatch.undo()
+    step = RunFolder(tmp_path / "run").latest().name
+    with pytest.raises(ConfigError, match="seed: 1 before, 2 now"):
+        resume(tmp_path / "run", seed=2)
+    assert RunFolder(tmp_path / "run").latest().name == step  # nothing has happened
+    assert resume(tmp_path / "run", seed=1).config.seed == 1
+
+
+def test_the_report_says_bits_where_it_says_bits(tmp_path):
+    trainer = trainer_of("betas", tmp_path)
+    trainer.train()
+    page = render(trainer, "", "", 0.0)
+    per_token = min(STORED["betas"]["validations"])
+    characters = len(tokens()[1])  # each is a token here, and the first is not predicted
+    nats = per_token * (characters - 1) / characters
+    tile = '<div class="tile"><b>{:.4f}</b><span class="soft">{}</span></div>'
+    epoch = 1 + STORED["betas"]["validations"].index(per_token)
+    assert tile.format(nats, f"nats per character, epoch {epoch}") in page
+    assert tile.format(nats / math.log(2), "bits per character") in page
+    assert f"<b>{math.exp(per_token):.2f}</b>" in page
+    assert not (tmp_path / REPORT).exists()
+
+
+def test_the_curves_have_every_step(tmp_path, monkeypatch):
+    """In the report and in the picture: each step's loss, and each epoch's validation."""
+    figure = pytest.importorskip("matplotlib.figure", reason="the loss curve is drawn with it")
+    drawn = []
+
+    def savefig(self, path, **options):
+        drawn.append({line.get_label(): line.get_xydata() for line in self.axes[0].lines})
+
+    monkeypatch.setattr(figure.Figure, "savefig", savefig)
+    monkeypatch.setattr(epochs, "plots_available", lambda: True)
+    trainer = trainer_of("linear", tmp_path)
+    trainer.train()
+    losses, validations = STORED["linear"]["losses"], STORED["linear"]["validations"]
+    assert len(drawn) == 2
+    points = drawn[-1]["training, each step"]
+    np.testing.assert_allclose(points[:, 0], range(1, 11))
+    np.testing.assert_allclose(points[:, 1], losses, rtol=RELATIVE)
+    points = drawn[-1]["validation, each epoch"]
+    np.testing.assert_allclose(points, list(zip([5, 10], validations, strict=True)), rtol=RELATIVE)
+
+    card = render(trainer, "", "", 0.0).split("<h3>Loss (nats per token)</h3>")[1]
+    chart = card.split("</svg>")[0]
+    lines = [part.split('"')[0] for part in chart.split('<path d="M')[1:]]
+    assert [line.count("L") for line in lines] == [9, 1, 9]  # smoothed, validation, each step
+    heights = [float(point.split()[1]) for point in lines[2].split("L")]
+    assert np.corrcoef(heights, losses)[0, 1] < -0.999  # up is less in an SVG
