@@ -6,10 +6,11 @@ A command is a module with a DESCRIPTION, `add_arguments(parser)` and `run(args)
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
+from tinyalpaca import console
 from tinyalpaca.commands import (
     convert_command,
     evaluate_command,
@@ -27,22 +28,44 @@ COMMANDS: dict[str, ModuleType] = {
 }
 
 
+ABOUT = "The command line: train, generate, tokenize, evaluate, convert."
+
+
 def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Run a command; a user's mistake is one line on standard error and exit status 1."""
+    """Run a command; a user's mistake is one line on standard error and exit status 1.
+
+    What happens where output cannot be written is told in `tinyalpaca.console`.
+    """
     try:
         return run(args)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        sys.stderr.close()
-        return 0
+    except BrokenPipeError as error:  # the reader of our output has gone, as `| head` does
+        return console.status_of(error)
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        console.warn("")
         return 130
-    except (ValueError, OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.filename:
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        else:
-            print(f"error: {error}", file=sys.stderr)
+    except MemoryError as error:
+        console.warn(
+            f"error: out of memory ({str(error) or 'no more is to be had'}). Make the model, the "
+            "batch or the text smaller."
+        )
         return 1
+    except (ValueError, OSError, RuntimeError, OverflowError) as error:
+        if isinstance(error, OSError) and error.filename:
+            console.warn(f"error: {error.filename}: {error.strerror}")
+        else:
+            console.warn(f"error: {error}")
+        return 1
+
+
+def started(parser: argparse.ArgumentParser, argv: Sequence[str] | None, run: Any = None) -> int:
+    """Parse arguments and run what they ask for, between opening and closing the streams."""
+    console.open_streams()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as ended:  # after --help, or a complaint
+        status = ended.code if isinstance(ended.code, int) else 1
+        raise SystemExit(console.close_streams(status)) from None
+    return console.close_streams(guarded(run or args.run, args))
 
 
 def example(name: str, argv: Sequence[str] | None = None) -> int:
@@ -52,12 +75,12 @@ def example(name: str, argv: Sequence[str] | None = None) -> int:
         description=command.DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.add_arguments(parser)
-    return guarded(command.run, parser.parse_args(argv))
+    return started(parser, argv, command.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The installed command `tinyalpaca`."""
-    parser = argparse.ArgumentParser(prog="tinyalpaca", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="tinyalpaca", description=ABOUT)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = subparsers.add_parser(
@@ -68,5 +91,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
-    args = parser.parse_args(argv)
-    return guarded(args.run, args)
+    return started(parser, argv)

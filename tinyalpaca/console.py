@@ -7,8 +7,8 @@ One rule for output that cannot be written: **work is saved first, and never los
   gone, a full disk, a terminal that is closed), it is given up, with one warning where that can
   still be read, and the work goes on to its end without it. Its exit status is that of the work.
 - `deliver` is for what a command has been asked for, such as a generated text. If that cannot be
-  written the command ends: with status 141 (128 + SIGPIPE, as shells have it) and without a word if
-  the reader of a pipe has gone, as with `| head`; with an error and status 1 otherwise.
+  written the command ends: without a word and with status 0 if the reader of a pipe has seen
+  enough, as with `| head`; with an error and status 1 otherwise.
 - A command whose standard input, output or error has been closed gets an empty one in its place,
   so that no file that is opened later can be taken for it.
 """
@@ -23,7 +23,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-BROKEN_PIPE = 128 + 13  # the exit status of a program that SIGPIPE ends
 _lost: list[Any] = []  # streams that cannot be written any more
 _closed: list[Any] = []  # stand-ins for streams that were closed from the start
 
@@ -110,6 +109,11 @@ def deliver_bytes(data: bytes) -> None:
         raise _explained(error) from error
 
 
+def require_output() -> None:
+    """Raise `OSError` if standard output has been closed, before work is done for it."""
+    _open_output()
+
+
 def read_input() -> str:
     """All of standard input, as text.
 
@@ -122,15 +126,20 @@ def read_input() -> str:
         raise ValueError(f"standard input is not {error.encoding} text: {error}") from None
 
 
-def check_text(name: str, text: str) -> None:
-    """Raise `ValueError` if an argument is not text: its bytes were not valid in its encoding."""
+def utf8_argument(name: str, argument: str) -> str:
+    """An argument as the text that its bytes are in UTF-8, whatever the locale has made of them.
+
+    Raises:
+        ValueError: they are not UTF-8; names the argument.
+    """
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{name} is not valid text: {text!r} has a byte that is not UTF-8 at character "
-            f"{error.start}. Give it in UTF-8"
-        ) from None
+        argument.encode("utf-8")
+        return argument
+    except UnicodeEncodeError:  # bytes that the locale's encoding does not have
+        try:
+            return os.fsencode(argument).decode("utf-8")
+        except UnicodeError:
+            raise ValueError(f"{name} is not valid UTF-8 text: {argument!r}") from None
 
 
 def open_streams() -> None:
@@ -172,8 +181,8 @@ def close_streams(status: int) -> int:
 
 
 def status_of(error: Exception) -> int:
-    """The exit status for output that could not be written."""
-    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else 1
+    """The exit status for output that could not be written; a reader may have seen enough."""
+    return 0 if isinstance(error, BrokenPipeError) else 1
 
 
 def _tell(text: str, stream: Any) -> None:

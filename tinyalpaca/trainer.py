@@ -169,7 +169,7 @@ class Trainer:
                     if self.torn:
                         self.go_back()
                     self.saver.save_at_stop()
-            except (OSError, WorkerError) as error:
+            except (OSError, WorkerError, MemoryError) as error:
                 raise self.saver.stopped_by(error) from error
             finally:
                 self.engine.close()

@@ -1,8 +1,9 @@
 """How many sequences a worker should take at a time.
 
 Larger micro-batches spend less on Python and make faster matrix products, until activations leave
-the cache or too few are left to share among the workers. Where that is depends on the processor, so
-it is measured: once, for a fraction of a second, and then remembered in a file.
+the cache or too few are left to share among the workers. Where that is depends on the processor;
+here it is measured: once, for a fraction of a second, and then remembered in a file. Since the size
+decides about the last bits of a run, this is for those who ask for it.
 """
 
 from __future__ import annotations

@@ -151,9 +151,10 @@ class Processes:
 
         Raises:
             WorkerError: a worker process raised an exception or died.
+            MemoryError: a worker process had not enough memory.
         """
         self._next_item.value = 0
-        errors: list[str] = []
+        errors: list[Any] = []
         try:
             with self._all_or_none():
                 self._send(kind, payload, items)
@@ -163,6 +164,8 @@ class Processes:
                 for number in range(len(self._pipes)):
                     errors += self._answer(number)
         if errors:
+            if isinstance(errors[0], MemoryError):
+                raise errors[0]
             raise WorkerError(f"a worker process raised an exception:\n{errors[0]}")
 
     def _send(self, kind: str, payload: Any, items: int) -> None:
@@ -195,8 +198,8 @@ class Processes:
                 return
             self._do(kind, payload, item)
 
-    def _answer(self, number: int) -> list[str]:
-        """Wait for a worker to finish. Its exception's text, if there was one."""
+    def _answer(self, number: int) -> list[Any]:
+        """Wait for a worker to finish. Its exception's text (or a MemoryError) if there was one."""
         pipe, child = self._pipes[number], self._children[number]
         answered = self._comes_soon(number + 1, self._jobs)
         if not answered:
@@ -246,6 +249,8 @@ class Processes:
                 try:
                     self._take_items(*request)
                     pipe.send(None)
+                except MemoryError as error:
+                    pipe.send(MemoryError(str(error)))
                 except BaseException:
                     pipe.send(traceback.format_exc())
                 self._jobs += 1

@@ -9,7 +9,7 @@ from tests.tinyalpaca.runs import assert_same_weights, results, train, write_tex
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.presets import PRESETS
 from tinyalpaca.training import micro_batches
-from tinyalpaca.training.micro_batches import micro_batch_size, operations
+from tinyalpaca.training.micro_batches import layer_operations, micro_batch_size
 
 SEED = ModelConfig(vocab_size=512)
 MEDIUM = ModelConfig(vocab_size=65, d_model=128, d_ff=512, max_seq_len=64)
@@ -41,10 +41,28 @@ def test_every_batch_is_shared_and_no_part_is_empty(model, batch_size):
     assert 1 <= size <= max(1, -(-batch_size // 2))
 
 
+@pytest.mark.parametrize(
+    ("model", "batch_size", "time", "size"),
+    [
+        (SEED, 128, 127, 16),
+        (SEED, 8, 511, 2),
+        (ModelConfig(vocab_size=8000), 32, 127, 8),
+        (ModelConfig(vocab_size=100, d_model=32, d_ff=128, num_layers=2), 64, 64, 32),
+        (ModelConfig(vocab_size=512, d_model=256, d_ff=1024), 16, 128, 4),
+        (LARGE, 64, 256, 4),
+    ],
+    ids=["many", "long", "many tokens", "narrow", "wide", "many, large"],
+)
+def test_the_rule_elsewhere(model, batch_size, time, size):
+    """Within 6% of the fastest, measured with one worker in turns, shortest times."""
+    assert micro_batch_size(model, batch_size, time) == size
+
+
 def test_operations_are_those_of_the_products():
     model = ModelConfig(vocab_size=7, d_model=4, d_ff=6, num_heads=2, num_layers=3, max_seq_len=5)
-    layer = 5 * 4 * 12 + 5 * 4 * 4 + 2 * 5 * 4 * 6 + 2 * 5 * 5 * 4  # qkv, out, two fc, attention
-    assert operations(model, 5) == 6 * (3 * layer + 5 * 4 * 7)
+    products = 5 * 4 * 12 + 5 * 4 * 4 + 2 * 5 * 4 * 6  # qkv, out, two of the feed-forward network
+    attention = 2 * 5 * 5 * 4 / 2  # two, of which the causal mask spares half
+    assert layer_operations(model, 5) == 6 * (products + attention)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

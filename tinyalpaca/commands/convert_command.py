@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from tinyalpaca.console import say
+
 DESCRIPTION = """Convert models: the PyTorch original's and GPT-2 into a checkpoint, and back.
 
   tinyalpaca convert tinyalpaca.pth training_vocab.json OUT --num-heads 4
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--to {args.to} takes one checkpoint folder and what to write")
         save = save_for_original if args.to == "torch" else save_for_gpt2
         files = save(args.source[0], args.out)
-        print(f"wrote {', '.join(map(str, files))}")
+        say(f"wrote {', '.join(map(str, files))}")
         return 0
     if (args.out / CONFIG).exists():
         raise ValueError(f"{args.out} already holds a model; name another folder")
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     save_model(args.out, model, tokenizer)
     c = model.config
-    print(
+    say(
         f"{args.out}: {model.num_parameters():,} parameters, {c.num_layers} layers, d_model "
         f"{c.d_model}, d_ff {c.d_ff}, {c.num_heads} heads, context {c.max_seq_len}, "
         f"{c.vocab_size} tokens"

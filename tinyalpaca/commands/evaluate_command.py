@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from tinyalpaca.console import deliver, require_output, utf8_argument
+
 DESCRIPTION = """Score a text with a trained model: nats and bits per token and per character.
 
   tinyalpaca evaluate --part validation            the last tenth of Tiny Shakespeare
@@ -64,11 +66,12 @@ def run(args: argparse.Namespace) -> int:
     from tinyalpaca.generation import Generator
     from tinyalpaca.training.training_run import choose_device
 
+    require_output()
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, it is {args.batch_size}")
     generator = Generator.from_checkpoint(args.checkpoint, choose_device(args.device))
     if args.text is not None:
-        source, text = "the text given", args.text
+        source, text = "the text given", utf8_argument("--text", args.text)
     else:
         corpus = load_corpus(args.data)
         if args.part != "all":
@@ -83,9 +86,9 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.json:
         counts = {"nats": score.nats, "tokens": score.tokens, "characters": score.characters}
-        print(json.dumps({"source": source, **counts, **figures}))
+        deliver(json.dumps({"source": source, **counts, **figures}))
         return 0
-    print(f"{source}: {score.characters:,} characters, {score.tokens:,} tokens predicted")
+    deliver(f"{source}: {score.characters:,} characters, {score.tokens:,} tokens predicted")
     for name, value in figures.items():
-        print(f"{name.replace('_', ' '):<20}{value:.4f}")
+        deliver(f"{name.replace('_', ' '):<20}{value:.4f}")
     return 0

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from tinyalpaca.console import deliver, read_input, require_output, utf8_argument, warn
+
 if TYPE_CHECKING:
     from tinyalpaca.generation import Generator, Prompt, Step
 
@@ -141,21 +143,21 @@ def run(args: argparse.Namespace) -> int:
     from tinyalpaca.training.training_run import choose_device
 
     _check_flags(args)
-    if hasattr(sys.stdout, "reconfigure"):  # a model writes what a terminal may not be able to say
-        sys.stdout.reconfigure(errors="replace")
+    args.prompt = utf8_argument("--prompt", args.prompt)
+    args.stop = [utf8_argument("--stop", text) for text in args.stop or ()]
+    require_output()
     device = choose_device(args.device)
     generator = Generator.from_checkpoint(args.checkpoint, device, graph=not args.no_graph)
     trained = read_config(find_model(args.checkpoint))[1] is not None
     if trained and generator.model.seen_tokens is None and not args.allow_all_tokens:
-        print(
+        warn(
             f"{args.checkpoint} does not say which tokens training has seen: all may be written "
-            "that are valid text.",
-            file=sys.stderr,
+            "that are valid text."
         )
     generator.prepare()
     if args.interactive:
         return converse(lambda prompt: write(generator, prompt, args))
-    prompt: Prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    prompt: Prompt = read_input() if args.prompt == "-" else args.prompt
     if args.prompt_tokens is not None:
         prompt = token_ids(args.prompt_tokens)
     if args.json or args.num_samples != 1:
@@ -205,20 +207,20 @@ def write(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> Non
     for step in steps:  # a setting that makes no sense is an error before anything is printed
         seconds += time.perf_counter() - began
         if not written:
-            print(shown, end="")
+            deliver(shown, end="")
         written.append(step)
         text = palette.painted(step.text, step.logprob) if palette else step.text
-        print(text, end="", flush=True)
+        deliver(text, end="")
         began = time.perf_counter()
-    print(shown if not written else "")
+    deliver(shown if not written else "")
     if palette is not None:
-        print(alternatives_table(generator.tokenizer, written, palette))
+        deliver(alternatives_table(generator.tokenizer, written, palette))
     if args.html:
         tokens = generator.prompt_tokens(prompt)
         page = token_page(generator, tokens + [step.token for step in written], len(tokens))
         with open(args.html, "w", encoding="utf-8", newline="\n") as file:
             file.write(page)
-        print(f"wrote {args.html}", file=sys.stderr)
+        warn(f"wrote {args.html}")
     report_speed(len(written), seconds)
 
 
@@ -241,10 +243,10 @@ def write_samples(generator: Generator, prompt: Prompt, args: argparse.Namespace
             "seconds": seconds,
             "tokens_per_second": count / seconds,
         }
-        print(json.dumps(record))
+        deliver(json.dumps(record))
         return
     for number, sample in enumerate(samples, 1):
-        print(f"=== {number} of {len(samples)}\n{shown}{sample.text}\n")
+        deliver(f"=== {number} of {len(samples)}\n{shown}{sample.text}\n")
     report_speed(count, seconds)
 
 
@@ -276,4 +278,4 @@ def _as_json(generator: Generator, prompt: Prompt, sample: Any, args: argparse.N
 def report_speed(tokens: int, seconds: float) -> None:
     """A line on standard error, which does not spoil a pipe."""
     rate = tokens / seconds if seconds else 0.0
-    print(f"{tokens} tokens in {seconds:.2f} s: {rate:,.0f} tokens/s", file=sys.stderr)
+    warn(f"{tokens} tokens in {seconds:.2f} s: {rate:,.0f} tokens/s")

@@ -1,12 +1,14 @@
 """`tinyalpaca tokenize`: tokenizers and token files from the command line."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from tinyalpaca.console import deliver, deliver_bytes, require_output, say
 from tinyalpaca.corpus.corpora import SEPARATOR, load_corpus
 from tinyalpaca.corpus.token_file import TokenFile
 from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
@@ -87,17 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say. Raises `ValueError` or `OSError` for a user's mistake."""
     actions = {"train": _train, "encode": _encode, "decode": _decode, "inspect": _inspect}
-    try:
-        actions[args.action](args)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    actions[args.action](args)
     return 0
 
 
 def _train(args: argparse.Namespace) -> None:
     corpora = [load_corpus(source) for source in args.source]
     for corpus in corpora:
-        print(f"training on {corpus.source}")
+        say(f"training on {corpus.source}")
     documents = [document for corpus in corpora for document in corpus.documents]
     special = args.special or [SEPARATOR]
     if args.kind == "characters":
@@ -113,7 +112,7 @@ def _train(args: argparse.Namespace) -> None:
             splitter=args.splitter,
         )
     path = tokenizer.save(args.out)
-    print(f"{tokenizer.vocab_size} tokens, written to {path}")
+    say(f"{tokenizer.vocab_size} tokens, written to {path}")
 
 
 def _encode(args: argparse.Namespace) -> None:
@@ -121,7 +120,7 @@ def _encode(args: argparse.Namespace) -> None:
     corpus = load_corpus(args.source)
     tokens = TokenFile.build(args.out, corpus, tokenizer)
     characters = corpus.count_characters()
-    print(
+    say(
         f"{corpus.source}: {characters} characters, {len(tokens)} tokens, "
         f"{characters / max(1, len(tokens)):.3f} characters a token, in {args.out}"
     )
@@ -129,14 +128,14 @@ def _encode(args: argparse.Namespace) -> None:
 
 def _decode(args: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(args.tokenizer)
+    require_output()
     tokens = TokenFile.open(args.file, tokenizer).tokens
     stop = len(tokens) if args.count is None else args.start + args.count
     if args.start < 0 or stop < args.start:
         raise ValueError("--start and --count must not be negative")
     for start in range(args.start, min(stop, len(tokens)), DECODE_BLOCK):
         block = tokens[start : min(start + DECODE_BLOCK, stop)]
-        sys.stdout.buffer.write(tokenizer.decode_bytes(block.tolist()))
-    sys.stdout.buffer.flush()
+        deliver_bytes(tokenizer.decode_bytes(block.tolist()))
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -148,9 +147,9 @@ def _inspect(args: argparse.Namespace) -> None:
     else:
         data = sys.stdin.buffer.read()
     ids = tokenizer.encode(data, allowed_special=tokenizer.special_tokens)
-    out = sys.stdout
+    out = io.StringIO()
     colour = args.colour == "always" or (
-        args.colour == "auto" and out.isatty() and not os.environ.get("NO_COLOR")
+        args.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     )
     write_tokens(tokenizer, ids, out, colour)
     if args.ids:
@@ -159,8 +158,9 @@ def _inspect(args: argparse.Namespace) -> None:
     characters = len(data.decode("utf-8", "replace"))
     out.write(
         f"{characters} characters, {len(data)} bytes, {len(ids)} tokens: "
-        f"{characters / max(1, len(ids)):.3f} characters a token\n"
+        f"{characters / max(1, len(ids)):.3f} characters a token"
     )
+    deliver(out.getvalue())
 
 
 def write_tokens(tokenizer: Tokenizer, ids: Iterable[int], out: TextIO, colour: bool) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from tinyalpaca import config
 from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.console import warn
 from tinyalpaca.presets import PRESETS
 from tinyalpaca.settings import given_arguments
 
@@ -61,6 +61,6 @@ def run(args: argparse.Namespace) -> int:
             folder = args.resume or training.get("out") or TrainConfig.out
             trainer = resume_training(Path(folder), model, training)
     except StopRequested as stop:  # before there was anything to save
-        print(f"Stopped ({stop}) before training began; nothing was changed.", file=sys.stderr)
+        warn(f"Stopped ({stop}) before training began; nothing was changed.")
         return stop.exit_status
     return trainer.stopping.exit_status if trainer.stopped else 0

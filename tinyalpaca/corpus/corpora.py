@@ -17,6 +17,7 @@ names, or `-` for standard input.
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -217,8 +218,12 @@ def cache_folder() -> Path:
     """Where downloads are kept; see the top of this file."""
     if folder := os.environ.get("TINYALPACA_CACHE"):
         return Path(folder)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tinyalpaca"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "tinyalpaca"
+    try:
+        return Path.home() / ".cache" / "tinyalpaca"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / "tinyalpaca-cache"
 
 
 def _tiny_shakespeare() -> Corpus:
@@ -233,7 +238,7 @@ def _tiny_shakespeare() -> Corpus:
             raise FileNotFoundError(f"TINYSHAKESPEARE names {given}, which is not a file")
         return corpus("".join(read_utf8_blocks(path)), f"from {given} (TINYSHAKESPEARE)")
     cached = cache_folder() / "tinyshakespeare.txt"
-    if cached.is_file():
+    if os.access(cached, os.R_OK):  # nor need a home be one that can be read
         data = cached.read_bytes()
         if hashlib.sha256(data).hexdigest() == TINY_SHAKESPEARE_SHA256:
             return corpus(data.decode("utf-8"), f"from the cache {cached}")

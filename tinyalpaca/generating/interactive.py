@@ -6,6 +6,8 @@ import contextlib
 import sys
 from collections.abc import Callable
 
+from tinyalpaca.console import deliver, warn
+
 BANNER = "Write a beginning and press Enter. Ctrl-C stops a text, Ctrl-D ends."
 PROMPT = "\n> "
 
@@ -27,23 +29,23 @@ def converse(write: Callable[[str], None]) -> int:
     if terminal:
         with contextlib.suppress(ImportError):  # there is none on Windows
             import readline  # noqa: F401  importing it is what gives input() a history
-        print(BANNER, file=sys.stderr)
+        warn(BANNER)
     while True:
         try:
             prompt = input(PROMPT if terminal else "")
         except EOFError:
             if terminal:
-                print()
+                deliver("")
             return 0
         except KeyboardInterrupt:
-            print()
+            deliver("")
             continue
         if not prompt.strip():
             continue
         try:
             write(prompt)
         except KeyboardInterrupt:
-            print("\n(stopped)", file=sys.stderr)
+            warn("\n(stopped)")
         except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
+            warn(f"error: {error}")
         sys.stdout.flush()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -51,14 +53,24 @@ def finish_epoch(trainer: Trainer, began: float, tokens_per_second: float) -> No
         trainer.best = {"val_loss": score.nats_per_token, "record": len(trainer.records)}
     trainer.records.append(record)
     trainer.loss_sum, trainer.loss_count = 0.0, 0
-    tell(trainer, record)
     if trainer.metrics is not None:
         trainer.metrics.write(record)
     trainer.saver.save(best=best)
     if best:
         trainer.run.publish()
+    tell(trainer, record)  # what cannot be printed, or drawn, has been saved
     if plots_available():
-        save_loss_curve(trainer.folder / LOSS_CURVE, trainer.step_losses, trainer.records)
+        with decoration(trainer, LOSS_CURVE):
+            save_loss_curve(trainer.folder / LOSS_CURVE, trainer.step_losses, trainer.records)
+
+
+@contextlib.contextmanager
+def decoration(trainer: Trainer, name: str) -> Iterator[None]:
+    """Context manager: what happens inside is a help for people, and no reason to stop a run."""
+    try:
+        yield
+    except Exception as error:
+        trainer.warn(f"{name} could not be written ({type(error).__name__}: {error})")
 
 
 def tell(trainer: Trainer, record: dict[str, Any]) -> None:

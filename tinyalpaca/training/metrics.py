@@ -7,6 +7,7 @@ metrics.jsonl has a JSON object a line: {"kind": "step", ...} every few steps an
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -25,6 +26,7 @@ import numpy as np
 
 from minigrad.device import CPU, namespace_of
 from minigrad.files import own_folder, write_text_atomically
+from tinyalpaca import console
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 NUMBERS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second")  # of a step
@@ -188,7 +190,11 @@ class MetricsLog:
         self._file.write(line_of(record))
         self._file.flush()
         if self._events is not None:
-            self._events.write(record)
+            try:
+                self._events.write(record)
+            except Exception as error:  # another package's format, and nothing depends on it
+                self._events = None
+                console.warn(f"Warning: no TensorBoard events from now on ({error})")
 
     def sync(self) -> None:
         """Flush to disk what a checkpoint is going to rely on."""
@@ -199,7 +205,8 @@ class MetricsLog:
         """Close the files."""
         self._file.close()
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):
+                self._events.close()
 
 
 def numbers_in(record: Record, prefix: str) -> Iterator[tuple[str, float]]:

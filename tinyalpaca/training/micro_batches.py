@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from math import ceil
 
 import numpy as np
 
 from minigrad.parallel import Workers
 from minigrad.parallel.calibration import choose_micro_batch, remembered
+from minigrad.parallel.lanes import MAX_LANES
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.corpus.corpora import cache_folder
 from tinyalpaca.model import TinyAlpaca
 
 # Each op costs some microseconds of Python whatever its size. From this much arithmetic a layer on,
-# and from this many rows in a product, that is less than a tenth of the time (measured at the three
+# and from this many rows in a product, that is a few percent of the time (measured at the three
 # workloads of tests/benchmarks, and at narrower, wider and longer ones).
-LAYER_OPERATIONS = 350e6
+LAYER_OPERATIONS = 300e6
 TOKENS = 384
 
 
@@ -30,7 +32,8 @@ def micro_batch_size(model: ModelConfig, batch_size: int, time: int) -> int:
 
     The batch is halved, at least once, so that two workers have something to do, and then as long
     as the parts are worth a call of their own: many small parts share well among workers and leave
-    less in the caches, few large ones spend less on Python.
+    less in the caches, few large ones spend less on Python. More parts than lanes help no worker,
+    so these must be twice as large.
 
     Args:
         model: its sizes.
@@ -40,24 +43,21 @@ def micro_batch_size(model: ModelConfig, batch_size: int, time: int) -> int:
     >>> micro_batch_size(ModelConfig(vocab_size=512), batch_size=32, time=127)
     8
     """
-    rows = max(
-        -(-TOKENS // time), -(-LAYER_OPERATIONS * model.num_layers // operations(model, time))
-    )
+    rows = max(ceil(TOKENS / time), ceil(LAYER_OPERATIONS / layer_operations(model, time)))
     parts = 2
-    while -(-batch_size // (2 * parts)) >= rows:
+    while ceil(batch_size / (2 * parts)) >= rows * (1 if parts < MAX_LANES else 2):
         parts *= 2
-    return -(-batch_size // parts)
+    return ceil(batch_size / parts)
 
 
-def operations(model: ModelConfig, time: int) -> int:
-    """Additions and multiplications of a sequence's training step in matrix products.
+def layer_operations(model: ModelConfig, time: int) -> int:
+    """Additions and multiplications of a sequence's training step in a layer's matrix products.
 
-    Two for each weight and token forward, twice as many backward; attention's scores and sums
-    have `time` in the place of one width.
+    Two for each weight and token forward, twice as many backward; so too for attention's scores and
+    sums, in which a token meets half of all tokens.
     """
-    c, f, v = model.d_model, model.d_ff, max(1, model.vocab_size)
-    weights = model.num_layers * (4 * c * c + 2 * c * f) + c * v
-    return 6 * time * (weights + 2 * model.num_layers * time * c)
+    c, f = model.d_model, model.d_ff
+    return 6 * time * (4 * c * c + 2 * c * f + time * c)
 
 
 def calibrated_micro_batch(engine: Workers, model: TinyAlpaca, config: TrainConfig) -> int:

@@ -69,7 +69,9 @@ def save_report(
         score: the last validation in nats per character, with windows that overlap; 0 for none.
     """
     path = trainer.folder / REPORT
-    write_text_atomically(path, render(trainer, source, sample, score), follow_links=False)
+    page = render(trainer, source, sample, score)
+    page = page.encode("utf-8", "replace").decode("utf-8")  # a file's name need not be UTF-8
+    write_text_atomically(path, page, follow_links=False)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, by SIGTERM, or because the time is up."""
+"""Being asked to stop: by Ctrl-C, SIGTERM, a terminal that closes, or because the time is up."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class StopRequested(Exception):
 class Stopping:
     """Notes a wish to stop, so that the loop can come to a good place first.
 
-    As a context manager in the main thread it takes SIGINT (Ctrl-C) and SIGTERM; the first is
-    noted, a second Ctrl-C is a KeyboardInterrupt as usual. Time is counted by a clock that nobody
-    can set.
+    As a context manager in the main thread it takes SIGINT (Ctrl-C), SIGTERM and SIGHUP (the
+    terminal closes); the first is noted, a second Ctrl-C is a KeyboardInterrupt as usual. What was
+    ignored stays ignored, as SIGHUP is under nohup. Time is counted by a clock that nobody can set.
 
     Args:
         max_minutes: from `start` on; 0 for no limit.
@@ -97,8 +97,10 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # not all systems have the last
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -14,14 +15,15 @@ from minigrad import Generator as RandomGenerator
 from minigrad.device import Device, gpu_available
 from minigrad.precision import check_precision, precision
 from tinyalpaca.config import ModelConfig, TrainConfig
-from tinyalpaca.console import say, warn
+from tinyalpaca.console import say, utf8_argument, warn
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import plots_available
 from tinyalpaca.trainer import LOSS_CURVE, METRICS, Trainer
-from tinyalpaca.training.epochs import sample_text
+from tinyalpaca.training.epochs import decoration, sample_text
+from tinyalpaca.training.memory_need import check_memory
 from tinyalpaca.training.preflight import engine_of, preflight
 from tinyalpaca.training.rates import tell_rates
-from tinyalpaca.training.report import save_report
+from tinyalpaca.training.report import REPORT, save_report
 from tinyalpaca.training.resuming import (
     TEXTS,
     find_checkpoint,
@@ -117,7 +119,8 @@ def run_training(
         TrainingStopped: the loss or a gradient became NaN or infinite, or the disk is full.
     """
     tell: Say = (lambda line: None) if config.quiet else say
-    config = placed(config)
+    config = dataclasses.replace(placed(config), prompt=utf8_argument("--prompt", config.prompt))
+    check_memory(with_vocabulary(model_config, config))
     device = choose_device(config.device)
     products = products_of(config, device)
     run = RunFolder(config.out)
@@ -139,6 +142,12 @@ def run_training(
     return trainer
 
 
+def with_vocabulary(model: ModelConfig, config: TrainConfig) -> ModelConfig:
+    """The sizes with the fewest tokens that there can be, where the text is to say how many."""
+    fewest = 256 if config.tokenizer == "bpe" else 1
+    return model if model.vocab_size else dataclasses.replace(model, vocab_size=fewest)
+
+
 def prepare(
     model_config: ModelConfig,
     config: TrainConfig,
@@ -156,6 +165,7 @@ def prepare(
     if saved is None:
         model_config = fitted(model_config, tokenizer, warn)
         warn_of_positions(model_config, config, warn)
+    check_memory(model_config)
     model = TinyAlpaca(model_config, RandomGenerator(config.seed))
     model.to(device)
     trainer = Trainer(model, tokenizer, data, config, run, stopping=stopping)
@@ -173,7 +183,8 @@ def finish(trainer: Trainer, source: str, tell: Say) -> None:
     """Say where a run that has ended has left things, with a sample and a last validation."""
     folder, config = trainer.folder, trainer.config
     if trainer.stopped:
-        save_report(trainer, source=source)
+        with decoration(trainer, REPORT):
+            save_report(trainer, source=source)
         say(
             f"Stopped at step {trainer.step:,} of {trainer.total_steps:,} ({trainer.stopped}). "
             f"Everything is saved in {folder}; go on with\n    {resume_command(folder)}"
@@ -194,9 +205,10 @@ def finish(trainer: Trainer, source: str, tell: Say) -> None:
         trainer.engine.close()
     if text:
         tell(f"\nSample:\n{text}\n")
-    report = save_report(trainer, source=source, sample=text, score=sliding)
+    with decoration(trainer, REPORT):
+        save_report(trainer, source=source, sample=text, score=sliding)
     say(f"Best validation: {best:.4f} nats per character{how}")
-    tell(f"In {folder}: model.safetensors, config.json, tokenizer.json, {METRICS}, {report.name}")
+    tell(f"In {folder}: model.safetensors, config.json, tokenizer.json, {METRICS}, {REPORT}")
     if plots_available():
         tell(f"Loss curve: {folder / LOSS_CURVE}")
     else:
