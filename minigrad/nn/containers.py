@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast, overload
 
 from minigrad.nn.module import Module
 
@@ -15,16 +15,41 @@ class ModuleList(Module, Generic[M]):
 
     Args:
         modules: the modules, in order.
+
+    Raises:
+        TypeError: something is no module.
     """
 
     def __init__(self, modules: Iterable[M] = ()) -> None:
-        for module in modules:
-            self.append(module)
+        self.extend(modules)
 
-    def append(self, module: M) -> ModuleList[M]:
+    def append(self, module: M) -> Self:
         """Add one at the end."""
-        setattr(self, str(len(self)), module)
+        _require_module(self, module)
+        number = len(self)
+        while str(number) in vars(self):  # where one was taken out with `del`
+            number += 1
+        setattr(self, str(number), module)
         return self
+
+    def extend(self, modules: Iterable[M]) -> Self:
+        """Add several at the end."""
+        new = list(modules)
+        for module in new:
+            _require_module(self, module)
+        for module in new:
+            self.append(module)
+        return self
+
+    def __iadd__(self, modules: Iterable[M]) -> Self:
+        return self.extend(modules)
+
+    def insert(self, index: int, module: M) -> None:
+        """Add one before number `index`; the numbers of those behind it grow by one."""
+        _require_module(self, module)
+        modules = list(self)
+        modules.insert(index, module)
+        self._renumber(modules)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.named_children())
@@ -32,15 +57,43 @@ class ModuleList(Module, Generic[M]):
     def __iter__(self) -> Iterator[M]:
         return (cast(M, child) for _, child in self.named_children())
 
-    def __getitem__(self, index: int) -> M:
-        return list(self)[index]
+    @overload
+    def __getitem__(self, index: int) -> M: ...
+    @overload
+    def __getitem__(self, index: slice) -> ModuleList[M]: ...
+    def __getitem__(self, index: int | slice) -> M | ModuleList[M]:
+        """One module, or for a slice a container of this kind with some of them."""
+        found = list(self)[index]
+        if not isinstance(index, slice):
+            return cast(M, found)
+        part: ModuleList[Any] = Sequential() if isinstance(self, Sequential) else ModuleList()
+        return part.extend(cast(list[M], found))
+
+    def __setitem__(self, index: int, module: M) -> None:
+        _require_module(self, module)
+        modules = list(self)
+        modules[index] = module
+        self._renumber(modules)
+
+    def __delitem__(self, index: int | slice) -> None:
+        modules = list(self)
+        del modules[index]
+        self._renumber(modules)
+
+    def _renumber(self, modules: list[M]) -> None:
+        for name, _ in list(self.named_children()):
+            delattr(self, name)
+        self.extend(modules)
 
 
 class Sequential(ModuleList[Module]):
     """Modules applied one after the other.
 
     Args:
-        modules: the modules, in order.
+        modules: the modules, in order, each an argument of its own.
+
+    Raises:
+        TypeError: something is no module, such as a list or a function.
     """
 
     def __init__(self, *modules: Module) -> None:
@@ -50,3 +103,19 @@ class Sequential(ModuleList[Module]):
         for module in self:
             x = module(x)
         return x
+
+
+def _require_module(container: Module, value: Any) -> None:
+    if isinstance(value, Module):
+        return
+    name, kind = type(container).__name__, type(value).__name__
+    if isinstance(value, type) and issubclass(value, Module):
+        hint = f"call it: {value.__name__}(...)"
+    elif isinstance(value, (list, tuple, dict, Iterator)):
+        hint = f"give its modules themselves, as in {name}(*layers)"
+        hint = hint if isinstance(container, Sequential) else "use one list of modules"
+    elif callable(value):
+        hint = "functions have modules as well, such as nn.ReLU() for functional.relu"
+    else:
+        hint = "give an nn.Module"
+    raise TypeError(f"{name} holds modules, and a {kind} ({value!r:.60}) is none: {hint}")

@@ -38,14 +38,39 @@ class Parameter(Tensor):
 class Module:
     """Base class of layers and models.
 
-    Assign parameters and modules to attributes in `__init__`; they are found in that order. Write
-    `forward`; call the module.
+    Assign parameters and modules to attributes in `__init__`; they are found in that order. Several
+    modules go into a `ModuleList` or `Sequential`: in a plain list nothing would find them, which
+    is an error. Write `forward`; call the module.
 
     Attributes:
         training: True after `train()`, False after `eval()`; dropout looks at it.
     """
 
     training: bool = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute.
+
+        Raises:
+            TypeError: a parameter or a module would vanish from the tree, replaced by something
+                that is neither. None takes it out on purpose.
+        """
+        before = self.__dict__.get(name)
+        if isinstance(before, (Parameter, Module)) and not (
+            value is None or isinstance(value, (Parameter, Module))
+        ):
+            owner, kind = type(self).__name__, type(value).__name__
+            if isinstance(before, Module):
+                raise TypeError(
+                    f"{owner}.{name} is a module, which a {kind} cannot replace: its parameters "
+                    "would vanish. Assign another module, or None to take it out."
+                )
+            raise TypeError(
+                f"{owner}.{name} is a parameter, which a {kind} cannot replace: it would vanish "
+                f"from training and from the state dict. Change it in place, with {name}.assign("
+                "values) or under minigrad.no_grad(), or assign nn.Parameter(values), or None."
+            )
+        object.__setattr__(self, name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes. Every module has its own."""
@@ -70,10 +95,42 @@ class Module:
                 yield name, value
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module (as `prefix`) and all below it, with dotted names."""
+        """This module (as `prefix`) and all below it, with dotted names.
+
+        Raises:
+            TypeError: a plain list, tuple, set or dict in an attribute holds a module or parameter
+                that is in no attribute itself.
+        """
+        if not prefix:
+            self._require_nothing_hidden()
         yield prefix, self
         for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def _require_nothing_hidden(self) -> None:
+        found: dict[int, None] = {}
+        hidden: list[tuple[Module, str, Any]] = []
+        stack: list[Module] = [self]
+        while stack:
+            module = stack.pop()
+            if id(module) in found:
+                continue
+            found[id(module)] = None
+            for name, value in vars(module).items():
+                if isinstance(value, Module):
+                    stack.append(value)
+                elif isinstance(value, Parameter):
+                    found[id(value)] = None
+                else:
+                    hidden += [(module, name, part) for part in _parts_within(value)]
+        for module, name, part in hidden:
+            if id(part) not in found:
+                raise TypeError(
+                    f"{type(module).__name__}.{name} is a plain {type(vars(module)[name]).__name__}"
+                    f" that holds a {type(part).__name__}, which neither training nor the state "
+                    "dict would find. Put modules into an nn.ModuleList or nn.Sequential, and "
+                    "parameters into attributes."
+                )
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it."""
@@ -202,6 +259,19 @@ class Module:
         ]
         head = f"{type(self).__name__}({self.extra_repr()}"
         return head + ("\n" + "\n".join(lines) + "\n" if lines else "") + ")"
+
+
+def _parts_within(value: Any) -> Iterator[Any]:
+    """The modules and parameters in nested plain containers."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple, set, frozenset)):
+        return
+    for part in value:
+        if isinstance(part, (Module, Parameter)):
+            yield part
+        elif isinstance(part, (list, tuple, dict, set, frozenset)):
+            yield from _parts_within(part)
 
 
 def _as_array(value: Any) -> Any:

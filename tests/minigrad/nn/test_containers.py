@@ -47,3 +47,72 @@ def test_gradients_reach_every_layer() -> None:
 def test_a_module_list_has_no_forward() -> None:
     with pytest.raises(TypeError, match="ModuleList has no forward method"):
         nn.ModuleList([Add(1.0)])(mg.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Sequential(Add(1.0), nn.functional.relu), r"function .* nn\.ReLU\(\)"),
+        (lambda: nn.Sequential(mg.tanh, Add(1.0)), r"nn\.ReLU\(\)"),
+        (lambda: nn.Sequential(lambda x: x), "function"),
+        (lambda: nn.Sequential([Add(1.0), Add(2.0)]), r"list .*Sequential\(\*layers\)"),
+        (lambda: nn.Sequential((Add(1.0),)), r"tuple .*Sequential\(\*layers\)"),
+        (lambda: nn.Sequential({"a": Add(1.0)}), "dict"),
+        (lambda: nn.Sequential(Add(i) for i in range(3)), "generator"),
+        (lambda: nn.Sequential(nn.Tanh), r"call it: Tanh\("),
+        (lambda: nn.Sequential(None), "NoneType"),
+        (lambda: nn.Sequential(mg.ones(2)), "Tensor"),
+        (lambda: nn.Sequential(nn.Parameter([1.0])), "Parameter"),
+        (lambda: nn.ModuleList([Add(1.0), mg.tanh]), "function"),
+        (lambda: nn.ModuleList([[Add(1.0)]]), "one list of modules"),
+        (lambda: nn.ModuleList("ab"), "str"),
+        (lambda: nn.ModuleList(Add(1.0)), "not iterable"),
+        (lambda: nn.ModuleList().append(3), "int"),
+        (lambda: nn.ModuleList().extend([Add(1.0), None]), "NoneType"),
+        (lambda: nn.ModuleList().insert(0, mg.tanh), "function"),
+        (lambda: nn.ModuleList([Add(1.0)]).__setitem__(0, None), "NoneType"),
+    ],
+)
+def test_what_is_no_module_is_refused(make, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_nothing_is_added_by_an_error() -> None:
+    layers = nn.ModuleList([Add(1.0)])
+    with pytest.raises(TypeError):
+        layers.extend([Add(2.0), mg.tanh])
+    assert len(layers) == 1
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, nn.ModuleList])
+def test_lists_operations(kind: type) -> None:
+    a, b, c, d = (Add(float(i)) for i in range(4))
+    layers = kind()
+    layers.extend([a, b])
+    layers += [c]
+    assert list(layers) == [a, b, c] and isinstance(layers, kind) and b in layers
+    layers[1] = d
+    assert list(layers) == [a, d, c] and len(layers.parameters()) == 3
+    layers[-1] = b
+    layers.insert(0, c)
+    assert list(layers) == [c, a, d, b]
+    assert list(layers.state_dict()) == [f"{i}.amount" for i in range(4)]
+    del layers[1]
+    del layers[-1:]
+    assert list(layers) == [c, d] and list(layers.state_dict()) == ["0.amount", "1.amount"]
+    layers.append(a)
+    part = layers[1:]
+    assert type(part) is kind and list(part) == [d, a]
+    with pytest.raises(IndexError):
+        layers[7] = a
+    with pytest.raises(IndexError):
+        del layers[7]
+    delattr(layers, "0")
+    layers.append(b)
+    assert list(layers) == [d, a, b], "the new one takes nobody's name"
+
+
+def test_a_slice_of_sequential_runs() -> None:
+    model = nn.Sequential(Add(1.0), Add(2.0), Add(3.0))
+    assert model[1:](Tensor([0.0])).tolist() == [5]
