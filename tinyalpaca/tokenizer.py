@@ -95,7 +95,7 @@ class BPETokenizer(Tokenizer):
         ranks: dict[Pair, int] = {}
         merged = []
         for rank, (left, right) in enumerate(self.merges):
-            ranks.setdefault((left, right), rank)
+            ranks[left, right] = rank  # of a pair that a file has twice, the last counts
             merged.append(ids[self.vocabulary[left] + self.vocabulary[right]])
         token_of_byte = [ids.get(bytes([byte]), -1) for byte in range(256)]
         whole = ids if self.foreign.ignore_merges else None

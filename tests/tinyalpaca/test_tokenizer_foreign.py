@@ -115,3 +115,13 @@ def test_behaviors_of_split(tmp_path, behavior, invert, pattern):
     for length in range(5):
         for letters in itertools.product("ab ", repeat=length):
             assert_same(ours, theirs, "".join(letters))
+
+
+def test_of_a_merge_that_is_there_twice_the_last_counts(tmp_path):
+    content = file_content(added=[END])
+    content["added_tokens"], content["post_processor"] = [], None
+    merges = content["model"]["merges"]
+    content["model"]["merges"] = [*merges, merges[0], merges[3]]
+    ours, theirs = both(tmp_path, content)
+    for text in (*TEXTS, "foo oo of"):
+        assert_same(ours, theirs, text)

@@ -7,7 +7,6 @@ because it would be trained on as noise.
 
 import codecs
 import os
-import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -20,7 +19,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-CONTROLS = re.compile("[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+CONTROLS = bytes([*range(1, 8), *range(14, 27), *range(28, 32), 127])  # but \b, ESC, white space
 MOST_CONTROLS = 0.1  # of the characters of a block; texts have next to none
 
 
@@ -101,7 +100,8 @@ def _check_is_text(text: str, name: str, before: int) -> None:
             "binary file, or UTF-16 without a byte order mark; in that case convert it with: "
             "iconv -f UTF-16LE -t UTF-8 OLD > NEW"
         )
-    controls = len(CONTROLS.findall(text))
+    data = text.encode("utf-8", "surrogatepass")
+    controls = len(data) - len(data.translate(None, CONTROLS))
     if controls > max(3, MOST_CONTROLS * len(text)):
         raise ValueError(
             f"{name} is no text: {controls:,} of {len(text):,} characters are control characters. "
