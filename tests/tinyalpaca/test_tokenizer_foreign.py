@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 
 from tests.tinyalpaca.test_tokenizer_foreign_stored import (
     ADDED,
+    BYTES,
     CHAINS,
     END,
     NORMALIZERS,
     TEXTS,
     UNICODE,
+    chain,
     file_content,
+    split,
+    token,
 )
 from tinyalpaca.tokenizer import BPETokenizer
 
@@ -95,6 +99,17 @@ def test_words_that_are_tokens_and_yet_no_merges_make(tmp_path, ignore_merges):
     for text in (*TEXTS, "a barn", "éé", "barn barn"):
         assert_same(ours, theirs, text)
     assert (size in ours.encode("a barn")) == ignore_merges
+
+
+def test_odd_cases_that_random_files_have_found(tmp_path):
+    newline = token("\n", lstrip=True, rstrip=True)
+    ours, theirs = both(tmp_path, file_content(added=[newline, token(" ", rstrip=True)]))
+    for text in ("\n\n", "a \n \nb", "\n \n\n\n", "  a  ", "   \n"):
+        assert_same(ours, theirs, text)
+    for pattern in (r"[\w]+|\s*", r"\w+|", r"[^\w]", r"\W+"):
+        ours, theirs = both(tmp_path, file_content(chain(split(pattern, "MergedWithNext"), BYTES)))
+        for text in (*TEXTS, "a²b\u200dc½½ 1", "¹ ³\n²"):
+            assert_same(ours, theirs, text)
 
 
 BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")

@@ -97,7 +97,7 @@ class _Matcher:
 
     def cut(self, text: str, allowed: Collection[str]) -> Iterator[tuple[str, int | None]]:
         """As `AddedTokens.cut`. What the library does with white space that two tokens claim is
-        odd, and is done here too: the second token takes it again.
+        odd, and is done here too: the second takes it again, or is left out.
         """
         if not text:
             return
@@ -117,7 +117,8 @@ class _Matcher:
                 stop = _SPACE_AT_START.match(text, stop).end()
             if end < start:
                 yield text[end:start], None
-            yield "", token.id
+            if start < stop:  # else the last token has taken it
+                yield "", token.id
             end = stop
         if end < len(text):
             yield text[end:], None

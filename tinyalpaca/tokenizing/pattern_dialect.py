@@ -16,8 +16,10 @@ ValueError: '^' (it is the beginning of every line to them, of the text to us)
 
 import regex
 
-# Word characters to Oniguruma: without joiners, which `regex` has, and with Latin-1's numbers.
-_WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}²³¹¼½¾"
+# Word characters to Oniguruma: without joiners, which `regex` has; and outside of classes, but not
+# in them, with Latin-1's numbers.
+_WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"
+_LONE_WORD = _WORD + "²³¹¼½¾"
 _GROUP = regex.compile(r"\((?:\?(?::|i:|=|!|<=|<!|>))?")
 _QUANTIFIER = regex.compile(r"(?:[?*+]|\{\d+(?:,\d*)?\})")
 _PROPERTY = regex.compile(r"\\[pP]\{\^?[A-Za-z_]+\}")
@@ -73,7 +75,7 @@ def translated(pattern: str) -> str:
             parts.append(character)
             place, folded = place + 1, ""
         elif character == "\\":
-            text, place = _escape(pattern, place, f"[{_WORD}]", f"[^{_WORD}]")
+            text, place = _escape(pattern, place, f"[{_LONE_WORD}]", f"[^{_LONE_WORD}]")
             parts.append(text)
             folded = ""
         elif character == "^" or character == "$":
