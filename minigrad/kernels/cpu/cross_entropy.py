@@ -83,7 +83,7 @@ def _refine(loss, z, ids):
 
     Σ_{v≠t} e^(z_v - z_t) is small then, and the loss ln(1 + it) has all its digits.
     """
-    columns = np.flatnonzero(loss < SMALL)
+    columns = np.less(loss, SMALL).nonzero()[0]
     if columns.size:
         targets, places = ids[columns], np.arange(columns.size)
         others = z[:, columns]

@@ -94,7 +94,7 @@ def _normalise(x, shape, weight, bias, eps):
     x -= mean
     inverse_std = _inverse_std(x, mean_of, eps)  # (N,)
     mean *= inverse_std
-    far = np.flatnonzero(np.abs(mean, out=mean) > FAR)
+    far = np.greater(np.abs(mean, out=mean), FAR).nonzero()[0]
     if far.size:
         again = x[:, far]
         again -= np.matmul(mean_of, again)
