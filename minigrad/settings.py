@@ -51,19 +51,24 @@ class Setting:
                 "methods of a class one by one, or use `with`"
             )
         state, changes = self._state, self._changes
+        run: Callable[..., Any]
         if inspect.isgeneratorfunction(function):
 
-            def run(*args: Any, **kwargs: Any) -> Any:
+            def generator(*args: Any, **kwargs: Any) -> Any:
                 return (yield from _in_pieces(function(*args, **kwargs), _Inside(state, changes)))
+
+            run = generator
 
         elif inspect.iscoroutinefunction(function):
 
-            async def run(*args: Any, **kwargs: Any) -> Any:
+            async def coroutine(*args: Any, **kwargs: Any) -> Any:
                 return await _Awaited(function(*args, **kwargs), _Inside(state, changes))
+
+            run = coroutine
 
         elif inspect.isasyncgenfunction(function):
 
-            async def run(*args: Any, **kwargs: Any) -> Any:
+            async def async_generator(*args: Any, **kwargs: Any) -> Any:
                 inside = _Inside(state, changes)
                 pieces = function(*args, **kwargs)
                 try:
@@ -81,14 +86,18 @@ class Setting:
                 except StopAsyncIteration:
                     return
 
+            run = async_generator
+
         else:
 
-            def run(*args: Any, **kwargs: Any) -> Any:
+            def plain(*args: Any, **kwargs: Any) -> Any:
                 before = _exchange(state, changes)
                 try:
                     return function(*args, **kwargs)
                 finally:
                     _exchange(state, before)
+
+            run = plain
 
         return functools.wraps(function)(run)
 

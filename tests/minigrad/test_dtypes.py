@@ -155,7 +155,7 @@ def test_reductions() -> None:
         assert x.mean(1).dtype == x.var().dtype == mg.softmax(x).dtype == np.float32
         assert mg.logsumexp(x).dtype == mg.exp(x).dtype == np.float32
         assert x.max().dtype == x.min(0).dtype == np.dtype(name)
-    for name in ("float32", "float64"):
+    for name in FLOATS:
         x = mg.ones((2, 3), name)
         for y in (x.sum(), x.mean(1), x.var(), x.max(0), mg.softmax(x), mg.logsumexp(x), x.exp()):
             assert y.dtype == np.dtype(name)
