@@ -218,6 +218,9 @@ class Tensor:
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         return numpy_protocol.ufunc(ufunc, method, inputs, options)
 
+    def __cupy_override_elementwise_kernel__(self, kernel: Any, *args: Any, **options: Any) -> Any:
+        return numpy_protocol.cupy_kernel(kernel.name, args, options)
+
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return numpy_protocol.function(function, args, kwargs)
 

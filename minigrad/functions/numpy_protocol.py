@@ -71,6 +71,15 @@ def ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: Mappin
     return out or result
 
 
+def cupy_kernel(name: str, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """As `ufunc` for CuPy's element-wise functions, and so for `cupy_array + tensor`."""
+    known = getattr(np, name.removeprefix("cupy_"), None)
+    ours = _offered_ufuncs().get(known) if isinstance(known, np.ufunc) else None
+    if ours is None or options or len(args) > known.nin:
+        raise _cut(name.replace("cupy_", "cupy."), library="")
+    return ours(*args)
+
+
 def function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What `Tensor.__array_function__` does: NumPy's other functions."""
     name = function.__name__
@@ -185,9 +194,9 @@ def _arrays(values: Any) -> Any:
     return values
 
 
-def _cut(name: str) -> TypeError:
+def _cut(name: str, library: str = "numpy.") -> TypeError:
     return TypeError(
-        f"numpy.{name} would cut the graph of a tensor, as minigrad has no function like it. Write "
-        "it with minigrad's functions. Where no gradient is needed, use .numpy() for the array or "
-        ".detach() for a tensor outside of the graph."
+        f"{library}{name} would cut the graph of a tensor, as minigrad has no function like it. "
+        "Write it with minigrad's functions. Where no gradient is needed, use .numpy() for the "
+        "array or .detach() for a tensor outside of the graph."
     )

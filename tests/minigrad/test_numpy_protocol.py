@@ -404,3 +404,17 @@ def test_pickling() -> None:
     assert isinstance(twin.weight, nn.Parameter)
     assert np.array_equal(twin.weight.numpy(), model.weight.numpy())
     assert [n for n, _ in twin.named_parameters()] == ["weight", "bias"]
+
+
+def test_cupys_elementwise_functions_by_their_names() -> None:
+    """CuPy asks the tensor what to do, and says which function it was by the kernel's name."""
+    w = weights()
+    kernel = type("Kernel", (), {"name": "cupy_add"})()
+    result = w.__cupy_override_elementwise_kernel__(kernel, np.ones(2, np.float32), w)
+    assert result.requires_grad and result.tolist() == (w + 1).tolist()
+    for args, options in (((np.ones(2), w, np.ones(2)), {}), ((w, w), {"out": np.ones(2)})):
+        with pytest.raises(TypeError, match=r"cupy\.add would cut.*\.numpy\(\)"):
+            w.__cupy_override_elementwise_kernel__(kernel, *args, **options)
+    kernel.name = "my_kernel"
+    with pytest.raises(TypeError, match="my_kernel would cut"):
+        w.__cupy_override_elementwise_kernel__(kernel, w)
