@@ -56,7 +56,7 @@ def save_loss_curve(
         )
     axes.set(xlabel="step", ylabel="loss (nats per token)", title="Learning curve")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")  # looking for the best place takes long
     with atomic_write(path, follow_links=False) as file:
         figure.savefig(file, format="png", dpi=130)
 

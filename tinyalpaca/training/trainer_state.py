@@ -93,6 +93,8 @@ def _restore(trainer: Trainer, saved: SavedRun) -> None:
     trainer.home = saved.folder.parent.parent.resolve()
     trainer.step = trainer.saver.step = progress["step"]
     trainer.best, trainer.records = progress["best"], progress["records"]
+    if trainer.best is not None:  # looked up now, while an error can name the file
+        _ = trainer.records[trainer.best["record"]]["step"], trainer.best["val_loss"]
     loss = progress["loss"]
     trainer.loss_sum, trainer.loss_count = loss["sum"], loss["count"]
     trainer.grad_norm = loss["grad_norm"]

@@ -88,8 +88,11 @@ def read_training(folder: Path) -> SavedRun:
     weights = with_present_names(load_safetensors(folder / WEIGHTS)[0])
     arrays = with_present_names(load_safetensors(folder / OPTIMIZER)[0])
     optimizer = progress["optimizer"]
-    optimizer["names"] = [present_name(name) for name in optimizer["names"]]
-    optimizer["numbers"] = with_present_names(optimizer["numbers"])
+    try:
+        optimizer["names"] = [present_name(name) for name in optimizer["names"]]
+        optimizer["numbers"] = with_present_names(optimizer["numbers"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(path, f"not the state of an optimizer ({error!r})") from error
     return SavedRun(folder, model_config, training, TrainingState(weights, arrays, progress))
 
 

@@ -126,7 +126,7 @@ def run_training(
     run = RunFolder(config.out)
     if saved is None:
         run.refuse_strangers()
-    with run.open(), Stopping(config.max_minutes) as stopping, precision(products):
+    with Stopping(config.max_minutes) as stopping, run.open(), precision(products):
         trainer, source = prepare(model_config, config, saved, device, run, stopping, tell)
         if config.preflight and saved is None:
             findings = preflight(trainer)
