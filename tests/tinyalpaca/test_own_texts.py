@@ -1,6 +1,7 @@
 """Texts as people have them: encodings, folders, pipes; and what training makes of them."""
 
 import codecs
+import io
 import json
 import os
 import socket
@@ -285,6 +286,17 @@ def test_a_run_is_resumed_from_another_folder(tmp_path, monkeypatch, capsys):
     with pytest.raises(FileNotFoundError, match=r"not where it was .*text\.txt.*with --data"):
         resume(tmp_path / "out", epochs=3)
     resume(tmp_path / "out", epochs=3, data="moved.txt")
+
+
+def test_a_run_on_standard_input_asks_for_its_text_again(tmp_path, monkeypatch):
+    class Stdin:
+        buffer = io.BytesIO(write_text(tmp_path).read_bytes())
+
+    monkeypatch.setattr("sys.stdin", Stdin)
+    train(tmp_path / "out", "-", max_steps=1)
+    with pytest.raises(ValueError, match=r"came by standard input: give it again, or a file"):
+        resume(tmp_path / "out", max_steps=2)
+    assert resume(tmp_path / "out", max_steps=2, data=str(tmp_path / "text.txt")).step == 2
 
 
 def test_files_of_other_people_are_never_moved(tmp_path, text_file, capsys):

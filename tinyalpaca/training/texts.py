@@ -53,6 +53,13 @@ def read_tokens(
             f"the text of this run is not where it was ({error}). Give its new place with --data, "
             "and that of a validation text with --validation"
         ) from None
+    except ValueError as error:
+        if saved is None or config.data != "-":
+            raise
+        raise ValueError(
+            f"{error}. The text of this run came by standard input: give it again, or a file that "
+            "holds it with --data"
+        ) from None
     characters = training.count_characters(), validation.count_characters()
     tell(f"Text: {training.source} ({characters[0]:,} characters)")
     tell(f"      {validation.source} ({characters[1]:,} characters)")
