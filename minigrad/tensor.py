@@ -77,10 +77,8 @@ class Tensor:
         self.requires_grad = requires_grad
         self._node: Node | None = None
         # Shared with all that share the memory, so that a change through one is seen by all.
-        if isinstance(data, Tensor) and array is data.array:
-            self._version = data._version
-        else:
-            self._version = Version(outside=array is data)
+        shared = isinstance(data, Tensor) and array is data.array
+        self._version: Version = data._version if shared else Version(outside=array is data)
 
     @classmethod
     def wrap(cls, array: Any, *, requires_grad: bool = False) -> Tensor:
@@ -226,7 +224,11 @@ class Tensor:
 
     def __copy__(self) -> Tensor:
         """Another tensor over the same memory, at the same place in the graph."""
-        result = copy_module._reconstruct(self, None, *object.__reduce_ex__(self, 4))
+        result = type(self).__new__(type(self))
+        for name in ("array", "grad", "requires_grad", "_node", "_version"):
+            setattr(result, name, getattr(self, name))
+        if hasattr(self, "__dict__"):  # of a subclass without slots
+            vars(result).update(vars(self))
         return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:

@@ -74,8 +74,8 @@ def ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: Mappin
 def cupy_kernel(name: str, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     """As `ufunc` for CuPy's element-wise functions, and so for `cupy_array + tensor`."""
     known = getattr(np, name.removeprefix("cupy_"), None)
-    ours = _offered_ufuncs().get(known) if isinstance(known, np.ufunc) else None
-    if ours is None or options or len(args) > known.nin:
+    ours = _offered_ufuncs().get(known)
+    if ours is None or options or not isinstance(known, np.ufunc) or len(args) > known.nin:
         raise _cut(name.replace("cupy_", "cupy."), library="")
     return ours(*args)
 

@@ -120,11 +120,11 @@ class FlatParameters:
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatParameters:
         """Copies of the parameters, in memory that is flat as well."""
         parameters = copy.deepcopy(self.parameters, memo)
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [p.grad.array for p in parameters if p.grad is not None]
         result = type(self)(parameters)
-        if all(gradient is not None for gradient in gradients):
+        if len(gradients) == len(parameters):
             for place, gradient in zip(result.views(result.grad), gradients, strict=True):
-                place[...] = gradient.array
+                place[...] = gradient
             result.attach_grad()
         return result
 
