@@ -2,6 +2,7 @@
 
 from minigrad import functions
 from minigrad.autograd import grad, value_and_grad
+from minigrad.check_kernel import KernelError, check_kernel
 from minigrad.device import Device, gpu_available
 from minigrad.errors import (
     DeviceError,
@@ -14,12 +15,13 @@ from minigrad.errors import (
 )
 from minigrad.functions import *  # noqa: F403
 from minigrad.gradcheck import GradientError, gradcheck, gradcheck_module
-from minigrad.op import detect_nan, enable_grad, no_grad, textbook
+from minigrad.op import Op, apply, kernel
 from minigrad.precision import get_precision, set_precision, supported_precisions
 from minigrad.random import Generator
+from minigrad.state import detect_nan, enable_grad, no_grad, textbook
 from minigrad.tensor import Tensor
 
 # Sub-packages, so that `import minigrad as mg` is enough for `mg.nn.Linear` and `mg.optim.AdamW`.
-from minigrad import functional, nn, optim  # isort: skip
+from minigrad import functional, kernels, nn, optim  # isort: skip
 
 __version__ = "0.1.0"

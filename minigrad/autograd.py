@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from minigrad import functions
+from minigrad.describe import check_finite
 from minigrad.device import device_of, namespace_of
 from minigrad.dtypes import widened
 from minigrad.errors import GraphFreedError
 from minigrad.gradient_sink import GradientSink
-from minigrad.op import FREED, STATE, Forgotten, Node, _check_finite, _set
-from minigrad.ops import TEXTBOOK
+from minigrad.graph import FREED, Forgotten, Node
 from minigrad.ops.summation import sum_of
+from minigrad.state import STATE, setting
 from minigrad.tensor import Tensor
 
 
@@ -93,7 +94,7 @@ def grad(
             )
     seeds = [_seed(t, g, create_graph) for t, g in zip(output_list, upstream, strict=True)]
     retain = create_graph if retain_graph is None else retain_graph
-    with _set(grad_enabled=create_graph):
+    with setting(grad_enabled=create_graph):
         found = _run(
             output_list, seeds, retain_graph=retain, create_graph=create_graph, wanted=input_list
         )
@@ -332,7 +333,7 @@ def _run(
                 gradient, fresh = gradient.astype(x.dtype), not create_graph
             if STATE.detect_nan:
                 array = gradient.array if create_graph else gradient
-                _check_finite(node.name, "backward", array, inputs, node.statics, node.modules)
+                check_finite(node.op, "backward", array, inputs, node.statics, node.modules)
             send(x, gradient, fresh)
     return results
 
@@ -381,11 +382,11 @@ def _backward_on_tensors(node: Node, dy: Tensor, needs: tuple[bool, ...]) -> tup
     """The textbook on tensors: forward again, so that what it saves is part of the graph."""
     if any(isinstance(x, Forgotten) for x in node.inputs):
         raise GraphFreedError(
-            f"create_graph=True reached {node.name!r}, which was recorded under first_order() and "
-            "has not kept its inputs. Run the forward pass outside of that block."
+            f"create_graph=True reached {node.op.name!r}, which was recorded under first_order() "
+            "and has not kept its inputs. Run the forward pass outside of that block."
         )
-    rule = TEXTBOOK[node.name]
-    with _set(grad_enabled=True), functions.default_device(device_of(dy.array)):
+    rule = node.op
+    with setting(grad_enabled=True), functions.default_device(device_of(dy.array)):
         inputs: Any = node.inputs
         if node.low:
             dy, *inputs = (widened(x) for x in (dy, *inputs))
@@ -395,7 +396,7 @@ def _backward_on_tensors(node: Node, dy: Tensor, needs: tuple[bool, ...]) -> tup
 
 def _freed(node: Node) -> GraphFreedError:
     return GraphFreedError(
-        f"backward reached {node.name!r}, whose saved arrays an earlier backward has freed. Run "
+        f"backward reached {node.op.name!r}, whose saved arrays an earlier backward has freed. Run "
         "the forward pass again, or pass retain_graph=True to the earlier backward."
     )
 

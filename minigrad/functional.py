@@ -30,7 +30,7 @@ from minigrad import functions
 from minigrad.autograd import grad as gradients_of
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float
-from minigrad.op import enable_grad
+from minigrad.state import enable_grad
 from minigrad.tensor import Tensor
 
 ArgNums = int | tuple[int, ...]

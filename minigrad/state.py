@@ -1,9 +1,11 @@
-"""What the engine is doing in this thread."""
+"""What the engine is doing in this thread, and the switches that say so."""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
+
+from minigrad.settings import Setting, decorator_or_block
 
 
 class State(threading.local):
@@ -17,3 +19,47 @@ class State(threading.local):
 
 
 STATE = State()
+
+
+def setting(**changes: Any) -> Setting:
+    """Attributes of `STATE` for a while, in this thread."""
+    return Setting(STATE, **changes)
+
+
+def no_grad(function: Any = None) -> Any:
+    """Context manager and decorator: ops in this thread record nothing.
+
+    `with no_grad():`, `@no_grad()` and `@no_grad`; see `minigrad.settings`, also for the next ones.
+    """
+    return decorator_or_block(setting(grad_enabled=False), function)
+
+
+def enable_grad(function: Any = None) -> Any:
+    """Context manager and decorator: ops record again inside a `no_grad` block."""
+    return decorator_or_block(setting(grad_enabled=True), function)
+
+
+def textbook(function: Any = None) -> Any:
+    """Context manager and decorator: every op runs its textbook pair, no kernel is used."""
+    return decorator_or_block(setting(textbook=True), function)
+
+
+def detect_nan(function: Any = None) -> Any:
+    """Context manager and decorator: raise `NonFiniteError` at the first NaN or Inf.
+
+    The error names the op, its shapes, the module, and if it was in the forward or the backward
+    pass. Each op's result is looked at, so a pass takes about twice its time. A backward pass must
+    run inside the block as well.
+    """
+    return decorator_or_block(setting(detect_nan=True), function)
+
+
+def first_order(function: Any = None) -> Any:
+    """Context manager and decorator: what is recorded inside keeps fewer arrays, but has first
+    derivatives only.
+
+    A node usually holds the tensors that its op read, because `create_graph=True` runs the op again
+    from them. In here it forgets the arrays of those that ops have made, so that what no op has
+    saved for its backward is free at once.
+    """
+    return decorator_or_block(setting(keep_inputs=False), function)

@@ -21,7 +21,7 @@ from minigrad.state import STATE
 from minigrad.version import Version
 
 if TYPE_CHECKING:
-    from minigrad.op import Node
+    from minigrad.graph import Node
 
 Axis = int | tuple[int, ...] | None
 
@@ -160,7 +160,7 @@ class Tensor:
         if self.device.kind != "cpu":
             notes += f", device='{self.device}'"
         if self._node is not None:
-            notes += f", made by {self._node.name!r}"
+            notes += f", made by {self._node.op.name!r}"
         elif self.requires_grad:
             notes += ", requires_grad=True"
         return f"Tensor({body}{notes})"

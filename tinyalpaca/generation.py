@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.announce import announce
 from minigrad.device import Device
-from minigrad.kernels.announce import announce
-from minigrad.op import STATE
 from minigrad.parallel import available_cores, choose_backend, why_not_processes
 from minigrad.parallel.blas import OneBlasThread
 from minigrad.parallel.forked import in_processes
+from minigrad.state import STATE
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.evaluation import Score, evaluate
 from tinyalpaca.generating.folded_weights import FoldedWeights

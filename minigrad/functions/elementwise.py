@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import ops
 from minigrad.device import namespace_of
 from minigrad.dtypes import BOOL, DEFAULT_INT, SCALARS, beside, fitting, plain_number
 from minigrad.errors import ShapeError
@@ -16,7 +17,7 @@ from minigrad.tensor import Tensor
 
 def add(x: Any, y: Any) -> Tensor:
     """x + y"""
-    return apply("add", *as_pair(x, y))
+    return apply(ops.elementwise.add, *as_pair(x, y))
 
 
 def subtract(x: Any, y: Any) -> Tensor:
@@ -30,12 +31,12 @@ def subtract(x: Any, y: Any) -> Tensor:
         raise TypeError(
             "booleans have no difference: use x != y to see where they differ, or .astype('int64')"
         )
-    return apply("subtract", x, y)
+    return apply(ops.elementwise.subtract, x, y)
 
 
 def multiply(x: Any, y: Any) -> Tensor:
     """x·y"""
-    return apply("multiply", *as_pair(x, y))
+    return apply(ops.elementwise.multiply, *as_pair(x, y))
 
 
 def divide(x: Any, y: Any) -> Tensor:
@@ -44,7 +45,7 @@ def divide(x: Any, y: Any) -> Tensor:
     if x.dtype.kind != "f" and y.dtype.kind != "f":
         x = as_float(x)
         y = as_float(y)
-    return apply("divide", x, y)
+    return apply(ops.elementwise.divide, x, y)
 
 
 def power(x: Any, y: Any) -> Tensor:
@@ -61,12 +62,12 @@ def power(x: Any, y: Any) -> Tensor:
         if x.dtype.kind != "f":
             _require_no_negative(exponent, exponent < 0)
             fitting(exponent, x.dtype)
-        return apply("power_scalar", x, exponent=exponent)
+        return apply(ops.elementwise.power_scalar, x, exponent=exponent)
     x, y = as_pair(x, y)
     x = _counted(x) if y.dtype == BOOL else x
     if x.dtype.kind in "iu" and y.dtype.kind == "i":
         _require_no_negative("a tensor with negative elements", bool((y.array < 0).any()))
-    return apply("power", x, y)
+    return apply(ops.elementwise.power, x, y)
 
 
 def _counted(x: Tensor) -> Tensor:
@@ -82,72 +83,72 @@ def _require_no_negative(exponent: Any, negative: bool) -> None:
 
 def negative(x: Any) -> Tensor:
     """-x"""
-    return apply("negative", as_tensor(x))
+    return apply(ops.elementwise.negative, as_tensor(x))
 
 
 def exp(x: Any) -> Tensor:
     """e to the power of x."""
-    return apply("exp", as_float(x))
+    return apply(ops.elementwise.exp, as_float(x))
 
 
 def expm1(x: Any) -> Tensor:
     """e to the power of x, minus 1: exact near 0, where the difference would cancel."""
-    return apply("expm1", as_float(x))
+    return apply(ops.elementwise.expm1, as_float(x))
 
 
 def log(x: Any) -> Tensor:
     """Natural logarithm."""
-    return apply("log", as_float(x))
+    return apply(ops.elementwise.log, as_float(x))
 
 
 def log1p(x: Any) -> Tensor:
     """Natural logarithm of 1 + x: exact near 0, where the sum would be 1."""
-    return apply("log1p", as_float(x))
+    return apply(ops.elementwise.log1p, as_float(x))
 
 
 def sqrt(x: Any) -> Tensor:
     """Square root."""
-    return apply("sqrt", as_float(x))
+    return apply(ops.elementwise.sqrt_, as_float(x))
 
 
 def sin(x: Any) -> Tensor:
     """Sine of x in radians."""
-    return apply("sin", as_float(x))
+    return apply(ops.elementwise.sin, as_float(x))
 
 
 def cos(x: Any) -> Tensor:
     """Cosine of x in radians."""
-    return apply("cos", as_float(x))
+    return apply(ops.elementwise.cos, as_float(x))
 
 
 def tanh(x: Any) -> Tensor:
     """Hyperbolic tangent."""
-    return apply("tanh", as_float(x))
+    return apply(ops.elementwise.tanh, as_float(x))
 
 
 def erf(x: Any) -> Tensor:
     """The error function 2/√π ∫₀ˣ e^(-t²) dt."""
-    return apply("erf", as_float(x))
+    return apply(ops.elementwise.erf, as_float(x))
 
 
 def normal_cdf(x: Any) -> Tensor:
     """(1 + erf(x/√2))/2, the standard normal distribution function, exact in its tail too."""
-    return apply("normal_cdf", as_float(x))
+    return apply(ops.elementwise.normal_cdf, as_float(x))
 
 
 def abs(x: Any) -> Tensor:
     """|x|, with gradient 0 at 0."""
-    return apply("abs", as_tensor(x))
+    return apply(ops.elementwise.abs_, as_tensor(x))
 
 
 def maximum(x: Any, y: Any) -> Tensor:
     """The larger of x and y; equal elements share the gradient."""
-    return apply("maximum", *as_pair(x, y))
+    return apply(ops.elementwise.maximum, *as_pair(x, y))
 
 
 def minimum(x: Any, y: Any) -> Tensor:
     """The smaller of x and y; equal elements share the gradient."""
-    return apply("minimum", *as_pair(x, y))
+    return apply(ops.elementwise.minimum, *as_pair(x, y))
 
 
 def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
@@ -165,10 +166,10 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
                 x = as_dtype(x, beside(x.dtype, number))
                 x = x if isinstance(number, bool) else _counted(x)
         low, high = (None if limit is None else fitting(limit, x.dtype) for limit in (low, high))
-        return apply("clip", x, low=low, high=high)
+        return apply(ops.elementwise.clip, x, low=low, high=high)
     x, *limits = as_group(*(operand for operand in (x, min, max) if operand is not None))
     lower = None if min is None else limits[0]
-    return apply("clip_between", x, lower, None if max is None else limits[-1])
+    return apply(ops.elementwise.clip_between, x, lower, None if max is None else limits[-1])
 
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
@@ -180,24 +181,24 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
     x, y = as_pair(x, y)
     if not placed:
         x, y = x.to(condition.device), y.to(condition.device)
-    return apply("where", condition, x, y)
+    return apply(ops.elementwise.where, condition, x, y)
 
 
 def astype(x: Any, dtype: Any) -> Tensor:
     """x in another dtype, a copy unless it has that dtype already."""
     x = as_tensor(x)
     dtype = np.dtype(dtype)
-    return x if x.dtype == dtype else apply("astype", x, dtype=dtype)
+    return x if x.dtype == dtype else apply(ops.elementwise.astype, x, dtype=dtype)
 
 
 def relu(x: Any) -> Tensor:
     """max(x, 0)"""
-    return apply("relu", as_tensor(x))
+    return apply(ops.elementwise.relu, as_tensor(x))
 
 
 def sigmoid(x: Any) -> Tensor:
     """1/(1 + e^-x)"""
-    return apply("sigmoid", as_float(x))
+    return apply(ops.elementwise.sigmoid, as_float(x))
 
 
 def softplus(x: Any, beta: float = 1.0) -> Tensor:
@@ -209,7 +210,11 @@ def softplus(x: Any, beta: float = 1.0) -> Tensor:
     if not beta > 0:
         raise ValueError(f"softplus: beta must be positive, not {beta}")
     x = as_float(x)
-    return apply("softplus", x) if beta == 1 else apply("softplus", x * beta) / beta
+    return (
+        apply(ops.elementwise.softplus, x)
+        if beta == 1
+        else apply(ops.elementwise.softplus, x * beta) / beta
+    )
 
 
 def logsigmoid(x: Any) -> Tensor:
@@ -219,7 +224,7 @@ def logsigmoid(x: Any) -> Tensor:
 
 def silu(x: Any) -> Tensor:
     """x·sigmoid(x)"""
-    return apply("silu", as_float(x))
+    return apply(ops.elementwise.silu, as_float(x))
 
 
 def gelu(x: Any, approximate: str = "none") -> Tensor:
@@ -230,7 +235,7 @@ def gelu(x: Any, approximate: str = "none") -> Tensor:
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f'gelu: approximate must be "none" or "tanh", not {approximate!r}')
-    return apply("gelu", as_float(x), approximate=approximate)
+    return apply(ops.elementwise.gelu, as_float(x), approximate=approximate)
 
 
 def stop_gradient(x: Tensor) -> Tensor:

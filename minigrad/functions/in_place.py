@@ -34,9 +34,9 @@ def change(name: str, x: Tensor, y: Any) -> Tensor:
         )
     if not STATE.grad_enabled and x._node is not None:
         raise InPlaceError(
-            f"{name}: this tensor of shape {x.shape} is the result of {x._node.name!r} in a graph, "
-            "which cannot follow a change under no_grad(). Make a new tensor, as in y = x + 1, or "
-            "change a copy of .detach()."
+            f"{name}: this tensor of shape {x.shape} is the result of {x._node.op.name!r} in a "
+            "graph, which cannot follow a change under no_grad(). Make a new tensor, as in "
+            "y = x + 1, or change a copy of .detach()."
         )
     result = getattr(F, name)(x, y)
     if result.requires_grad:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import ops
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_group, as_pair
 from minigrad.functions.creation import eye
@@ -17,7 +18,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 def matmul(x: Any, y: Any) -> Tensor:
     """Matrix product of the last two axes; leading axes broadcast; vectors as NumPy treats them."""
-    return apply("matmul", *as_pair(x, y))
+    return apply(ops.matmul.matmul, *as_pair(x, y))
 
 
 def einsum(subscripts: str, *operands: Any) -> Tensor:
@@ -38,7 +39,7 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
             terms.append(pair)
     if len(tensors) > 2:
         return _along_a_path(tensors, terms, output)
-    return apply("einsum", *tensors, subscripts=",".join(terms) + "->" + output)
+    return apply(ops.matmul.einsum, *tensors, subscripts=",".join(terms) + "->" + output)
 
 
 def _along_a_path(tensors: list[Tensor], terms: list[str], output: str) -> Tensor:
@@ -56,7 +57,9 @@ def _along_a_path(tensors: list[Tensor], terms: list[str], output: str) -> Tenso
         wanted = output + "".join(terms)
         left = "".join(c for c in dict.fromkeys("".join(some_terms)) if c in wanted)
         left = left if tensors else output
-        tensors.append(apply("einsum", *some, subscripts=",".join(some_terms) + "->" + left))
+        tensors.append(
+            apply(ops.matmul.einsum, *some, subscripts=",".join(some_terms) + "->" + left)
+        )
         terms.append(left)
     return tensors[0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from minigrad import ops
 from minigrad.device import namespace_of
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float, as_tensor
@@ -23,13 +24,13 @@ def _axis(axis: Any, x: Tensor) -> Any:
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Sum over `axis`."""
     x = as_tensor(x)
-    return apply("sum", x, axis=_axis(axis, x), keepdims=keepdims)
+    return apply(ops.reduce.sum_, x, axis=_axis(axis, x), keepdims=keepdims)
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean over `axis`; integers are averaged as float32."""
     x = as_float(x)
-    return apply("mean", x, axis=_axis(axis, x), keepdims=keepdims)
+    return apply(ops.reduce.mean, x, axis=_axis(axis, x), keepdims=keepdims)
 
 
 def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
@@ -42,19 +43,19 @@ def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Ten
         raise ShapeError(f"var of shape {x.shape}: {error}") from error
     if count <= ddof:
         raise ValueError(f"var of shape {x.shape}: {count} elements along the axis, ddof={ddof}")
-    return apply("var", x, axis=axis, ddof=ddof, keepdims=keepdims)
+    return apply(ops.reduce.var, x, axis=axis, ddof=ddof, keepdims=keepdims)
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Maximum over `axis`; elements that tie share the gradient equally."""
     x = as_tensor(x)
-    return apply("max", x, axis=_axis(axis, x), keepdims=keepdims)
+    return apply(ops.reduce.max_, x, axis=_axis(axis, x), keepdims=keepdims)
 
 
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Minimum over `axis`; elements that tie share the gradient equally."""
     x = as_tensor(x)
-    return apply("min", x, axis=_axis(axis, x), keepdims=keepdims)
+    return apply(ops.reduce.min_, x, axis=_axis(axis, x), keepdims=keepdims)
 
 
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
@@ -79,14 +80,14 @@ def _arg(name: str, x: Any, axis: int | None, keepdims: bool) -> Tensor:
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """ln Σ e^x over `axis`, without overflow."""
     x = as_float(x)
-    return apply("logsumexp", x, axis=_axis(axis, x), keepdims=keepdims)
+    return apply(ops.reduce.logsumexp, x, axis=_axis(axis, x), keepdims=keepdims)
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """e^x / Σ e^x along `axis`, without overflow."""
-    return apply("softmax", as_float(x), axis=axis)
+    return apply(ops.reduce.softmax, as_float(x), axis=axis)
 
 
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """ln softmax(x) along `axis`, without overflow or ln 0."""
-    return apply("log_softmax", as_float(x), axis=axis)
+    return apply(ops.reduce.log_softmax, as_float(x), axis=axis)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import ops
 from minigrad.device import Device
 from minigrad.dtypes import beside, fitting, plain_number
 from minigrad.errors import ShapeError
@@ -20,7 +21,7 @@ from minigrad.tensor import Axis, Tensor, _plain_index
 
 def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     """The same elements in another shape; one size may be -1."""
-    return apply("reshape", as_tensor(x), shape=_as_shape(shape))
+    return apply(ops.shape.reshape, as_tensor(x), shape=_as_shape(shape))
 
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
@@ -29,7 +30,7 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     order = tuple(range(x.ndim))[::-1] if axes is None else _axes("transpose", axes, x.ndim)
     if len(order) != x.ndim:
         raise ShapeError(f"transpose of shape {x.shape}: {axes} does not name every axis once")
-    return apply("transpose", x, axes=order)
+    return apply(ops.shape.transpose, x, axes=order)
 
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
@@ -38,7 +39,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     first, second = (_axes("swapaxes", (a,), x.ndim)[0] for a in (axis1, axis2))
     order = list(range(x.ndim))
     order[first], order[second] = order[second], order[first]
-    return apply("transpose", x, axes=tuple(order))
+    return apply(ops.shape.transpose, x, axes=tuple(order))
 
 
 def squeeze(x: Any, axis: Axis = None) -> Tensor:
@@ -51,7 +52,7 @@ def squeeze(x: Any, axis: Axis = None) -> Tensor:
         if any(x.shape[a] != 1 for a in axes):
             raise ShapeError(f"squeeze of shape {x.shape}: axis {axis} does not have size 1")
         shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-    return apply("reshape", x, shape=shape)
+    return apply(ops.shape.reshape, x, shape=shape)
 
 
 def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
@@ -61,12 +62,12 @@ def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
     axes = _axes("expand_dims", axis, ndim)
     sizes = iter(x.shape)
     shape = tuple(1 if i in axes else next(sizes) for i in range(ndim))
-    return apply("reshape", x, shape=shape)
+    return apply(ops.shape.reshape, x, shape=shape)
 
 
 def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     """x repeated along axes of size 1 and new leading axes."""
-    return apply("broadcast_to", as_tensor(x), shape=_as_shape(shape))
+    return apply(ops.shape.broadcast_to, as_tensor(x), shape=_as_shape(shape))
 
 
 def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Tensor:
@@ -76,7 +77,7 @@ def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Tensor:
         raise ValueError("concatenate needs at least one tensor")
     if axis is None:
         parts, axis = [reshape(x, -1) for x in parts], 0
-    return apply("concatenate", *parts, axis=axis)
+    return apply(ops.shape.concatenate, *parts, axis=axis)
 
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
@@ -122,12 +123,12 @@ def pad(x: Any, pad_width: Any, constant_values: float = 0) -> Tensor:
     pairs = tuple((int(before), int(after)) for before, after in widths)
     number = plain_number(constant_values)
     x = as_dtype(x, beside(x.dtype, number))
-    return apply("pad", x, widths=pairs, value=fitting(number, x.dtype))
+    return apply(ops.shape.pad, x, widths=pairs, value=fitting(number, x.dtype))
 
 
 def getitem(x: Any, index: Any) -> Tensor:
     """x[index]: slices, integers, None, Ellipsis, integer and boolean arrays or tensors."""
-    return apply("getitem", as_tensor(x), index=_plain_index(index))
+    return apply(ops.indexing.getitem, as_tensor(x), index=_plain_index(index))
 
 
 def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
@@ -141,12 +142,14 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
 
 def scatter_add(x: Any, index: Any, shape: Sequence[int]) -> Tensor:
     """Zeros of `shape` with x added at `index`: what the gradient of indexing is."""
-    return apply("scatter_add", as_tensor(x), index=_plain_index(index), shape=_as_shape(shape))
+    return apply(
+        ops.indexing.scatter_add, as_tensor(x), index=_plain_index(index), shape=_as_shape(shape)
+    )
 
 
 def to_device(x: Tensor, device: Device) -> Tensor:
     """x copied to another device; its gradient is copied back."""
-    return apply("to_device", x, device=device, source=x.device)
+    return apply(ops.transfer.to_device, x, device=device, source=x.device)
 
 
 def _as_shape(shape: Any) -> tuple[int, ...]:

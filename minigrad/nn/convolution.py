@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import ops
 from minigrad.errors import ShapeError
 from minigrad.functions import pad
 from minigrad.functions.convert import as_tensor
@@ -118,7 +119,7 @@ def _convolution(
             f"{tuple(padded)}"
         )
     return apply(
-        "convolution",
+        ops.convolution.convolution,
         x,
         weight,
         bias,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import ops
 from minigrad.errors import ShapeError
 from minigrad.functions import gelu, logsigmoid, relu, sigmoid, silu, softmax, softplus, tanh
 from minigrad.functions.convert import as_float, as_floats, as_tensor
@@ -84,7 +85,7 @@ def linear(
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias of shape {bias.shape} for weight of shape {weight.shape}")
-    return apply("linear", x, weight, bias, activation=activation)
+    return apply(ops.linear.linear, x, weight, bias, activation=activation)
 
 
 def embedding(weight: Tensor, ids: Any) -> Tensor:
@@ -107,7 +108,7 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
         raise ShapeError(f"embedding: the table must be (V, C), not {weight.shape}")
     ids = _as_ids(ids, weight)
     check_ids(ids.array, weight.shape[0], "embedding")
-    return apply("embedding", weight, ids)
+    return apply(ops.embedding.embedding, weight, ids)
 
 
 def layer_norm(
@@ -123,7 +124,7 @@ def layer_norm(
     """
     x, weight, bias = as_floats(x, weight, bias)
     _check_channels("layer_norm", x, weight, bias)
-    return apply("layer_norm", x, weight, bias, eps=eps)
+    return apply(ops.layer_norm.layer_norm, x, weight, bias, eps=eps)
 
 
 def add_layer_norm(
@@ -134,14 +135,14 @@ def add_layer_norm(
     if x.shape != residual.shape:
         raise ShapeError(f"add_layer_norm: x is {x.shape} but the residual {residual.shape}")
     _check_channels("add_layer_norm", x, weight, bias)
-    return apply("add_layer_norm", x, residual, weight, bias, eps=eps)
+    return apply(ops.layer_norm.add_layer_norm, x, residual, weight, bias, eps=eps)
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, *, eps: float = 1e-5) -> Tensor:
     """Unit root mean square along the last axis. See `minigrad.ops.layer_norm.rms_norm`."""
     x, weight = as_floats(x, weight)
     _check_channels("rms_norm", x, weight, None)
-    return apply("rms_norm", x, weight, eps=eps)
+    return apply(ops.layer_norm.rms_norm, x, weight, eps=eps)
 
 
 def scaled_dot_product_attention(
@@ -172,7 +173,7 @@ def scaled_dot_product_attention(
             f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not fit: they need equal "
             "leading axes, q and k one head size, k and v one length"
         )
-    return apply("scaled_dot_product_attention", q, k, v, causal=causal, scale=scale)
+    return apply(ops.attention.scaled_dot_product_attention, q, k, v, causal=causal, scale=scale)
 
 
 def multi_head_attention(qkv: Tensor, *, num_heads: int, causal: bool = True) -> Tensor:
@@ -193,7 +194,7 @@ def multi_head_attention(qkv: Tensor, *, num_heads: int, causal: bool = True) ->
             f"multi_head_attention: {qkv.shape[-1]} channels are not 3 times {num_heads} heads of "
             "equal size"
         )
-    return apply("multi_head_attention", qkv, num_heads=num_heads, causal=causal)
+    return apply(ops.attention.multi_head_attention, qkv, num_heads=num_heads, causal=causal)
 
 
 def rotary(x: Tensor, cos: Any, sin: Any) -> Tensor:
@@ -210,7 +211,7 @@ def rotary(x: Tensor, cos: Any, sin: Any) -> Tensor:
     cos, sin = (as_tensor(part, like=x).astype(x.dtype) for part in (cos, sin))
     if cos.requires_grad or sin.requires_grad:
         raise TypeError("rotary: cos and sin are constants; pass .detach() of them")
-    return apply("rotary", x, cos, sin)
+    return apply(ops.rotary.rotary, x, cos, sin)
 
 
 def cross_entropy(
@@ -262,7 +263,7 @@ def cross_entropy(
     if reduction == "mean" and not counted:
         raise ValueError("cross_entropy: no target counts, so there is no mean")
     return apply(
-        "cross_entropy",
+        ops.cross_entropy.cross_entropy,
         logits,
         targets,
         ignore_index=ignore_index,
@@ -336,7 +337,7 @@ def dropout(x: Tensor, p: float, *, rng: Generator) -> Tensor:
     if p == 0:
         return x
     keep = rng.bernoulli(x.shape, 1 - p).to(x.device)
-    return apply("dropout", x, keep, p=p)
+    return apply(ops.dropout.dropout, x, keep, p=p)
 
 
 def _as_ids(ids: Any, like: Tensor) -> Tensor:

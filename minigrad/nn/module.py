@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from minigrad.device import CPU, Device
-from minigrad.op import STATE
+from minigrad.state import STATE
 from minigrad.tensor import Tensor
 from minigrad.version import Version
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minigrad import functions
+from minigrad import functions, ops
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float, as_tensor
 from minigrad.op import apply
@@ -52,7 +52,7 @@ def batch_norm(
                 f"batch_norm: x of shape {x.shape} has one element a channel, whose variance is 0. "
                 "Train on larger batches, or call .eval() to use the running statistics."
             )
-        return apply("batch_norm", x, weight, bias, eps=eps)
+        return apply(ops.batch_norm.batch_norm, x, weight, bias, eps=eps)
     if running_mean is None or running_var is None:
         raise ValueError("batch_norm: running_mean and running_var are needed outside of training")
     mean, var = as_tensor(running_mean, like=x), as_tensor(running_var, like=x)
@@ -96,7 +96,7 @@ def group_norm(
             raise ShapeError(f"group_norm: {name} of shape {vector.shape} for x of shape {x.shape}")
     size = x[:1, : channels // num_groups].size
     rows = functions.reshape(x, (x.shape[0], num_groups, size))
-    normal = functions.reshape(apply("layer_norm", rows, None, None, eps=eps), x.shape)
+    normal = functions.reshape(apply(ops.layer_norm.layer_norm, rows, None, None, eps=eps), x.shape)
     spatial = (1,) * (x.ndim - 2)
     y = normal if weight is None else normal * weight.reshape(channels, *spatial)
     return y if bias is None else y + bias.reshape(channels, *spatial)

@@ -9,8 +9,8 @@ derivatives, on tensors. They only use functions that all of them have, and neve
 """
 
 from types import MappingProxyType
-from typing import Any
 
+from minigrad.op import Op
 from minigrad.ops import (
     attention,
     batch_norm,
@@ -29,95 +29,73 @@ from minigrad.ops import (
     transfer,
 )
 
-TEXTBOOK: MappingProxyType[str, Any] = MappingProxyType(
+TEXTBOOK: MappingProxyType[str, type[Op]] = MappingProxyType(
     {
-        # element-wise
-        "add": elementwise.add,
-        "subtract": elementwise.subtract,
-        "multiply": elementwise.multiply,
-        "divide": elementwise.divide,
-        "power": elementwise.power,
-        "power_scalar": elementwise.power_scalar,
-        "negative": elementwise.negative,
-        "exp": elementwise.exp,
-        "expm1": elementwise.expm1,
-        "log": elementwise.log,
-        "log1p": elementwise.log1p,
-        "sqrt": elementwise.sqrt_,
-        "sin": elementwise.sin,
-        "cos": elementwise.cos,
-        "tanh": elementwise.tanh,
-        "abs": elementwise.abs_,
-        "erf": elementwise.erf,
-        "normal_cdf": elementwise.normal_cdf,
-        "maximum": elementwise.maximum,
-        "minimum": elementwise.minimum,
-        "clip": elementwise.clip,
-        "clip_between": elementwise.clip_between,
-        "where": elementwise.where,
-        "astype": elementwise.astype,
-        "relu": elementwise.relu,
-        "sigmoid": elementwise.sigmoid,
-        "softplus": elementwise.softplus,
-        "silu": elementwise.silu,
-        "gelu": elementwise.gelu,
-        # reductions
-        "sum": reduce.sum_,
-        "mean": reduce.mean,
-        "var": reduce.var,
-        "max": reduce.max_,
-        "min": reduce.min_,
-        "logsumexp": reduce.logsumexp,
-        "softmax": reduce.softmax,
-        "log_softmax": reduce.log_softmax,
-        # shapes and indices
-        "reshape": shape.reshape,
-        "transpose": shape.transpose,
-        "broadcast_to": shape.broadcast_to,
-        "concatenate": shape.concatenate,
-        "pad": shape.pad,
-        "getitem": indexing.getitem,
-        "scatter_add": indexing.scatter_add,
-        "to_device": transfer,
-        # matrix products and layers
-        "matmul": matmul.matmul,
-        "einsum": matmul.einsum,
-        "linear": linear,
-        "embedding": embedding,
-        "layer_norm": layer_norm,
-        "add_layer_norm": layer_norm.add_layer_norm,
-        "rms_norm": layer_norm.rms_norm,
-        "batch_norm": batch_norm.batch_norm,
-        "convolution": convolution.convolution,
-        "scaled_dot_product_attention": attention,
-        "multi_head_attention": attention.multi_head_attention,
-        "rotary": rotary,
-        "cross_entropy": cross_entropy,
-        "dropout": dropout,
+        op.name: op
+        for op in (
+            # element-wise
+            elementwise.add,
+            elementwise.subtract,
+            elementwise.multiply,
+            elementwise.divide,
+            elementwise.power,
+            elementwise.power_scalar,
+            elementwise.negative,
+            elementwise.exp,
+            elementwise.expm1,
+            elementwise.log,
+            elementwise.log1p,
+            elementwise.sqrt_,
+            elementwise.sin,
+            elementwise.cos,
+            elementwise.tanh,
+            elementwise.abs_,
+            elementwise.erf,
+            elementwise.normal_cdf,
+            elementwise.maximum,
+            elementwise.minimum,
+            elementwise.clip,
+            elementwise.clip_between,
+            elementwise.where,
+            elementwise.astype,
+            elementwise.relu,
+            elementwise.sigmoid,
+            elementwise.softplus,
+            elementwise.silu,
+            elementwise.gelu,
+            # reductions
+            reduce.sum_,
+            reduce.mean,
+            reduce.var,
+            reduce.max_,
+            reduce.min_,
+            reduce.logsumexp,
+            reduce.softmax,
+            reduce.log_softmax,
+            # shapes and indices
+            shape.reshape,
+            shape.transpose,
+            shape.broadcast_to,
+            shape.concatenate,
+            shape.pad,
+            indexing.getitem,
+            indexing.scatter_add,
+            transfer.to_device,
+            # matrix products and layers
+            matmul.matmul,
+            matmul.einsum,
+            linear.linear,
+            embedding.embedding,
+            layer_norm.layer_norm,
+            layer_norm.add_layer_norm,
+            layer_norm.rms_norm,
+            batch_norm.batch_norm,
+            convolution.convolution,
+            attention.scaled_dot_product_attention,
+            attention.multi_head_attention,
+            rotary.rotary,
+            cross_entropy.cross_entropy,
+            dropout.dropout,
+        )
     }
 )
-
-# Ops that only choose or move numbers: they are exact in any dtype, and run in the one they get.
-EXACT = frozenset(
-    {
-        "negative",
-        "abs",
-        "maximum",
-        "minimum",
-        "where",
-        "astype",
-        "relu",
-        "max",
-        "min",
-        "reshape",
-        "transpose",
-        "broadcast_to",
-        "concatenate",
-        "pad",
-        "getitem",
-        "to_device",
-    }
-)
-
-# Ops whose result can share memory with their first input.
-VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "getitem"})

@@ -19,31 +19,36 @@ from math import sqrt
 
 import numpy as np
 
+from minigrad.op import Op
 from minigrad.ops.reduce import softmax
 
 
-def forward(xp, q, k, v, *, causal, scale=None):
-    scores = xp.matmul(q, xp.swapaxes(k, -1, -2)) * _scale(q, scale)  # (..., Tq, Tk)
-    if causal:
-        allowed = causal_mask(xp, q.shape[-2], k.shape[-2])
-        lowest = float(np.finfo(scores.dtype).min)  # finite, and e^lowest is 0
-        scores = xp.where(allowed, scores, lowest)
-    weights, _ = softmax.forward(xp, scores, axis=-1)
-    return xp.matmul(weights, v), (q, k, v, weights)
+class scaled_dot_product_attention(Op):
+    """softmax(scale·q kᵀ) v; see the module's docstring"""
 
+    @staticmethod
+    def forward(xp, q, k, v, *, causal, scale=None):
+        scores = xp.matmul(q, xp.swapaxes(k, -1, -2)) * _scale(q, scale)  # (..., Tq, Tk)
+        if causal:
+            allowed = causal_mask(xp, q.shape[-2], k.shape[-2])
+            lowest = float(np.finfo(scores.dtype).min)  # finite, and e^lowest is 0
+            scores = xp.where(allowed, scores, lowest)
+        weights, _ = softmax.forward(xp, scores, axis=-1)
+        return xp.matmul(weights, v), (q, k, v, weights)
 
-def backward(xp, dy, saved, needs, *, causal, scale=None):
-    q, k, v, weights = saved
-    dq = dk = dv = None
-    if needs[2]:
-        dv = xp.matmul(xp.swapaxes(weights, -1, -2), dy)  # (..., Tk, Dv)
-    if needs[0] or needs[1]:
-        dweights = xp.matmul(dy, xp.swapaxes(v, -1, -2))  # (..., Tq, Tk)
-        (dscores,) = softmax.backward(xp, dweights, weights, (True,), axis=-1)
-        dscores = dscores * _scale(q, scale)
-        dq = xp.matmul(dscores, k) if needs[0] else None
-        dk = xp.matmul(xp.swapaxes(dscores, -1, -2), q) if needs[1] else None
-    return dq, dk, dv
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, causal, scale=None):
+        q, k, v, weights = saved
+        dq = dk = dv = None
+        if needs[2]:
+            dv = xp.matmul(xp.swapaxes(weights, -1, -2), dy)  # (..., Tk, Dv)
+        if needs[0] or needs[1]:
+            dweights = xp.matmul(dy, xp.swapaxes(v, -1, -2))  # (..., Tq, Tk)
+            (dscores,) = softmax.backward(xp, dweights, weights, (True,), axis=-1)
+            dscores = dscores * _scale(q, scale)
+            dq = xp.matmul(dscores, k) if needs[0] else None
+            dk = xp.matmul(xp.swapaxes(dscores, -1, -2), q) if needs[1] else None
+        return dq, dk, dv
 
 
 def _scale(q, scale):
@@ -61,7 +66,7 @@ def causal_mask(xp, queries, keys):
     return xp.expand_dims(positions, 1) >= xp.arange(keys)
 
 
-class multi_head_attention:
+class multi_head_attention(Op):
     """Self-attention of `num_heads` heads on packed queries, keys and values.
 
     Shapes: qkv (B, T, 3C) -> (B, T, C), C = H·D. The last axis holds all queries, then all keys,
@@ -71,7 +76,9 @@ class multi_head_attention:
     @staticmethod
     def forward(xp, qkv, *, num_heads, causal):
         parts = split_heads(xp, qkv, num_heads)  # (3, B, H, T, D)
-        y, saved = forward(xp, parts[0], parts[1], parts[2], causal=causal)
+        y, saved = scaled_dot_product_attention.forward(
+            xp, parts[0], parts[1], parts[2], causal=causal
+        )
         return merge_heads(xp, y), saved
 
     @staticmethod
@@ -79,7 +86,9 @@ class multi_head_attention:
         batch, time, channels = dy.shape
         heads = xp.reshape(dy, (batch, time, num_heads, channels // num_heads))
         dy_heads = xp.swapaxes(heads, 1, 2)  # (B, H, T, D)
-        gradients = backward(xp, dy_heads, saved, (True, True, True), causal=causal)
+        gradients = scaled_dot_product_attention.backward(
+            xp, dy_heads, saved, (True, True, True), causal=causal
+        )
         return (xp.concatenate([merge_heads(xp, g) for g in gradients], axis=-1),)
 
 

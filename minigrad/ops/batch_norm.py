@@ -13,10 +13,11 @@ The gradient is that of `minigrad.ops.layer_norm`, with other axes: with g = dy�
 Saved: x̂ and 1/σ, from which all of it follows, and w.
 """
 
+from minigrad.op import Op
 from minigrad.ops.summation import centred, mean_of, sum_of
 
 
-class batch_norm:
+class batch_norm(Op):
     """y = w·(x - μ)/σ + b; see the module's docstring"""
 
     @staticmethod

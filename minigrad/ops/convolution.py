@@ -23,12 +23,13 @@ Saved: x with its borders of zeros, and W.
 
 from math import prod
 
+from minigrad.op import Op
 from minigrad.ops.special import scatter_add
 from minigrad.ops.summation import sum_of
 from minigrad.ops.windows import output_size, positions
 
 
-class convolution:
+class convolution(Op):
     """y = W * x + b; see the module's docstring"""
 
     @staticmethod

@@ -12,38 +12,43 @@ Fused, the gradient needs no division by a probability that may be 0. With p = s
 Saved: ln p, from which p follows, and the targets.
 """
 
+from minigrad.op import Op
 from minigrad.ops.reduce import log_softmax
 from minigrad.ops.summation import mean_of, sum_of
 
 
-def forward(xp, logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
-    vocabulary = logits.shape[-1]
-    log_p, _ = log_softmax.forward(xp, xp.reshape(logits, (-1, vocabulary)), axis=-1)  # (N, V)
-    ids, counts = _flat_targets(xp, targets, ignore_index)
-    loss = -log_p[xp.arange(ids.shape[0]), ids]  # (N,)
-    if label_smoothing:
-        uniform = -mean_of(xp, log_p, -1)
-        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
-    loss = xp.where(counts, loss, 0)
-    saved = (log_p, ids, counts, logits.shape)
-    if reduction == "none":
-        return xp.reshape(loss, logits.shape[:-1]), saved
-    total = sum_of(xp, loss)
-    return total if reduction == "sum" else total / _number(xp, counts, log_p), saved
+class cross_entropy(Op):
+    """-Σ q·ln softmax(z); see the module's docstring"""
 
+    @staticmethod
+    def forward(xp, logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+        vocabulary = logits.shape[-1]
+        log_p, _ = log_softmax.forward(xp, xp.reshape(logits, (-1, vocabulary)), axis=-1)  # (N, V)
+        ids, counts = _flat_targets(xp, targets, ignore_index)
+        loss = -log_p[xp.arange(ids.shape[0]), ids]  # (N,)
+        if label_smoothing:
+            uniform = -mean_of(xp, log_p, -1)
+            loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+        loss = xp.where(counts, loss, 0)
+        saved = (log_p, ids, counts, logits.shape)
+        if reduction == "none":
+            return xp.reshape(loss, logits.shape[:-1]), saved
+        total = sum_of(xp, loss)
+        return total if reduction == "sum" else total / _number(xp, counts, log_p), saved
 
-def backward(xp, dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
-    log_p, ids, counts, shape = saved
-    vocabulary = shape[-1]
-    q = (xp.expand_dims(ids, 1) == xp.arange(vocabulary)).astype(log_p.dtype)  # (N, V)
-    if label_smoothing:
-        q = (1 - label_smoothing) * q + label_smoothing / vocabulary
-    if reduction == "none":
-        dy = xp.reshape(dy, (-1, 1))  # (N, 1)
-    elif reduction == "mean":
-        dy = dy / _number(xp, counts, log_p)
-    dz = xp.where(xp.expand_dims(counts, 1), (xp.exp(log_p) - q) * dy, 0)
-    return xp.reshape(dz, shape), None
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+        log_p, ids, counts, shape = saved
+        vocabulary = shape[-1]
+        q = (xp.expand_dims(ids, 1) == xp.arange(vocabulary)).astype(log_p.dtype)  # (N, V)
+        if label_smoothing:
+            q = (1 - label_smoothing) * q + label_smoothing / vocabulary
+        if reduction == "none":
+            dy = xp.reshape(dy, (-1, 1))  # (N, 1)
+        elif reduction == "mean":
+            dy = dy / _number(xp, counts, log_p)
+        dz = xp.where(xp.expand_dims(counts, 1), (xp.exp(log_p) - q) * dy, 0)
+        return xp.reshape(dz, shape), None
 
 
 def _flat_targets(xp, targets, ignore_index):

@@ -9,10 +9,16 @@ function, and whoever draws the mask decides the random generator.
 Saved: the mask.
 """
 
-
-def forward(xp, x, keep, *, p):
-    return x * keep * (1 / (1 - p)), keep
+from minigrad.op import Op
 
 
-def backward(xp, dy, keep, needs, *, p):
-    return dy * keep * (1 / (1 - p)), None
+class dropout(Op):
+    """y = x·keep/(1 - p); see the module's docstring"""
+
+    @staticmethod
+    def forward(xp, x, keep, *, p):
+        return x * keep * (1 / (1 - p)), keep
+
+    @staticmethod
+    def backward(xp, dy, keep, needs, *, p):
+        return dy * keep * (1 / (1 - p)), None

@@ -6,10 +6,11 @@ over the axes along which an input was broadcast.
 
 from math import inf, pi, sqrt
 
+from minigrad.op import Op
 from minigrad.ops import special
 
 
-class add:
+class add(Op):
     """z = x + y;  dx = dz, dy = dz"""
 
     @staticmethod
@@ -21,7 +22,7 @@ class add:
         return dz, dz
 
 
-class subtract:
+class subtract(Op):
     """z = x - y;  dx = dz, dy = -dz"""
 
     @staticmethod
@@ -33,7 +34,7 @@ class subtract:
         return dz, -dz if needs[1] else None
 
 
-class multiply:
+class multiply(Op):
     """z = x·y;  dx = dz·y, dy = dz·x"""
 
     @staticmethod
@@ -46,7 +47,7 @@ class multiply:
         return dz * y if needs[0] else None, dz * x if needs[1] else None
 
 
-class divide:
+class divide(Op):
     """z = x/y;  dx = dz/y, dy = -dz·x/y²"""
 
     @staticmethod
@@ -60,7 +61,7 @@ class divide:
         return dz / y if needs[0] else None, -dz * (x / y) / y if needs[1] else None
 
 
-class power:
+class power(Op):
     """z = x^y;  dx = dz·y·x^(y-1), dy = dz·x^y·ln x
 
     Where x = 0 the exponent's gradient is 0 for y >= 0, as x^y is flat there, and -inf for y < 0.
@@ -84,7 +85,7 @@ class power:
         return dx, dy
 
 
-class power_scalar:
+class power_scalar(Op):
     """y = x^p for a number p;  dx = dy·p·x^(p-1)"""
 
     @staticmethod
@@ -98,8 +99,10 @@ class power_scalar:
         return (dy * exponent * x ** (exponent - 1),)
 
 
-class negative:
+class negative(Op):
     """y = -x;  dx = -dy"""
+
+    exact = True
 
     @staticmethod
     def forward(xp, x):
@@ -110,7 +113,7 @@ class negative:
         return (-dy,)
 
 
-class exp:
+class exp(Op):
     """y = e^x;  dx = dy·y"""
 
     @staticmethod
@@ -123,7 +126,7 @@ class exp:
         return (dy * y,)
 
 
-class expm1:
+class expm1(Op):
     """y = e^x - 1, exact near 0;  dx = dy·e^x"""
 
     @staticmethod
@@ -135,7 +138,7 @@ class expm1:
         return (dy * xp.exp(x),)
 
 
-class log:
+class log(Op):
     """y = ln x;  dx = dy/x"""
 
     @staticmethod
@@ -147,7 +150,7 @@ class log:
         return (dy / x,)
 
 
-class log1p:
+class log1p(Op):
     """y = ln(1 + x), exact near 0;  dx = dy/(1 + x)"""
 
     @staticmethod
@@ -159,7 +162,7 @@ class log1p:
         return (dy / (1 + x),)
 
 
-class sqrt_:
+class sqrt_(Op):
     """y = √x;  dx = dy/(2y)"""
 
     @staticmethod
@@ -172,7 +175,7 @@ class sqrt_:
         return (dy / (2 * y),)
 
 
-class sin:
+class sin(Op):
     """y = sin x;  dx = dy·cos x"""
 
     @staticmethod
@@ -184,7 +187,7 @@ class sin:
         return (dy * xp.cos(x),)
 
 
-class cos:
+class cos(Op):
     """y = cos x;  dx = -dy·sin x"""
 
     @staticmethod
@@ -196,7 +199,7 @@ class cos:
         return (-dy * xp.sin(x),)
 
 
-class tanh:
+class tanh(Op):
     """y = tanh x;  dx = dy/cosh² x
 
     That is dy·(1 - y²) as well, but where y is close to 1 the difference keeps no digits.
@@ -211,8 +214,10 @@ class tanh:
         return (dy * special.sech_squared(xp, x),)
 
 
-class abs_:
+class abs_(Op):
     """y = |x|;  dx = dy·sign(x), 0 at x = 0"""
+
+    exact = True
 
     @staticmethod
     def forward(xp, x):
@@ -223,7 +228,7 @@ class abs_:
         return (dy * xp.sign(x),)
 
 
-class erf:
+class erf(Op):
     """y = erf x = 2/√π ∫₀ˣ e^(-t²) dt;  dx = dy·2/√π·e^(-x²)"""
 
     @staticmethod
@@ -235,7 +240,7 @@ class erf:
         return (dy * (2 / sqrt(pi)) * special.gaussian(xp, x, 1.0),)
 
 
-class normal_cdf:
+class normal_cdf(Op):
     """y = Φ(x) = (1 + erf(x/√2))/2, the standard normal distribution;  dx = dy·e^(-x²/2)/√(2π)"""
 
     @staticmethod
@@ -247,11 +252,13 @@ class normal_cdf:
         return (dy * (1 / sqrt(2 * pi)) * special.gaussian(xp, x, 0.5),)
 
 
-class maximum:
+class maximum(Op):
     """z = max(x, y);  the larger input gets dz; both get half where they are equal
 
     NaN is neither smaller nor larger: z is NaN beside one, and both inputs get dz, as in PyTorch.
     """
+
+    exact = True
 
     @staticmethod
     def forward(xp, x, y):
@@ -266,11 +273,13 @@ class maximum:
         return dx, dy
 
 
-class minimum:
+class minimum(Op):
     """z = min(x, y);  the smaller input gets dz; both get half where they are equal
 
     As with `maximum`, both inputs get dz beside a NaN.
     """
+
+    exact = True
 
     @staticmethod
     def forward(xp, x, y):
@@ -285,7 +294,7 @@ class minimum:
         return dx, dy
 
 
-class clip:
+class clip(Op):
     """y = min(max(x, low), high) for numbers low and high;  dx = dy where low <= x <= high"""
 
     @staticmethod
@@ -301,7 +310,7 @@ class clip:
         return (dy,)
 
 
-class clip_between:
+class clip_between(Op):
     """y = min(max(x, low), high) for arrays low and high, or None for an open side
 
     dy goes to the one that was chosen: x where low <= x <= high, else the limit that x passes.
@@ -325,8 +334,10 @@ class clip_between:
         return dx, dlow, dhigh
 
 
-class where:
+class where(Op):
     """z = x where the condition holds, else y;  dz goes to the one that was chosen"""
+
+    exact = True
 
     @staticmethod
     def forward(xp, condition, x, y):
@@ -339,8 +350,10 @@ class where:
         return None, dx, dy
 
 
-class astype:
+class astype(Op):
     """y = x in another dtype;  dx = dy in x's dtype"""
+
+    exact = True
 
     @staticmethod
     def forward(xp, x, *, dtype):
@@ -351,8 +364,10 @@ class astype:
         return (dy.astype(x_dtype),)
 
 
-class relu:
+class relu(Op):
     """y = max(x, 0);  dx = 0 where x <= 0, else dy (Nair and Hinton, 2010). NaN passes through."""
+
+    exact = True
 
     @staticmethod
     def forward(xp, x):
@@ -363,7 +378,7 @@ class relu:
         return (xp.where(x <= 0, 0, dy),)
 
 
-class sigmoid:
+class sigmoid(Op):
     """y = σ(x) = 1/(1 + e^-x);  dx = dy·σ(x)·σ(-x)"""
 
     @staticmethod
@@ -377,7 +392,7 @@ class sigmoid:
         return (dy * y * rest,)
 
 
-class softplus:
+class softplus(Op):
     """y = ln(1 + e^x);  dx = dy·σ(x)"""
 
     @staticmethod
@@ -389,7 +404,7 @@ class softplus:
         return (dy * special.logistic(xp, x),)
 
 
-class silu:
+class silu(Op):
     """y = x·σ(x);  dx = dy·σ(x)·(1 + x·σ(-x)) (Elfwing, Uchibe and Doya, 2017)"""
 
     @staticmethod
@@ -403,7 +418,7 @@ class silu:
         return (dy * s * (1 + x * rest),)
 
 
-class gelu:
+class gelu(Op):
     """y = x·Φ(x), Φ the standard normal distribution (Hendrycks and Gimpel, arXiv:1606.08415)
 
     exact:  dx = dy·(Φ + x·φ),  φ(x) = e^(-x²/2)/√(2π)

@@ -9,13 +9,18 @@ A row gets the sum of the gradients of all places where its id stands:
 Saved: the ids and the table's shape.
 """
 
+from minigrad.op import Op
 from minigrad.ops.special import scatter_add
 
 
-def forward(xp, weight, ids):
-    return weight[ids], (ids, weight.shape)
+class embedding(Op):
+    """y[...] = W[ids[...]]; see the module's docstring"""
 
+    @staticmethod
+    def forward(xp, weight, ids):
+        return weight[ids], (ids, weight.shape)
 
-def backward(xp, dy, saved, needs):
-    ids, shape = saved
-    return scatter_add(xp, dy, ids, shape) if needs[0] else None, None
+    @staticmethod
+    def backward(xp, dy, saved, needs):
+        ids, shape = saved
+        return scatter_add(xp, dy, ids, shape) if needs[0] else None, None

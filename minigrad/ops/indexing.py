@@ -1,11 +1,15 @@
 """Reading a part of an array, and its adjoint."""
 
+from minigrad.op import Op
 from minigrad.ops.special import add_at
 from minigrad.ops.special import scatter_add as scatter
 
 
-class getitem:
+class getitem(Op):
     """y = x[index];  dx = zeros with dy added at index (an element read twice gets both)"""
+
+    exact = True
+    view = True
 
     @staticmethod
     def forward(xp, x, *, index):
@@ -21,7 +25,7 @@ class getitem:
         add_at(xp, total, index, dy)
 
 
-class scatter_add:
+class scatter_add(Op):
     """y = zeros of `shape` with x added at index, the adjoint of x[index];  dx = dy[index]"""
 
     @staticmethod

@@ -14,44 +14,49 @@ dw = Σ dy·x̂ and db = Σ dy.
 Saved: x̂ and 1/σ, from which all of it follows, and w.
 """
 
+from minigrad.op import Op
 from minigrad.ops.summation import centred, mean_of, sum_of
 
 
-def forward(xp, x, weight, bias, *, eps):
-    distance = centred(xp, x, -1)
-    variance = mean_of(xp, distance * distance, -1, keepdims=True)
-    inverse_std = 1 / xp.sqrt(variance + eps)  # (..., 1)
-    normal = distance * inverse_std
-    return _scaled(normal, weight, bias), (normal, inverse_std, weight)
+class layer_norm(Op):
+    """y = w·x̂ + b; see the module's docstring"""
+
+    @staticmethod
+    def forward(xp, x, weight, bias, *, eps):
+        distance = centred(xp, x, -1)
+        variance = mean_of(xp, distance * distance, -1, keepdims=True)
+        inverse_std = 1 / xp.sqrt(variance + eps)  # (..., 1)
+        normal = distance * inverse_std
+        return _scaled(normal, weight, bias), (normal, inverse_std, weight)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, eps):
+        normal, inverse_std, weight = saved
+        dx = None
+        if needs[0]:
+            g = dy if weight is None else dy * weight
+            along = mean_of(xp, g * normal, -1, keepdims=True)
+            dx = (g - mean_of(xp, g, -1, keepdims=True) - normal * along) * inverse_std
+        dweight = _sum_rows(xp, dy * normal) if needs[1] else None
+        dbias = _sum_rows(xp, dy) if needs[2] else None
+        return dx, dweight, dbias
 
 
-def backward(xp, dy, saved, needs, *, eps):
-    normal, inverse_std, weight = saved
-    dx = None
-    if needs[0]:
-        g = dy if weight is None else dy * weight
-        along = mean_of(xp, g * normal, -1, keepdims=True)
-        dx = (g - mean_of(xp, g, -1, keepdims=True) - normal * along) * inverse_std
-    dweight = _sum_rows(xp, dy * normal) if needs[1] else None
-    dbias = _sum_rows(xp, dy) if needs[2] else None
-    return dx, dweight, dbias
-
-
-class add_layer_norm:
+class add_layer_norm(Op):
     """y = LN(x + r): the residual sum and the norm after it. Both inputs get the same gradient."""
 
     @staticmethod
     def forward(xp, x, residual, weight, bias, *, eps):
-        return forward(xp, x + residual, weight, bias, eps=eps)
+        return layer_norm.forward(xp, x + residual, weight, bias, eps=eps)
 
     @staticmethod
     def backward(xp, dy, saved, needs, *, eps):
         wanted = (needs[0] or needs[1], needs[2], needs[3])
-        dx, dweight, dbias = backward(xp, dy, saved, wanted, eps=eps)
+        dx, dweight, dbias = layer_norm.backward(xp, dy, saved, wanted, eps=eps)
         return dx, dx, dweight, dbias
 
 
-class rms_norm:
+class rms_norm(Op):
     """y = w·x/ρ with ρ = √(mean(x²) + ε): no mean, no bias (Zhang and Sennrich, arXiv:1910.07467)
 
     With g = dy·w and x̂ = x/ρ:  dx = (g - x̂·mean(g·x̂))/ρ,  dw = Σ dy·x̂ over all rows.

@@ -13,28 +13,33 @@ With `activation="relu"`, dy is first set to 0 where y is 0.
 Saved: x and W, which the gradients multiply, and with an activation y, whose sign is the mask.
 """
 
+from minigrad.op import Op
 from minigrad.ops.summation import sum_of
 
 
-def forward(xp, x, weight, bias, *, activation=None):
-    y = xp.matmul(x, xp.swapaxes(weight, 0, 1))  # (..., C_out)
-    if bias is not None:
-        y = y + bias
-    if activation is None:
-        return y, (x, weight, None)
-    y = xp.maximum(y, 0)
-    return y, (x, weight, y)
+class linear(Op):
+    """y = x Wᵀ + b; see the module's docstring"""
 
+    @staticmethod
+    def forward(xp, x, weight, bias, *, activation=None):
+        y = xp.matmul(x, xp.swapaxes(weight, 0, 1))  # (..., C_out)
+        if bias is not None:
+            y = y + bias
+        if activation is None:
+            return y, (x, weight, None)
+        y = xp.maximum(y, 0)
+        return y, (x, weight, y)
 
-def backward(xp, dy, saved, needs, *, activation=None):
-    x, weight, y = saved
-    if activation is not None:
-        dy = xp.where(y == 0, 0, dy)  # not where y is NaN
-    c_out, c_in = weight.shape
-    rows = xp.reshape(dy, (-1, c_out))  # (N, C_out)
-    dx = xp.matmul(dy, weight) if needs[0] else None
-    dweight = None
-    if needs[1]:
-        dweight = xp.matmul(xp.swapaxes(rows, 0, 1), xp.reshape(x, (-1, c_in)))
-    dbias = sum_of(xp, rows, 0) if needs[2] else None
-    return dx, dweight, dbias
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, activation=None):
+        x, weight, y = saved
+        if activation is not None:
+            dy = xp.where(y == 0, 0, dy)  # not where y is NaN
+        c_out, c_in = weight.shape
+        rows = xp.reshape(dy, (-1, c_out))  # (N, C_out)
+        dx = xp.matmul(dy, weight) if needs[0] else None
+        dweight = None
+        if needs[1]:
+            dweight = xp.matmul(xp.swapaxes(rows, 0, 1), xp.reshape(x, (-1, c_in)))
+        dbias = sum_of(xp, rows, 0) if needs[2] else None
+        return dx, dweight, dbias

@@ -4,10 +4,11 @@ from math import prod
 
 import numpy as np
 
+from minigrad.op import Op
 from minigrad.ops.summation import BLOCK, sum_of
 
 
-class matmul:
+class matmul(Op):
     """z = x @ y for stacks of matrices, x (..., N, K), y (..., K, M), z (..., N, M)
 
     dx = dz @ yᵀ,  dy = xᵀ @ dz; the engine sums over broadcast stack axes. A vector takes part as
@@ -42,7 +43,7 @@ class matmul:
         return dx, dy
 
 
-class einsum:
+class einsum(Op):
     """A product of arrays summed over the indices that the output lacks.
 
     The gradient of operand i is the einsum of dy and the other operands to i's own indices; an

@@ -3,6 +3,7 @@
 from math import inf, prod
 from operator import index
 
+from minigrad.op import Op
 from minigrad.ops.special import on_tensors
 from minigrad.ops.summation import centred, mean_of, sum_of
 
@@ -31,7 +32,7 @@ def _keep(xp, y, shape, axis):
     return xp.reshape(y, tuple(1 if i in axes else n for i, n in enumerate(shape)))
 
 
-class sum_:
+class sum_(Op):
     """y = Σ x over `axis`;  dx = dy, repeated along `axis`"""
 
     @staticmethod
@@ -43,7 +44,7 @@ class sum_:
         return (xp.broadcast_to(_keep(xp, dy, shape, axis), shape),)
 
 
-class mean:
+class mean(Op):
     """y = Σ x / n over `axis`, n elements;  dx = dy / n, repeated along `axis`"""
 
     @staticmethod
@@ -56,7 +57,7 @@ class mean:
         return (xp.broadcast_to(_keep(xp, dy / max(count, 1), shape, axis), shape),)
 
 
-class var:
+class var(Op):
     """y = Σ (x - μ)² / (n - ddof) over `axis`, μ the mean of n elements;
     dx = dy·2(x - μ)/(n - ddof), as the mean's own gradient cancels
     """
@@ -73,11 +74,13 @@ class var:
         return (_keep(xp, dy, distance.shape, axis) * (2 / count) * distance,)
 
 
-class max_:
+class max_(Op):
     """y = max x over `axis`;  dy is shared equally among the elements that are the maximum
 
     A NaN counts as the maximum and as the minimum.
     """
+
+    exact = True
 
     @staticmethod
     def forward(xp, x, *, axis, keepdims):
@@ -92,8 +95,10 @@ class max_:
         return (xp.where(is_max, share, 0).astype(x.dtype),)
 
 
-class min_:
+class min_(Op):
     """y = min x over `axis`;  dy is shared equally among the elements that are the minimum"""
+
+    exact = True
 
     @staticmethod
     def forward(xp, x, *, axis, keepdims):
@@ -103,7 +108,7 @@ class min_:
     backward = max_.backward
 
 
-class logsumexp:
+class logsumexp(Op):
     """y = ln Σ e^x over `axis`, shifted by the maximum so that nothing overflows;
     dx = dy·softmax(x). If all x are -inf, so is y, and dx is 0.
     """
@@ -123,7 +128,7 @@ class logsumexp:
         return (_keep(xp, dy, x.shape, axis) * (e / xp.where(total == 0, 1, total)),)
 
 
-class softmax:
+class softmax(Op):
     """y = e^x / Σ e^x along `axis`;  dx = y·(dy - Σ dy·y)"""
 
     @staticmethod
@@ -137,7 +142,7 @@ class softmax:
         return (y * (dy - sum_of(xp, dy * y, axis, keepdims=True)),)
 
 
-class log_softmax:
+class log_softmax(Op):
     """y = x - ln Σ e^x along `axis`;  dx = dy - e^y·Σ dy"""
 
     @staticmethod

@@ -10,14 +10,20 @@ rotation back: dx₁ = dy₁·cos θ + dy₂·sin θ, dx₂ = dy₂·cos θ - dy
 Saved: cos and sin, which are constants and get no gradient.
 """
 
-
-def forward(xp, x, cos, sin):
-    return _rotate(xp, x, cos, sin), (cos, sin)
+from minigrad.op import Op
 
 
-def backward(xp, dy, saved, needs):
-    cos, sin = saved
-    return _rotate(xp, dy, cos, -sin), None, None
+class rotary(Op):
+    """Pairs of the last axis turned by an angle; see the module's docstring"""
+
+    @staticmethod
+    def forward(xp, x, cos, sin):
+        return _rotate(xp, x, cos, sin), (cos, sin)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs):
+        cos, sin = saved
+        return _rotate(xp, dy, cos, -sin), None, None
 
 
 def _rotate(xp, x, cos, sin):

@@ -1,8 +1,13 @@
 """Ops that move elements and compute nothing; their gradients move them back."""
 
+from minigrad.op import Op
 
-class reshape:
+
+class reshape(Op):
     """The same elements in another shape;  dx = dy in x's shape"""
+
+    exact = True
+    view = True
 
     @staticmethod
     def forward(xp, x, *, shape):
@@ -13,8 +18,11 @@ class reshape:
         return (xp.reshape(dy, x_shape),)
 
 
-class transpose:
+class transpose(Op):
     """Axes in another order;  dx = dy in the inverse order"""
+
+    exact = True
+    view = True
 
     @staticmethod
     def forward(xp, x, *, axes):
@@ -28,8 +36,11 @@ class transpose:
         return (xp.transpose(dy, tuple(inverse)),)
 
 
-class broadcast_to:
+class broadcast_to(Op):
     """x repeated to `shape`;  dx = dy, which the engine sums over the repeated axes"""
+
+    exact = True
+    view = True
 
     @staticmethod
     def forward(xp, x, *, shape):
@@ -40,8 +51,10 @@ class broadcast_to:
         return (dy,)
 
 
-class concatenate:
+class concatenate(Op):
     """Arrays one after the other along `axis`;  each gets its part of dy"""
+
+    exact = True
 
     @staticmethod
     def forward(xp, *arrays, axis):
@@ -58,8 +71,10 @@ class concatenate:
         return tuple(gradients)
 
 
-class pad:
+class pad(Op):
     """x with constant borders, `widths` = ((before, after), ...) an axis;  dx = the middle of dy"""
+
+    exact = True
 
     @staticmethod
     def forward(xp, x, *, widths, value):

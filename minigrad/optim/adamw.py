@@ -12,10 +12,10 @@ from minigrad.dtypes import compute_dtype, widened
 from minigrad.kernels.cpu import adamw as kernel
 from minigrad.kernels.cuda import adamw as cuda_kernel
 from minigrad.kernels.cuda.compile import REAL
-from minigrad.op import STATE
 from minigrad.ops import adamw as textbook
 from minigrad.optim.flat import MergedOnce
 from minigrad.optim.optimizer import Optimizer
+from minigrad.state import STATE
 from minigrad.tensor import Tensor
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from minigrad.autograd import write_gradients
 from minigrad.device import device_of
-from minigrad.op import no_grad
 from minigrad.optim.clip import clip_grad_norm_, clip_scale
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.capture import Captured
 from minigrad.parallel.lanes import MICRO_KEYS
 from minigrad.parallel.workers import Loss, Part
+from minigrad.state import no_grad
 from minigrad.tensor import Tensor
 
 

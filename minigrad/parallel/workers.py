@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from minigrad.autograd import add_gradients, write_gradients
-from minigrad.op import first_order, no_grad
 from minigrad.optim.adamw import AdamW, Update
 from minigrad.optim.clip import clip_scale
 from minigrad.optim.flat import FlatParameters
@@ -36,6 +35,7 @@ from minigrad.parallel.team import (
     make_team,
     why_not_processes,
 )
+from minigrad.state import first_order, no_grad
 from minigrad.tensor import Tensor
 
 Part = tuple[np.ndarray, ...]

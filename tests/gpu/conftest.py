@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
-from minigrad import device
-from minigrad.kernels import announce
+from minigrad import announce, device
 from minigrad.kernels.cuda import cublaslt, scratch
 from minigrad.kernels.cuda.compile import SOURCES, source
 from minigrad.kernels.cuda.gemm import set_library

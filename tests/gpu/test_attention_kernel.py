@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minigrad.kernels.cuda import KERNELS
+from minigrad.ops import TEXTBOOK
 from tests.gpu.twins import PRECISIONS, SCHEDULES, check_twin
 
 # Batch, T, heads, head size: around the tile of 128 (64, 32, 16) rows, each padded head size, head
@@ -56,7 +57,9 @@ def test_large_scores_do_not_overflow(gpu, rng):
     # P is one-hot nearly everywhere; what rounding of a score of 10,000 does to it is 1e-3.
     statics = {"num_heads": 1, "causal": True}
     check_twin(gpu, "multi_head_attention", [qkv], np.float64, tolerance=1e-10, **statics)
-    y, _ = KERNELS["multi_head_attention"].forward(gpu.asarray(qkv.astype(np.float32)), **statics)
+    y, _ = KERNELS[TEXTBOOK["multi_head_attention"]].forward(
+        gpu.asarray(qkv.astype(np.float32)), **statics
+    )
     assert np.isfinite(y.get()).all()
 
 
@@ -66,15 +69,15 @@ def test_results_do_not_depend_on_the_schedule(gpu, rng):
     results = []
     for schedule in SCHEDULES:
         gpu.engine.schedule = schedule
-        y, saved = KERNELS["multi_head_attention"].forward(qkv, num_heads=2, causal=True)
+        y, saved = KERNELS[TEXTBOOK["multi_head_attention"]].forward(qkv, num_heads=2, causal=True)
         statics = {"num_heads": 2, "causal": True}
-        (dqkv,) = KERNELS["multi_head_attention"].backward(y, saved, (True,), **statics)
+        (dqkv,) = KERNELS[TEXTBOOK["multi_head_attention"]].backward(y, saved, (True,), **statics)
         results.append((y.get().tobytes(), dqkv.get().tobytes()))
     assert len(set(results)) == 1
 
 
 def test_heads_that_are_too_large_or_do_not_fit_are_refused(gpu):
-    forward = KERNELS["multi_head_attention"].forward
+    forward = KERNELS[TEXTBOOK["multi_head_attention"]].forward
     with pytest.raises(ValueError, match="size 129: the kernel takes up to 128"):
         forward(gpu.zeros((1, 2, 3 * 129)), num_heads=1, causal=True)
     with pytest.raises(ValueError, match="are not 3 times 2 heads"):

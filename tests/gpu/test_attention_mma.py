@@ -14,7 +14,7 @@ from minigrad.ops import TEXTBOOK
 from minigrad.precision import precision
 from tests.gpu.twins import ROUNDED_TOLERANCE, SCHEDULES, assert_close
 
-ATTENTION, NAMES = KERNELS["multi_head_attention"], ("tf32", "bf16")
+ATTENTION, NAMES = KERNELS[TEXTBOOK["multi_head_attention"]], ("tf32", "bf16")
 KEYS_AT_ONCE = 32  # between two corrections of the kernel's running maximum
 
 # Of the root mean square of a result, against the model. Both round the same numbers. If one lies

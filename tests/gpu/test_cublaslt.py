@@ -13,6 +13,7 @@ from minigrad import KernelFallbackWarning
 from minigrad.kernels.cuda import KERNELS, cublaslt, gemm
 from minigrad.kernels.cuda import cublaslt_api as lt
 from minigrad.kernels.cuda.bf16 import from_bf16, to_bf16
+from minigrad.ops import TEXTBOOK
 from tests.gpu.stand_in import FakeCublasLt
 from tests.gpu.twins import assert_close, check_twin
 
@@ -261,7 +262,7 @@ def test_rounding_to_bfloat16_and_back(gpu, rng, shape):
 def test_a_linear_layer_rounds_each_array_once(gpu, cublas, rng):
     x, w = (gpu.asarray(rng.standard_normal((8, 8)).astype(np.float32)) for _ in range(2))
     with gemm.precision("bf16"):
-        y, saved = KERNELS["linear"].forward(x, w, None)
+        y, saved = KERNELS[TEXTBOOK["linear"]].forward(x, w, None)
     assert gpu.counts["to_bf16"] == 1
-    KERNELS["linear"].backward(y, saved, (True, True, False))
+    KERNELS[TEXTBOOK["linear"]].backward(y, saved, (True, True, False))
     assert gpu.counts["to_bf16"] == 2 and gpu.counts["cublasLtMatmul"] == 3

@@ -11,7 +11,9 @@ import minigrad as mg
 from minigrad import KernelFallbackWarning, ShapeError, Tensor, grad
 from minigrad.kernels.cuda.support import LARGEST, of_floats, of_ids, of_rows
 from minigrad.nn import functional as F
-from minigrad.op import KERNELS, apply
+from minigrad.op import apply
+from minigrad.ops import TEXTBOOK
+from tests.minigrad.kernels.tables import kernels_of
 from tests.minigrad.ops.test_shape_errors import BAD
 
 
@@ -38,7 +40,7 @@ REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
         lambda: F.linear(ones(2, 3), ones(4, 3, dtype=np.float64)),
         "one dtype, not of float32 and float64",
     ),
-    "relu of integers": (lambda: apply("relu", ids(3)), "not in int64"),
+    "relu of integers": (lambda: apply(TEXTBOOK["relu"], ids(3)), "not in int64"),
     "gelu in half precision": (lambda: mg.gelu(half(3)), "not in float16"),
     "embedding in half precision": (lambda: F.embedding(half(3, 2), ids(2)), "not in float16"),
     "embedding of short ids": (
@@ -72,12 +74,15 @@ REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
         "32 bits, not 1099511627776",
     ),
     "dropout in half precision": (
-        lambda: apply("dropout", half(3), ones(3).astype(bool), p=0.5),
+        lambda: apply(TEXTBOOK["dropout"], half(3), ones(3).astype(bool), p=0.5),
         "not in float16",
     ),
-    "dropout by numbers": (lambda: apply("dropout", ones(3), ones(3), p=0.5), "not of float32"),
+    "dropout by numbers": (
+        lambda: apply(TEXTBOOK["dropout"], ones(3), ones(3), p=0.5),
+        "not of float32",
+    ),
     "dropout of a row by many": (
-        lambda: apply("dropout", ones(3), ones(2, 3).astype(bool), p=0.5),
+        lambda: apply(TEXTBOOK["dropout"], ones(3), ones(2, 3).astype(bool), p=0.5),
         "no larger than x",
     ),
 }
@@ -98,7 +103,7 @@ def test_the_textbook_takes_over_and_says_so_once(gpu: Any, name: str) -> None:
 
 
 def test_every_kernel_refuses_something() -> None:
-    assert {name.split()[0] for name in REFUSED} == set(KERNELS["gpu"])
+    assert {name.split()[0] for name in REFUSED} == set(kernels_of("gpu"))
 
 
 def test_a_warning_that_is_an_error_comes_every_time(gpu: Any) -> None:
@@ -139,20 +144,20 @@ def test_sizes_beyond_what_kernels_count() -> None:
     assert "ids" in str(of_ids(Sizes(2**16, 2**15, dtype=np.int32)))
     # GPT-2: logits of 64 x 1,024 positions and of 50,257 tokens are 3.3e9 numbers.
     logits, targets = Sizes(64, 1024, 50_257), Sizes(64, 1024, dtype=np.int64)
-    assert KERNELS["gpu"]["cross_entropy"].supports(logits, targets) is None
+    assert kernels_of("gpu")["cross_entropy"].supports(logits, targets) is None
 
 
-@pytest.mark.parametrize("name", sorted(set(KERNELS["gpu"]) & set(BAD)))
+@pytest.mark.parametrize("name", sorted(set(kernels_of("gpu")) & set(BAD)))
 def test_shapes_that_do_not_fit_are_errors_and_no_reason_for_the_textbook(
     gpu: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ids are checked on the host, and on a device an id that is out of range gives NaN."""
     if name == "embedding":
-        bad = lambda: apply("embedding", ones(4), ids(1))  # noqa: E731
+        bad = lambda: apply(TEXTBOOK["embedding"], ones(4), ids(1))  # noqa: E731
     elif name == "cross_entropy":
-        bad = lambda: apply("cross_entropy", ones(2, 3), ids(3))  # noqa: E731
+        bad = lambda: apply(TEXTBOOK["cross_entropy"], ones(2, 3), ids(3))  # noqa: E731
     elif name == "dropout":
-        bad = lambda: apply("dropout", ones(2, 3), ids(2).astype(bool), p=0.5)  # noqa: E731
+        bad = lambda: apply(TEXTBOOK["dropout"], ones(2, 3), ids(2).astype(bool), p=0.5)  # noqa: E731
     else:
         monkeypatch.setattr(mg, "ones", ones_of)
         bad = BAD[name]
@@ -168,4 +173,4 @@ def ones_of(shape: Any) -> Tensor:
 
 def test_a_bias_of_another_size_is_an_error(gpu: Any) -> None:
     with pytest.raises(ShapeError, match=r"a bias of shape \(1,\)"):
-        apply("linear", ones(2, 3), ones(4, 3), ones(1))
+        apply(TEXTBOOK["linear"], ones(2, 3), ones(4, 3), ones(1))

@@ -7,6 +7,7 @@ import pytest
 
 from minigrad.kernels.cuda import KERNELS, gemm
 from minigrad.kernels.cuda.compile import source
+from minigrad.ops import TEXTBOOK
 from minigrad.precision import PRECISIONS as FACTORS
 from tests.gpu.twins import PRECISIONS, ROUNDED_TOLERANCE, SCHEDULES, assert_close, check_twin
 
@@ -152,8 +153,8 @@ def test_linear_in_fewer_bits(gpu, rng, factors, each_library):
 def test_backward_has_the_precision_of_forward(gpu, rng):
     x, w = (gpu.asarray(rng.standard_normal((8, 8)).astype(np.float32)) for _ in range(2))
     with gemm.precision("bf16"):
-        y, saved = KERNELS["linear"].forward(x, w, None)
-    KERNELS["linear"].backward(y, saved, (True, True, False))
+        y, saved = KERNELS[TEXTBOOK["linear"]].forward(x, w, None)
+    KERNELS[TEXTBOOK["linear"]].backward(y, saved, (True, True, False))
     assert gpu.counts["gemm_bf16"] == gpu.counts["linear_backward_bf16"] == 1
 
 
@@ -170,8 +171,8 @@ def test_the_backward_pass_in_one_launch(gpu, rng, rows, c_in, c_out, schedule, 
         )
         gpu.counts.clear()
         x, w, b = (gpu.asarray(a.astype(np.float32)) for a in (x, w, b))
-        y, saved = KERNELS["linear"].forward(x, w, b, activation="relu")
-        KERNELS["linear"].backward(y, saved, (True, True, True), activation="relu")
+        y, saved = KERNELS[TEXTBOOK["linear"]].forward(x, w, b, activation="relu")
+        KERNELS[TEXTBOOK["linear"]].backward(y, saved, (True, True, True), activation="relu")
     assert gpu.counts["launches"] == 2
 
 
@@ -180,8 +181,8 @@ def test_a_backward_pass_that_is_split_is_the_same_every_time(gpu, rng):
     found = set()
     for schedule in SCHEDULES:
         gpu.engine.schedule = schedule
-        y, saved = KERNELS["linear"].forward(x, w, None)
-        gradients = KERNELS["linear"].backward(y, saved, (True, True, True))
+        y, saved = KERNELS[TEXTBOOK["linear"]].forward(x, w, None)
+        gradients = KERNELS[TEXTBOOK["linear"]].backward(y, saved, (True, True, True))
         found.add(b"".join(g.get().tobytes() for g in gradients))
     assert len(found) == 1
 

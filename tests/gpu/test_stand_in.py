@@ -7,6 +7,7 @@ import pytest
 
 from minigrad.kernels.cuda import KERNELS, adamw, dropout
 from minigrad.kernels.cuda.compile import SOURCES
+from minigrad.ops import TEXTBOOK
 from tests.gpu.stand_in import NAMES, CaptureError
 
 
@@ -132,20 +133,22 @@ def test_the_memory_of_a_graph_is_its_own(gpu: Any) -> None:
 
 def layer(x: Any, w: Any, ids: Any, step: Any, state: tuple[Any, ...]) -> Any:
     """One of each kernel, with its gradient and an update, as a training step has them."""
-    qkv, saved_qkv = KERNELS["linear"].forward(x, w, None)
-    y, saved_y = KERNELS["multi_head_attention"].forward(qkv, num_heads=2, causal=True)
+    qkv, saved_qkv = KERNELS[TEXTBOOK["linear"]].forward(x, w, None)
+    y, saved_y = KERNELS[TEXTBOOK["multi_head_attention"]].forward(qkv, num_heads=2, causal=True)
     keep = dropout.keep_mask(y.shape, 0.25, seed=3, step=step)
-    z, saved_z = KERNELS["dropout"].forward(y, keep, p=0.25)
-    n, saved_n = KERNELS["add_layer_norm"].forward(z, x, None, None, eps=1e-5)
-    loss, saved = KERNELS["cross_entropy"].forward(n, ids)
+    z, saved_z = KERNELS[TEXTBOOK["dropout"]].forward(y, keep, p=0.25)
+    n, saved_n = KERNELS[TEXTBOOK["add_layer_norm"]].forward(z, x, None, None, eps=1e-5)
+    loss, saved = KERNELS[TEXTBOOK["cross_entropy"]].forward(n, ids)
     one = state[4]
-    dn, _ = KERNELS["cross_entropy"].backward(one, saved, (True, False))
-    dz, *_ = KERNELS["add_layer_norm"].backward(dn, saved_n, (True, True, False, False), eps=1e-5)
-    dy, _ = KERNELS["dropout"].backward(dz, saved_z, (True, False), p=0.25)
-    (dqkv,) = KERNELS["multi_head_attention"].backward(
+    dn, _ = KERNELS[TEXTBOOK["cross_entropy"]].backward(one, saved, (True, False))
+    dz, *_ = KERNELS[TEXTBOOK["add_layer_norm"]].backward(
+        dn, saved_n, (True, True, False, False), eps=1e-5
+    )
+    dy, _ = KERNELS[TEXTBOOK["dropout"]].backward(dz, saved_z, (True, False), p=0.25)
+    (dqkv,) = KERNELS[TEXTBOOK["multi_head_attention"]].backward(
         dy, saved_y, (True,), num_heads=2, causal=True
     )
-    _, dw, _ = KERNELS["linear"].backward(dqkv, saved_qkv, (False, True, False))
+    _, dw, _ = KERNELS[TEXTBOOK["linear"]].backward(dqkv, saved_qkv, (False, True, False))
     scale = adamw.grad_norm(dw, 1.0)[1:]
     p, m, v = state[:3]
     adamw.adamw_step(

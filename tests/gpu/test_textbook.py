@@ -10,9 +10,10 @@ from minigrad import Tensor, grad
 from minigrad.device import Device
 from minigrad.errors import DeviceError
 from minigrad.kernels.cuda.compile import SOURCES, source
-from minigrad.op import KERNELS, apply
+from minigrad.op import apply
 from minigrad.ops import TEXTBOOK
 from tests.gpu.shim.build import kernel_names
+from tests.minigrad.kernels.tables import kernels_of
 from tests.minigrad.ops.cases import CASES, Case
 
 
@@ -53,7 +54,7 @@ def test_an_op_gives_the_same_on_the_device(gpu: Any, case: Case) -> None:
     [
         pytest.param(c, id=f"{c.op}: {c.label}")
         for c in CASES
-        if c.op in KERNELS["gpu"] and c.op not in OWN_CONSTANTS
+        if c.op in kernels_of("gpu") and c.op not in OWN_CONSTANTS
     ],
 )
 def test_a_kernel_gives_the_same_on_the_device(gpu: Any, case: Case) -> None:
@@ -69,7 +70,7 @@ def test_a_kernel_gives_the_same_on_the_device(gpu: Any, case: Case) -> None:
 
 
 def test_every_kernel_has_cases() -> None:
-    assert set(KERNELS["gpu"]) <= {case.op for case in CASES} <= set(TEXTBOOK)
+    assert set(kernels_of("gpu")) <= {case.op for case in CASES} <= set(TEXTBOOK)
 
 
 def test_where_transfer_and_dropout(gpu: Any, rng: np.random.Generator) -> None:
@@ -80,7 +81,7 @@ def test_where_transfer_and_dropout(gpu: Any, rng: np.random.Generator) -> None:
         a, b = (Tensor(v.copy(), requires_grad=True, device=device) for v in (x, y))
         keep = Tensor(mask, device=device)
         chosen = mg.where(keep, a, b)
-        dropped = apply("dropout", chosen * a, keep, p=0.3)
+        dropped = apply(TEXTBOOK["dropout"], chosen * a, keep, p=0.3)
         total = (dropped * b).to("cpu").sum()
         return [total.numpy(), *[g.numpy() for g in grad(total, [a, b])]]
 

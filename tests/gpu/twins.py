@@ -45,7 +45,7 @@ def check_twin(
     arrays = [a.astype(dtype) if a is not None and a.dtype.kind == "f" else a for a in arrays]
     needs = needs or tuple(a is not None and a.dtype.kind == "f" for a in arrays)
     gpu.engine.schedule = schedule
-    kernel, textbook = KERNELS[name], TEXTBOOK[name]
+    kernel, textbook = KERNELS[TEXTBOOK[name]], TEXTBOOK[name]
     exact = [a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in arrays]
     wanted, wanted_saved = textbook.forward(np, *exact, **statics)
 
@@ -85,14 +85,14 @@ def check_places(
 
     Places are parts of one array that begin at odd elements, as in a buffer of all gradients.
     """
-    _, saved = KERNELS[name].forward(*inputs, **statics)
+    _, saved = KERNELS[TEXTBOOK[name]].forward(*inputs, **statics)
     wanted = [x if need else None for x, need in zip(inputs, needs, strict=True)]
     filler = np.full(sum(x.size + 2 for x in wanted if x is not None), 7.0, upstream.dtype)
     flat, start, places = gpu.asarray(filler), 1, []
     for x in wanted:
         places.append(None if x is None else flat[start : start + x.size].reshape(x.shape))
         start += 0 if x is None else x.size + 2
-    got = KERNELS[name].backward_into(upstream, saved, needs, tuple(places), **statics)
+    got = KERNELS[TEXTBOOK[name]].backward_into(upstream, saved, needs, tuple(places), **statics)
     for i, (ours, gradient, place) in enumerate(zip(got, gradients, places, strict=True)):
         if gradient is None:
             assert ours is None

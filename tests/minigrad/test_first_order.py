@@ -8,7 +8,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import Tensor, nn
-from minigrad.op import first_order
+from minigrad.state import first_order
 
 
 def model_loss(x: Tensor, layer: nn.Linear) -> Tensor:

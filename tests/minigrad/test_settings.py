@@ -10,7 +10,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import Tensor
-from minigrad.op import STATE, first_order
+from minigrad.state import STATE, first_order
 
 KIN: list[tuple[Callable[..., Any], str, bool]] = [
     (mg.no_grad, "grad_enabled", False),

@@ -1,6 +1,5 @@
 """Gradients into arrays that the caller gives, and kernels that write there themselves."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,10 +7,8 @@ import pytest
 
 import minigrad as mg
 from minigrad import Tensor, nn
-from minigrad import op as engine
 from minigrad.autograd import add_gradients, write_gradients
 from minigrad.nn import functional as F
-from minigrad.ops import TEXTBOOK
 
 
 def leaf(*shape: int, dtype: Any = np.float64) -> Tensor:
@@ -53,6 +50,18 @@ def test_a_tensor_that_is_given_twice(function: Any) -> None:
         function(x.sum(), [x, x], garbage(x, x))
 
 
+class doubled(mg.Op):
+    """z = 2x + w"""
+
+    @staticmethod
+    def forward(xp: Any, x: Any, w: Any) -> Any:
+        return 2 * x + w, None
+
+    @staticmethod
+    def backward(xp: Any, dz: Any, saved: Any, needs: Any) -> Any:
+        return 2 * dz, dz
+
+
 class Doubling:
     """y = 2x + w as a kernel that remembers which places it was offered."""
 
@@ -73,17 +82,14 @@ class Doubling:
 
 
 @pytest.fixture(params=[True, False], ids=["uses its places", "does not use them"])
-def doubling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Doubling:
-    rule = Doubling(request.param)
-    monkeypatch.setitem(engine.KERNELS, "cpu", {"doubling": rule})
-    monkeypatch.setattr(engine, "TEXTBOOK", {**TEXTBOOK, "doubling": SimpleNamespace()})
-    return rule
+def doubling(request: pytest.FixtureRequest) -> Doubling:
+    return mg.kernel(doubled, "cpu")(Doubling(request.param))
 
 
 def test_a_place_for_what_nothing_has_been_written_to(doubling: Doubling) -> None:
     x, w = leaf(3), leaf(3)
     places = garbage(x, w)
-    write_gradients(engine.apply("doubling", x, w).sum(), [x, w], places)
+    write_gradients(doubled(x, w).sum(), [x, w], places)
     (offered,) = doubling.offered
     assert offered[0] is places[0] and offered[1] is places[1]
     np.testing.assert_array_equal(places[0], [2, 2, 2])
@@ -93,7 +99,7 @@ def test_a_place_for_what_nothing_has_been_written_to(doubling: Doubling) -> Non
 def test_a_second_use_is_added(doubling: Doubling) -> None:
     x, w = leaf(3), leaf(3)
     places = garbage(x, w)
-    y = engine.apply("doubling", engine.apply("doubling", x, w), w)  # 4x + 3w
+    y = doubled(doubled(x, w), w)  # 4x + 3w
     write_gradients(y.sum(), [x, w], places)
     (no_leaf, place_of_w), (place_of_x, taken) = doubling.offered
     assert no_leaf is None and place_of_w is places[1]
@@ -105,7 +111,7 @@ def test_a_second_use_is_added(doubling: Doubling) -> None:
 def test_a_leaf_that_an_op_reads_twice_is_offered_once(doubling: Doubling) -> None:
     x = leaf(3)
     places = garbage(x)
-    write_gradients(engine.apply("doubling", x, x).sum(), [x], places)
+    write_gradients(doubled(x, x).sum(), [x], places)
     assert doubling.offered[0][0] is places[0] and doubling.offered[0][1] is None
     np.testing.assert_array_equal(places[0], [3, 3, 3])
 
@@ -114,8 +120,8 @@ def test_no_place_for_what_needs_no_gradient_or_is_not_wanted(doubling: Doubling
     x, frozen, elsewhere = leaf(3), leaf(3), leaf(3)
     frozen.requires_grad = False
     places = garbage(x, frozen)
-    write_gradients(engine.apply("doubling", x, frozen).sum(), [x, frozen], places)
-    write_gradients(engine.apply("doubling", x, elsewhere).sum(), [x, frozen], places)
+    write_gradients(doubled(x, frozen).sum(), [x, frozen], places)
+    write_gradients(doubled(x, elsewhere).sum(), [x, frozen], places)
     assert [offered[1] for offered in doubling.offered] == [None, None]
     np.testing.assert_array_equal(places[1], np.zeros(3))
 
@@ -123,24 +129,24 @@ def test_no_place_for_what_needs_no_gradient_or_is_not_wanted(doubling: Doubling
 def test_a_place_of_another_dtype_is_not_offered_but_filled(doubling: Doubling) -> None:
     x, w = leaf(3), leaf(3)
     place = np.full(3, np.nan, np.float32)
-    write_gradients(engine.apply("doubling", x, w).sum(), [x], [place])
+    write_gradients(doubled(x, w).sum(), [x], [place])
     assert doubling.offered[0] == (None, None)
     np.testing.assert_array_equal(place, np.full(3, 2, np.float32))
 
 
 def test_places_are_only_offered_to_write_gradients(doubling: Doubling) -> None:
     x, w = leaf(3), leaf(3)
-    mg.grad(engine.apply("doubling", x, w).sum(), [x, w])
-    engine.apply("doubling", x, w).sum().backward()
-    add_gradients(engine.apply("doubling", x, w).sum(), [x, w], [np.zeros(3), np.zeros(3)])
+    mg.grad(doubled(x, w).sum(), [x, w])
+    doubled(x, w).sum().backward()
+    add_gradients(doubled(x, w).sum(), [x, w], [np.zeros(3), np.zeros(3)])
     assert doubling.offered == []
 
 
 def test_detect_nan_looks_at_what_was_written(doubling: Doubling) -> None:
     x, w = leaf(3), leaf(3)
     doubling.slope = np.nan
-    with mg.detect_nan(), pytest.raises(mg.NonFiniteError, match="backward of doubling"):
-        write_gradients(engine.apply("doubling", x, w).sum(), [x, w], garbage(x, w))
+    with mg.detect_nan(), pytest.raises(mg.NonFiniteError, match="backward of doubled"):
+        write_gradients(doubled(x, w).sum(), [x, w], garbage(x, w))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import ops
 from minigrad.device import CPU
-from minigrad.ops import TEXTBOOK
 from tinyalpaca.generating.folded_weights import FoldedWeights
 from tinyalpaca.generating.single_step import SingleStep
 from tinyalpaca.generating.uncached import Tokens, window_start
@@ -250,9 +250,9 @@ def activated(xp: Any, x: Any, activation: str) -> Any:
     if activation == "relu":
         return xp.maximum(x, 0, out=x)
     if activation == "silu":
-        return TEXTBOOK["silu"].forward(xp, x)[0]
+        return ops.elementwise.silu.forward(xp, x)[0]
     approximate = "tanh" if activation == "gelu_tanh" else "none"
-    return TEXTBOOK["gelu"].forward(xp, x, approximate=approximate)[0]
+    return ops.elementwise.gelu.forward(xp, x, approximate=approximate)[0]
 
 
 def mix_values(xp: Any, scores: Any, values: Any, out: Any) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minigrad.announce import announce
 from minigrad.device import Device
-from minigrad.kernels.announce import announce
-from minigrad.op import STATE
+from minigrad.state import STATE
 from tinyalpaca.generating.batch_decoder import BatchDecoder, pays
 from tinyalpaca.generating.device_inference import DeviceInference, unsupported
 from tinyalpaca.generating.folded_weights import FoldedWeights, fold

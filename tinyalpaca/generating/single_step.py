@@ -20,7 +20,7 @@ from math import sqrt
 
 import numpy as np
 
-from minigrad.ops import TEXTBOOK
+from minigrad import ops
 from tinyalpaca.generating.folded_weights import FoldedWeights
 
 SMALLEST, LARGEST = 1e-30, 1e30  # of a soft-max's denominator
@@ -145,7 +145,7 @@ class SingleStep:
     def _activate(self, hidden: np.ndarray) -> None:
         """What is not ReLU, in place."""
         if self._config.activation == "silu":
-            hidden[:] = TEXTBOOK["silu"].forward(np, hidden)[0]
+            hidden[:] = ops.elementwise.silu.forward(np, hidden)[0]
         else:
             kind = "tanh" if self._config.activation == "gelu_tanh" else "none"
-            hidden[:] = TEXTBOOK["gelu"].forward(np, hidden, approximate=kind)[0]
+            hidden[:] = ops.elementwise.gelu.forward(np, hidden, approximate=kind)[0]

@@ -15,6 +15,7 @@ Kernels never write into their inputs. They take any memory order, and most outp
 from types import MappingProxyType
 from typing import Any
 
+from minigrad import ops
 from minigrad.kernels.cpu import (
     attention,
     convolution,
@@ -23,16 +24,19 @@ from minigrad.kernels.cpu import (
     layer_norm,
     linear,
 )
+from minigrad.op import Op, kernel
 
-KERNELS: MappingProxyType[str, Any] = MappingProxyType(
+KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
     {
-        "linear": linear,
-        "layer_norm": layer_norm,
-        "add_layer_norm": layer_norm.add_layer_norm,
-        "scaled_dot_product_attention": attention,
-        "multi_head_attention": attention.multi_head_attention,
-        "convolution": convolution,
-        "cross_entropy": cross_entropy,
-        "embedding": embedding,
+        ops.linear.linear: linear,
+        ops.layer_norm.layer_norm: layer_norm,
+        ops.layer_norm.add_layer_norm: layer_norm.add_layer_norm,
+        ops.attention.scaled_dot_product_attention: attention,
+        ops.attention.multi_head_attention: attention.multi_head_attention,
+        ops.convolution.convolution: convolution,
+        ops.cross_entropy.cross_entropy: cross_entropy,
+        ops.embedding.embedding: embedding,
     }
 )
+for _op, _pair in KERNELS.items():
+    kernel(_op, "cpu")(_pair)

@@ -15,6 +15,7 @@ the same inputs give the same bits on every run.
 from types import MappingProxyType
 from typing import Any
 
+from minigrad import ops
 from minigrad.kernels.cuda import (
     activations,
     adamw,
@@ -29,19 +30,22 @@ from minigrad.kernels.cuda import (
     whole_token,
     windows,
 )
+from minigrad.op import Op, kernel
 
-KERNELS: MappingProxyType[str, Any] = MappingProxyType(
+KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
     {
-        "linear": linear,
-        "relu": activations.relu,
-        "gelu": activations.gelu,
-        "embedding": embedding,
-        "layer_norm": layer_norm,
-        "add_layer_norm": layer_norm.add_layer_norm,
-        "multi_head_attention": attention.multi_head_attention,
-        "cross_entropy": cross_entropy,
-        "dropout": dropout,
+        ops.linear.linear: linear,
+        ops.elementwise.relu: activations.relu,
+        ops.elementwise.gelu: activations.gelu,
+        ops.embedding.embedding: embedding,
+        ops.layer_norm.layer_norm: layer_norm,
+        ops.layer_norm.add_layer_norm: layer_norm.add_layer_norm,
+        ops.attention.multi_head_attention: attention.multi_head_attention,
+        ops.cross_entropy.cross_entropy: cross_entropy,
+        ops.dropout.dropout: dropout,
     }
 )
+for _op, _pair in KERNELS.items():
+    kernel(_op, "gpu")(_pair)
 
 __all__ = ["KERNELS", "adamw", "decode", "draw", "whole_token", "windows"]

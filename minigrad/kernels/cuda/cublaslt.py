@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minigrad.announce import announce
 from minigrad.device import cupy
-from minigrad.kernels.announce import announce
 from minigrad.kernels.cuda import cublaslt_api as lt
 from minigrad.kernels.cuda.cublaslt_api import Api, CublasError, HeuristicResult, Unavailable
 from minigrad.kernels.cuda.scratch import workspace

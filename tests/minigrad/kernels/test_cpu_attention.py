@@ -110,7 +110,7 @@ def test_a_later_key_cannot_spoil_an_earlier_query():
     qkv = _packed(rng, (1, 1, 20, 2), np.float32)
     qkv[0, -1] = 1e6
     qkv[0, :, 0] = 1.0
-    y, _ = KERNELS["multi_head_attention"].forward(qkv, num_heads=1, causal=True)
+    y, _ = KERNELS[TEXTBOOK["multi_head_attention"]].forward(qkv, num_heads=1, causal=True)
     wanted, _ = TEXTBOOK["multi_head_attention"].forward(np, qkv, num_heads=1, causal=True)
     assert_close(y[:, :-1], wanted[:, :-1], "queries before the huge key")
 
@@ -119,7 +119,7 @@ def test_nan_stays_with_its_batch_entry():
     rng = np.random.default_rng(8)
     qkv = _packed(rng, (2, 2, 9, 4), np.float64)
     qkv[0, 3, 2] = np.nan
-    y, _ = KERNELS["multi_head_attention"].forward(qkv, num_heads=2, causal=True)
+    y, _ = KERNELS[TEXTBOOK["multi_head_attention"]].forward(qkv, num_heads=2, causal=True)
     assert np.isnan(y[0, 3]).any()
     assert np.isfinite(y[1]).all()
 

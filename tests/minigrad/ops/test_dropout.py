@@ -7,12 +7,13 @@ import minigrad as mg
 from minigrad import Generator, ShapeError, Tensor, grad
 from minigrad.nn import functional as F
 from minigrad.op import apply
+from minigrad.ops import TEXTBOOK
 
 
 def test_the_mask_is_the_input_of_a_pure_op() -> None:
     x = Tensor(np.array([1.0, 2.0, 3.0]), requires_grad=True)
     keep = Tensor(np.array([True, False, True]))
-    y = apply("dropout", x, keep, p=0.5)
+    y = apply(TEXTBOOK["dropout"], x, keep, p=0.5)
     assert y.tolist() == [2, 0, 6]
     assert grad(y, x, Tensor(np.array([1.0, 1.0, 10.0]))).tolist() == [2, 0, 20]
 
@@ -54,4 +55,4 @@ def test_probabilities_out_of_range(p: float) -> None:
 
 def test_a_mask_of_another_shape() -> None:
     with pytest.raises(ShapeError, match=r"dropout of shapes \(2, 3\) and \(4,\)"):
-        apply("dropout", mg.ones((2, 3)), Tensor([True] * 4), p=0.5)
+        apply(TEXTBOOK["dropout"], mg.ones((2, 3)), Tensor([True] * 4), p=0.5)

@@ -9,9 +9,9 @@ import pytest
 
 import minigrad as mg
 from minigrad import Tensor, grad, gradcheck
-from minigrad.op import KERNELS
 from minigrad.ops import TEXTBOOK
 from tests.minigrad.compare import assert_close
+from tests.minigrad.kernels.tables import kernels_of
 from tests.minigrad.ops.cases import CASES, Case
 
 CONTEXTS: dict[str, Callable[[], Any]] = {
@@ -23,10 +23,12 @@ RUNS = [
     pytest.param(case, context, id=f"{case.op}: {case.label} ({name})")
     for case in CASES
     for name, context in CONTEXTS.items()
-    if name == "textbook" or case.op in KERNELS["cpu"]
+    if name == "textbook" or case.op in kernels_of("cpu")
 ]
 WITH_KERNEL = [
-    pytest.param(case, id=f"{case.op}: {case.label}") for case in CASES if case.op in KERNELS["cpu"]
+    pytest.param(case, id=f"{case.op}: {case.label}")
+    for case in CASES
+    if case.op in kernels_of("cpu")
 ]
 
 
@@ -52,7 +54,7 @@ def test_a_case_runs_the_op_that_it_is_about(case: Case) -> None:
     while nodes:
         node = nodes.pop()
         assert node is not None
-        found.add(node.name)
+        found.add(node.op.name)
         nodes += [x._node for x in node.inputs if x is not None and x._node is not None]
     assert case.op in found
 

@@ -11,9 +11,10 @@ import minigrad as mg
 from minigrad import Tensor, grad, nn
 from minigrad.autograd import add_gradients, write_gradients
 from minigrad.nn import functional as F
-from minigrad.op import KERNELS, first_order
-from minigrad.ops import EXACT, TEXTBOOK
+from minigrad.ops import TEXTBOOK
 from minigrad.optim import SGD, AdamW, FlatParameters, Muon, clip_grad_norm_
+from minigrad.state import first_order
+from tests.minigrad.kernels.tables import kernels_of
 from tests.minigrad.ops.cases import CASES, Case
 
 EPS = float(np.finfo(np.float16).eps)
@@ -27,7 +28,7 @@ RUNS = [
     for case in CASES
     for name, context in CONTEXTS.items()
     for how in ("grad", "graph", "write")
-    if (name == "textbook" and how != "write") or case.op in KERNELS["cpu"]
+    if (name == "textbook" and how != "write") or case.op in kernels_of("cpu")
 ]
 # Cases of more than one op, each of which rounds its result: how many roundings, about.
 ROUNDINGS = {"softplus": 12, "cross_entropy": 4, "einsum": 4, "matmul": 4}
@@ -70,13 +71,14 @@ def test_every_op_in_float16_against_float64(
     assert all(g.dtype == np.float16 for g in gradients)
 
 
-@pytest.mark.parametrize("name", sorted(EXACT - {"astype", "to_device"}))
+@pytest.mark.parametrize(
+    "name", sorted({name for name, op in TEXTBOOK.items() if op.exact} - {"astype", "to_device"})
+)
 def test_ops_that_only_move_numbers_are_exact(name: str) -> None:
     for case in (case for case in CASES if case.op == name):
         y, _ = run(case, np.float16, "grad")
         true, _ = run(case, np.float64, "grad")
         np.testing.assert_array_equal(y.astype(np.float64), true)
-    assert name in TEXTBOOK
 
 
 HALF = np.float16

@@ -21,7 +21,7 @@ ANY_SHAPE = {
 
 def bad(name: str, *shapes: tuple[int, ...], **statics: Any) -> Callable[[], Tensor]:
     """Run an op directly, so that no function in front of it looks at the shapes first."""
-    return lambda: apply(name, *[mg.ones(shape) for shape in shapes], **statics)
+    return lambda: apply(TEXTBOOK[name], *[mg.ones(shape) for shape in shapes], **statics)
 
 
 AXIS: dict[str, Any] = {"axis": 2, "keepdims": False}
@@ -52,18 +52,26 @@ BAD: dict[str, Callable[[], Tensor]] = {
     "scatter_add": bad("scatter_add", (2, 3), index=slice(None), shape=(4, 3)),
     "matmul": bad("matmul", (2, 3), (2, 3)),
     "einsum": bad("einsum", (2, 3), (2, 3), subscripts="ij,jk->ik"),
-    "linear": lambda: apply("linear", mg.ones((2, 3)), mg.ones((4, 2)), None),
-    "embedding": lambda: apply("embedding", mg.ones((4, 2)), Tensor([4])),
+    "linear": lambda: apply(TEXTBOOK["linear"], mg.ones((2, 3)), mg.ones((4, 2)), None),
+    "embedding": lambda: apply(TEXTBOOK["embedding"], mg.ones((4, 2)), Tensor([4])),
     "layer_norm": bad("layer_norm", (2, 3), (4,), (4,), eps=1e-5),
     "add_layer_norm": bad("add_layer_norm", (2, 3), (2, 4), (3,), (3,), eps=1e-5),
+    "batch_norm": bad("batch_norm", (2, 3), (4,), (4,), eps=1e-5),
+    "convolution": bad(
+        "convolution",
+        (1, 3, 5),
+        (4, 2, 3),
+        (4,),
+        **{"stride": (1,), "padding": (0,), "dilation": (1,), "groups": 1},
+    ),
     "rms_norm": bad("rms_norm", (2, 3), (4,), eps=1e-5),
     "scaled_dot_product_attention": bad(
         "scaled_dot_product_attention", (2, 3, 4), (2, 3, 5), (2, 3, 5), causal=False
     ),
     "multi_head_attention": bad("multi_head_attention", (2, 3, 8), num_heads=2, causal=True),
     "rotary": bad("rotary", (2, 3), (2, 1), (2, 1)),
-    "cross_entropy": lambda: apply("cross_entropy", mg.ones((2, 3)), Tensor([0, 1, 2])),
-    "dropout": lambda: apply("dropout", mg.ones((2, 3)), Tensor([True, False]), p=0.5),
+    "cross_entropy": lambda: apply(TEXTBOOK["cross_entropy"], mg.ones((2, 3)), Tensor([0, 1, 2])),
+    "dropout": lambda: apply(TEXTBOOK["dropout"], mg.ones((2, 3)), Tensor([True, False]), p=0.5),
 }
 
 
