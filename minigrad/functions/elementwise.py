@@ -57,7 +57,7 @@ def power(x: Any, y: Any) -> Tensor:
     if isinstance(x, Tensor) and isinstance(y, SCALARS):
         exponent = plain_number(y)
         if x.array.dtype.kind == "f":
-            return apply("power_scalar", x, exponent=exponent)
+            return apply(ops.elementwise.power_scalar, x, exponent=exponent)
         x = _counted(as_dtype(x, beside(x.dtype, exponent)))
         if x.dtype.kind != "f":
             _require_no_negative(exponent, exponent < 0)
