@@ -125,6 +125,17 @@ def test_nll_is_cross_entropy_after_log_softmax(reduction: str) -> None:
     )
 
 
+def test_targets_of_minus_100_count_for_nothing_unless_told_otherwise() -> None:
+    """As in PyTorch. Ids may be as many as there are classes, whatever the other axes are."""
+    ids, counted = np.array([[4, -100, 0], [-100, 1, 2]]), np.array([[1, 0, 1], [0, 1, 1]], bool)
+    probabilities = mg.softmax(mg.Tensor(LOGITS)).numpy()
+    chosen = np.take_along_axis(probabilities, np.where(counted, ids, 0)[..., None], -1)[..., 0]
+    expected = -np.log(chosen[counted]).mean()
+    log_probabilities = mg.log_softmax(mg.Tensor(LOGITS))
+    assert F.nll_loss(log_probabilities, ids).item() == pytest.approx(expected, rel=1e-6)
+    assert F.cross_entropy(mg.Tensor(LOGITS), ids).item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_as_modules() -> None:
     x, t = np.array([1.0, -2.0, 5.0]), np.zeros(3)
     assert nn.MSELoss()(x, t).item() == F.mse_loss(x, t).item()
@@ -149,6 +160,19 @@ def test_as_modules() -> None:
             r"scores of shape \(2, 3, 5\) need targets of shape \(2, 3\), not \(3,\)",
         ),
         (lambda: F.nll_loss(LOGITS, IDS + 1), IndexError, "nll_loss: id 5 is out of range"),
+        (lambda: F.nll_loss(LOGITS, [[0, 9, 1], [7, 2, 3]]), IndexError, "nll_loss: id 9 is"),
+        (lambda: F.nll_loss(LOGITS, np.full((2, 3), 100)), IndexError, "id 100 is out of range"),
+        (lambda: F.nll_loss(LOGITS, np.full((2, 3), -99)), IndexError, "id -99 is out of range"),
+        (
+            lambda: F.cross_entropy(mg.Tensor(LOGITS), np.full((2, 3), 100)),
+            IndexError,
+            "id 100 is out of range",
+        ),
+        (
+            lambda: F.cross_entropy(mg.Tensor(LOGITS), np.full((2, 3), -99)),
+            IndexError,
+            "id -99 is out of range",
+        ),
         (
             lambda: F.cross_entropy(mg.Tensor(LOGITS), CHANCES[..., 0], WEIGHT),
             TypeError,

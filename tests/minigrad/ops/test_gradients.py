@@ -87,6 +87,27 @@ def _gradients(case: Case, layout: Callable[..., np.ndarray], upstream: Tensor) 
     return [g.numpy() for g in grad(case.function(*inputs), wanted, upstream)]
 
 
+SEVERAL = [run for run in RUNS if sum(a.dtype.kind == "f" for a in run.values[0].arrays) > 1]
+
+
+@pytest.mark.parametrize(("case", "context"), SEVERAL)
+def test_each_gradient_is_the_same_where_no_other_is_wanted(
+    case: Case, context: Callable[[], Any]
+) -> None:
+    """What nobody wants is not computed, and what is wanted does not depend on it."""
+    floats = [i for i, array in enumerate(case.arrays) if array.dtype.kind == "f"]
+    rng = np.random.default_rng(5)
+    with context():
+        y = case.function(*case.tensors())
+        upstream = Tensor(rng.standard_normal(y.shape))
+        together = dict(zip(floats, _gradients(case, np.array, upstream), strict=True))
+        for i in floats:
+            inputs = [Tensor(array.copy()) for array in case.arrays]
+            inputs[i].requires_grad = True
+            (alone,) = grad(case.function(*inputs), [inputs[i]], upstream)
+            assert_close(alone.numpy(), together[i], 1e-12)
+
+
 @pytest.mark.parametrize(("case", "context"), RUNS)
 def test_gradient_of_an_op_that_is_used_twice(case: Case, context: Callable[[], Any]) -> None:
     def twice(*inputs: Tensor) -> Tensor:

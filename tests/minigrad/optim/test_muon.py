@@ -112,6 +112,22 @@ def test_state_goes_to_a_dictionary_and_back(rng):
         assert np.array_equal(a.numpy(), b.numpy())
 
 
+def test_steps_are_counted_and_parts_are_of_rows(rng):
+    parameters = [leaf(rng.standard_normal((6, 4))), leaf(rng.standard_normal(3))]
+    groups = [
+        {"params": parameters[:1], "orthogonal": True, "parts": 3},
+        {"params": parameters[1:]},
+    ]
+    optimizer = Muon(groups, lr=0.1)
+    for _ in range(2):
+        for parameter in parameters:
+            parameter.grad = Tensor(np.ones(parameter.shape))
+        optimizer.step()
+    assert [entry["step"] for entry in optimizer.state_dict()["state"].values()] == [2, 2]
+    with pytest.raises(ValueError, match=r"shape \(4, 6\) is no matrix of 3 equal"):
+        Muon([leaf(np.zeros((4, 6)))], orthogonal=True, parts=3)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -94,6 +94,33 @@ def test_every_restart_starts_at_the_peak() -> None:
             start, length = start + length, length * factor
 
 
+def test_restarts_by_hand() -> None:
+    """Peaks at 0, 4 and 12; a step may be a fraction of an epoch."""
+    schedule = CosineAnnealingWarmRestarts(optimizer(), T_0=4, T_mult=2, eta_min=0.02)
+    rates = {}
+    for epoch in (0.0, 0.5, 3.0, 4.0, 5.0, 8.0, 12.0, 20.0):
+        schedule.step(epoch)
+        rates[epoch] = schedule.get_last_lr()[0]
+    part = {0.0: 0.0, 0.5: 1 / 8, 3.0: 3 / 4, 4.0: 0.0, 5.0: 1 / 8, 8.0: 1 / 2, 12.0: 0.0}
+    part[20.0] = 1 / 2
+    for epoch, share in part.items():
+        assert rates[epoch] == pytest.approx(0.02 + 0.08 * (1 + cos(pi * share)) / 2, rel=1e-12)
+    schedule.step()
+    assert schedule.last_epoch == 21
+    for wrong in (-0.5, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="a number from 0 on"):
+            schedule.step(wrong)
+
+
+def test_a_line_by_hand() -> None:
+    """Without settings from a third of the rate to the whole in five steps."""
+    schedule, rates = LinearLR(optimizer()), []
+    for _ in range(7):
+        rates.append(schedule.get_last_lr()[1])
+        schedule.step()
+    assert rates == pytest.approx([0.5 * x / 15 for x in (5, 7, 9, 11, 13, 15, 15)], rel=1e-12)
+
+
 def test_warmup_by_hand() -> None:
     schedule = WarmupCosineLR(optimizer(), warmup_steps=4, total_steps=10, eta_min=0.01)
     rates = []

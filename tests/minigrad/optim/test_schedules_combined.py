@@ -219,6 +219,8 @@ def test_plateau_respects_a_rate_set_by_hand_and_resumes() -> None:
     ("make", "message"),
     [
         (lambda o: OneCycleLR(o, 0.1), "needs total_steps, or epochs and steps_per_epoch"),
+        (lambda o: OneCycleLR(o, 0.1, epochs=3), "needs total_steps, or epochs and steps"),
+        (lambda o: OneCycleLR(o, 0.1, steps_per_epoch=3), "needs total_steps, or epochs and steps"),
         (lambda o: OneCycleLR(o, 0.1, 0), "total_steps must be at least 1, it is 0"),
         (lambda o: OneCycleLR(o, 0.1, 9, pct_start=1.5), r"pct_start must be in \[0, 1\]"),
         (lambda o: OneCycleLR(o, 0.1, 9, anneal_strategy="x"), '"cos" or "linear", not \'x\''),
@@ -246,6 +248,24 @@ def test_plateau_respects_a_rate_set_by_hand_and_resumes() -> None:
 def test_errors(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(sgd())
+
+
+def test_the_length_of_a_cycle_is_its_epochs_times_their_steps() -> None:
+    assert OneCycleLR(sgd(), 0.1, epochs=3, steps_per_epoch=4).total_steps == 12
+
+
+def test_a_plateau_by_hand_with_a_threshold() -> None:
+    """An improvement counts from the threshold on, relative or absolute."""
+    for mode, value, better in (("min", 1.9, 1.88), ("max", 2.1, 2.12)):
+        for kind, threshold in (("rel", 0.055), ("abs", 0.11)):
+            schedule = ReduceLROnPlateau(
+                sgd(), mode, patience=9, threshold=threshold, threshold_mode=kind
+            )
+            schedule.step(2.0)
+            schedule.step(value)
+            assert (schedule.best, schedule.num_bad_epochs) == (2.0, 1)
+            schedule.step(better)
+            assert (schedule.best, schedule.num_bad_epochs) == (better, 0)
 
 
 def test_one_cycle_without_a_momentum_to_move() -> None:
