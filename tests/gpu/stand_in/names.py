@@ -19,10 +19,10 @@ CUBLAS = frozenset({"dot", "einsum", "matmul", "tensordot"})
 NAMES = VIEWS | CUBLAS | {
     "abs", "absolute", "add", "all", "any", "arange", "argmax", "argsort", "ascontiguousarray",
     "clip", "concatenate", "copy", "cos", "cumsum", "divide", "empty", "empty_like", "equal",
-    "exp", "eye", "full", "full_like", "greater", "greater_equal", "isfinite", "isnan", "less",
-    "less_equal", "log", "logical_and", "logical_not", "max", "maximum", "mean", "min", "minimum",
-    "multiply", "negative", "nonzero", "not_equal", "ones", "ones_like", "pad", "power", "sign",
-    "sin", "sqrt", "square", "stack", "subtract", "sum", "take", "tanh", "tril", "triu",
-    "true_divide", "var", "where", "zeros", "zeros_like",
+    "exp", "expm1", "eye", "full", "full_like", "greater", "greater_equal", "isfinite", "isnan",
+    "less", "less_equal", "log", "log1p", "logical_and", "logical_not", "max", "maximum", "mean",
+    "min", "minimum", "multiply", "negative", "nonzero", "not_equal", "ones", "ones_like", "pad",
+    "power", "sign", "sin", "sqrt", "square", "stack", "subtract", "sum", "take", "tanh", "tril",
+    "triu", "true_divide", "var", "where", "zeros", "zeros_like",
 }
 # fmt: on
