@@ -14,6 +14,7 @@ from tests.tinyalpaca.runs import resume, train, write_text
 from tinyalpaca.checkpoint import CONFIG, load_model
 from tinyalpaca.cli import example
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
+from tinyalpaca.corpus.token_file import TokenFile
 from tinyalpaca.generation import Generator
 from tinyalpaca.model import TinyAlpaca, parameter_shapes
 from tinyalpaca.training.checksums import SUMS, write_sums
@@ -74,13 +75,20 @@ def flips(begun: Path, tmp_path: Path, count: int, seed: int) -> None:
         path: load_safetensors(path / "model.safetensors")[0] for path in RunFolder(run).all()
     }
     records = read_metrics(run / "metrics.jsonl")
+    tokens = {path: TokenFile.open(path).tokens.tolist() for path in run.glob("tokens/*.tokens")}
     for number in range(count):
         path = files[number % len(files)]
         before = path.read_bytes()
         flip(path, rng)
-        for source, text in wanted.items():
+        # What reads this file: its own folder, or what is reached by the pointers.
+        source = path.parent if path.parent in wanted else run / "checkpoints" / path.name
+        try:
+            assert written_by(source) == wanted.get(source, wanted[latest]), path
+        except (ValueError, OSError) as error:
+            assert one_line(error, run), (path, error)
+        if path.suffix == ".tokens":
             try:
-                assert written_by(source) == text, path
+                assert TokenFile.open(path).tokens.tolist() == tokens[path]
             except (ValueError, OSError) as error:
                 assert one_line(error, run), (path, error)
         told: list[str] = []
