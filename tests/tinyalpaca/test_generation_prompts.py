@@ -56,7 +56,7 @@ def test_an_empty_prompt_begins_at_the_end_token(generator, tokenizer):
         without.generate("")
 
 
-@pytest.mark.parametrize("stop", [None, "zz"])
+@pytest.mark.parametrize("stop", [None, "the dog\0zz"])
 def test_a_text_ends_before_its_end_token(generator, tokenizer, stop):
     end, ended = tokenizer.end_token, 0
     prompts = ["the cat", "a", "", "on the mat"] * 5
