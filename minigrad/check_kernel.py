@@ -61,6 +61,8 @@ def check_kernel(
             y, _ = _run(op, inputs, device, None, statics)
             upstream = rng.standard_normal(y.shape).astype(y.dtype)
             wanted = _run(op, inputs, device, upstream, statics)
+        value, _ = _run(op, inputs, device, None, statics)
+        _compare(f"{op.name}, {np.dtype(dtype)}: the value", value, wanted[0], tolerance)
         first = _run(op, inputs, device, upstream, statics)
         kept = [a.array.copy() for a in _flat(first)]
         _run(op, others, device, upstream, statics)
