@@ -26,8 +26,8 @@ def shapes(m):
     """Parameter names of the PyTorch original, and their shapes."""
     c, f, v = m["d_model"], m["d_ff"], m["vocab_size"]
     found = {
-        "embedding.token_embed.weight": (v, c),
-        "embedding.pos_embed.weight": (m["max_seq_len"], c),
+        "embedding.token_embed": (v, c),
+        "embedding.pos_embed": (m["max_seq_len"], c),
         "final_linear.weight": (v, c),
         "final_linear.bias": (v,),
     }
@@ -48,7 +48,7 @@ def shapes(m):
 def logits(w, m, x, drop):
     """The post-norm decoder; `drop` is called after the embedding and after each block."""
     time, c = x.shape[1], m["d_model"]
-    h = drop(w["embedding.token_embed.weight"][x] + w["embedding.pos_embed.weight"][:time])
+    h = drop(w["embedding.token_embed"][x] + w["embedding.pos_embed"][:time])
     for layer in range(m["num_layers"]):
         p = f"decoder_layers.{layer}"
 
