@@ -190,6 +190,21 @@ def ones(*shape: int) -> mg.Tensor:
             'padding must be a number, "same" or "valid", not \'full\'',
         ),
         (
+            lambda: F.conv1d(ones(1, 1, 4), ones(1, 1, 2), dilation=0),
+            ValueError,
+            "dilation must be a number from 1 on",
+        ),
+        (
+            lambda: F.conv2d(ones(1, 0, 4, 4), ones(1, 1, 2, 2), groups=0),
+            mg.ShapeError,
+            r"0 channels of x in 0 group\(s\) do not fit",
+        ),
+        (
+            lambda: F.conv2d(ones(4, 4), ones(1, 1, 2, 2)),
+            mg.ShapeError,
+            r"x must have 4 axes \(B, C, ...\) or 3, weight 4",
+        ),
+        (
             lambda: F.conv1d(ones(1, 1, 4), ones(1, 1, 2), padding="same", stride=2),
             ValueError,
             r'padding="same" needs stride 1, not \(2,\)',

@@ -93,6 +93,16 @@ def test_repr() -> None:
             r"max_pool1d: x of shape \(4,\) must have 3 axes or 2",
         ),
         (
+            lambda x: F.avg_pool2d(x[0, 0], 2),
+            mg.ShapeError,
+            r"avg_pool2d: x of shape \(4,\) must have 4 axes or 3",
+        ),
+        (
+            lambda x: F.max_pool1d(x, 2, dilation=4),
+            mg.ShapeError,
+            r"no window of \(2,\) fits in \(4,\) elements",
+        ),
+        (
             lambda x: F.max_pool1d(x, 5),
             mg.ShapeError,
             r"no window of \(5,\) fits in \(4,\) elements",

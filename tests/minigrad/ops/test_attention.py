@@ -113,6 +113,13 @@ def test_huge_scores_do_not_overflow(context: Any, dtype: Any) -> None:
         assert np.isfinite(grad(y.sum(), q).numpy()).all()
 
 
+def test_every_query_sees_every_key_unless_causal(rng: np.random.Generator) -> None:
+    q, k, v = (rng.standard_normal((3, 4)) for _ in range(3))
+    e = np.exp(q @ k.T / 2)
+    found = F.scaled_dot_product_attention(*map(Tensor, (q, k, v)))
+    assert_close(found.numpy(), e / e.sum(-1, keepdims=True) @ v, 1e-13)
+
+
 @pytest.mark.parametrize(
     ("shapes", "causal"),
     [

@@ -42,6 +42,16 @@ def test_var_of_too_few_elements_is_an_error() -> None:
         mg.var(mg.ones((1, 3)), axis=0, ddof=1)
 
 
+def test_a_number_has_the_axes_0_and_minus_1() -> None:
+    """Over which NumPy too lets it be summed, and over no other."""
+    for name in ("sum", "mean", "max", "logsumexp"):
+        for axis in (0, -1, None, ()):
+            assert getattr(mg, name)(Tensor(2.0), axis).item() == 2
+        for axis in (1, -2):
+            with pytest.raises(ValueError, match="out of (range|bounds)"):
+                getattr(mg, name)(Tensor(2.0), axis)
+
+
 def test_integers() -> None:
     ints = Tensor([[1, 2], [3, 5]])
     assert ints.sum().dtype == np.int64 and ints.sum().item() == 11

@@ -133,6 +133,8 @@ def test_merged_sees_what_is_adjacent() -> None:
     assert merged([a, b.T]) is None, "not contiguous"
     assert merged([a, np.arange(3.0)]) is None, "other memory"
     assert merged([np.arange(3.0)]) is None
+    table = np.zeros((2, 3))
+    assert merged([table[0], table[1]]) is None, "no flat array"
 
 
 # Clipping

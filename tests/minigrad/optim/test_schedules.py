@@ -20,6 +20,7 @@ from minigrad.optim import (
     Schedule,
     StepLR,
     WarmupCosineLR,
+    WarmupLinearLR,
 )
 
 SCHEDULES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -131,6 +132,23 @@ def test_warmup_by_hand() -> None:
     expected += [0.01 + 0.09 * (1 + cos(pi * k / 6)) / 2 for k in range(7)]
     expected += [0.01, 0.01]
     assert np.allclose(rates, expected, rtol=1e-12)
+
+
+def test_a_line_after_the_warmup_by_hand() -> None:
+    schedule = WarmupLinearLR(optimizer(), warmup_steps=2, total_steps=6, eta_min=0.02)
+    rates = []
+    for _ in range(8):
+        rates.append(schedule.get_last_lr()[0])
+        schedule.step()
+    assert rates == pytest.approx([0.05, 0.1, 0.1, 0.08, 0.06, 0.04, 0.02, 0.02], rel=1e-12)
+
+
+def test_the_shortest_schedules() -> None:
+    """Of one step."""
+    assert WarmupCosineLR(optimizer(), warmup_steps=1, total_steps=1).get_last_lr() == [0.1, 0.5]
+    schedule = CosineAnnealingLR(optimizer(), T_max=1)
+    schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([0, 0], abs=1e-15)
 
 
 def test_warmup_without_warm_up_and_without_cosine() -> None:

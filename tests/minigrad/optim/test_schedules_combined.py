@@ -250,6 +250,11 @@ def test_errors(make: Any, message: str) -> None:
         make(sgd())
 
 
+def test_a_cycle_without_a_way_up_starts_at_its_peak() -> None:
+    schedule = OneCycleLR(sgd(), max_lr=1.0, total_steps=10, pct_start=0.1)
+    assert schedule.get_last_lr() == [1.0, 1.0]
+
+
 def test_the_length_of_a_cycle_is_its_epochs_times_their_steps() -> None:
     assert OneCycleLR(sgd(), 0.1, epochs=3, steps_per_epoch=4).total_steps == 12
 
@@ -266,6 +271,15 @@ def test_a_plateau_by_hand_with_a_threshold() -> None:
             assert (schedule.best, schedule.num_bad_epochs) == (2.0, 1)
             schedule.step(better)
             assert (schedule.best, schedule.num_bad_epochs) == (better, 0)
+
+
+def test_a_plateau_goes_on_at_once_unless_it_is_to_cool_down() -> None:
+    for settings, factors in (({}, (0.5, 0.25)), ({"cooldown": 1}, (0.5, 0.5))):
+        schedule = ReduceLROnPlateau(sgd(), factor=0.5, patience=0, **settings)
+        schedule.step(1.0)
+        for factor in factors:
+            schedule.step(2.0)
+            assert schedule.get_last_lr() == [0.1 * factor, 0.5 * factor]
 
 
 def test_one_cycle_without_a_momentum_to_move() -> None:
