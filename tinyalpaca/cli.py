@@ -57,21 +57,36 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
         return 1
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, but help that cannot be written is an error."""
+
+    def print_help(self, file: Any = None) -> None:
+        if file is None:
+            console.deliver(self.format_help(), end="")
+        else:
+            super().print_help(file)
+
+
 def started(parser: argparse.ArgumentParser, argv: Sequence[str] | None, run: Any = None) -> int:
     """Parse arguments and run what they ask for, between opening and closing the streams."""
+
+    def parse_and_run(args: argparse.Namespace) -> int:
+        parser.parse_args(argv, args)
+        return (run or args.run)(args)
+
     console.open_streams()
     try:
-        args = parser.parse_args(argv)
+        status = guarded(parse_and_run, argparse.Namespace())
     except SystemExit as ended:  # after --help, or a complaint
         status = ended.code if isinstance(ended.code, int) else 1
         raise SystemExit(console.close_streams(status)) from None
-    return console.close_streams(guarded(run or args.run, args))
+    return console.close_streams(status)
 
 
 def example(name: str, argv: Sequence[str] | None = None) -> int:
     """What a script in `examples/` calls: one command under the script's own name."""
     command = COMMANDS[name]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=command.DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.add_arguments(parser)
@@ -80,7 +95,7 @@ def example(name: str, argv: Sequence[str] | None = None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The installed command `tinyalpaca`."""
-    parser = argparse.ArgumentParser(prog="tinyalpaca", description=ABOUT)
+    parser = Parser(prog="tinyalpaca", description=ABOUT)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = subparsers.add_parser(

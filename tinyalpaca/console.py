@@ -16,7 +16,6 @@ One rule for output that cannot be written: **work is saved first, and never los
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from typing import Any
@@ -203,14 +202,14 @@ def _write(stream: Any, text: str) -> None:
 
 def _open_output() -> Any:
     if sys.stdout is None or _is_in(sys.stdout, _closed):
-        raise OSError(errno.EBADF, "standard output is closed, and this is all that was wanted")
+        raise OSError("standard output is closed, and this is all that was wanted")
     return sys.stdout
 
 
 def _explained(error: OSError) -> OSError:
     if isinstance(error, BrokenPipeError):
         return error
-    return OSError(error.errno, f"standard output cannot be written ({error.strerror or error})")
+    return OSError(f"standard output cannot be written ({error.strerror or error})")
 
 
 def _give_up(stream: Any, error: Exception) -> None:

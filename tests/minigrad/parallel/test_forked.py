@@ -73,3 +73,23 @@ def test_work_done_apart_fails_like_work_done_here():
         in_a_process(work)
     with pytest.raises(WorkerError, match="has died"):
         in_a_process(lambda: os._exit(3))
+
+
+def _from_a_daemon(pipe) -> None:
+    pipe.send((multiprocessing.current_process().daemon, len(set(in_processes(_pid, 3)))))
+
+
+def _pid(number: int) -> int:
+    return os.getpid()
+
+
+def test_a_daemonic_process_shares_its_work_too():
+    """As a pool's worker that generates texts; `multiprocessing` lets it have no children."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    daemon = context.Process(target=_from_a_daemon, args=(theirs,), daemon=True)
+    daemon.start()
+    theirs.close()
+    assert ours.recv() == (True, 3)
+    daemon.join(30)
+    assert daemon.exitcode == 0
