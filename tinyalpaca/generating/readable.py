@@ -106,8 +106,13 @@ class Readable:
         self.everything = bool(self.allowed.all())
         self.closed = not self.following[BETWEEN, self.allowed[:, BETWEEN].any(axis=0)].any()
         # What one sequence looks up for every token, without NumPy: ids of what is allowed, or None
-        # for all tokens, by level and state; next states by state and token.
+        # for all tokens, by level and state, also as a list; next states by state and token.
         self.ids = [[_ids(row) for row in level] for level in self.allowed]
+        everything = range(len(vocabulary))
+        self.choices = [
+            [(everything if ids is None else ids.tolist(), ids) for ids in level]
+            for level in self.ids
+        ]
         self.next_state = [row.tobytes() for row in self.following]
 
     def may_come(self, state: int, left: int) -> np.ndarray:

@@ -161,6 +161,7 @@ class Sampler:
         left: int = 0,
     ) -> None:
         self.sampling = sampling
+        self._temperature = 0.0 if sampling.greedy else max(sampling.temperature, COLDEST)
         self.readable = None if readable is None or readable.everything else readable
         self.states: list[int] = [BETWEEN] * len(rngs)
         self.left = left
@@ -198,6 +199,8 @@ class Sampler:
             logits = penalised(logits, self._seen, self.sampling.repetition_penalty)
         if self.readable is None:
             tokens = self._choose(logits)
+        elif len(self._draws) == 1 and self.sampling.plain:
+            return [self._choose_one_readable(logits[0], self.readable)]  # nothing is penalised
         else:
             tokens = self._choose_readable(logits)
             self.follow(tokens)
@@ -213,6 +216,22 @@ class Sampler:
             self.states = [
                 following[state][token] for state, token in zip(self.states, tokens, strict=True)
             ]
+
+    def _choose_one_readable(self, logits: np.ndarray, readable: Readable) -> int:
+        """As `_choose_readable` and `follow` for one row (V,) without filters, in fewer calls."""
+        self.left = left = self.left - 1
+        state = self.states[0]
+        names, ids = readable.choices[max(0, min(left, LEVELS - 1))][state]
+        if ids is not None:
+            logits = logits.take(ids)
+        if self._temperature == 0:
+            index = int(logits.argmax())
+            _check(logits[index])
+        else:
+            index = _draw_one(logits / self._temperature, self._draws[0]())
+        token = names[index]
+        self.states[0] = readable.next_state[state][token]
+        return token
 
     def _between(self) -> bool:
         return not any(self.states)
