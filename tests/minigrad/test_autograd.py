@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import GraphFreedError, InPlaceError, Tensor, grad, nn, value_and_grad
+from minigrad import GraphFreedError, InPlaceError, Tensor, autograd, grad, nn, value_and_grad
 from minigrad.autograd import add_gradients
 from minigrad.nn import functional as F
 from tests.minigrad.compare import assert_close, float64
@@ -118,6 +118,15 @@ def test_a_graph_that_is_partly_freed() -> None:
     with pytest.raises(GraphFreedError, match="'exp'"):
         other.backward()
     assert x.grad is not None and x.grad.tolist() == before
+
+
+def test_the_function_frees_the_graph_as_the_method_does() -> None:
+    x = Tensor(3.0, requires_grad=True)
+    y = x * x
+    autograd.backward(y)
+    assert x.grad is not None and x.grad.item() == 6
+    with pytest.raises(GraphFreedError):
+        autograd.backward(y)
 
 
 def test_retain_graph() -> None:
