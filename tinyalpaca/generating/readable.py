@@ -108,6 +108,7 @@ class Readable:
         # What one sequence looks up for every token, without NumPy: ids of what is allowed, or None
         # for all tokens, by level and state, also as a list; next states by state and token.
         self.ids = [[_ids(row) for row in level] for level in self.allowed]
+        self.bias = np.where(self.allowed, np.float32(0), np.float32(-np.inf))
         everything = range(len(vocabulary))
         self.choices = [
             [(everything if ids is None else ids.tolist(), ids) for ids in level]

@@ -245,8 +245,8 @@ class Sampler:
             if ids is None:
                 return self._choose(logits)
             return ids[self._choose(logits.take(ids, axis=1))].tolist()
-        allowed = self.readable.allowed[level].take(self.states, axis=0)  # (B, V)
-        return self._choose(np.where(allowed, logits, logits.dtype.type(-np.inf)))
+        # Adding 0 or -∞ takes half the time of choosing, and changes no logit that may be drawn.
+        return self._choose(logits + self.readable.bias[level].take(self.states, axis=0))  # (B, V)
 
     def _choose(self, logits: np.ndarray) -> list[int]:
         """Steps 3 to 8 for each row of logits (B, V)."""
