@@ -272,3 +272,12 @@ def test_gradients_are_forgotten_or_filled_with_zeros() -> None:
         assert model.weight.grad is None
         owner.zero_grad(set_to_none=False)
         assert model.weight.grad is None
+
+
+def test_what_a_list_hides_is_found_beside_a_module_with_two_names() -> None:
+    root = nn.Module()
+    root.first = nn.Module()
+    root.first.layers = [nn.Linear(2, 2, rng=mg.Generator(0))]
+    root.second = root.third = nn.GELU()
+    with pytest.raises(TypeError, match=r"Module\.layers is a plain list that holds a Linear"):
+        root.parameters()
