@@ -2,22 +2,30 @@
 
 from minigrad.nn import functional
 from minigrad.nn.activations import GELU, ReLU, Sigmoid, SiLU, Tanh
-from minigrad.nn.containers import ModuleList, Sequential
+from minigrad.nn.attention import MultiheadAttention
+from minigrad.nn.containers import ModuleDict, ModuleList, Sequential
 from minigrad.nn.convolution import Conv1d, Conv2d
 from minigrad.nn.layers import Dropout, Embedding, LayerNorm, Linear, RMSNorm
 from minigrad.nn.losses import HuberLoss, L1Loss, MSELoss
 from minigrad.nn.module import Module, Parameter
+from minigrad.nn.normalization_layers import BatchNorm1d, BatchNorm2d, GroupNorm
 from minigrad.nn.pooling import AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from minigrad.nn.shaping import Flatten, Identity
 
 __all__ = [
     "GELU",
     "AvgPool1d",
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Conv1d",
     "Conv2d",
     "Dropout",
     "Embedding",
+    "Flatten",
+    "GroupNorm",
     "HuberLoss",
+    "Identity",
     "L1Loss",
     "LayerNorm",
     "Linear",
@@ -25,7 +33,9 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "Module",
+    "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "Parameter",
     "RMSNorm",
     "ReLU",

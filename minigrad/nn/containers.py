@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, Self, TypeVar, cast, overload
 
 from minigrad.nn.module import Module
@@ -103,6 +103,59 @@ class Sequential(ModuleList[Module]):
         for module in self:
             x = module(x)
         return x
+
+
+class ModuleDict(Module, Generic[M]):
+    """Modules by name; a name is a key of the state dict, so it is a string without a dot.
+
+    Args:
+        modules: name -> module, in order.
+
+    Raises:
+        TypeError: something is no module.
+        KeyError: a name is empty, has a dot, or is that of an attribute of every module.
+    """
+
+    def __init__(self, modules: Mapping[str, M] | None = None) -> None:
+        for name, module in (modules or {}).items():
+            self[name] = module
+
+    def __setitem__(self, name: str, module: M) -> None:
+        _require_module(self, module)
+        if not name or "." in name or hasattr(ModuleDict, name):
+            raise KeyError(f"ModuleDict: {name!r} cannot be the name of a module; use another one")
+        setattr(self, name, module)
+
+    def __getitem__(self, name: str) -> M:
+        found = vars(self).get(name)
+        if not isinstance(found, Module):
+            raise KeyError(f"ModuleDict has no {name!r}; it has {list(self)}")
+        return cast(M, found)
+
+    def __delitem__(self, name: str) -> None:
+        self[name]  # a KeyError that says what is there
+        delattr(self, name)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.named_children())
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self.named_children())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and isinstance(vars(self).get(name), Module)
+
+    def keys(self) -> list[str]:
+        """The names, in order."""
+        return list(self)
+
+    def values(self) -> list[M]:
+        """The modules, in order."""
+        return [cast(M, child) for _, child in self.named_children()]
+
+    def items(self) -> list[tuple[str, M]]:
+        """Names and modules, in order."""
+        return [(name, cast(M, child)) for name, child in self.named_children()]
 
 
 def _require_module(container: Module, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -42,11 +42,16 @@ class Module:
     modules go into a `ModuleList` or `Sequential`: in a plain list nothing would find them, which
     is an error. Write `forward`; call the module.
 
+    A tensor that is no parameter, such as a running mean, is a *buffer*: saved and moved with the
+    module, but not trained.
+
     Attributes:
         training: True after `train()`, False after `eval()`; dropout looks at it.
     """
 
     training: bool = True
+    _not_saved: frozenset[str] = frozenset()  # buffers that are left out of the state dict
+    _forward_hooks: tuple[Callable[..., Any], ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute.
@@ -77,14 +82,64 @@ class Module:
         raise TypeError(f"{type(self).__name__} has no forward method")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not STATE.detect_nan:
-            return self.forward(*args, **kwargs)
+        if STATE.detect_nan:
+            result = self._named_in_errors(*args, **kwargs)
+        else:
+            result = self.forward(*args, **kwargs)
+        for hook in self._forward_hooks:
+            changed = hook(self, args, result)
+            result = result if changed is None else changed
+        return result
+
+    def _named_in_errors(self, *args: Any, **kwargs: Any) -> Any:
         before = STATE.modules
         STATE.modules = (*before, self)
         try:
             return self.forward(*args, **kwargs)
         finally:
             STATE.modules = before
+
+    def register_forward_hook(
+        self, hook: Callable[[Module, tuple[Any, ...], Any], Any]
+    ) -> Callable[[], None]:
+        """Call `hook(module, args, result)` after each call of this module.
+
+        What the hook gives takes the place of the result, unless it is None.
+
+        Returns:
+            A function that removes the hook.
+        """
+        self._forward_hooks = (*self._forward_hooks, hook)
+
+        def remove() -> None:
+            self._forward_hooks = tuple(h for h in self._forward_hooks if h is not hook)
+
+        return remove
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Set attribute `name` to a tensor that is moved with the module but not trained.
+
+        Assigning a tensor to an attribute does the same; here it can be left out of the state dict.
+
+        Args:
+            name: of the attribute.
+            tensor: no parameter; None for a buffer that is not there yet.
+            persistent: whether it is part of the state dict.
+
+        Raises:
+            TypeError: it is no tensor, or a parameter.
+            KeyError: there is an attribute of that name that is no buffer.
+        """
+        if tensor is not None and (not isinstance(tensor, Tensor) or isinstance(tensor, Parameter)):
+            raise TypeError(
+                f"register_buffer: {name!r} must be a Tensor that is no Parameter, not "
+                f"{type(tensor).__name__}"
+            )
+        before = getattr(self, name, None)
+        if before is not None and (not isinstance(before, Tensor) or isinstance(before, Parameter)):
+            raise KeyError(f"{type(self).__name__} has an attribute {name!r} that is no buffer")
+        setattr(self, name, tensor)
+        self._not_saved = self._not_saved - {name} if persistent else self._not_saved | {name}
 
     # The tree
 
@@ -136,19 +191,32 @@ class Module:
         """This module and all below it."""
         return (module for _, module in self.named_modules())
 
-    def _all_named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+    def _all_named_tensors(self, saved: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and buffers, shared ones under each name; `saved` leaves out what is not."""
         for path, module in self.named_modules():
             for name, value in vars(module).items():
-                if isinstance(value, Parameter):
+                if isinstance(value, Tensor) and not (saved and name in module._not_saved):
                     yield f"{path}.{name}" if path else name, value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Parameters with dotted names; one that is shared comes once, under its first name."""
         seen: set[int] = set()
-        for name, parameter in self._all_named_parameters():
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+        for name, tensor in self._all_named_tensors():
+            if isinstance(tensor, Parameter) and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Tensors that are no parameters, with dotted names; a shared one comes once."""
+        seen: set[int] = set()
+        for name, tensor in self._all_named_tensors():
+            if not isinstance(tensor, Parameter) and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor
+
+    def buffers(self) -> list[Tensor]:
+        """All buffers, each once, in order of definition."""
+        return [buffer for _, buffer in self.named_buffers()]
 
     def parameters(self) -> list[Parameter]:
         """All parameters, each once, in order of definition."""
@@ -161,17 +229,18 @@ class Module:
     # State
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """A copy of every parameter as a NumPy array, by name; shared ones under each name."""
-        return {name: np.array(CPU.asarray(p.array)) for name, p in self._all_named_parameters()}
+        """A copy of every parameter and buffer as a NumPy array, shared ones under each name."""
+        named = self._all_named_tensors(saved=True)
+        return {name: np.array(CPU.asarray(tensor.array)) for name, tensor in named}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedKeys:
-        """Copy arrays into the parameters, keeping their dtype and device.
+        """Copy arrays into the parameters and buffers, keeping their dtype and device.
 
         Nothing is changed unless everything fits.
 
         Args:
             state: name -> array or tensor.
-            strict: False leaves parameters alone that are missing in the state, and passes over
+            strict: False leaves tensors alone that are missing in the state, and passes over
                 what is unexpected there. A wrong shape is an error in any case.
 
         Returns:
@@ -181,7 +250,7 @@ class Module:
             ValueError: names every missing, unexpected and mis-shaped key, and every value that
                 holds no numbers, at once.
         """
-        own = dict(self._all_named_parameters())
+        own = dict(self._all_named_tensors(saved=True))
         arrays = {name: _as_array(state[name]) for name in own if name in state}
         keys = LoadedKeys([k for k in own if k not in state], [k for k in state if k not in own])
         problems = []
@@ -214,6 +283,19 @@ class Module:
     def eval(self) -> Self:
         """Put this module and all below it in evaluation mode."""
         return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze all parameters (False), or let them be trained (True)."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    def apply(self, function: Callable[[Module], Any]) -> Self:
+        """Call `function` on every module below this one and then on this one."""
+        for _, child in self.named_children():
+            child.apply(function)
+        function(self)
+        return self
 
     def to(self, device: Device | str) -> Self:
         """Move all parameters and other tensors, and their gradients, in place."""
