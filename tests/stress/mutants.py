@@ -47,6 +47,7 @@ NOT_RUN = "not run"
 FIRST = {
     "minigrad/ops": ["ops/test_{name}", "ops/test_gradients"],
     "minigrad/ops/special": ["ops/test_special", "ops/test_relative_accuracy"],
+    "minigrad/ops/elementwise": ["ops/test_relative_accuracy"],
     "minigrad/ops/adamw": ["optim/test_by_hand", "optim/test_adamw"],
     "minigrad/ops/sgd": ["optim/test_by_hand"],
     "minigrad/ops/muon": ["optim/test_by_hand"],
