@@ -80,7 +80,7 @@ class Node:
         self.saved = saved
         self.needs = needs
         self.low = low
-        self.versions = tuple([None if x is None else x._version.number for x in inputs])
+        self.versions: list[int | None] = []
         self.seen: dict[int, Seen] | None = None
         self.result: tuple[Version, int] | None = None
         self.modules = STATE.modules
@@ -89,9 +89,12 @@ class Node:
         """Remember what `check_versions` will look for (see `minigrad.version`)."""
         for position, x in enumerate(inputs):
             if x is None:
+                self.versions.append(None)
                 continue
-            x._version.read = True
-            if x._version.outside and isinstance(x.array, np.ndarray):
+            version = x._version
+            self.versions.append(version.number)
+            version.read = True
+            if version.outside and isinstance(x.array, np.ndarray):
                 self.seen = self.seen or {}
                 self.seen[position] = Seen(x.array)
         if _holds(self.saved, result.array):
@@ -125,6 +128,10 @@ class Node:
 
 def _holds(saved: Any, array: Any) -> bool:
     """Whether `array` or a view of its memory is among what an op saved."""
+    if saved is None:
+        return False
     owner = array if array.base is None else array.base
-    kept = saved if isinstance(saved, (tuple, list)) else (saved,)
-    return any([x is array or x is owner or getattr(x, "base", None) is owner for x in kept])
+    for x in saved if isinstance(saved, (tuple, list)) else (saved,):
+        if x is array or x is owner or getattr(x, "base", None) is owner:
+            return True
+    return False

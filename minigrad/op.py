@@ -163,14 +163,28 @@ def apply(op: type[Op], *inputs: Tensor | None, **statics: Any) -> Tensor:
         DeviceError: the inputs live on different devices.
         NonFiniteError: under `detect_nan`, when the result has a NaN or Inf.
     """
-    arrays = [None if x is None else x.array for x in inputs]
-    low = LOW in [a if a is None else a.dtype.char for a in arrays] and not op.exact
+    arrays: list[Any] = []
+    wanted: list[bool] = []
+    low, on_host, grad_enabled = False, True, STATE.grad_enabled
+    for x in inputs:  # one loop for all questions, as every op comes by here
+        if x is None:
+            arrays.append(None)
+            wanted.append(False)
+            continue
+        array = x.array
+        arrays.append(array)
+        wanted.append(grad_enabled and x.requires_grad)
+        if array.dtype.char == LOW:
+            low = True
+        if type(array) is not np.ndarray:
+            on_host = False
+    low = low and not op.exact
     rounded = low and all([a is None or a.dtype.kind != "f" or a.dtype.char == LOW for a in arrays])
     if low:
         arrays = [widened(a) for a in arrays]
-    device = _common_device(op, arrays)
+    device = CPU if on_host else _common_device(op, arrays)
     rule = None if STATE.textbook else op.kernels.get(device.kind)
-    needs = tuple([STATE.grad_enabled and x is not None and x.requires_grad for x in inputs])
+    needs = tuple(wanted)
     recorded, xp, saved = True in needs, None, None
     try:
         if rule is not None and device is not CPU and not _supported(op, rule, arrays, statics):
@@ -217,9 +231,7 @@ def _supported(op: type[Op], rule: Any, arrays: list[Any], statics: dict[str, An
 
 
 def _common_device(op: type[Op], arrays: list[Any]) -> Device:
-    """The one device of all arrays. Every op comes by here, so the common case is quick."""
-    if all([type(array) is np.ndarray or array is None for array in arrays]):
-        return CPU
+    """The one device of all arrays."""
     device = None
     for array in arrays:
         if array is None:

@@ -86,6 +86,8 @@ def as_floats(*values: Any) -> Any:
 
 def as_float(x: Any) -> Tensor:
     """A float tensor; integers and booleans become float32."""
+    if isinstance(x, Tensor) and x.array.dtype.kind == "f":  # the usual case
+        return x
     return as_dtype(as_tensor(x), DEFAULT_FLOAT)
 
 
