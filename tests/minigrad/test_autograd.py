@@ -129,6 +129,16 @@ def test_the_function_frees_the_graph_as_the_method_does() -> None:
         autograd.backward(y)
 
 
+def test_a_broadcast_tensor_that_is_used_twice_has_second_derivatives() -> None:
+    (x,) = float64([3.0])
+    a = Tensor(np.array([1.0, 2.0, 4.0]))
+    y = (x * a * x).sum()  # 7x²
+    g = grad(y, x, create_graph=True)
+    assert g.tolist() == [42]
+    assert grad(g.sum(), x).tolist() == [14]
+    assert a.tolist() == [1, 2, 4]
+
+
 def test_retain_graph() -> None:
     (x,) = float64([1.0, 2.0])
     y = (x * x).sum()

@@ -55,7 +55,7 @@ FIRST = {
     "minigrad/kernels": ["kernels/"],
     "minigrad/optim": ["optim/test_{name}", "optim/test_by_hand", "optim/"],
     "minigrad/nn": ["nn/test_{name}", "nn/", "ops/test_{name}"],
-    "minigrad/autograd": ["test_autograd", "test_first_order", "test_write_gradients"],
+    "minigrad/autograd": ["test_autograd", "test_parts", "test_write_gradients"],
 }
 
 

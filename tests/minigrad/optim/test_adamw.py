@@ -247,3 +247,18 @@ def test_averages_can_be_moved_in_the_middle_of_a_run(rng):
             optimizer.step()
         weights.append(parameter.numpy())
     np.testing.assert_array_equal(*weights)
+
+
+def test_averages_lie_in_the_memory_that_is_given() -> None:
+    params, given = parameters(), []
+
+    def allocate(size: int, dtype: Any) -> np.ndarray:
+        given.append(np.zeros(size, dtype))
+        return given[-1]
+
+    optimizer = AdamW([{"params": params[:2]}, {"params": params[2:]}])
+    optimizer.place_state(allocate)
+    run(optimizer, params, range(1))
+    sizes = [sum(p.size for p in group) for group in (params[:2], params[2:])]
+    assert [array.size for array in given] == [size for size in sizes for _ in range(2)]
+    assert all(array.any() for array in given)
