@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -42,15 +43,15 @@ class Module:
     modules go into a `ModuleList` or `Sequential`: in a plain list nothing would find them, which
     is an error. Write `forward`; call the module.
 
-    A tensor that is no parameter, such as a running mean, is a *buffer*: saved and moved with the
-    module, but not trained.
+    Other tensors in attributes are moved with the module, but neither trained nor saved. What is to
+    be saved as well, such as a running mean, is a *buffer*: see `register_buffer`.
 
     Attributes:
         training: True after `train()`, False after `eval()`; dropout looks at it.
     """
 
     training: bool = True
-    _not_saved: frozenset[str] = frozenset()  # buffers that are left out of the state dict
+    _buffers: Mapping[str, bool] = MappingProxyType({})  # name -> whether it is saved
     _forward_hooks: tuple[Callable[..., Any], ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -117,9 +118,9 @@ class Module:
         return remove
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Set attribute `name` to a tensor that is moved with the module but not trained.
+        """Set attribute `name` to a tensor that is saved and moved with the module, not trained.
 
-        Assigning a tensor to an attribute does the same; here it can be left out of the state dict.
+        A tensor that is assigned to the attribute later takes its place.
 
         Args:
             name: of the attribute.
@@ -139,7 +140,7 @@ class Module:
         if before is not None and (not isinstance(before, Tensor) or isinstance(before, Parameter)):
             raise KeyError(f"{type(self).__name__} has an attribute {name!r} that is no buffer")
         setattr(self, name, tensor)
-        self._not_saved = self._not_saved - {name} if persistent else self._not_saved | {name}
+        self._buffers = {**self._buffers, name: persistent}
 
     # The tree
 
@@ -195,7 +196,10 @@ class Module:
         """Parameters and buffers, shared ones under each name; `saved` leaves out what is not."""
         for path, module in self.named_modules():
             for name, value in vars(module).items():
-                if isinstance(value, Tensor) and not (saved and name in module._not_saved):
+                buffer = isinstance(value, Tensor) and name in module._buffers
+                if isinstance(value, Parameter) or (
+                    buffer and (module._buffers[name] or not saved)
+                ):
                     yield f"{path}.{name}" if path else name, value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -207,7 +211,7 @@ class Module:
                 yield name, tensor
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """Tensors that are no parameters, with dotted names; a shared one comes once."""
+        """Buffers with dotted names; one that is shared comes once, under its first name."""
         seen: set[int] = set()
         for name, tensor in self._all_named_tensors():
             if not isinstance(tensor, Parameter) and id(tensor) not in seen:

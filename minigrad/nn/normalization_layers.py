@@ -16,6 +16,9 @@ from minigrad.tensor import Tensor
 
 class _BatchNorm(Module):
     axes: tuple[int, ...] = ()
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
 
     def __init__(
         self,
@@ -34,9 +37,10 @@ class _BatchNorm(Module):
         self.eps, self.momentum = eps, momentum
         self.weight = Parameter(ones(num_features, dtype)) if affine else None
         self.bias = Parameter(zeros(num_features, dtype)) if affine else None
-        self.running_mean = zeros(num_features, dtype) if track_running_stats else None
-        self.running_var = ones(num_features, dtype) if track_running_stats else None
-        self.num_batches_tracked = zeros((), "int64") if track_running_stats else None
+        tracked = track_running_stats
+        self.register_buffer("running_mean", zeros(num_features, dtype) if tracked else None)
+        self.register_buffer("running_var", ones(num_features, dtype) if tracked else None)
+        self.register_buffer("num_batches_tracked", zeros((), "int64") if tracked else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> the same shape"""

@@ -15,7 +15,8 @@ class Counting(nn.Module):
 
     def __init__(self) -> None:
         self.linear = nn.Linear(2, 3, rng=mg.Generator(0))
-        self.calls = mg.zeros((), "int64")
+        self.register_buffer("calls", mg.zeros((), "int64"))
+        self.constant = mg.ones(3)
         self.register_buffer("table", mg.ones(4), persistent=False)
         self.nothing = None
 
@@ -39,12 +40,15 @@ def test_buffers_are_saved_and_moved_but_not_trained() -> None:
     with pytest.raises(ValueError, match=r"missing: 0\.calls \(\)"):
         other.load_state_dict({k: v for k, v in state.items() if "calls" not in k})
     layer.astype("float64")
+    assert layer[0].constant.dtype == np.float64  # moved, but not saved
     assert layer[0].table.dtype == np.float64 and layer[0].calls.dtype == np.int64
 
 
 def test_a_shared_buffer_comes_once_and_is_saved_under_each_name() -> None:
     a, b = nn.Identity(), nn.Identity()
-    a.mean = b.mean = mg.ones(2)
+    mean = mg.ones(2)
+    a.register_buffer("mean", mean)
+    b.register_buffer("mean", mean)
     both = nn.Sequential(a, b)
     assert [name for name, _ in both.named_buffers()] == ["0.mean"]
     assert list(both.state_dict()) == ["0.mean", "1.mean"]
