@@ -8,6 +8,7 @@ that it made itself), and dropping what was saved as soon as it has been used.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -26,6 +27,21 @@ from minigrad.state import STATE, setting
 from minigrad.tensor import Tensor
 
 
+def _where_it_lies(function: Any) -> Any:
+    """Decorator: the GPU is in use on which the first argument, a tensor or several, lies."""
+
+    @functools.wraps(function)
+    def there(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        first = outputs if isinstance(outputs, Tensor) else next(iter(outputs), None)
+        if first is None or first.device.is_in_use:
+            return function(outputs, *args, **kwargs)
+        with first.device.in_use():
+            return function(outputs, *args, **kwargs)
+
+    return there
+
+
+@_where_it_lies
 def backward(output: Tensor, gradient: Tensor | None = None, *, retain_graph: bool = False) -> None:
     """Add the gradient of `output` to `.grad` of every leaf that requires one.
 
@@ -46,6 +62,7 @@ def backward(output: Tensor, gradient: Tensor | None = None, *, retain_graph: bo
         _accumulate_into(leaf, array, owned)
 
 
+@_where_it_lies
 def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
@@ -117,8 +134,9 @@ def grad(
     return results[0] if isinstance(inputs, Tensor) else tuple(results)
 
 
+@_where_it_lies
 def add_gradients(
-    output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any], *, scale: float = 1.0
+    output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any], *, scale: Any = 1.0
 ) -> None:
     """Add the gradient of `output`, a single number, by each leaf tensor to the array beside it.
 
@@ -129,7 +147,7 @@ def add_gradients(
         output: a tensor with one element.
         tensors: leaves; those that `output` does not depend on add nothing.
         arrays: one for each, of its shape; they are added to in place.
-        scale: multiplies the gradient.
+        scale: multiplies the gradient; a number, or an array that holds one and is `output`'s like.
 
     Raises:
         GraphFreedError: an earlier backward has freed this graph.
@@ -141,8 +159,9 @@ def add_gradients(
     _run([output], [_seed(output, None, scale=scale)], retain_graph=False, sink=sink)
 
 
+@_where_it_lies
 def write_gradients(
-    output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any], *, scale: float = 1.0
+    output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any], *, scale: Any = 1.0
 ) -> None:
     """As `add_gradients`, but the arrays' old contents are overwritten, so they need not be zeros.
 
@@ -231,6 +250,8 @@ def _seed(
                 f"a tensor of shape {output.shape} needs an upstream gradient of the same shape: "
                 "pass one, or reduce it first, for example with .sum()."
             )
+        if not isinstance(scale, (int, float)):
+            return scale
         seed = namespace_of(output.array).full(output.shape, scale, output.dtype)
         return Tensor.wrap(seed) if create_graph else seed
     if not isinstance(gradient, Tensor):
@@ -315,10 +336,12 @@ def _run(
                 if not retain_graph:
                     node.saved, node.inputs = FREED, ()
                 continue
+        added = None  # the node whose gradient so far the kernel has added to its own
         if create_graph:
             gradients = _backward_on_tensors(node, dy, needs)
         else:
-            gradients = _backward_on_arrays(node, dy, needs, sink)
+            added, so_far = _so_far(node, needs, pending)
+            gradients = _backward_on_arrays(node, dy, needs, sink, so_far)
         if not retain_graph:
             node.saved, node.inputs = FREED, ()
         for position, (x, gradient) in enumerate(zip(inputs, gradients, strict=True)):
@@ -334,7 +357,10 @@ def _run(
             if STATE.detect_nan:
                 array = gradient.array if create_graph else gradient
                 check_finite(node.op, "backward", array, inputs, node.statics, node.modules)
-            send(x, gradient, fresh)
+            if added is not None and position == node.rule.ADDS_TO:
+                pending[added] = gradient, True
+            else:
+                send(x, gradient, fresh)
     return results
 
 
@@ -364,17 +390,33 @@ def _nodes_between(outputs: list[Tensor], wanted: list[Tensor]) -> dict[Node, bo
     return useful
 
 
+def _so_far(
+    node: Node, needs: tuple[bool, ...], pending: dict[Node, tuple[Any, bool]]
+) -> tuple[Node | None, Any]:
+    """The node of the input whose gradient this node's kernel adds to what there is already, and
+    what there is; twice None if it has to be added here."""
+    adds = node.xp is None and not node.low
+    position = getattr(node.rule, "ADDS_TO", None) if adds else None
+    x = None if position is None or not needs[position] else node.inputs[position]
+    if x is None or x._node is None or x._node not in pending:
+        return None, None
+    so_far, _ = pending[x._node]
+    fits = so_far.shape == x.shape and so_far.dtype == x.dtype
+    return (x._node, so_far) if fits else (None, None)
+
+
 def _backward_on_arrays(
-    node: Node, dy: Any, needs: tuple[bool, ...], sink: GradientSink | None
+    node: Node, dy: Any, needs: tuple[bool, ...], sink: GradientSink | None, so_far: Any
 ) -> tuple[Any, ...]:
     if node.low:
         dy = widened(dy)
     if node.xp is None:
+        statics = node.statics if so_far is None else {**node.statics, "so_far": so_far}
         backward_into = getattr(node.rule, "backward_into", None)
         if sink is not None and sink.overwrite and backward_into is not None and not node.low:
             places = sink.places(node.inputs, needs)
-            return tuple(backward_into(dy, node.saved, needs, places, **node.statics))
-        return tuple(node.rule.backward(dy, node.saved, needs, **node.statics))
+            return tuple(backward_into(dy, node.saved, needs, places, **statics))
+        return tuple(node.rule.backward(dy, node.saved, needs, **statics))
     return tuple(node.rule.backward(node.xp, dy, node.saved, needs, **node.statics))
 
 

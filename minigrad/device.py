@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,11 @@ import numpy as np
 
 from minigrad.errors import DeviceError
 
-INSTALL_CUPY = 'pip install "minigrad[cuda13]"  (CUDA 13)  or  pip install "minigrad[cuda12]"'
+# The package called minigrad on the public index is somebody else's, so this names the folder.
+INSTALL_CUPY = (
+    "in this project's folder, "
+    'pip install -e ".[cuda13]" for CUDA 13, or pip install -e ".[cuda12]" for CUDA 12'
+)
 
 
 @dataclass(frozen=True)
@@ -57,23 +62,44 @@ class Device:
         Raises:
             DeviceError: a GPU is asked for and CuPy or the GPU is missing.
         """
-        return np if self.kind == "cpu" else cupy()
+        if self.kind == "cpu":
+            return np
+        xp = cupy()
+        if self.index and self.index >= (count := xp.cuda.runtime.getDeviceCount()):
+            raise DeviceError(
+                f"there is no device {str(self)!r}: there are {count} GPUs, from 'gpu:0' on"
+            )
+        return xp
+
+    def in_use(self) -> AbstractContextManager[Any]:
+        """Context manager: on a GPU, new arrays lie there and kernels run there.
+
+        Raises:
+            DeviceError: CuPy is missing, or there is no such GPU.
+        """
+        if self.kind == "cpu":
+            return nullcontext()
+        xp = self.xp
+        return xp.cuda.Device(self.index)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether new arrays and kernels go there already."""
+        return self.kind == "cpu" or cupy().cuda.Device().id == self.index
 
     def asarray(self, array: Any) -> Any:
         """`array` on this device: itself if it is there already, a copy otherwise."""
         if self.kind == "cpu":
             return array if isinstance(array, np.ndarray) else _to_host(array)
-        xp = cupy()
-        with xp.cuda.Device(self.index):
-            return xp.asarray(array)
+        with self.in_use():
+            return cupy().asarray(array)
 
     def number(self, value: Any, dtype: Any) -> Any:
         """An array without axes that holds `value`. On a GPU it is filled there, not copied."""
         if self.kind == "cpu":
             return np.asarray(value, dtype)
-        xp = cupy()
-        with xp.cuda.Device(self.index):
-            return xp.full((), value, dtype)
+        with self.in_use():
+            return cupy().full((), value, dtype)
 
 
 CPU = Device("cpu")
@@ -84,26 +110,36 @@ def cupy() -> ModuleType:
     """CuPy, if it is installed and sees a GPU.
 
     Raises:
-        DeviceError: CuPy is not installed, does not load, or finds no GPU.
+        DeviceError: CuPy is not installed, does not load, finds no GPU, or is for another maker's.
     """
     try:
         module = importlib.import_module("cupy")
     except ImportError as error:
         raise DeviceError(
-            f"the device 'gpu' needs CuPy, which cannot be imported ({error}). Install it with\n"
-            f'    {INSTALL_CUPY}\nor use the device "cpu".'
+            f"the device 'gpu' needs CuPy, which cannot be imported ({_one_line(error)}): "
+            f'{INSTALL_CUPY}; or use the device "cpu"'
         ) from error
+    if getattr(module.cuda.runtime, "is_hip", False):
+        raise DeviceError(
+            f"CuPy {module.__version__} is built for AMD's ROCm, and the kernels here are made for "
+            'NVIDIA\'s GPUs and tried on no other: use the device "cpu"'
+        )
     try:
         count = module.cuda.runtime.getDeviceCount()
     except Exception as error:
         raise DeviceError(
-            f"CuPy {module.__version__} is installed but finds no usable GPU ({error}). Check the "
-            f"NVIDIA driver, and that the build fits its CUDA version:\n    {INSTALL_CUPY}\n"
-            f'or use the device "cpu".'
+            f"CuPy {module.__version__} is installed but finds no usable GPU ({_one_line(error)}): "
+            "check the NVIDIA driver, and that CuPy fits its CUDA version "
+            f'({INSTALL_CUPY}); or use the device "cpu"'
         ) from error
     if count == 0:
-        raise DeviceError('CuPy is installed but there is no GPU. Use the device "cpu".')
+        raise DeviceError('CuPy is installed but there is no GPU: use the device "cpu"')
     return module
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says, without the line breaks of CuPy's long messages."""
+    return " ".join(str(error).split())
 
 
 def gpu_available() -> bool:

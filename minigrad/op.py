@@ -52,6 +52,10 @@ garbage, and it aliases nothing. Where the kernel returns `places[i]` itself, th
 `minigrad.autograd.write_gradients` offers a place for each leaf that nothing has been written to
 yet; everything else, such as the second gradient of a weight that is used twice, or `backward()`,
 goes through `backward`, so a kernel needs both (one may call the other).
+
+A kernel with an attribute `ADDS_TO` takes a keyword `so_far` in both: None, or the gradient that
+input number `ADDS_TO` has from other ops already. What it returns for that input is the sum of this
+and its own, in new memory. So the gradient past a residual connection costs no pass of its own.
 """
 
 from __future__ import annotations
@@ -183,6 +187,9 @@ def apply(op: type[Op], *inputs: Tensor | None, **statics: Any) -> Tensor:
     if low:
         arrays = [widened(a) for a in arrays]
     device = CPU if on_host else _common_device(op, arrays)
+    if device is not CPU and not device.is_in_use:
+        with device.in_use():
+            return apply(op, *inputs, **statics)
     rule = None if STATE.textbook else op.kernels.get(device.kind)
     needs = tuple(wanted)
     recorded, xp, saved = True in needs, None, None

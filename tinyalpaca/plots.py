@@ -1,4 +1,4 @@
-"""Pictures of a run. They need matplotlib (`pip install "minigrad[plots]"`)."""
+"""Pictures of a run. They need matplotlib (`pip install -e ".[plots]"`)."""
 
 from __future__ import annotations
 

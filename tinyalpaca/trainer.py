@@ -30,7 +30,7 @@ from tinyalpaca.training.bad_steps import TrainingStopped
 from tinyalpaca.training.checksums import check_sums
 from tinyalpaca.training.device_loop import DeviceLoop, make_loop
 from tinyalpaca.training.ema import WeightAverage
-from tinyalpaca.training.epochs import LOSS_CURVE, finish_epoch
+from tinyalpaca.training.epochs import LOSS_CURVE, LossCurve, finish_epoch
 from tinyalpaca.training.host_loop import HostLoop
 from tinyalpaca.training.metrics import METRICS, MetricsLog, UpdateRatios, memory_mb
 from tinyalpaca.training.progress import progress_bar
@@ -118,6 +118,7 @@ class Trainer:
             self.config = config = dataclasses.replace(config, micro_batch_size=size)
         self.average = WeightAverage(self.engine.flat, config.ema) if config.ema else None
         self.ratios = UpdateRatios(self.engine.flat, self.names)
+        self.curve = LossCurve(self.folder)
         self.steps_per_epoch = ceil(len(self.sampler) / config.accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs
         if config.max_steps:

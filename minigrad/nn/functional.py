@@ -88,12 +88,14 @@ def linear(
     return apply(ops.linear.linear, x, weight, bias, activation=activation)
 
 
-def embedding(weight: Tensor, ids: Any) -> Tensor:
+def embedding(weight: Tensor, ids: Any, positions: Tensor | None = None) -> Tensor:
     """Rows of a table, by id. See `minigrad.ops.embedding`.
 
     Args:
         weight: (V, C).
         ids: integers (...), an array or a tensor.
+        positions: (L, C), of which row t is added at place t of each sequence (the last axis of the
+            ids, up to L). On a GPU this is part of the same kernel.
 
     Returns:
         (..., C)
@@ -101,14 +103,20 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
     Raises:
         IndexError: an id is negative or not below V (checked on the CPU).
         TypeError: the ids are no integers.
-        ShapeError: the table does not have two axes.
+        ShapeError: a table does not have two axes, or there are more places than positions.
     """
     (weight,) = as_floats(weight)
     if weight.ndim != 2:
         raise ShapeError(f"embedding: the table must be (V, C), not {weight.shape}")
     ids = _as_ids(ids, weight)
     check_ids(ids.array, weight.shape[0], "embedding")
-    return apply(ops.embedding.embedding, weight, ids)
+    if positions is None:
+        return apply(ops.embedding.embedding, weight, ids)
+    if positions.ndim != 2 or not ids.ndim or positions.shape[0] < ids.shape[-1]:
+        raise ShapeError(f"embedding: positions {positions.shape} for ids of shape {ids.shape}")
+    if weight.device.kind == "gpu":
+        return apply(ops.embedding.embedding_with_positions, weight, positions, ids)
+    return apply(ops.embedding.embedding, weight, ids) + positions[: ids.shape[-1]]
 
 
 def layer_norm(
@@ -136,6 +144,29 @@ def add_layer_norm(
         raise ShapeError(f"add_layer_norm: x is {x.shape} but the residual {residual.shape}")
     _check_channels("add_layer_norm", x, weight, bias)
     return apply(ops.layer_norm.add_layer_norm, x, residual, weight, bias, eps=eps)
+
+
+def linear_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor,
+    gain: Tensor | None,
+    shift: Tensor | None,
+    *,
+    eps: float = 1e-5,
+) -> Tensor:
+    """layer_norm(linear(x) + residual, gain, shift): how a post-norm block ends.
+
+    On a GPU it is one op; see `minigrad.ops.linear_norm`.
+
+    Raises:
+        ShapeError: the shapes do not fit.
+    """
+    if x.device.kind != "gpu":
+        return add_layer_norm(linear(x, weight, bias), residual, gain, shift, eps=eps)
+    x, weight, bias, residual, gain, shift = as_floats(x, weight, bias, residual, gain, shift)
+    return apply(ops.linear_norm.linear_norm, x, weight, bias, residual, gain, shift, eps=eps)
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, *, eps: float = 1e-5) -> Tensor:

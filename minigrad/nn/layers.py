@@ -74,9 +74,9 @@ class Embedding(Module):
         _check_sizes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.weight = Parameter(rng.normal((num_embeddings, embedding_dim), 0.0, std, dtype))
 
-    def forward(self, ids: Any) -> Tensor:
-        """ids (...) -> (..., embedding_dim)"""
-        return F.embedding(self.weight, ids)
+    def forward(self, ids: Any, positions: Tensor | None = None) -> Tensor:
+        """ids (...) -> (..., embedding_dim); see `minigrad.nn.functional.embedding`"""
+        return F.embedding(self.weight, ids, positions)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]} x {self.weight.shape[1]}"

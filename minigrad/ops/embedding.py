@@ -7,7 +7,13 @@ A row gets the sum of the gradients of all places where its id stands:
     dW[v] = Σ dy[i] over the places i with ids[i] = v
 
 Saved: the ids and the table's shape.
+
+`embedding_with_positions` adds a row of a second table, P (L, C), by the place t in a sequence:
+
+    y[..., t] = W[ids[..., t]] + P[t],   dP[t] = Σ dy[..., t] over all sequences, 0 for t >= T
 """
+
+from math import prod
 
 from minigrad.op import Op
 from minigrad.ops.special import scatter_add
@@ -24,3 +30,23 @@ class embedding(Op):
     def backward(xp, dy, saved, needs):
         ids, shape = saved
         return scatter_add(xp, dy, ids, shape) if needs[0] else None, None
+
+
+class embedding_with_positions(Op):
+    """y[..., t] = W[ids[..., t]] + P[t]"""
+
+    @staticmethod
+    def forward(xp, weight, positions, ids):
+        time = ids.shape[-1]
+        return weight[ids] + positions[:time], (ids, weight.shape, positions.shape)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs):
+        ids, shape, (length, channels) = saved
+        dweight = scatter_add(xp, dy, ids, shape) if needs[0] else None
+        dpositions = None
+        if needs[1]:
+            time = ids.shape[-1]
+            sequences = xp.reshape(dy, (prod(ids.shape[:-1]), time, channels))
+            dpositions = xp.pad(xp.sum(sequences, axis=0), ((0, length - time), (0, 0)))
+        return dweight, dpositions, None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.device import namespace_of
+from minigrad.device import device_of
 from minigrad.dtypes import compute_dtype, widened
 from minigrad.errors import NonFiniteError
 from minigrad.optim.flat import merged
@@ -55,17 +55,24 @@ def clip_grad_norm_(
     scale = clip_scale(norm, max_norm)
     if scale != 1:
         for array in arrays:
-            array *= compute_dtype(array.dtype).type(scale)
+            with device_of(array).in_use():
+                array *= compute_dtype(array.dtype).type(scale)
     return norm
 
 
 def _sum_of_squares(array: Any) -> float:
-    """In the array's dtype, or float32 for float16, if that is wide enough for the squares."""
+    """In the array's dtype, or float32 for float16, if that is wide enough for the squares.
+
+    On a GPU in float64, and without `dot`, for which CuPy would load cuBLAS.
+    """
+    if not isinstance(array, np.ndarray):
+        with device_of(array).in_use():
+            return float(np.square(array).sum(dtype=np.float64))
     rows = widened(array.reshape(-1))
-    total = float(namespace_of(rows).dot(rows, rows))
+    total = float(np.dot(rows, rows))
     if not isfinite(total):
         rows = rows.astype(np.float64)
-        total = float(namespace_of(rows).dot(rows, rows))
+        total = float(np.dot(rows, rows))
     return total
 
 

@@ -47,7 +47,9 @@ class FlatParameters:
         xp, dtype = namespace_of(self.parameters[0].array), self.parameters[0].dtype
         self.bounds = np.cumsum([0] + [p.size for p in self.parameters]).tolist()
         size = self.bounds[-1]
-        self.array = xp.empty(size, dtype) if data is None else data
+        device = self.parameters[0].device
+        with device.in_use():
+            self.array = xp.empty(size, dtype) if data is None else data
         for buffer in (self.array, grad):
             if buffer is not None and buffer.shape != (size,):
                 raise ValueError(f"the buffers must have {size} elements")
@@ -55,11 +57,13 @@ class FlatParameters:
                 raise ValueError(f"the buffers must be {dtype}, not {buffer.dtype}")
         # A buffer of its own lives, on the CPU, as long as a gradient lies in it. On a GPU captured
         # graphs know its address.
-        self._buffer = xp.zeros(size, dtype) if grad is None and xp is not np else grad
+        with device.in_use():
+            self._buffer = xp.zeros(size, dtype) if grad is None and xp is not np else grad
         self._given = self._buffer is not None
         self._attached: Any = None
         for parameter, view in zip(self.parameters, self.views(self.array), strict=True):
-            view[...] = parameter.array
+            with device.in_use():
+                view[...] = parameter.array
             parameter.array = view
             parameter._version = Version(parameter._version.number + 1)
 

@@ -104,7 +104,8 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         for group, members in self._members():
-            self._update(group, members)
+            with members[0].device.in_use():
+                self._update(group, members)
             for parameter in members:
                 parameter.changed()
 

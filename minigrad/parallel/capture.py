@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 
 from minigrad.device import cupy
 from minigrad.errors import CaptureWarning
+from minigrad.kernels.cuda.scratch import forget_stream
 
 AGREEMENT = 1e-3  # of an array's largest element: CuPy's own sums may use atomics, in any order
 
@@ -44,7 +46,9 @@ class Captured:
         why_not: why there will be none, or None.
 
     A result is an array that the next call overwrites: copy what you want to keep. Calls and
-    everything that uses the state belong to one stream, CuPy's current one.
+    everything that uses the state belong to one stream and one GPU, CuPy's current ones.
+
+    The graph's memory is given back when this object is dropped, or no graph came of it.
     """
 
     def __init__(
@@ -57,16 +61,25 @@ class Captured:
         warm_up: int = 2,
     ) -> None:
         self.function, self.state, self.label = function, list(state), label
-        self.graph: Any = None
         self.why_not: str | None = None if enabled else "it is switched off"
         self._left = max(1, warm_up)
-        self._results: Any = None
-        self._pool: Any = None  # the memory of the graph: nothing else may ever use it
+        self._memory = GraphMemory()
+        weakref.finalize(self, self._memory.release).atexit = False
+
+    @property
+    def graph(self) -> Any:
+        return self._memory.graph
+
+    @property
+    def pool_bytes(self) -> int:
+        """The memory that the graph keeps for itself."""
+        pool = self._memory.pool
+        return 0 if pool is None else pool.total_bytes()
 
     def __call__(self) -> Any:
-        if self.graph is not None:
-            self.graph.launch()
-            return self._results
+        if self._memory.graph is not None:
+            self._memory.graph.launch()
+            return self._memory.results
         if self._left > 0 or self.why_not is not None:
             self._left -= 1
             return self.function()
@@ -77,44 +90,50 @@ class Captured:
 
         The call counts once: its effect is the eager one's if there is no graph in the end.
         """
+        cupy().get_default_memory_pool().free_all_blocks()  # what warming up has left there
         before = [array.copy() for array in self.state]
-        stream = cupy().cuda.Stream(non_blocking=True)
-        pool = cupy().cuda.MemoryPool()
+        memory = self._memory
+        memory.begin()
         try:
-            with self._apart(stream, pool):  # which also fills the pool with the memory needed
+            with self._apart(memory):  # which also fills the pool with the memory needed
                 results = self.function()
             after = [array.copy() for array in (*self.state, *_arrays(results))]
+            eager = _like(results, after[len(self.state) :])
+            results = None  # or the graph could not have its memory
             self._restore(before)
-            graph, captured = self._record(stream, pool)
-            graph.launch()
-            differing = _differing(after, [*self.state, *_arrays(captured)])
+            memory.graph, memory.results = self._record(memory)
+            memory.graph.launch()
+            differing = _differing(after, [*self.state, *_arrays(memory.results)])
         except Exception as error:
             self._restore(before)
             self._give_up(f"{type(error).__name__}: {error}")
-            return self.function()
-        if differing:
+        else:
+            if not differing:
+                return memory.results
             self._restore(after[: len(self.state)])
             self._give_up(f"a replay differed from an eager run in {differing}")
-            return results
-        self.graph, self._results, self._pool = graph, captured, pool
-        return captured
+            memory.release()
+            return eager
+        memory.release()
+        return self.function()
 
-    def _record(self, stream: Any, pool: Any) -> tuple[Any, Any]:
+    def _record(self, memory: GraphMemory) -> tuple[Any, Any]:
         """The graph of a call, and the arrays that it leaves its results in."""
-        with self._apart(stream, pool):
-            stream.begin_capture()
+        with self._apart(memory):
+            memory.stream.begin_capture()
             try:
                 results = self.function()
             except BaseException:
                 with suppress(Exception):  # the first error is the one to tell
-                    stream.end_capture()
+                    memory.stream.end_capture()
                 raise
-            graph = stream.end_capture()
+            graph = memory.stream.end_capture()
         return graph, results
 
     @contextmanager
-    def _apart(self, stream: Any, pool: Any) -> Iterator[None]:
-        """On a stream and in memory of its own, after all that came before and before all after.
+    def _apart(self, memory: GraphMemory) -> Iterator[None]:
+        """On a stream and in memory of its own, after all that came before and before all after,
+        even if it fails half-way.
 
         The collector of cycles stays off: it could free memory of other pools in a capture.
         """
@@ -123,9 +142,14 @@ class Captured:
         gc.disable()
         cuda.get_current_stream().synchronize()
         try:
-            with stream, cuda.using_allocator(pool.malloc):
+            with memory.stream, cuda.using_allocator(memory.pool.malloc):
                 yield
-            stream.synchronize()
+        except BaseException:
+            with suppress(Exception):  # the first error is the one to tell
+                memory.stream.synchronize()
+            raise
+        else:
+            memory.stream.synchronize()
         finally:
             if collecting:
                 gc.enable()
@@ -143,11 +167,52 @@ class Captured:
         )
 
 
+class GraphMemory:
+    """What a graph needs while it lives: a stream, a pool that nothing else may ever use, results.
+
+    CuPy (14.1 and 14.2) does not give back the blocks of a pool that is merely dropped.
+    """
+
+    def __init__(self) -> None:
+        self.graph: Any = None
+        self.results: Any = None
+        self.stream: Any = None
+        self.pool: Any = None
+
+    def begin(self) -> None:
+        """A new stream and a new pool."""
+        self.release()
+        self._xp = cupy()
+        cuda = self._xp.cuda
+        self.stream, self.pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
+        self._device = cuda.Device()
+
+    def release(self) -> None:
+        """Give everything back. What somebody still holds of the results stays theirs."""
+        stream, pool = self.stream, self.pool
+        self.graph = self.results = self.stream = self.pool = None
+        if pool is None:
+            return
+        with self._device:
+            current = self._xp.cuda.get_current_stream()
+            if not current.is_capturing():
+                current.synchronize()  # a replay may still be running
+            pool.free_all_blocks()
+            forget_stream(self._xp, self._device.id, stream.ptr)
+
+
 def _arrays(results: Any) -> list[Any]:
     """The arrays that a function has returned: none, one or several."""
     if results is None:
         return []
     return list(results) if isinstance(results, (tuple, list)) else [results]
+
+
+def _like(results: Any, arrays: list[Any]) -> Any:
+    """The arrays, as many as the results are and in the same kind of sequence."""
+    if results is None:
+        return None
+    return type(results)(arrays) if isinstance(results, (tuple, list)) else arrays[0]
 
 
 def _differing(expected: list[Any], found: list[Any]) -> str:

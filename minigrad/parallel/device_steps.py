@@ -24,6 +24,7 @@ from minigrad.optim.adamw import AdamW
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.capture import Captured
+from minigrad.state import first_order
 from minigrad.tensor import Tensor
 
 DeviceLoss = Callable[[Any, Any, Any, int], Tensor]
@@ -96,15 +97,20 @@ class DeviceSteps:
         self._average, self._average_decay = average, average_decay
         self._averages = _flat_averages(optimizer)
         self._groups = optimizer.param_groups
-        self.state = adamw.StepState(len(rates), rates.shape[1], ring)
-        self.state.rates[...] = self._device.asarray(np.asarray(rates, np.float64))
+        with self._device.in_use():
+            self.state = adamw.StepState(len(rates), rates.shape[1], ring)
+            self.state.rates[...] = self._device.asarray(np.asarray(rates, np.float64))
         self._tokens = self._device.asarray(np.ascontiguousarray(tokens, np.int32))
-        self._starts = self._device.xp.zeros(windows, np.int64)
+        with self._device.in_use():
+            self._starts = self._device.xp.zeros(windows, np.int64)
         self._steps: dict[tuple[int, ...], Captured] = {}
+        self._scales: dict[float, Any] = {}
 
     def set_windows(self, starts: np.ndarray) -> None:
         """The beginnings (M,) of the windows that the next steps take, in this order."""
-        self._starts[: len(starts)] = self._device.asarray(np.ascontiguousarray(starts, np.int64))
+        with self._device.in_use():
+            places = self._starts[: len(starts)]
+            places[...] = self._device.asarray(np.ascontiguousarray(starts, np.int64))
 
     def set_position(self, step: int, *, updates: int, draw: int) -> None:
         """Where the next step begins, with the first of the windows; a halt is over.
@@ -115,8 +121,9 @@ class DeviceSteps:
             draw: what its dropout masks are drawn from.
         """
         counters = np.array([step, updates, 0, 0], np.int64)
-        self.state.counters[...] = self._device.asarray(counters)
-        self.state.draw[...] = self._device.asarray(np.array([draw % 2**32], np.uint32))
+        with self._device.in_use():
+            self.state.counters[...] = self._device.asarray(counters)
+            self.state.draw[...] = self._device.asarray(np.array([draw % 2**32], np.uint32))
 
     def launch(self, rows: Sequence[int]) -> None:
         """Make a step from batches of so many windows each. Returns at once."""
@@ -128,7 +135,8 @@ class DeviceSteps:
                 label=f"training step of {' + '.join(map(str, key))} sequences",
                 enabled=self._graph,
             )
-        self._steps[key]()
+        with self._device.in_use():
+            self._steps[key]()
 
     def look(self) -> Progress:
         """Wait for the steps that have been launched, and see what came of them: one transfer."""
@@ -141,6 +149,11 @@ class DeviceSteps:
     def graphs(self) -> int:
         """How many shapes of steps are graphs."""
         return sum(step.graph is not None for step in self._steps.values())
+
+    @property
+    def graph_bytes(self) -> int:
+        """The memory that graphs keep for themselves."""
+        return sum(step.pool_bytes for step in self._steps.values())
 
     def _changing(self) -> list[Any]:
         arrays = [self.flat.array, *self.state.arrays]
@@ -160,12 +173,19 @@ class DeviceSteps:
                 rows=count,
                 time=self._time,
             )
-            loss = self._loss(x, y, self.state.draw, number)
+            with first_order():
+                loss = self._loss(x, y, self.state.draw, number)
             total = loss.array if total is None else total + loss.array
             into = write_gradients if number == 0 else add_gradients
-            into(loss, self.flat.parameters, places, scale=scale)
+            into(loss, self.flat.parameters, places, scale=self._on_device(scale))
             first += count
         self._update(total, scale, windows=first, draws=len(rows))
+
+    def _on_device(self, scale: float) -> Any:
+        """A number that lies on the device from the first call on."""
+        if scale not in self._scales:
+            self._scales[scale] = self._device.number(scale, self.flat.array.dtype)
+        return self._scales[scale]
 
     def _update(self, loss: Any, scale: float, *, windows: int, draws: int) -> None:
         first = self._groups[0]
@@ -213,10 +233,12 @@ def why_not(optimizer: Optimizer) -> str | None:
 def _flat_averages(optimizer: AdamW) -> list[tuple[Any, Any]]:
     """Both averages of each group as flat arrays, which the optimizer uses from now on."""
     made: list[Any] = []
-    xp = device_of(optimizer.parameters()[0].array).xp
+    device = device_of(optimizer.parameters()[0].array)
+    xp = device.xp
 
     def allocate(size: int, dtype: Any) -> Any:
-        made.append(xp.zeros(size, dtype))
+        with device.in_use():
+            made.append(xp.zeros(size, dtype))
         return made[-1]
 
     optimizer.place_state(allocate)

@@ -49,19 +49,21 @@ class WholeBatch:
 
     def gradients(self, arrays: Part, *, scale: float, key: int = 0) -> float:
         """Write the gradient of `scale` times the summed loss to `flat.grad`; returns that loss."""
-        loss = self._train_loss(self.moved(arrays), key * MICRO_KEYS)
-        places = self.flat.views(self.flat.grad)
-        write_gradients(loss, self.flat.parameters, places, scale=scale)
-        self.flat.attach_grad()
-        self.grad_norm = clip_grad_norm_(self.flat.parameters, float("inf"))
-        return float(loss.item()) * scale
+        with self._device.in_use():
+            loss = self._train_loss(self.moved(arrays), key * MICRO_KEYS)
+            places = self.flat.views(self.flat.grad)
+            write_gradients(loss, self.flat.parameters, places, scale=scale)
+            self.flat.attach_grad()
+            self.grad_norm = clip_grad_norm_(self.flat.parameters, float("inf"))
+            return float(loss.item()) * scale
 
     def update(self, optimizer: Optimizer, max_norm: float = float("inf")) -> None:
         """Clip the gradients of the last `gradients` to `max_norm` and step the optimizer."""
         scale = clip_scale(self.grad_norm, max_norm)
-        if scale != 1:
-            self.flat.grad *= scale
-        optimizer.step()
+        with self._device.in_use():
+            if scale != 1:
+                self.flat.grad *= scale
+            optimizer.step()
 
     def evaluate(self, arrays: Part) -> Any:
         """The summed loss of a batch, without gradients: one number, which on a GPU stays there.
@@ -70,6 +72,10 @@ class WholeBatch:
         """
         if self._device.kind == "cpu":
             return float(self._loss(arrays))
+        with self._device.in_use():
+            return self._evaluate_on_gpu(arrays)
+
+    def _evaluate_on_gpu(self, arrays: Part) -> Any:
         key = tuple(array.shape for array in arrays)
         if key not in self._evaluations:
             places = self.moved(arrays)

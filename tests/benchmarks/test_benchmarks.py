@@ -20,7 +20,7 @@ BESIDE_A_PEER = FIGURES | {"peer_ms", "peer_mb", "ratio"}
 
 measures_memory = pytest.mark.skipif(
     importlib.util.find_spec("psutil") is None,
-    reason="psutil is not installed: it comes with minigrad[bench]",
+    reason="psutil is not installed: it comes with the extra bench",
 )
 
 

@@ -108,7 +108,7 @@ def cublas(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         set_library("cublaslt")
         return real_gpu.RealCublasLt()
     fake = FakeCublasLt(gpu)
-    monkeypatch.setattr(cublaslt.lt, "load", lambda xp: cublaslt.Api(fake))
+    monkeypatch.setattr(cublaslt.lt, "load", lambda: cublaslt.Api(fake))
     monkeypatch.setattr(scratch, "WORKSPACE", 2**20)
     set_library("cublaslt")
     return fake

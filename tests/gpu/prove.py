@@ -1,7 +1,8 @@
-"""Prove and time the GPU path on a machine that has one, in a single call of some minutes.
+"""Prove and time the GPU path on a machine that has one, in three calls of at most ten minutes.
 
-    python -m tests.gpu.prove
-    python -m tests.gpu.prove --sections kernels,timing --minutes 4 --out FOLDER
+    python -m tests.gpu.prove --sections kernels,equality
+    python -m tests.gpu.prove --sections timing,whole-job
+    python -m tests.gpu.prove --sections sanitizer
 
 1. kernels: every CUDA kernel against the textbook, in float32, float64, TF32 and bfloat16;
 2. equality: graph and eager kernels, GPU and CPU, two runs, precisions, over whole trainings;
@@ -9,14 +10,19 @@
 4. timing: a training step beside three modes of PyTorch, if PyTorch with CUDA is there;
 5. whole job: first step, text, and ten epochs of the main job, cold and warm.
 
-Each section is a process with its own share of the time, and the record (JSON, and the same as
-Markdown) is written after each. The exit status is 0 if all that was run holds, 1 if something does
-not, and 2 if there is nothing to run on.
+Without --sections these three parts run one after the other. Each part has `--minutes`, and each
+section of it is a process with its own share of them. The record (JSON, and the same as Markdown)
+is written whenever a section has found something, so a call that is cut off has not been for
+nothing. A call adds to the record of calls before it, if these were made on the same machine with
+the same versions and sources; otherwise it begins a new one and says so. tests/gpu/README.md says
+what the figures mean. The exit status is 0 if all that was run holds, 1 if something does not, and
+2 if there is nothing to run on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import tempfile
@@ -28,7 +34,14 @@ from minigrad.device import INSTALL_CUPY, cupy
 from minigrad.errors import DeviceError
 from tests.gpu.proving import machine
 from tests.gpu.proving.faults import faults_in
-from tests.gpu.proving.processes import Section, finish, run_sections, start, stop, write_json
+from tests.gpu.proving.processes import (
+    RUNNING,
+    Section,
+    finish,
+    run_sections,
+    start,
+    write_json,
+)
 from tests.gpu.proving.report import markdown
 
 PARTS = "tests.gpu.proving"
@@ -39,7 +52,10 @@ SECTIONS = (
     Section("timing", f"{PARTS}.timing:prove", 0.36, "A training step beside PyTorch"),
     Section("whole job", f"{PARTS}.whole_job:prove", 0.13, "What a user waits for"),
 )
+# The sections that one call of ten minutes has time for.
+CALLS = (("kernels", "equality"), ("timing", "whole job"), ("sanitizer",))
 COMPILING = Section("compiling", f"{PARTS}.timing:fill_compiler_cache", 1)
+COMPILING_SHARE = 0.25  # of the part's time, at most
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -54,21 +70,23 @@ def main(argv: list[str] | None = None) -> int:
     missing = machine.missing_packages()
     if missing:
         print(
-            f"{', '.join(missing)} must be installed: pip install -e '.[test]', and CuPy with\n"
-            f"    {INSTALL_CUPY}",
+            f"{', '.join(missing)} must be installed: pip install -e '.[test]', and for CuPy, "
+            f"{INSTALL_CUPY}",
             file=sys.stderr,
         )
         return 2
-    record: dict[str, Any] = {"machine": machine.facts(), "sections": {}}
     args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{machine.file_name(record['machine']['device'])}.json"
+    facts = machine.facts()
+    path = args.out / f"{machine.file_name(facts['device'])}.json"
+    record = begun(path, facts)
     write_json(path, record)
 
     def tell(section: Section, found: dict[str, Any]) -> None:
         record["sections"][section.name] = found
         write_json(path, record)
         path.with_suffix(".md").write_text(markdown(record), encoding="utf-8")
-        print(f"{section.name}: {found['status']} in {found['seconds']:.0f} s", flush=True)
+        if found["status"] != RUNNING:
+            print(f"{section.name}: {found['status']} in {found['seconds']:.0f} s", flush=True)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no section is left behind
     with tempfile.TemporaryDirectory() as folder:
@@ -81,6 +99,27 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if faults else 0
 
 
+def begun(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The record to add to: that of earlier calls, or a new one."""
+    new: dict[str, Any] = {"machine": facts, "sections": {}}
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return new
+    except ValueError as error:
+        print(f"{path} is no record ({error}); a new one takes its place")
+        return new
+    differing = [
+        name
+        for name in {**old.get("machine", {}), **facts}
+        if name != "date" and old.get("machine", {}).get(name) != facts.get(name)
+    ]
+    if differing:
+        print(f"A new record takes the place of {path.name}: {', '.join(differing)} differ")
+        return new
+    return {**old, "machine": facts}
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(
@@ -88,7 +127,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     names = [section.name for section in SECTIONS]
     parser.add_argument("--sections", default=",".join(names), metavar="A,B", help="default: all")
-    parser.add_argument("--minutes", type=float, default=8, metavar="N", help="for all of it")
+    parser.add_argument("--minutes", type=float, default=9, metavar="N", help="for each part")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
     parser.add_argument("--toy", action="store_true", help="sizes that say nothing, to try it")
     args = parser.parse_args(argv)
@@ -103,25 +142,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace, folder: Path, tell: Any) -> None:
-    """All sections. PyTorch's models are compiled while tests run, so that timing need not wait."""
-    seconds = args.minutes * 60 - 10  # for what is written at the end
-    before = [s for s in args.sections if s.name not in ("timing", "whole job")]
-    after = [s for s in args.sections if s not in before]
-    shares = [sum(s.share for s in part) for part in (before, after)]
-    first = seconds * shares[0] / sum(shares)
-    began, compiling, most = time.monotonic(), None, max(first, seconds * 0.2)
-    if any(s.name == "timing" for s in after):
-        compiling = start(COMPILING, most, folder, args.toy)
-    try:
-        run_sections(before, first, folder, tell, toy=args.toy)
-        if compiling is not None:
-            left = max(0.0, began + most - time.monotonic())
-            tell(COMPILING, finish(COMPILING, compiling, left, folder))
-            compiling = None
-    finally:
-        if compiling is not None:
-            stop(compiling)
-    run_sections(after, seconds - (time.monotonic() - began), folder, tell, toy=args.toy)
+    """All parts. PyTorch's models are compiled before they are timed, several at once."""
+    for names in CALLS:
+        sections = [s for s in args.sections if s.name in names]
+        deadline = time.monotonic() + args.minutes * 60 - 10  # for what is written at the end
+        if any(s.name == "timing" for s in sections):
+            most = args.minutes * 60 * COMPILING_SHARE
+            process = start(COMPILING, most, folder, args.toy)
+            tell(COMPILING, finish(COMPILING, process, most, folder))
+        if sections:
+            run_sections(sections, deadline - time.monotonic(), folder, tell, toy=args.toy)
 
 
 if __name__ == "__main__":

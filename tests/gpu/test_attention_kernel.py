@@ -1,11 +1,14 @@
 """Attention on CUDA, through the CPU shim."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from minigrad.kernels.cuda import KERNELS
+from minigrad.kernels.cuda.compile import source
 from minigrad.ops import TEXTBOOK
-from tests.gpu.twins import PRECISIONS, SCHEDULES, check_twin
+from tests.gpu.twins import PRECISIONS, SCHEDULES, check_twin, untouched
 
 # Batch, T, heads, head size: around the tile of 128 (64, 32, 16) rows, each padded head size, head
 # sizes that are not multiples of 16, of 4, of 2.
@@ -84,3 +87,47 @@ def test_heads_that_are_too_large_or_do_not_fit_are_refused(gpu):
         forward(gpu.zeros((1, 2, 9)), num_heads=2, causal=True)
     with pytest.raises(ValueError, match="a GPU takes 65,535"):
         forward(gpu.zeros((65536, 1, 3)), num_heads=1, causal=True)
+
+
+def test_more_rows_than_kernels_count_are_the_textbooks(gpu):
+    array = SimpleNamespace(shape=(40_000, 60_000, 3), dtype=np.dtype(np.float32))
+    reason = KERNELS[TEXTBOOK["multi_head_attention"]].supports(array, num_heads=1, causal=True)
+    assert "rows of all heads" in reason
+
+
+@pytest.mark.parametrize("kernel", ["attention", "attention_mma"])
+def test_sequences_beyond_two_to_the_32_rows(libraries, kernel):
+    """The first block of a sequence so far away that its rows need more than 32 bits to count."""
+    batch, time, ours = 65_535, 70_000, 50  # one head of one channel; rows that are looked at
+    before = np.random.default_rng(0).standard_normal((ours, 3)).astype(np.float32)
+    dy = np.random.default_rng(1).standard_normal((ours, 1)).astype(np.float32)
+    found = []
+    for sequences, length in ((1, ours), (batch, time)):
+        qkv, dqkv = (untouched((sequences, length, 3)) for _ in range(2))
+        y, upstream = (untouched((sequences, length, 1)) for _ in range(2))
+        log_sum = untouched((sequences, 1, length))
+        qkv[-1, :ours], upstream[-1, :ours] = before, dy
+        sizes = [np.int32(n) for n in (length, 1, 1, True)]
+        mma = kernel == "attention_mma"
+        forward, backward = (
+            f"attention_{name}_mma<Tf32, 16>" if mma else f"attention_{name}<float, 16>"
+            for name in ("forward", "backward")
+        )
+        functions = libraries[source(kernel)].kernels
+        blocks = -(-length // (64 if mma else 128))
+        grid, last = (blocks, 1, sequences), sequences - 1
+        # Tensor cores' blocks begin at the end, where queries see most.
+        functions[forward](
+            *(grid, (128,), (qkv, y, log_sum, *sizes, np.float32(1))),
+            only=(blocks - 1 if mma else 0, 0, last),
+        )
+        functions[backward](
+            (2 * blocks, 1, sequences),
+            (128,),
+            (qkv, upstream, y, log_sum, np.uint64(0), dqkv, *sizes, np.float32(1)),
+            only=(2 * blocks - 1 if mma else 0, 0, last),
+        )
+        found.append([a[-1, :ours].copy() for a in (y, log_sum[:, 0, :, None], dqkv[..., :1])])
+    for small, far in zip(*found, strict=True):
+        assert np.abs(small).max() > 0.1
+        np.testing.assert_array_equal(far, small)

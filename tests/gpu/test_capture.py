@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from minigrad.errors import CaptureWarning
+from minigrad.kernels.cuda import scratch
+from minigrad.kernels.cuda.columns import column_sums
 from minigrad.parallel.capture import Captured
 
 
@@ -144,3 +146,93 @@ def test_arrays_that_are_not_finite_can_agree(gpu: Any) -> None:
         captured()
     assert captured.graph is not None
     np.testing.assert_array_equal(state.get(), [np.nan, np.inf, 4])
+
+
+@pytest.mark.stand_in
+def test_a_graph_that_is_dropped_gives_its_memory_back(gpu: Any) -> None:
+    counter = Counter(gpu)
+    captured = Captured(counter, [counter.total], label="count", warm_up=1)
+    for _ in range(3):
+        result = captured()
+    pool = captured._memory.pool
+    assert pool.blocks
+    del result, captured
+    assert pool.blocks == []
+
+
+@pytest.mark.stand_in
+@pytest.mark.parametrize("fault", ["an error", "a value that is baked in"])
+def test_a_capture_that_fails_leaves_no_memory_behind(gpu: Any, fault: str) -> None:
+    total, calls = gpu.zeros(3), 0
+
+    def function() -> Any:
+        nonlocal calls, total
+        calls += 1
+        total += gpu.ones(3) * (calls if fault != "an error" else 1)
+        if fault == "an error":
+            float(total.sum())
+        return total + 1, total + 2
+
+    captured = Captured(function, [total], label="count", warm_up=1)
+    captured()
+    with pytest.warns(CaptureWarning):
+        first, second = captured()
+    gc.collect()
+    assert gpu.counts["leaked blocks"] == 0 and captured._memory.pool is None
+    wanted = 2 if fault == "an error" else 3
+    assert [a.get().tolist() for a in (total, first, second)] == [
+        [wanted + i] * 3 for i in range(3)
+    ]
+
+
+@pytest.mark.stand_in
+def test_scratch_is_not_memory_of_a_graph(gpu: Any) -> None:
+    """It would keep blocks of the graph's pool, and is given back with the stream."""
+    x = gpu.ones((300, 5))
+
+    def function() -> Any:
+        return column_sums(x)
+
+    captured = Captured(function, [], label="sum", warm_up=1)
+    for _ in range(3):
+        result = captured()
+    assert result.get().tolist() == [300] * 5 and captured.graph is not None
+    assert len(scratch._kept) == 2  # of the current stream, and of the captured one
+    pool = captured._memory.pool
+    del result, captured, function
+    assert pool.blocks == [] and len(scratch._kept) == 1
+
+
+@pytest.mark.stand_in
+def test_free_memory_of_the_default_pool_is_given_back_before_a_capture(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large model would need its activations twice: in that pool, and in the graph's own."""
+    events: list[str] = []
+    pool = gpu.get_default_memory_pool()
+    monkeypatch.setattr(pool, "free_all_blocks", lambda: events.append("freed"))
+    counter = Counter(gpu)
+    captured = Captured(
+        lambda: [events.append("called"), counter()][1], [counter.total], label="", warm_up=1
+    )
+    for _ in range(3):
+        captured()
+    assert events == ["called", "freed", "called", "called"]
+
+
+@pytest.mark.stand_in
+def test_a_stream_is_waited_for_before_its_work_is_undone(gpu: Any) -> None:
+    total, calls = gpu.zeros(3), 0
+
+    def function() -> None:
+        nonlocal calls, total
+        calls += 1
+        total += 1
+        if calls == 2:  # in the part of the capture that runs eagerly
+            raise ValueError("half-way")
+
+    captured = Captured(function, [total], label="sum", warm_up=1)
+    captured()
+    with pytest.warns(CaptureWarning, match="half-way"):
+        captured()
+    assert total.get().tolist() == [2, 2, 2]

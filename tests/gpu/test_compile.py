@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import pytest
 
-from minigrad.kernels.cuda.compile import OPTIONS, SOURCES, Source
+from minigrad.kernels import cuda
+from minigrad.kernels.cuda.compile import OPTIONS, SOURCES, Source, source
 from tests.gpu import nvcc, nvrtc
 from tests.gpu.nvcc import ARCHITECTURES
 
+FOLDER = Path(cuda.__file__).parent
 MOST_SHARED = 48 * 1024  # bytes that every GPU grants without being asked
 
 
@@ -83,6 +85,19 @@ def test_kernels_need_no_spills_no_stack_and_little_shared_memory(
             assert kernel.shared <= MOST_SHARED, where
 
 
+@pytest.mark.parametrize("kernels", SOURCES, ids=lambda kernels: kernels.file)
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp932"])
+def test_sources_can_be_written_in_every_encoding(kernels: Source, encoding: str) -> None:
+    """As CuPy writes them, in the locale's, before NVRTC reads them."""
+    source(kernels.file).encode(encoding)
+
+
+def test_only_comments_lose_letters() -> None:
+    for path in sorted(FOLDER.glob("*.cu*")):
+        text = path.read_text(encoding="utf-8")
+        assert re.sub(r"//.*", "", text).isascii() and "/*" not in text, path.name
+
+
 def test_the_report_of_the_compiler_is_understood() -> None:
     report = (
         "ptxas info    : Compiling entry function '_Z1fPf' for 'sm_80'\n"
@@ -101,7 +116,7 @@ def test_nvrtc_compiles_what_cupy_will_give_it(
 ) -> None:
     """For the oldest GPUs; nvcc above compiles for newer ones."""
     if nvrtc.library(major) is None:
-        pytest.skip(f"NVRTC of CUDA {major} is not installed: it comes with minigrad[bench]")
+        pytest.skip(f"NVRTC of CUDA {major} is not installed: it comes with the extra bench")
     lines = nvrtc.log(kept_folder, major, kernels).splitlines()
     assert [line for line in lines if "are deprecated" not in line] == []
 
@@ -109,7 +124,7 @@ def test_nvrtc_compiles_what_cupy_will_give_it(
 def test_nvrtc_says_what_is_wrong() -> None:
     library = nvrtc.library(13)
     if library is None:
-        pytest.skip("NVRTC of CUDA 13 is not installed: it comes with minigrad[bench]")
+        pytest.skip("NVRTC of CUDA 13 is not installed: it comes with the extra bench")
     with pytest.raises(nvrtc.CompileError, match=r"identifier .x. is undefined"):
         nvrtc.Program(library, "__global__ void f() { x = 1; }", ["f"], OPTIONS)
 

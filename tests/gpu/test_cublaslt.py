@@ -3,6 +3,7 @@
 The products themselves are held against the textbook in test_gemm_kernel.py, with either library.
 """
 
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -77,6 +78,7 @@ def test_a_capture_needs_a_plan(gpu, cublas, rng):
         stream.begin_capture()
         gemm.multiply(left, right, vector, into=out)
         graph = stream.end_capture()
+    stream.synchronize()
     left *= 2
     graph.launch()
     assert_close(out, 2 * a @ b + bias, "2a·b + bias")
@@ -118,7 +120,7 @@ def test_bfloat16_without_an_algorithm(gpu, cublas, rng):
 def test_a_library_that_is_not_there(gpu, rng, monkeypatch):
     (a, b, _), (left, right, _) = arrays(gpu, rng)
 
-    def load(xp):
+    def load():
         raise lt.Unavailable("libcublasLt.so.13: cannot open shared object file")
 
     monkeypatch.setattr(lt, "load", load)
@@ -166,32 +168,51 @@ def test_names_of_libraries():
         pass
 
 
-@pytest.mark.stand_in
-def test_loading_looks_at_what_cupy_has_loaded_first(gpu, monkeypatch, tmp_path):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """What is asked for cuBLASLt, in order; nothing has it."""
+    places = []
 
     def open_library(path):
-        asked.append(path)
+        places.append(str(path))
         raise OSError(f"{path}: not here")
 
     monkeypatch.setattr(lt.ctypes, "CDLL", open_library)
-    monkeypatch.setattr(lt, "_loaded", lambda: asked.append("cublas") or ["/x/libcublasLt.so.13"])
+    monkeypatch.setattr(lt, "_loaded", lambda: ["/x/libcublasLt.so.13"])
+    return places
 
-    def handle():
-        asked.append("handle")
-        raise ImportError("libcublas.so.13 is missing")
 
-    gpu.cuda.get_cublas_handle = handle
+def finder(monkeypatch, load):
+    module = SimpleNamespace(load_nvidia_dynamic_lib=load)
+    monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(pathfinder=module))
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", module)
+
+
+def test_loading_asks_cupys_own_finder_first(monkeypatch, asked, tmp_path):
+    """Which on Windows is the only one that knows where a DLL is."""
+    dll = r"C:\site-packages\nvidia\cu13\bin\x86_64\cublasLt64_13.dll"
+    finder(monkeypatch, lambda name: SimpleNamespace(abs_path=dll) if name == "cublasLt" else None)
     package = tmp_path / "nvidia" / "cu13" / "lib"
     package.mkdir(parents=True)
     (package / "libcublasLt.so.13").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(lt.Unavailable, match=r"CuPy: .* is missing; /x/libcublasLt.so.13: not h"):
-        lt.load(gpu)
-    assert asked[:5] == [
-        *("handle", "cublas", "/x/libcublasLt.so.13", "libcublasLt.so.13", "libcublasLt.so.12")
-    ]
+    with pytest.raises(lt.Unavailable, match=r"dll: not here; /x/libcublasLt.so.13"):
+        lt.load()
+    names = ["libcublasLt.so.13", "libcublasLt.so.12"]
+    assert asked[:4] == [dll, "/x/libcublasLt.so.13", *names]
     assert str(package / "libcublasLt.so.13") in asked
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no cublasLt\n in /y"), ImportError("no finder")])
+def test_loading_without_cupys_finder(monkeypatch, asked, error):
+    def load(name):
+        raise error
+
+    finder(monkeypatch, load)
+    with pytest.raises(lt.Unavailable) as raised:
+        lt.load()
+    assert str(raised.value).startswith(" ".join(str(error).split()) + "; /x/libcublasLt.so.13: n")
+    assert "\n" not in str(raised.value) and asked[1] == "libcublasLt.so.13"
 
 
 # Faults, each in one line of our side, that the stand-in must not let pass.

@@ -40,6 +40,16 @@ REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
         lambda: F.embedding(ones(3, 2), ids(2, dtype=np.uint16)),
         "not of uint16",
     ),
+    "embedding_with_positions of short ids": (
+        lambda: F.embedding(ones(3, 2), ids(1, 2, dtype=np.uint16), ones(2, 2)),
+        "not of uint16",
+    ),
+    "linear_norm of two dtypes": (
+        lambda: F.linear_norm(
+            *(ones(2, 3), ones(4, 3, dtype=np.float64), None, ones(2, 4), None, None)
+        ),
+        "one dtype, not of float32 and float64",
+    ),
     "layer_norm of two dtypes": (
         lambda: F.layer_norm(ones(2, 3), ones(3, dtype=np.float64), None),
         "one dtype, not of float32 and float64",
@@ -139,6 +149,8 @@ def test_shapes_that_do_not_fit_are_errors_and_no_reason_for_the_textbook(
     """Ids are checked on the host, and on a device an id that is out of range gives NaN."""
     if name == "embedding":
         bad = lambda: apply(TEXTBOOK["embedding"], ones(4), ids(1))  # noqa: E731
+    elif name == "embedding_with_positions":
+        bad = lambda: apply(TEXTBOOK[name], ones(4, 2), ones(2, 2), ids(1, 3))  # noqa: E731
     elif name == "cross_entropy":
         bad = lambda: apply(TEXTBOOK["cross_entropy"], ones(2, 3), ids(3))  # noqa: E731
     elif name == "dropout":

@@ -1,7 +1,5 @@
 """Matrix products and the linear layer on CUDA, through the CPU shim."""
 
-import mmap
-
 import numpy as np
 import pytest
 
@@ -9,9 +7,16 @@ from minigrad.kernels.cuda import KERNELS, gemm
 from minigrad.kernels.cuda.compile import source
 from minigrad.ops import TEXTBOOK
 from minigrad.precision import PRECISIONS as FACTORS
-from tests.gpu.twins import PRECISIONS, ROUNDED_TOLERANCE, SCHEDULES, assert_close, check_twin
+from tests.gpu.twins import (
+    PRECISIONS,
+    ROUNDED_TOLERANCE,
+    SCHEDULES,
+    assert_close,
+    check_twin,
+    rounded,
+    untouched,
+)
 
-NORESERVE = 0x4000  # of mmap, on Linux; Python has a name for it from 3.13 on
 SHAPES = [
     (1, 1, 1),
     (64, 64, 32),
@@ -52,14 +57,13 @@ def test_products_under_every_schedule(gpu, rng, schedule, factors):
     assert_close(got, a.astype(np.float64) @ b, "a·b", ROUNDED_TOLERANCE[factors])
 
 
-def rounded(a, factors):
-    """`a` to the mantissa bits of TF32 (half away from zero) or bfloat16 (half to even)."""
-    bits = a.astype(np.float32).view(np.uint32).astype(np.uint64)
-    if factors == "tf32":
-        bits = (bits + 0x1000) & 0xFFFFE000
-    if factors == "bf16":
-        bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
-    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+def test_where_halves_go():
+    halves = np.array([1 + 2.0**-11, 1 + 3 * 2.0**-11, -(1 + 2.0**-11)])
+    even, away = (
+        rounded(halves, "tf32", capability) - np.sign(halves) for capability in ("90", "80")
+    )
+    np.testing.assert_array_equal(even, [0, 2.0**-9, 0])
+    np.testing.assert_array_equal(away, [2.0**-10, 2.0**-9, -(2.0**-10)])
 
 
 @pytest.mark.parametrize("factors", ["tf32", "bf16"])
@@ -67,12 +71,14 @@ def test_factors_are_rounded_and_sums_are_not(gpu, rng, factors):
     """Against products of rounded factors in double precision: as exact as float32 is."""
     a, b = rng.standard_normal((33, 500)), rng.standard_normal((500, 20))
     a[0, :4] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, -(1 + 2.0**-11), 2.0**-130  # halves, and no normal
+    a[1, :2] = 1 + 2.0**-11, 1 + 3 * 2.0**-11
     with gemm.precision(factors):
         got = gemm.multiply(gpu.asarray(a.astype("f4")), gpu.asarray(b.astype("f4")))
         assert gpu.counts[f"gemm_{factors}"] == 1
         gemm.multiply(gpu.asarray(a), gpu.asarray(b))
         assert gpu.counts["gemm_fma"] == 1  # float64 is never rounded
-    assert_close(got, rounded(a, factors) @ rounded(b, factors), "a·b")
+    capability = gpu.cuda.Device().compute_capability
+    assert_close(got, rounded(a, factors, capability) @ rounded(b, factors, capability), "a·b")
     with pytest.raises(AssertionError, match="off by"):
         assert_close(got, a @ b, "a·b")
 
@@ -196,14 +202,7 @@ def test_no_rows(gpu, each_library):
 def test_indices_beyond_two_to_the_31(libraries, kernel):
     """Rows far apart, in memory of which next to nothing is touched: 3 rows of 2³⁰ columns."""
     columns, shape = 2**30, (3, 2**30)
-    try:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE
-        a, b, c = (
-            np.frombuffer(mmap.mmap(-1, 3 * columns * 4, flags=flags), np.float32).reshape(shape)
-            for _ in range(3)
-        )
-    except (OSError, ValueError) as error:
-        pytest.skip(f"no address space for it: {error}")
+    a, b, c = (untouched(shape) for _ in range(3))
     a[:, :2] = [[1, 2], [3, 4], [5, 6]]
     b[:2, :64] = np.arange(128).reshape(2, 64) / 64
     numbers = (3, columns, 2, columns, 1, columns, 1, 32, 0)  # m, n, k, strides, part of k, relu

@@ -69,13 +69,16 @@ def rounded_attention(name: str, size: int) -> Callable[[Any, np.random.Generato
 
 
 def embedding(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
-    weight, ids = rng.standard_normal((40, 33)), rng.integers(0, 40, 600).astype(np.int32)
-    check_twin(gpu, "embedding", [weight, ids], F32, schedule)
+    ids = rng.integers(0, 40, (12, 50)).astype(np.int32)
+    for vocabulary in (40, 1025):
+        weight, places = rng.standard_normal((vocabulary, 161)), rng.standard_normal((52, 161))
+        check_twin(gpu, "embedding_with_positions", [weight, places, ids], F32, schedule)
 
 
 def cross_entropy(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     logits, targets = rng.standard_normal((5, 300)) * 9, rng.integers(0, 300, 5).astype(np.int32)
-    check_twin(gpu, "cross_entropy", [logits, targets], F32, schedule)
+    for _ in range(2):  # as the second finds the counter that the first has left
+        check_twin(gpu, "cross_entropy", [logits, targets], F32, schedule)
 
 
 def product(
@@ -112,15 +115,22 @@ def linear(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     check_twin(gpu, "linear", [x, w, b], F32, schedule, activation="relu")
 
 
+def linear_norm(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    shapes = ((70, 33), (40, 33), (40,), (70, 40), (40,), (40,))
+    check_twin(
+        gpu, "linear_norm", [rng.standard_normal(s) for s in shapes], F32, schedule, eps=1e-5
+    )
+
+
 SUMS = "column_sums<float>"
 BACKWARD = "linear_backward_fma<float>"
 ATTENTION = "attention_forward<float, 16>;attention_delta<float>;attention_backward<float, 16>"
 ATTENTION_TF32 = "attention_forward_mma<Tf32, 16>;attention_backward_mma<Tf32, 16>"
 ATTENTION_BF16 = "attention_forward_mma<Bf16, 16>;attention_backward_mma<Bf16, 16>"
 ATTENTION_WIDE = "attention_forward_mma<Tf32, 128>;attention_backward_mma<Tf32, 128>"
-CROSS_ENTROPY = "cross_entropy_forward<float, int>;cross_entropy_total<float, int>"
-CROSS_ENTROPY += ";cross_entropy_backward<float, int>"
+CROSS_ENTROPY = "cross_entropy_forward<float, int>;cross_entropy_backward<float, int>"
 EMBEDDING = "embedding_forward<float, int>;embedding_backward<float, int>"
+EMBEDDING += ";embedding_backward_rows<float, int>"
 NORM = "layer_norm_forward<float>;layer_norm_backward<float>"
 
 # fmt: off
@@ -201,10 +211,22 @@ MUTANTS = {
         "attention_mma", "[2 * half + (part + e) / WIDE]", "[2 * half + (part + e) % 2]",
         ATTENTION_BF16, rounded_attention("bf16", 16)),
     "embedding: no barrier before the parts are added": Mutant(
-        "embedding", "  __syncthreads();\n  if (warp == 0", "  if (warp == 0", EMBEDDING,
-        embedding),
+        "embedding", "  __syncthreads();  // all parts are there", "", EMBEDDING, embedding),
+    "embedding: no barrier after the parts are added": Mutant(
+        "embedding", "  __syncthreads();  // and have been read", "", EMBEDDING, embedding),
     "embedding: the first position is not the first": Mutant(
         "embedding", "__syncthreads_or(i < here", "__syncthreads_or(i < here - 1", EMBEDDING,
+        embedding),
+    "embedding: one row on its way is lost": Mutant(
+        "embedding", "for (int k = 0; k < AHEAD; k++) {\n          at",
+        "for (int k = 0; k < AHEAD - 1; k++) {\n          at[AHEAD - 1] = -1, at", EMBEDDING,
+        embedding),
+    "embedding: a channel too many": Mutant(
+        "embedding", "first + c < channels", "true", EMBEDDING, embedding),
+    "embedding: rows of positions begin at another block": Mutant(
+        "embedding", "place = block - rows", "place = block - rows + 1", EMBEDDING, embedding),
+    "embedding: positions that were not read are not zeroed": Mutant(
+        "embedding", "place < time ? positions / time : 0", "positions / time", EMBEDDING,
         embedding),
     "cross-entropy: scratch is written while it is read": Mutant(
         "cross_entropy", "__syncthreads();  // the scratch may still",
@@ -212,6 +234,13 @@ MUTANTS = {
     "cross-entropy: one logit too few": Mutant(
         "cross_entropy", "v < vocabulary; v += blockDim.x) {\n    const real value",
         "v < vocabulary - 1; v += blockDim.x) {\n    const real value",
+        CROSS_ENTROPY, cross_entropy),
+    "cross-entropy: the last block is not the last": Mutant(
+        "cross_entropy", "== gridDim.x - 1", "== gridDim.x - 2", CROSS_ENTROPY, cross_entropy),
+    "cross-entropy: the counter stays where it is": Mutant(
+        "cross_entropy", "if (threadIdx.x == 0) *done = 0;", "", CROSS_ENTROPY, cross_entropy),
+    "cross-entropy: others do not wait for who knows the last block": Mutant(
+        "cross_entropy", "if (!result) return;\n  __syncthreads();", "if (!result) return;",
         CROSS_ENTROPY, cross_entropy),
     "gemm: no barrier before a tile is stored": Mutant(
         "gemm", "__syncthreads();  // the tile before has been used", "", "gemm_fma<float>",
@@ -250,6 +279,15 @@ MUTANTS = {
         "linear_backward", "column < c_in) out", "column <= c_in) out", BACKWARD, linear),
     "linear: the part's end is not looked at": Mutant(
         "linear_backward", "? rows : depth + rows_a_part", "? rows : rows", BACKWARD, linear),
+    "linear and norm: rows are read before they are whole": Mutant(
+        "linear_norm", "__syncthreads();  // the rows are whole", "", "linear_norm_fma<float>",
+        linear_norm),
+    "linear and norm: one row too many": Mutant(
+        "linear_norm", "if (first + r >= rows) continue;", "", "linear_norm_fma<float>",
+        linear_norm),
+    "linear and norm: channels that are none count": Mutant(
+        "linear_norm", "if (lane + e * WARP < channels) squares", "squares",
+        "linear_norm_fma<float>", linear_norm),
     "dropout: the mask's end is not looked at": Mutant(
         "dropout", "if (group * 4 + part < size) keep", "keep", "philox_keep", mask),
     "the norm: one element too many": Mutant(

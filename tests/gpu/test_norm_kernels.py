@@ -110,6 +110,7 @@ def test_a_stream_that_captures_has_had_a_run_before(gpu, rng):
         with gpu.cuda.using_allocator(second.malloc):
             sums = column_sums(a)
         graph = stream.end_capture()
+        stream.synchronize()
     for _ in range(2):
         graph.launch()
         assert_close(sums, a.get().sum(0), "sums")

@@ -16,13 +16,13 @@ from minigrad.precision import (
     set_precision,
     supported_precisions,
 )
-from tests.gpu.stand_in import module
+from tests.gpu.stand_in import array
 
 
 @pytest.fixture
 def old_gpu(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A device of compute capability 7.5."""
-    monkeypatch.setattr(module, "CAPABILITY", "75")
+    monkeypatch.setattr(array, "CAPABILITY", "75")
     return gpu
 
 

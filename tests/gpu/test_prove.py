@@ -40,6 +40,7 @@ def test_options() -> None:
     assert [s.name for s in prove.parse([]).sections] == every
     args = prove.parse(["--sections", "whole-job,kernels", "--minutes", "2.5"])
     assert [s.name for s in args.sections] == ["kernels", "whole job"] and args.minutes == 2.5
+    assert prove.parse([]).minutes < 10
     assert args.out == ROOT / "tests/gpu/results"
 
 
@@ -49,7 +50,7 @@ def test_without_cupy_or_a_gpu_there_is_one_clear_error() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2 and done.stdout == ""
     assert "There is nothing to prove on" in done.stderr and "Traceback" not in done.stderr
-    assert 'pip install "minigrad[cuda13]"' in done.stderr
+    assert 'pip install -e ".[cuda13]"' in done.stderr
 
 
 def test_packages_that_are_missing_are_named(monkeypatch: Any, capsys: Any) -> None:
@@ -116,12 +117,11 @@ def test_spread_is_in_milliseconds() -> None:
     assert spread([0.5]) == {"median": 500, "q1": 500, "q3": 500}
 
 
-def test_ours_and_pytorch_compute_the_same_first_loss(gpu: Any, monkeypatch: Any) -> None:
+def test_ours_and_pytorch_compute_the_same_first_loss(gpu: Any) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed")
     from tests.gpu.proving.our_steps import OurSteps
     from tests.gpu.proving.torch_steps import TorchSteps
 
-    monkeypatch.setattr(gpu, "get_default_memory_pool", rehearsal.Pool, raising=False)
     theirs = TorchSteps(tuple(SMALL), "eager", device="cpu")
     for graph in (True, False):
         ours = OurSteps(tuple(SMALL), graph)
@@ -216,21 +216,84 @@ def test_a_run_that_does_not_begin_is_a_failure(tmp_path: Path) -> None:
     assert summary["counts"]["failed"] == 1 and "not found" in summary["failures"][0]["why"]
 
 
+def record_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "a-stand-in.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def facts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the machine is; no section does anything."""
+    found = {"device": "a stand-in", "date": "today", "CuPy": "14.2", "sources": "abc"}
+    monkeypatch.setattr(prove, "cupy", lambda: None)
+    monkeypatch.setattr(machine, "facts", lambda: dict(found))
+    monkeypatch.setattr(prove, "faults_in", lambda record: [])
+    monkeypatch.setattr(prove, "markdown", lambda record: "")
+
+    def run(args: Any, folder: Path, tell: Any) -> None:
+        for section in args.sections:
+            tell(section, {"status": "done", "seconds": 1.0, "result": {"found": section.name}})
+
+    monkeypatch.setattr(prove, "run", run)
+    return found
+
+
+def test_three_calls_make_one_record(tmp_path: Path, facts: dict[str, Any]) -> None:
+    assert {name for names in prove.CALLS for name in names} == {s.name for s in prove.SECTIONS}
+    facts["date"] = "tomorrow"
+    for names in prove.CALLS:
+        sections = ",".join(names).replace(" ", "-")
+        assert prove.main(["--out", str(tmp_path), "--sections", sections]) == 0
+    assert {name: s["result"]["found"] for name, s in record_of(tmp_path)["sections"].items()} == {
+        s.name: s.name for s in prove.SECTIONS
+    }
+
+
+@pytest.mark.parametrize("what", ["CuPy", "sources", "no record"])
+def test_other_versions_begin_a_new_record(
+    tmp_path: Path, facts: dict[str, Any], capsys: Any, what: str
+) -> None:
+    assert prove.main(["--out", str(tmp_path), "--sections", "kernels"]) == 0
+    if what == "no record":
+        (tmp_path / "a-stand-in.json").write_text("{")
+    else:
+        facts[what] = "another"
+    assert prove.main(["--out", str(tmp_path), "--sections", "sanitizer"]) == 0
+    assert list(record_of(tmp_path)["sections"]) == ["sanitizer"]
+    told = capsys.readouterr().out
+    assert ("is no record" if what == "no record" else f"a-stand-in.json: {what} differ") in told
+
+
 @pytest.mark.slow
-def test_a_rehearsal_of_all_sections(tmp_path: Path, libraries: Any) -> None:
-    """With the stand-in as CuPy in every process, and sizes that take seconds."""
+def test_what_a_call_has_found_is_there_when_it_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.gpu.proving.processes.LOOK", 0.2)
+    seen: list[dict[str, Any]] = []
+    section = Section("hangs", f"{FAKES}:hangs", 1.0)
+    run_sections([section], 3, tmp_path, lambda s, found: seen.append(found))
+    assert [found["status"] for found in seen] == ["cut off", "cut off", "out of time"]
+    assert seen[0].get("result") is None and seen[1]["result"]["found"] == 3
+
+
+@pytest.mark.slow
+def test_a_rehearsal_of_all_calls(tmp_path: Path, libraries: Any) -> None:
+    """With the stand-in as CuPy in every process, and sizes that take seconds. The limits are those
+    of the true calls, which a machine takes away after ten minutes."""
     variables = {**os.environ, **rehearsal.install(tmp_path, libraries.folder)}
     variables.pop("MINIGRAD_REAL_GPU", None)
-    command = [sys.executable, "-m", "tests.gpu.prove", "--toy", "--minutes", "4"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")],
-        cwd=ROOT,
-        env=variables,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    record = json.loads((tmp_path / "out/a-stand-in.json").read_text(encoding="utf-8"))
+    for names in prove.CALLS:
+        command = [sys.executable, "-m", "tests.gpu.prove", "--toy"]
+        command += ["--sections", ",".join(names).replace(" ", "-")]
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / "out")],
+            cwd=ROOT,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    record = record_of(tmp_path / "out")
     assert {name: section["status"] for name, section in record["sections"].items()} == {
         name: "done" for name in [*(s.name for s in prove.SECTIONS), "compiling"]
     }

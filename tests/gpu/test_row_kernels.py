@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+import minigrad as mg
 from minigrad.kernels.cuda import KERNELS, dropout
 from minigrad.kernels.cuda.compile import source
+from minigrad.nn import functional as F
 from minigrad.ops import TEXTBOOK
 from tests.gpu.shim.build import Library
 from tests.gpu.twins import PRECISIONS, SCHEDULES, check_twin
@@ -22,10 +24,48 @@ def test_embedding(gpu, rng, vocabulary, channels, shape, id_dtype, dtype):
     check_twin(gpu, "embedding", [weight, ids], dtype)
 
 
+@pytest.mark.parametrize("vocabulary", [65, 1025])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_embedding_under_every_schedule(gpu, rng, schedule):
+def test_embedding_under_every_schedule(gpu, rng, schedule, vocabulary):
     ids = rng.integers(0, 30, 400)
-    check_twin(gpu, "embedding", [rng.standard_normal((65, 40)), ids], np.float32, schedule)
+    check_twin(gpu, "embedding", [rng.standard_normal((vocabulary, 40)), ids], np.float32, schedule)
+    assert gpu.counts["embedding_backward"] == (2 if vocabulary > 1024 else 0)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("vocabulary", [9, 1500])
+@pytest.mark.parametrize(
+    ("shape", "context"), [((3, 50), 64), ((40, 7), 7), ((5,), 9), ((1, 1), 1)]
+)
+def test_embedding_with_positions(gpu, rng, shape, context, vocabulary, dtype):
+    tables = rng.standard_normal((vocabulary, 130)), rng.standard_normal((context, 130))
+    ids = rng.integers(0, 9, shape)
+    for needs in ((True, True, False), (True, False, False), (False, True, False)):
+        check_twin(gpu, "embedding_with_positions", [*tables, ids], dtype, needs=needs)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_embedding_with_positions_is_two_launches(gpu, rng, schedule):
+    tables, ids = rng.standard_normal((2, 20, 33)), rng.integers(0, 20, (70, 11))
+    check_twin(gpu, "embedding_with_positions", [*tables, ids], np.float32, schedule)
+    gpu.counts.clear()
+    table, places = (mg.Tensor(a, requires_grad=True, device="gpu") for a in tables)
+    F.embedding(table, mg.Tensor(ids, device="gpu"), places).backward(gpu_ones(ids, 33))
+    assert gpu.counts["embedding_forward"] == gpu.counts["embedding_backward_rows"] == 1
+    assert gpu.counts["launches"] == 2
+
+
+def gpu_ones(ids, channels):
+    return mg.ones((*ids.shape, channels), dtype="float64", device="gpu")
+
+
+def test_a_place_without_a_position(gpu):
+    table = mg.zeros((4, 3), device="gpu")
+    for positions, ids in (((2, 3), (2, 3)), ((3,), (1, 2)), ((5, 3), ())):
+        with pytest.raises(mg.ShapeError, match="embedding: positions"):
+            F.embedding(table, np.zeros(ids, np.int64), mg.zeros(positions, device="gpu"))
+    with pytest.raises(mg.ShapeError, match="tables of shapes"):
+        F.embedding(table, np.zeros((1, 2), np.int64), mg.zeros((5, 2), device="gpu"))
 
 
 def test_embedding_of_one_id_and_of_a_large_vocabulary(gpu, rng):
@@ -95,9 +135,31 @@ def test_activations(gpu, rng, shape, dtype):
         check_twin(gpu, "gelu", [x], dtype, approximate=approximate)
 
 
-def test_relu_keeps_nan(gpu):
-    y, _ = KERNELS[TEXTBOOK["relu"]].forward(gpu.asarray(np.array([np.nan, -1.0, 2.0])))
-    np.testing.assert_array_equal(y.get(), [np.nan, 0, 2])
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_nan_passes_through_relu(gpu, dtype):
+    """Forward and backward, alone and at the end of a linear layer, as in the textbook."""
+    x = np.array([[np.nan, -1.0, 2.0], [0.0, np.inf, -np.inf]], dtype)
+    dy = np.array([[1.0, np.nan, np.nan], [np.nan, 2.0, 3.0]], dtype)
+    w, b = np.eye(3, dtype=dtype), np.array([1.0, np.nan, 0.0], dtype)
+    finite = np.where(np.isfinite(x), x, 1)
+    cases = [
+        ("relu", (x,), {}, (True,)),
+        ("linear", (finite, w, b), {"activation": "relu"}, (True,) * 3),
+        ("linear", (x, w, None), {"activation": "relu"}, (True, True, False)),
+    ]
+    for name, arrays, statics, needs in cases:
+        with np.errstate(invalid="ignore"):
+            wanted, wanted_saved = TEXTBOOK[name].forward(np, *arrays, **statics)
+            gradients = TEXTBOOK[name].backward(np, dy, wanted_saved, needs, **statics)
+        y, saved = KERNELS[TEXTBOOK[name]].forward(
+            *(None if a is None else gpu.asarray(a) for a in arrays), **statics
+        )
+        np.testing.assert_array_equal(y.get(), wanted)
+        assert np.isnan(wanted).any()
+        got = KERNELS[TEXTBOOK[name]].backward(gpu.asarray(dy), saved, needs, **statics)
+        for ours, theirs in zip(got, gradients, strict=True):
+            if theirs is not None:
+                np.testing.assert_array_equal(ours.get(), theirs)
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)

@@ -56,9 +56,8 @@ def test_without_cupy_the_error_says_what_to_install(use: Any, without_cupy: Non
     with pytest.raises(DeviceError) as error:
         use()
     message = str(error.value)
-    assert (
-        'pip install "minigrad[cuda13]"' in message and 'pip install "minigrad[cuda12]"' in message
-    )
+    assert 'pip install -e ".[cuda13]"' in message and 'pip install -e ".[cuda12]"' in message
+    assert "\n" not in message
     assert 'use the device "cpu"' in message
     assert not mg.gpu_available()
 
@@ -67,7 +66,7 @@ def test_cupy_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     class Runtime:
         @staticmethod
         def getDeviceCount() -> int:
-            raise RuntimeError("cudaErrorNoDevice")
+            raise RuntimeError("cudaErrorNoDevice:\n  no device")
 
     class Fake:
         __version__ = "13.0"
@@ -76,11 +75,27 @@ def test_cupy_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib, "import_module", lambda name: Fake)
     device_module.cupy.cache_clear()
     try:
-        with pytest.raises(DeviceError, match=r"finds no usable GPU \(cudaErrorNoDevice\)"):
+        with pytest.raises(DeviceError, match=r"no usable GPU \(cudaErrorNoDevice: no d") as error:
             Device("gpu").xp  # noqa: B018
+        assert "\n" not in str(error.value)
         monkeypatch.setattr(Runtime, "getDeviceCount", staticmethod(lambda: 0))
         with pytest.raises(DeviceError, match="there is no GPU"):
             Device("gpu").xp  # noqa: B018
+    finally:
+        device_module.cupy.cache_clear()
+
+
+def test_a_gpu_of_another_maker_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake:
+        __version__ = "14.2"
+        cuda = type("cuda", (), {"runtime": type("runtime", (), {"is_hip": True})})
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: Fake)
+    device_module.cupy.cache_clear()
+    try:
+        with pytest.raises(DeviceError, match=r"^CuPy 14\.2 is built for AMD's ROCm, .*\"cpu\"$"):
+            mg.zeros(3, device="gpu")
+        assert not mg.gpu_available()
     finally:
         device_module.cupy.cache_clear()
 

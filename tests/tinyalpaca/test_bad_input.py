@@ -102,7 +102,7 @@ def test_an_output_folder_that_is_a_file_is_found_before_training(tmp_path, caps
 def test_a_gpu_without_cupy_says_what_to_install(tmp_path, capsys, trained, command):
     argv = ["--checkpoint", str(trained)] if command == "generate" else ["--out", str(tmp_path)]
     error = error_of(capsys, command, [*argv, "--device", "gpu"])
-    assert 'pip install "minigrad[cuda13]"' in error
+    assert 'pip install -e ".[cuda13]"' in error
 
 
 def test_generating_without_a_model_says_how_to_make_one(tmp_path, capsys):

@@ -58,9 +58,10 @@ class DeviceDecoder:
 
     def next_logits(self) -> np.ndarray:
         """Logits of the token after each sequence, (B, V), in main memory."""
-        self._prepare()
-        self._placed = False  # whatever is chosen, the device does not know
-        return self.step.logits_of_next()[self._slots]
+        with self.step.device.in_use():
+            self._prepare()
+            self._placed = False  # whatever is chosen, the device does not know
+            return self.step.logits_of_next()[self._slots]
 
     def next_tokens(
         self, sampler: Sampler, most: int, with_logits: bool = False
@@ -78,6 +79,12 @@ class DeviceDecoder:
         Raises:
             ValueError: the logits are not numbers.
         """
+        with self.step.device.in_use():
+            return self._next_tokens(sampler, most, with_logits)
+
+    def _next_tokens(
+        self, sampler: Sampler, most: int, with_logits: bool
+    ) -> tuple[list[list[int]], np.ndarray | None]:
         self._prepare()
         first = self._drawn % ROUNDS
         if first == 0:
@@ -179,8 +186,9 @@ class DeviceInference:
     def prepare(self) -> None:
         """Compile the kernels, and make what one sequence needs."""
         step = self._step_for(1, self.weights.config.max_seq_len)
-        step.place(np.array([[0], [NOBODY], [0], [0]], np.int32))
-        step.draw(1)
+        with step.device.in_use():
+            step.place(np.array([[0], [NOBODY], [0], [0]], np.int32))
+            step.draw(1)
 
     def _step_for(self, slots: int, capacity: int) -> TokenStep:
         context = self.weights.config.max_seq_len

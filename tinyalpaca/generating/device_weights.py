@@ -44,6 +44,7 @@ class DeviceWeights:
 
     def __init__(self, folded: FoldedWeights, device: Device) -> None:
         config = folded.config
+        self.device = device
         self.config, self.eps, self.dtype = config, folded.eps, folded.dtype
         c, f = config.d_model, config.d_ff
         after_norm = c  # where the bias is among the rows of a folded matrix, see FoldedLayer

@@ -43,9 +43,10 @@ class ReadyModel:
 
     def folded(self) -> FoldedWeights:
         """The weights in main memory, folded again if they have changed."""
-        sums = [p.array.sum() for p in self.model.parameters()]
-        if self.on_gpu:
-            sums = self.device.xp.stack(sums).tolist()  # one copy to the host, not one for each
+        with self.device.in_use():
+            sums = [p.array.sum() for p in self.model.parameters()]
+            if self.on_gpu:
+                sums = self.device.xp.stack(sums).tolist()  # one copy to the host, not one for each
         sums = list(map(float, sums))
         if self._folded is None or sums != self._sums:
             self._folded, self._sums = fold(self.model, self.vocab_size), sums

@@ -117,7 +117,9 @@ class TokenStep:
 
     def __init__(self, weights: DeviceWeights, slots: int, room: int, graph: bool = True) -> None:
         self.weights, self.slots, self.room = weights, slots, room
-        self.token = token = Token(weights, slots, room)
+        self.device = weights.device
+        with self.device.in_use():
+            self.token = token = Token(weights, slots, room)
         # A run and its replay keep the same numbers in the cache, so the logits, in which all that
         # was computed comes together, are what to compare.
         changed = [token.logits, token.inputs, token.chosen, token.rules.guide]

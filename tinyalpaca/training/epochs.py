@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyalpaca.generation import Generator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tinyalpaca.trainer import Trainer
 
 LOSS_CURVE = "loss.png"
+CURVE_EVERY = 5.0  # seconds; a picture takes a third of one, which is longer than an epoch on a GPU
 
 
 def finish_epoch(trainer: Trainer, began: float, tokens_per_second: float) -> None:
@@ -59,9 +61,8 @@ def finish_epoch(trainer: Trainer, began: float, tokens_per_second: float) -> No
     if best:
         trainer.run.publish()
     tell(trainer, record)  # what cannot be printed, or drawn, has been saved
-    if plots_available():
-        with decoration(trainer, LOSS_CURVE):
-            save_loss_curve(trainer.folder / LOSS_CURVE, trainer.step_losses, trainer.records)
+    with decoration(trainer, LOSS_CURVE):
+        trainer.curve.draw(trainer.step_losses, trainer.records, every=CURVE_EVERY)
 
 
 @contextlib.contextmanager
@@ -71,6 +72,29 @@ def decoration(trainer: Trainer, name: str) -> Iterator[None]:
         yield
     except Exception as error:
         trainer.warn(f"{name} could not be written ({type(error).__name__}: {error})")
+
+
+class LossCurve:
+    """The picture of a run, drawn anew as it goes on.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self._drawn = folder / LOSS_CURVE, time.monotonic()
+
+    def draw(
+        self,
+        step_losses: Sequence[tuple[int, float]],
+        epochs: Sequence[dict[str, Any]],
+        every: float = 0.0,
+    ) -> None:
+        """Draw it, if matplotlib is installed, an epoch has ended, and the last picture is at least
+        `every` seconds old."""
+        if epochs and plots_available() and time.monotonic() - self._drawn >= every:
+            save_loss_curve(self.path, step_losses, epochs)
+            self._drawn = time.monotonic()
 
 
 def tell(trainer: Trainer, record: dict[str, Any]) -> None:

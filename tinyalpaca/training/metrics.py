@@ -18,14 +18,17 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from math import exp, log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minigrad.device import CPU, namespace_of
+from minigrad.device import CPU, device_of
 from minigrad.files import own_folder, write_text_atomically
+from minigrad.kernels.cuda.changes import Changes
+from minigrad.kernels.cuda.compile import REAL
 from tinyalpaca import console
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
@@ -140,32 +143,39 @@ class UpdateRatios:
 
     def __init__(self, flat: Any, names: list[str]) -> None:
         self.flat = flat
-        self.layers: dict[str, list[slice]] = {}
-        for name, start, stop in zip(names, flat.bounds[:-1], flat.bounds[1:], strict=True):
+        self.layers: dict[str, list[int]] = {}  # the places of its parameters among all
+        for number, name in enumerate(names):
             parts = name.split(".")
             layer = ".".join(parts[: 2 if parts[1].isdigit() else 1])
-            self.layers.setdefault(layer, []).append(slice(start, stop))
+            self.layers.setdefault(layer, []).append(number)
         self.before: Any = None
+        self._squares: Callable[[Any, Any], np.ndarray] = self._squares_on_host
+        if not isinstance(flat.array, np.ndarray) and flat.array.dtype.char in REAL:
+            with device_of(flat.array).in_use():
+                self._squares = Changes(flat.bounds).squares
 
     def remember(self) -> None:
         """Keep the weights as they are before an update."""
-        self.before = self.flat.array.copy()
+        with device_of(self.flat.array).in_use():
+            self.before = self.flat.array.copy()
 
     def measure(self) -> dict[str, float]:
-        """The ratio of each layer since `remember`."""
-        change = self.flat.array - self.before
-        xp = namespace_of(change)
+        """The ratio of each layer since `remember`; on a GPU by one launch and one copy."""
+        with device_of(self.flat.array).in_use():
+            squares = self._squares(self.flat.array, self.before)  # (P, 2)
+        ratios = {}
+        for layer, parameters in self.layers.items():
+            moved, size = np.sqrt(sum(squares[number] for number in parameters)).tolist()
+            ratios[layer] = moved / max(size, 1e-12)
+        return ratios
 
-        def square(array: Any, parts: list[slice]) -> Any:
-            return sum(xp.dot(array[part], array[part]) for part in parts)
-
-        arrays = (change, self.before)
-        squares = [square(array, parts) for parts in self.layers.values() for array in arrays]
-        norms = np.sqrt(CPU.asarray(xp.stack(squares))).reshape(-1, 2).tolist()
-        return {
-            layer: moved / max(size, 1e-12)
-            for layer, (moved, size) in zip(self.layers, norms, strict=True)
-        }
+    def _squares_on_host(self, after: Any, before: Any) -> np.ndarray:
+        """(P, 2): Σ (after - before)² and Σ before² of each parameter."""
+        before = CPU.asarray(before)
+        change = CPU.asarray(after) - before
+        bounds = self.flat.bounds
+        parts = [slice(a, b) for a, b in pairwise(bounds)]
+        return np.stack([[np.dot(a[part], a[part]) for a in (change, before)] for part in parts])
 
 
 class MetricsLog:

@@ -126,7 +126,12 @@ def run_training(
     run = RunFolder(config.out)
     if saved is None:
         run.refuse_strangers()
-    with Stopping(config.max_minutes) as stopping, run.open(), precision(products):
+    with (
+        device.in_use(),
+        Stopping(config.max_minutes) as stopping,
+        run.open(),
+        precision(products),
+    ):
         trainer, source = prepare(model_config, config, saved, device, run, stopping, tell)
         if config.preflight and saved is None:
             findings = preflight(trainer)
@@ -182,6 +187,8 @@ def prepare(
 def finish(trainer: Trainer, source: str, tell: Say) -> None:
     """Say where a run that has ended has left things, with a sample and a last validation."""
     folder, config = trainer.folder, trainer.config
+    with decoration(trainer, LOSS_CURVE):
+        trainer.curve.draw(trainer.step_losses, trainer.records)
     if trainer.stopped:
         with decoration(trainer, REPORT):
             save_report(trainer, source=source)
@@ -212,7 +219,7 @@ def finish(trainer: Trainer, source: str, tell: Say) -> None:
     if plots_available():
         tell(f"Loss curve: {folder / LOSS_CURVE}")
     else:
-        tell('No loss curve: it needs matplotlib, pip install "minigrad[plots]"')
+        tell('No loss curve: it needs matplotlib, pip install -e ".[plots]"')
 
 
 def resume_command(folder: Path) -> str:

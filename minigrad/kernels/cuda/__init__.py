@@ -20,6 +20,7 @@ from minigrad.kernels.cuda import (
     activations,
     adamw,
     attention,
+    changes,
     cross_entropy,
     decode,
     draw,
@@ -27,6 +28,7 @@ from minigrad.kernels.cuda import (
     embedding,
     layer_norm,
     linear,
+    linear_norm,
     whole_token,
     windows,
 )
@@ -35,9 +37,11 @@ from minigrad.op import Op, kernel
 KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
     {
         ops.linear.linear: linear,
+        ops.linear_norm.linear_norm: linear_norm,
         ops.elementwise.relu: activations.relu,
         ops.elementwise.gelu: activations.gelu,
         ops.embedding.embedding: embedding,
+        ops.embedding.embedding_with_positions: embedding.embedding_with_positions,
         ops.layer_norm.layer_norm: layer_norm,
         ops.layer_norm.add_layer_norm: layer_norm.add_layer_norm,
         ops.attention.multi_head_attention: attention.multi_head_attention,
@@ -48,4 +52,4 @@ KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
 for _op, _pair in KERNELS.items():
     kernel(_op, "gpu")(_pair)
 
-__all__ = ["KERNELS", "adamw", "decode", "draw", "whole_token", "windows"]
+__all__ = ["KERNELS", "adamw", "changes", "decode", "draw", "whole_token", "windows"]

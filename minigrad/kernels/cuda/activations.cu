@@ -13,12 +13,13 @@ __global__ void __launch_bounds__(256)
   FOR_EACH_ELEMENT(i, size) y[i] = x[i] < 0 ? 0 : x[i];  // NaN stays NaN
 }
 
-// dx = dy where x > 0. `x` can be the result of ReLU as well: it is positive in the same places.
+// dx = 0 where x <= 0, else dy, also where x is NaN. `x` can be the result of ReLU as well: it is 0
+// where x is not positive.
 template <typename real>
 __global__ void __launch_bounds__(256) relu_backward(const real* __restrict__ dy,
                                                      const real* __restrict__ x,
                                                      real* __restrict__ dx, size_t size) {
-  FOR_EACH_ELEMENT(i, size) dx[i] = dy[i] * real(x[i] > 0);
+  FOR_EACH_ELEMENT(i, size) dx[i] = x[i] <= 0 ? 0 : dy[i];
 }
 
 constexpr double SQRT_HALF = 0.70710678118654752440;

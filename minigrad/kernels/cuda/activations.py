@@ -19,7 +19,7 @@ SOURCE = Source(
 
 
 class relu:
-    """y = max(x, 0);  dx = dy where x > 0"""
+    """y = max(x, 0);  dx = 0 where x <= 0, else dy: NaN passes through"""
 
     supports = staticmethod(of_floats)
 

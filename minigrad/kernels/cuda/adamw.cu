@@ -6,15 +6,21 @@ struct NormScratch {
   double numbers[8];  // one a warp
 };
 
-// One partial sum of x² a block, in double precision.
+// A thread's share of Σ x², in double precision.
 template <typename real>
-__global__ void __launch_bounds__(256)
-    squares_partial(const real* __restrict__ x, double* __restrict__ partial, size_t size) {
+__device__ __forceinline__ double sum_of_squares(const real* __restrict__ x, size_t size) {
   double sum = 0;
   for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < size;
        i += size_t(gridDim.x) * blockDim.x)
     sum += double(x[i]) * double(x[i]);
-  sum = block_sum(sum, block_shared<NormScratch>().numbers);
+  return sum;
+}
+
+// One partial sum of x² a block.
+template <typename real>
+__global__ void __launch_bounds__(256)
+    squares_partial(const real* __restrict__ x, double* __restrict__ partial, size_t size) {
+  const double sum = block_sum(sum_of_squares(x, size), block_shared<NormScratch>().numbers);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
@@ -32,8 +38,10 @@ __global__ void __launch_bounds__(256) squares_finish(const double* __restrict__
   result[1] = scale > 1 ? 1 : scale;  // a NaN stays one
 }
 
-// What a step of training does, decided on the device, by one block. `counters` holds {steps,
-// updates, windows taken, whether halted}, `draw` the number that dropout masks are drawn from,
+// What a step of training does, decided on the device. All blocks add up squares of the gradient;
+// the last one that is done adds up what all have left in `partial`, as squares_finish does, and
+// decides. `done` counts blocks and is 0 before and after. `counters` holds {steps, updates, windows
+// taken, whether halted}, `draw` the number that dropout masks are drawn from,
 // `history` the losses and then the norms of the last `ring` steps, `rates` the learning rate of
 // each group and step. If loss and norm are finite, `orders` becomes {1, the factor that clips, the
 // decay of the average of the weights} and for each group {learning rate, rate, root_eps} (see
@@ -41,16 +49,31 @@ __global__ void __launch_bounds__(256) squares_finish(const double* __restrict__
 // to look.
 template <typename real>
 __global__ void __launch_bounds__(256)
-    step_orders(const double* __restrict__ partial, const real* __restrict__ loss,
-                long long* __restrict__ counters, unsigned* __restrict__ draw,
+    step_orders(const real* __restrict__ gradient, double* partial, unsigned* done,
+                const real* __restrict__ loss, long long* __restrict__ counters, unsigned* __restrict__ draw,
                 double* __restrict__ history, const double* __restrict__ rates,
-                double* __restrict__ orders, int parts, int ring, int groups, int all_steps,
+                double* __restrict__ orders, size_t size, int ring, int groups, int all_steps,
                 int windows, int draws, const double loss_scale, const double max_norm,
                 const double beta1, const double beta2, const double eps,
                 const double average_decay) {
-  double sum = 0;
-  for (int i = threadIdx.x; i < parts; i += blockDim.x) sum += partial[i];
-  sum = block_sum(sum, block_shared<NormScratch>().numbers);
+  struct Shared {
+    double numbers[8];  // one a warp
+    bool last;
+  };
+  Shared& shared = block_shared<Shared>();
+  double sum = block_sum(sum_of_squares(gradient, size), shared.numbers);
+  if (threadIdx.x == 0) {
+    partial[blockIdx.x] = sum;
+    __threadfence();  // the part is written before it counts
+    shared.last = atomicAdd(done, 1u) == gridDim.x - 1;
+  }
+  __syncthreads();
+  if (!shared.last) return;
+  __threadfence();
+  sum = 0;
+  for (int i = threadIdx.x; i < gridDim.x; i += blockDim.x) sum += __ldcg(partial + i);
+  sum = block_sum(sum, shared.numbers);
+  if (threadIdx.x == 0) *done = 0;
   if (threadIdx.x > 0 || counters[3]) {
     if (threadIdx.x == 0) orders[0] = 0;
     return;

@@ -21,6 +21,7 @@ import numpy as np
 
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, element_blocks, one_dtype, real_of, size_of
+from minigrad.kernels.cuda.scratch import counters
 
 SOURCE = Source(
     "adamw",
@@ -49,7 +50,7 @@ def grad_norm(flat: Any, max_norm: float = inf) -> Any:
 
 def _squares(flat: Any) -> Any:
     """Partial sums of flat², in double precision."""
-    partial = cupy().empty(max(1, min(element_blocks(flat.size), MOST_PARTS)), np.float64)
+    partial = cupy().empty(_parts(flat), np.float64)
     SOURCE.launch(
         f"squares_partial<{real_of(flat.dtype)}>",
         (partial.size,),
@@ -58,6 +59,10 @@ def _squares(flat: Any) -> Any:
         dtype=flat.dtype,
     )
     return partial
+
+
+def _parts(flat: Any) -> int:
+    return max(1, min(element_blocks(flat.size), MOST_PARTS))
 
 
 def adamw_step(
@@ -147,7 +152,7 @@ def order_step(
     loss_scale: float = 1.0,
     average_decay: float = 0.0,
 ) -> None:
-    """Measure the gradient and decide what the update does, in two launches.
+    """Measure the gradient and decide what the update does, in one launch.
 
     If the loss and the norm are finite, the counters advance and the update is ordered. If not,
     nothing changes any more until the host has looked: `counters[3]` is 1 then.
@@ -162,15 +167,16 @@ def order_step(
         loss_scale: multiplies the loss in the history.
         average_decay: of the average of the weights: d = min(average_decay, (1 + t)/(10 + t)).
     """
-    partial = _squares(grad)
+    xp, parts = cupy(), _parts(grad)
     groups, steps = state.rates.shape
     numbers = [np.float64(n) for n in (loss_scale, max_norm, *betas, eps, average_decay)]
     SOURCE.launch(
         f"step_orders<{real_of(grad.dtype)}>",
-        (1,),
+        (parts,),
         (THREADS,),
-        *(partial, loss, state.counters, state.draw, state.history, state.rates, state.orders),
-        *(partial.size, state.history.shape[1], groups, steps, windows, draws, *numbers),
+        *(grad, xp.empty(parts, np.float64), counters(1), loss),
+        *(state.counters, state.draw, state.history, state.rates, state.orders),
+        *(size_of(grad), state.history.shape[1], groups, steps, windows, draws, *numbers),
         dtype=one_dtype("order_step", grad, loss),
     )
 

@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
   const int block_last = smaller(int(blockIdx.x + 1) * C::ROWS, time) - 1;
   const int channels = heads * head_size;
   const size_t stride = 3 * size_t(channels);
-  const real* q = qkv + blockIdx.z * time * stride + blockIdx.y * head_size;
+  const real* q = qkv + size_t(blockIdx.z) * time * stride + blockIdx.y * head_size;
   const real* k = q + channels;
   const real* v = k + channels;
 
@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
 }
 
 // delta (B, H, T) = Σ_d dy·y for each query and head: what the soft-max subtracts in backward. A
-// warp a query and head.
+// warp a query and head. Heads of 16 need no launch for it: backward computes it on the way.
 template <typename real>
 __global__ void __launch_bounds__(256)
     attention_delta(const real* __restrict__ dy, const real* __restrict__ y,
@@ -187,10 +187,17 @@ __global__ void __launch_bounds__(256)
 
 // What both halves of backward read, for one head of one sequence.
 template <typename real> struct Head {
-  const real *q, *k, *v, *dy, *log_sum, *delta;
-  size_t stride, dy_stride;  // from one position to the next
+  const real *q, *k, *v, *dy, *y, *log_sum, *delta;  // y or delta is null
+  size_t stride, dy_stride;                          // from one position to the next
   int time, head_size, causal;
   real scale;
+
+  __device__ __forceinline__ real delta_of(int row) const {
+    if (delta) return delta[row];
+    real sum = 0;
+    for (int d = 0; d < head_size; d++) sum += dy[row * dy_stride + d] * y[row * dy_stride + d];
+    return sum;
+  }
 };
 
 // Two tiles of the other side: keys and values, or queries and the upstream gradient with their
@@ -215,7 +222,7 @@ __device__ __forceinline__ void query_gradients(const Head<real>& head, Tiles<re
   C::load_row(q, head.q + row * head.stride, part, head.head_size);
   C::load_row(dy, head.dy + row * head.dy_stride, part, head.head_size);
   C::clear(total);
-  const real normaliser = head.log_sum[row], delta = head.delta[row];
+  const real normaliser = head.log_sum[row], delta = head.delta_of(row);
   const int limit = head.causal ? row : head.time - 1;
   const int end = head.causal ? block_last + 1 : head.time;
   for (int first = 0; first < end; first += C::TILE) {
@@ -261,7 +268,7 @@ __device__ __forceinline__ void key_gradients(const Head<real>& head, Tiles<real
     for (int i = threadIdx.x; i < C::TILE; i += ATTENTION_THREADS) {
       const bool inside = first + i < head.time;
       shared.log_sum[i] = inside ? head.log_sum[first + i] : 0;
-      shared.delta[i] = inside ? head.delta[first + i] : 0;
+      shared.delta[i] = inside ? head.delta_of(first + i) : 0;
     }
     __syncthreads();
     const int stop = smaller(C::TILE, head.time - first);
@@ -280,24 +287,28 @@ __device__ __forceinline__ void key_gradients(const Head<real>& head, Tiles<real
 }
 
 // dqkv (B, T, 3C). Grid: twice the blocks of rows, heads, batch. The first half of the blocks does
-// queries, the second keys: one launch, every element written once, no atomics.
+// queries, the second keys: one launch, every element written once, no atomics. Either `y`, what
+// forward has given, or `delta`, is null.
 template <typename real, int HEAD>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_backward(const real* __restrict__ qkv, const real* __restrict__ dy,
-                       const real* __restrict__ log_sum, const real* __restrict__ delta,
+                       const real* __restrict__ y, const real* __restrict__ log_sum,
+                       const real* __restrict__ delta,
                        real* __restrict__ dqkv, int time, int heads, int head_size, int causal,
                        real scale) {
   const int channels = heads * head_size;
   const size_t stride = 3 * size_t(channels);
-  const size_t start = blockIdx.z * time * stride + blockIdx.y * head_size;
+  const size_t start = size_t(blockIdx.z) * time * stride + blockIdx.y * head_size;
   const size_t statistics = (size_t(blockIdx.z) * heads + blockIdx.y) * time;
+  const size_t merged = size_t(blockIdx.z) * time * channels + blockIdx.y * head_size;
   const Head<real> head = {
       qkv + start,
       qkv + start + channels,
       qkv + start + 2 * channels,
-      dy + size_t(blockIdx.z) * time * channels + blockIdx.y * head_size,
+      dy + merged,
+      y ? y + merged : nullptr,
       log_sum + statistics,
-      delta + statistics,
+      delta ? delta + statistics : nullptr,
       stride,
       size_t(channels),
       time,

@@ -6,9 +6,10 @@ Shapes: qkv (B, T, 3C) -> (B, T, C), C = H·D, with D up to 128 and B up to 65,5
 
 Scores stay on the chip: forward keeps of each row of S only ln Σ e^S, from which backward has P
 again, P = e^(S - ln Σ e^S). A sequence that fits a tile (128 positions, fewer for head sizes above
-32) is one tile, longer ones are several, in the same kernel. Backward is two launches: δ = Σ_d dy·y
-for each query, and then blocks of queries (dq) beside blocks of keys (dk, dv). Each element of dqkv
-is the sum of one thread, so results do not depend on timing.
+32) is one tile, longer ones are several, in the same kernel. Backward needs δ = Σ_d dy·y for each
+query. Blocks of queries (dq) and blocks of keys (dk, dv) of one launch compute it where heads have
+up to 16 channels; for larger heads a launch before does. Each element of dqkv is the sum of one
+thread, so results do not depend on timing.
 
 Under `precision("tf32")` and `precision("bf16")` the products of float32 are those of tensor cores:
 attention_mma.py. δ is exact there too.
@@ -22,7 +23,7 @@ from minigrad.device import cupy
 from minigrad.kernels.cuda import attention_mma
 from minigrad.kernels.cuda.compile import HEADS, Source, blocks, dense, real_of
 from minigrad.kernels.cuda.gemm import factors_of
-from minigrad.kernels.cuda.support import MOST_BLOCKS, of_floats
+from minigrad.kernels.cuda.support import LARGEST, MOST_BLOCKS, of_floats
 
 SOURCE = Source(
     "attention",
@@ -31,6 +32,7 @@ SOURCE = Source(
     "attention_backward<{real}, {head}>",
 )
 THREADS = 128
+OWN_DELTA = 16  # the largest heads whose δ backward computes itself
 
 
 class multi_head_attention:
@@ -38,11 +40,13 @@ class multi_head_attention:
 
     @staticmethod
     def supports(qkv, *, num_heads, causal):
-        batch, _, channels = qkv.shape
+        batch, time, channels = qkv.shape
         if channels > 3 * num_heads * HEADS[-1]:
             return f"it takes heads of up to {HEADS[-1]} channels"
         if max(batch, num_heads) > MOST_BLOCKS:
             return f"it takes up to {MOST_BLOCKS:,} sequences and heads"
+        if batch * time * num_heads > LARGEST:
+            return f"it counts up to {LARGEST:,} rows of all heads"
         return of_floats(qkv)
 
     @staticmethod
@@ -65,15 +69,19 @@ class multi_head_attention:
         dy = dense(dy)
         batch, time, channels = dy.shape
         size = channels // num_heads
-        delta, dqkv = cupy().empty(log_sum.shape, dy.dtype), cupy().empty(qkv.shape, dy.dtype)
-        SOURCE.launch(
-            f"attention_delta<{real_of(dy.dtype)}>",
-            (blocks(log_sum.size, 8),),
-            (256,),
-            *(dy, y, delta, log_sum.size, time, num_heads, size),
-            dtype=dy.dtype,
-        )
-        arguments = (qkv, dy, log_sum, delta, dqkv, time, num_heads, size, causal, 1 / sqrt(size))
+        dqkv = cupy().empty(qkv.shape, dy.dtype)
+        delta = None
+        if size > OWN_DELTA:
+            delta = cupy().empty(log_sum.shape, dy.dtype)
+            SOURCE.launch(
+                f"attention_delta<{real_of(dy.dtype)}>",
+                (blocks(log_sum.size, 8),),
+                (256,),
+                *(dy, y, delta, log_sum.size, time, num_heads, size),
+                dtype=dy.dtype,
+            )
+        arrays = (qkv, dy, y, log_sum, delta, dqkv)
+        arguments = (*arrays, time, num_heads, size, causal, 1 / sqrt(size))
         _launch("backward", 2, batch, arguments, factors)
         return (dqkv,)
 

@@ -15,6 +15,8 @@ template <int HEAD> struct Plan {
   static constexpr int TILE = 32, N = TILE / 8;
   static constexpr int BACK_TILE = HEAD > 64 ? 16 : 32, BACK_N = BACK_TILE / 8;
   static constexpr bool KEPT = HEAD <= 64;  // a warp's own rows, in the registers of backward
+  // Whether backward computes delta. With larger heads it would need registers that it lacks.
+  static constexpr bool OWN_DELTA = HEAD == 16;
   using Fetch = Fetched<HEAD, TILE, THREADS>;
   using BackFetch = Fetched<HEAD, BACK_TILE, BACK_THREADS>;
 };
@@ -106,7 +108,7 @@ __global__ void __launch_bounds__(Plan<HEAD>::THREADS)
   const int channels = heads * head_size;
   const size_t stride = 3 * size_t(channels);
   const bool aligned = in_fours(qkv, out, head_size);
-  const float* start = qkv + blockIdx.z * time * stride + blockIdx.y * head_size;
+  const float* start = qkv + size_t(blockIdx.z) * time * stride + blockIdx.y * head_size;
   const HeadRows queries = {start, stride, time, head_size, aligned};
   const HeadRows keys = {start + channels, stride, time, head_size, aligned};
   const HeadRows values = {start + 2 * channels, stride, time, head_size, aligned};
@@ -162,11 +164,15 @@ __global__ void __launch_bounds__(Plan<HEAD>::THREADS)
 
 // What both halves of backward read, for one head of one sequence.
 struct HeadOfBackward {
-  HeadRows q, k, v, dy;
+  HeadRows q, k, v, dy, y;
   const float *__restrict__ log_sum, *__restrict__ delta;
   int causal;
   float scale;
 };
+
+__device__ __forceinline__ float dot_of(const FourFloats& a, const FourFloats& b) {
+  return a.x[0] * b.x[0] + a.x[1] * b.x[1] + a.x[2] * b.x[2] + a.x[3] * b.x[3];
+}
 
 // dq of a block of queries: dS = P·(dP - delta), dq = scale·dS k, with P computed again.
 template <typename Factors, int HEAD> struct KeyTiles {
@@ -191,7 +197,11 @@ __device__ __forceinline__ void query_gradients_mma(const HeadOfBackward& head,
   for (int half = 0; half < 2; half++) {
     const int row = smaller(query + lane_group() + 8 * half, time - 1);
     log_sum[half] = head.log_sum[row] * LOG2_E;
-    delta[half] = head.delta[row];
+    if constexpr (P::OWN_DELTA)
+      delta[half] = group_sum<4>(
+          dot_of(head.dy.four(row, 4 * lane_within()), head.y.four(row, 4 * lane_within())));
+    else
+      delta[half] = head.delta[row];
   }
   typename P::BackFetch next_k, next_v;
   through_tiles<P::BACK_TILE>(
@@ -229,6 +239,23 @@ template <typename Factors, int HEAD> struct QueryTiles {
   float log_sum[Plan<HEAD>::BACK_TILE], delta[Plan<HEAD>::BACK_TILE];
 };
 
+// The deltas of a tile on its way: HEAD/4 neighbouring lanes have a row of dy and y.
+template <int HEAD, int ROWS, int THREADS>
+__device__ __forceinline__ void put_deltas(float (&delta)[ROWS],
+                                           const Fetched<HEAD, ROWS, THREADS>& dy,
+                                           const Fetched<HEAD, ROWS, THREADS>& y) {
+#pragma unroll
+  for (int i = 0; i < dy.EACH; i++) {
+    const bool has = dy.has(i);  // the same for all lanes of a row
+    const float upper = group_sum<HEAD / 4>(has ? dot_of(dy.upper[i], y.upper[i]) : 0);
+    const float lower = group_sum<HEAD / 4>(has ? dot_of(dy.lower[i], y.lower[i]) : 0);
+    if (has && dy.channel_of(i) == 0) {
+      delta[2 * dy.pair_of(i)] = upper;
+      delta[2 * dy.pair_of(i) + 1] = lower;
+    }
+  }
+}
+
 template <typename Factors, int HEAD>
 __device__ __forceinline__ void key_gradients_mma(const HeadOfBackward& head,
                                                   Places<QueryTiles<Factors, HEAD>>& places,
@@ -242,17 +269,18 @@ __device__ __forceinline__ void key_gradients_mma(const HeadOfBackward& head,
   k[0].begin(head.k, key);
   v[0].begin(head.v, key);
   float total_k[1][HEAD / 8][4] = {}, total_v[1][HEAD / 8][4] = {};
-  typename P::BackFetch next_q, next_dy;
+  typename P::BackFetch next_q, next_dy, next_y;  // next_y for delta, if it is computed here
   float next_log_sum = 0, next_delta = 0;
   through_tiles<P::BACK_TILE>(
       places, head.causal ? block * P::ROWS : 0, time,  // from the first query that sees a key
       [&](int first) {
         next_q.fetch(head.q, first);
         next_dy.fetch(head.dy, first);
+        if constexpr (P::OWN_DELTA) next_y.fetch(head.y, first);
         if (threadIdx.x < P::BACK_TILE) {
           const int row = smaller(first + int(threadIdx.x), time - 1);
           next_log_sum = head.log_sum[row];
-          next_delta = head.delta[row];
+          if constexpr (!P::OWN_DELTA) next_delta = head.delta[row];
         }
       },
       [&](QueryTiles<Factors, HEAD>& tiles) {
@@ -260,8 +288,9 @@ __device__ __forceinline__ void key_gradients_mma(const HeadOfBackward& head,
         tiles.dy.put(next_dy);
         if (threadIdx.x < P::BACK_TILE) {
           tiles.log_sum[threadIdx.x] = next_log_sum * LOG2_E;
-          tiles.delta[threadIdx.x] = next_delta;
+          if constexpr (!P::OWN_DELTA) tiles.delta[threadIdx.x] = next_delta;
         }
+        if constexpr (P::OWN_DELTA) put_deltas(tiles.delta, next_dy, next_y);
       },
       [&](QueryTiles<Factors, HEAD>& tiles, int first) {
         const bool none = head.causal && first + P::BACK_TILE - 1 < key;
@@ -296,26 +325,29 @@ template <typename Factors, int HEAD> union BackwardTiles {
 
 // dqkv (B, T, 3C). Grid: twice the blocks of rows, heads, batch. The first half of the blocks does
 // keys, the second queries, those that take longest first: one launch, every element written once,
-// no atomics. `delta` is attention_delta's.
+// no atomics. `delta` is attention_delta's, or null where this kernel computes it from `y`, what
+// forward has given, which otherwise is null.
 template <typename Factors, int HEAD>
 __global__ void __launch_bounds__(Plan<HEAD>::BACK_THREADS)
     attention_backward_mma(const float* __restrict__ qkv, const float* __restrict__ dy,
-                           const float* __restrict__ log_sum, const float* __restrict__ delta,
+                           const float* __restrict__ y, const float* __restrict__ log_sum,
+                           const float* __restrict__ delta,
                            float* __restrict__ dqkv, int time, int heads, int head_size, int causal,
                            float scale) {
   const int channels = heads * head_size;
   const size_t stride = 3 * size_t(channels);
-  const size_t start = blockIdx.z * time * stride + blockIdx.y * head_size;
+  const size_t start = size_t(blockIdx.z) * time * stride + blockIdx.y * head_size;
   const size_t statistics = (size_t(blockIdx.z) * heads + blockIdx.y) * time;
-  const float* dy_start = dy + size_t(blockIdx.z) * time * channels + blockIdx.y * head_size;
-  const bool aligned = in_fours(qkv, dqkv, head_size) && in_fours(qkv, dy, head_size);
+  const size_t merged = size_t(blockIdx.z) * time * channels + blockIdx.y * head_size;
+  const bool aligned = in_fours(qkv, dqkv, head_size) && in_fours(y, dy, head_size);
   const HeadOfBackward head = {
       {qkv + start, stride, time, head_size, aligned},
       {qkv + start + channels, stride, time, head_size, aligned},
       {qkv + start + 2 * channels, stride, time, head_size, aligned},
-      {dy_start, size_t(channels), time, head_size, aligned},
+      {dy + merged, size_t(channels), time, head_size, aligned},
+      {y ? y + merged : nullptr, size_t(channels), time, head_size, aligned},
       log_sum + statistics,
-      delta + statistics,
+      delta ? delta + statistics : nullptr,
       causal,
       scale,
   };

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.resources import files
 from itertools import product
@@ -58,7 +59,10 @@ def source(file: str) -> str:
 
 
 def _read(name: str) -> str:
-    return files("minigrad.kernels.cuda").joinpath(name).read_text(encoding="utf-8")
+    """A file as ASCII: CuPy writes sources in the locale's encoding, which may not have the letters
+    of mathematics. Only comments do."""
+    text = files("minigrad.kernels.cuda").joinpath(name).read_text(encoding="utf-8")
+    return text.encode("ascii", "replace").decode("ascii")
 
 
 class Source:
@@ -107,7 +111,7 @@ class Source:
         *arguments: Any,
         dtype: Any = np.float32,
     ) -> None:
-        """Run a kernel on the current stream.
+        """Run a kernel on the current stream of the GPU that its arrays lie on.
 
         Args:
             kernel: its name with template arguments.
@@ -126,8 +130,18 @@ class Source:
         if max(grid[1:], default=0) > 65535:
             raise ValueError(f"{kernel}: {grid} blocks; a GPU takes 65,535 along later axes")
         dtype = np.dtype(dtype)
-        function = _function(cupy(), self, real_of(dtype), kernel)
-        function(tuple(grid), tuple(block), tuple([_typed(a, dtype) for a in arguments]))
+        with _device_of(arguments):
+            function = _function(cupy(), self, real_of(dtype), kernel)
+            function(tuple(grid), tuple(block), tuple([_typed(a, dtype) for a in arguments]))
+
+
+def _device_of(arguments: Sequence[Any]) -> AbstractContextManager[Any]:
+    """Makes the GPU current that the first of the arrays lies on, if it is not already."""
+    xp = cupy()
+    first = next((a for a in arguments if isinstance(a, xp.ndarray)), None)
+    if first is None or first.device.id == xp.cuda.Device().id:
+        return nullcontext()
+    return first.device
 
 
 SOURCES: list[Source] = []  # all there are, for tools that compile every kernel

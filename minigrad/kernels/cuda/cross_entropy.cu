@@ -5,14 +5,19 @@
 
 struct RowScratch {
   double numbers[4];  // one a warp, for sums and maxima in either precision
+  bool last;
 };
 
-// loss = ln Σ e^z - Σ q·z, 0 where the target is `ignored`. Saves ln Σ e^z.
+// loss = ln Σ e^z - Σ q·z, 0 where the target is `ignored`. Saves ln Σ e^z. If `result` is not null,
+// the last block that is done writes {Σ loss, number of rows that count} to it, added up in the order
+// of the rows; `mean` divides the sum by the number. `done` counts blocks, and is 0 before and after.
 template <typename real, typename id_type>
 __global__ void __launch_bounds__(128) cross_entropy_forward(
-    const real* __restrict__ logits, const id_type* __restrict__ targets, real* __restrict__ loss,
-    real* __restrict__ log_sum, int vocabulary, int ignored, real smoothing) {
-  real* scratch = reinterpret_cast<real*>(block_shared<RowScratch>().numbers);
+    const real* __restrict__ logits, const id_type* __restrict__ targets, real* loss,
+    real* __restrict__ log_sum, real* __restrict__ result, unsigned* done, int vocabulary,
+    int ignored, int mean, real smoothing) {
+  RowScratch& shared = block_shared<RowScratch>();
+  real* scratch = reinterpret_cast<real*>(shared.numbers);
   const int row = blockIdx.x;
   const real* z = logits + size_t(row) * vocabulary;
 
@@ -31,29 +36,32 @@ __global__ void __launch_bounds__(128) cross_entropy_forward(
   const real row_top = block_max(top, scratch);
   const real row_sum = block_sum(sum * exp(top - row_top), scratch);
   const real row_total = smoothing > 0 ? block_sum(total, scratch) : 0;
-  if (threadIdx.x > 0) return;
-  const real normaliser = row_top + log(row_sum);
-  log_sum[row] = normaliser;
-  const id_type target = targets[row];
-  if (target == ignored) {
-    loss[row] = 0;
-  } else if (target < 0 || target >= vocabulary) {
-    loss[row] = real(0) / real(0);  // a fault of the caller becomes a NaN, not other memory
-  } else {
-    loss[row] = normaliser - (1 - smoothing) * z[target] - smoothing * (row_total / vocabulary);
+  if (threadIdx.x == 0) {
+    const real normaliser = row_top + log(row_sum);
+    log_sum[row] = normaliser;
+    const id_type target = targets[row];
+    if (target == ignored) {
+      loss[row] = 0;
+    } else if (target < 0 || target >= vocabulary) {
+      loss[row] = real(0) / real(0);  // a fault of the caller becomes a NaN, not other memory
+    } else {
+      loss[row] = normaliser - (1 - smoothing) * z[target] - smoothing * (row_total / vocabulary);
+    }
+    if (result) {
+      __threadfence();  // the loss is written before it counts
+      shared.last = atomicAdd(done, 1u) == gridDim.x - 1;
+    }
   }
-}
-
-// result = {Σ loss, number of rows that count}, by one block. `mean` divides the sum by the number.
-template <typename real, typename id_type>
-__global__ void __launch_bounds__(128)
-    cross_entropy_total(const real* __restrict__ loss, const id_type* __restrict__ targets,
-                        real* __restrict__ result, int rows, int ignored, int mean) {
-  real* scratch = reinterpret_cast<real*>(block_shared<RowScratch>().numbers);
-  real sum = 0, count = 0;
-  for (int row = threadIdx.x; row < rows; row += blockDim.x) {
-    sum += loss[row];
-    count += real(targets[row] != ignored);
+  if (!result) return;
+  __syncthreads();
+  if (!shared.last) return;
+  __threadfence();
+  if (threadIdx.x == 0) *done = 0;
+  sum = 0;
+  real count = 0;
+  for (int other = threadIdx.x; other < gridDim.x; other += blockDim.x) {
+    sum += __ldcg(loss + other);
+    count += real(targets[other] != ignored);
   }
   sum = block_sum(sum, scratch);
   count = block_sum(count, scratch);

@@ -6,22 +6,23 @@ Shapes: logits z (..., V), targets t (...) integers (int32 or int64) below V. Ro
 `ignore_index` count for nothing. `reduction`: "none" (...), "sum", or "mean" over the rows that
 count. A target that is out of range gives a NaN.
 
-A block takes a row. Nothing is read back by the host: the number of rows that count stays on the
-device, and so does the loss.
+A block takes a row, and the last one that is done adds up the losses, all in one launch. Nothing is
+read back by the host: the number of rows that count stays on the device, and so does the loss.
 
 Saved: z, ln Σ e^z, the targets and the number of rows that count.
 """
 
 from math import prod
+from typing import Any
 
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, dense, id_of, real_of
+from minigrad.kernels.cuda.scratch import counters
 from minigrad.kernels.cuda.support import of_floats, of_ids, of_rows
 
 SOURCE = Source(
     "cross_entropy",
     "cross_entropy_forward<{real}, {id}>",
-    "cross_entropy_total<{real}, {id}>",
     "cross_entropy_backward<{real}, {id}>",
 )
 THREADS = 128
@@ -41,13 +42,20 @@ def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reductio
         raise ValueError(f"the targets must have shape {lead}, not {targets.shape}")
     rows = prod(lead)
     loss, log_sum = xp.empty(lead, dtype), xp.empty(rows, dtype)
-    options = (vocabulary, ignore_index, float(label_smoothing))
-    _launch("forward", rows, (logits, targets, loss, log_sum, *options), dtype, targets.dtype)
+    total: Any = None
+    done = None
+    if reduction != "none":
+        total = xp.empty(2, dtype)  # the loss, and how many rows count
+        done = counters(1)
+        if not rows:  # and no block
+            total[...] = 0
+            if reduction == "mean":
+                total[:1] = float("nan")
+    arrays = (logits, targets, loss, log_sum, total, done)
+    options = (vocabulary, ignore_index, reduction == "mean", float(label_smoothing))
+    _launch("forward", rows, (*arrays, *options), dtype, targets.dtype)
     if reduction == "none":
         return loss, (logits, targets, log_sum, None)
-    total = xp.empty(2, dtype)  # the loss, and how many rows count
-    options = (rows, ignore_index, reduction == "mean")
-    _launch("total", 1, (loss, targets, total, *options), dtype, targets.dtype)
     count = total[1:] if reduction == "mean" else None
     return total[:1].reshape(()), (logits, targets, log_sum, count)
 

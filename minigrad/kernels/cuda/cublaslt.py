@@ -191,7 +191,7 @@ def library() -> Library | None:
     key = (xp, xp.cuda.Device().id)
     if key not in _libraries:
         try:
-            _libraries[key] = Library(lt.load(xp))
+            _libraries[key] = Library(lt.load())
         except Unavailable as error:
             announce(
                 f"our own matrix products run in place of cuBLASLt's, which is not there: {error}. "

@@ -7,7 +7,9 @@ wrong number here would be no error, but another computation.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
+from collections.abc import Iterator
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D
 CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_NOT_SUPPORTED = 0, 15
 
 OLDEST = 120_000  # version 12.0: CUDA 12
-NEWEST_FIRST = ("libcublasLt.so.13", "libcublasLt.so.12")
+NEWEST_FIRST = ("libcublasLt.so.13", "libcublasLt.so.12")  # on Linux
 
 
 class HeuristicResult(ctypes.Structure):
@@ -121,23 +123,33 @@ class Api:
         self(f"cublasLt{what}SetAttribute", target, attribute, ctypes.byref(value), size)
 
 
-def load(xp: Any) -> Api:
-    """cuBLASLt as CuPy has loaded it, otherwise from NVIDIA's packages or the system.
+def load() -> Api:
+    """cuBLASLt, from where CuPy takes its libraries, or else from the system.
 
     Raises:
         Unavailable: there is none, or it is too old.
     """
-    reasons = []
-    try:
-        xp.cuda.get_cublas_handle()  # so that CuPy has loaded its own
-    except (ImportError, OSError, RuntimeError) as error:
-        reasons.append(f"CuPy: {error}")
-    for path in [*_loaded(), *NEWEST_FIRST, *installed("lib/libcublasLt.so.1[23]")]:
+    reasons: list[str] = []
+    for path in _places(reasons):
         try:
             return Api(ctypes.CDLL(str(path)))
         except (OSError, Unavailable) as error:
             reasons.append(str(error))
     raise Unavailable("; ".join(dict.fromkeys(reasons)))
+
+
+def _places(reasons: list[str]) -> Iterator[str | Path]:
+    """Where cuBLASLt may be. First comes what the package says by which CuPy finds libraries: it
+    knows NVIDIA's packages, conda and toolkits, on Windows as well. If it says nothing, the reason
+    is added to `reasons`."""
+    try:
+        pathfinder = importlib.import_module("cuda.pathfinder")
+        yield pathfinder.load_nvidia_dynamic_lib("cublasLt").abs_path
+    except (ImportError, RuntimeError) as error:
+        reasons.append(" ".join(str(error).split()))
+    yield from _loaded()
+    yield from NEWEST_FIRST
+    yield from installed("lib/libcublasLt.so.1[23]")
 
 
 def _loaded() -> list[str]:

@@ -1,36 +1,135 @@
 #include "prelude.cuh"
 
-// Embedding: rows of a table, by id; see minigrad/ops/embedding.py.
+// Embedding: rows of a table, by id, plus a row of another table by position if there is one; see
+// minigrad/ops/embedding.py.
 
-// y[i] = W[ids[i]], a thread an element. An id outside of the table gives NaN, not other memory.
+// y[i] = W[ids[i]] + P[i % time], a thread an element. P (`places`) may be null. An id outside of
+// the table gives NaN, not other memory.
 template <typename real, typename id_type>
 __global__ void __launch_bounds__(256) embedding_forward(
-    const real* __restrict__ weight, const id_type* __restrict__ ids, real* __restrict__ y,
-    int positions, int channels, int vocabulary) {
+    const real* __restrict__ weight, const real* __restrict__ places,
+    const id_type* __restrict__ ids, real* __restrict__ y, int positions, int channels,
+    int vocabulary, int time) {
   const size_t size = size_t(positions) * channels;
   for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < size;
        i += size_t(gridDim.x) * blockDim.x) {
-    const id_type id = ids[i / channels];
+    const size_t position = i / channels, channel = i % channels;
+    const id_type id = ids[position];
     const bool inside = id >= 0 && id < vocabulary;
-    y[i] = inside ? weight[size_t(id) * channels + i % channels] : real(0) / real(0);
+    const real value = inside ? weight[size_t(id) * channels + channel] : real(0) / real(0);
+    y[i] = places ? value + places[position % time * channels + channel] : value;
   }
 }
 
-// dW[v] = Σ dy[i] over the positions i of id v. dW is zeroed before.
-//
-// A block of 8 warps is a position and 32 channels. Only the block at the first position of an id
-// goes on: it looks for all others and adds up their rows. Frequent ids are found early, so the
-// search is short where it is of no use. No atomics: each sum has one owner and one order.
+constexpr int EMBEDDING_WARPS = 8, AHEAD = 4, EACH = 4;  // rows on their way, channels of a lane
+
+template <typename real> struct EmbeddingSums {
+  real parts[EMBEDDING_WARPS][EACH * WARP];
+};
+
+// The next rows to add up, up to AHEAD of them, are on their way together. `at` is -1 for none.
+template <typename real>
+__device__ __forceinline__ void add_rows(real (&sum)[EACH], const int (&at)[AHEAD],
+                                         const real* __restrict__ dy, int channels, int channel) {
+  real rows[AHEAD][EACH];
+#pragma unroll
+  for (int k = 0; k < AHEAD; k++)
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+      const int c = channel + e * WARP;
+      rows[k][e] = at[k] >= 0 && c < channels ? dy[size_t(at[k]) * channels + c] : 0;
+    }
+#pragma unroll
+  for (int k = 0; k < AHEAD; k++)
+#pragma unroll
+    for (int e = 0; e < EACH; e++) sum[e] += rows[k][e];
+}
+
+// The parts of all warps, for channels `first`, first + 1, ..., to a row.
+template <typename real>
+__device__ __forceinline__ void write_sums(EmbeddingSums<real>& shared, const real (&sum)[EACH],
+                                           real* __restrict__ row, int channels, int first) {
+  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+#pragma unroll
+  for (int e = 0; e < EACH; e++) shared.parts[warp][e * WARP + lane] = sum[e];
+  __syncthreads();  // all parts are there
+  const int c = threadIdx.x;
+  if (c < EACH * WARP && first + c < channels) {
+    real total = 0;
+    for (int part = 0; part < EMBEDDING_WARPS; part++) total += shared.parts[part][c];
+    row[first + c] = total;
+  }
+  __syncthreads();  // and have been read
+}
+
+// row = Σ dy[i] over the positions i >= first of an id: each warp takes every eighth stretch of 32
+// positions. No atomics: each sum has one owner and one order.
+template <typename real, typename id_type>
+__device__ __forceinline__ void sum_of_id(EmbeddingSums<real>& shared, const real* __restrict__ dy,
+                                          const id_type* __restrict__ ids, id_type id,
+                                          real* __restrict__ row, int first, int positions,
+                                          int channels) {
+  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  for (int channel = 0; channel < channels; channel += EACH * WARP) {
+    real sum[EACH] = {};
+    for (int start = first + warp * WARP; start < positions; start += EMBEDDING_WARPS * WARP) {
+      const int mine = start + lane;
+      unsigned matches = __ballot_sync(ALL_LANES, mine < positions && ids[mine] == id);
+      while (matches) {
+        int at[AHEAD];
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+          at[k] = matches ? start + __ffs(matches) - 1 : -1;
+          matches &= matches - 1;
+        }
+        add_rows(sum, at, dy, channels, channel + lane);
+      }
+    }
+    write_sums(shared, sum, row, channels, channel);
+  }
+}
+
+// dW[v] = Σ dy[i] over the positions i of id v, and dP[t] = Σ dy over the sequences at position t.
+// Blocks of 8 warps take the rows of dW, then those of dP, one each; either may be null. Every
+// element is written, zeros where nothing was read. For tables with few rows, as each block looks at
+// all ids.
+template <typename real, typename id_type>
+__global__ void __launch_bounds__(256) embedding_backward_rows(
+    const real* __restrict__ dy, const id_type* __restrict__ ids, real* __restrict__ dweight,
+    real* __restrict__ dplaces, int positions, int channels, int vocabulary, int time) {
+  auto& shared = block_shared<EmbeddingSums<real>>();
+  const int rows = dweight ? vocabulary : 0;
+  const int block = blockIdx.x;
+  if (block < rows) {
+    sum_of_id<real, id_type>(shared, dy, ids, block, dweight + size_t(block) * channels, 0,
+                             positions, channels);
+    return;
+  }
+  const int place = block - rows, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  const int sequences = place < time ? positions / time : 0;
+  for (int channel = 0; channel < channels; channel += EACH * WARP) {
+    real sum[EACH] = {};
+    for (int first = warp; first < sequences; first += AHEAD * EMBEDDING_WARPS) {
+      int at[AHEAD];
+#pragma unroll
+      for (int k = 0; k < AHEAD; k++) {
+        const int sequence = first + k * EMBEDDING_WARPS;
+        at[k] = sequence < sequences ? sequence * time + place : -1;
+      }
+      add_rows(sum, at, dy, channels, channel + lane);
+    }
+    write_sums(shared, sum, dplaces + size_t(place) * channels, channels, channel);
+  }
+}
+
+// dW alone, for tables with many rows; dW is zeroed before. A block is a position. Only the block at
+// the first position of an id goes on, to look for all others. Frequent ids are found early, so the
+// search is short where it is of no use.
 template <typename real, typename id_type>
 __global__ void __launch_bounds__(256) embedding_backward(
     const real* __restrict__ dy, const id_type* __restrict__ ids, real* __restrict__ dweight,
     int positions, int channels, int vocabulary) {
-  struct Shared {
-    real sums[8][WARP];
-  };
-  Shared& shared = block_shared<Shared>();
-  const int here = blockIdx.x, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  const int channel = blockIdx.y * WARP + lane;
+  const int here = blockIdx.x;
   const id_type id = ids[here];
   if (id < 0 || id >= vocabulary) return;  // the whole block
 
@@ -38,22 +137,6 @@ __global__ void __launch_bounds__(256) embedding_backward(
     const int i = start + threadIdx.x;
     if (__syncthreads_or(i < here && ids[i] == id)) return;  // all threads, or none
   }
-
-  real sum = 0;
-  for (int start = here + warp * WARP; start < positions; start += 8 * WARP) {
-    const int mine = start + lane;
-    unsigned matches = __ballot_sync(ALL_LANES, mine < positions && ids[mine] == id);
-    while (matches) {
-      const int i = start + __ffs(matches) - 1;
-      matches &= matches - 1;
-      if (channel < channels) sum += dy[size_t(i) * channels + channel];
-    }
-  }
-  shared.sums[warp][lane] = sum;
-  __syncthreads();
-  if (warp == 0 && channel < channels) {
-    real total = 0;
-    for (int part = 0; part < 8; part++) total += shared.sums[part][lane];
-    dweight[size_t(id) * channels + channel] = total;
-  }
+  sum_of_id<real, id_type>(block_shared<EmbeddingSums<real>>(), dy, ids, id,
+                           dweight + size_t(id) * channels, here, positions, channels);
 }

@@ -1,27 +1,33 @@
-"""Embedding:  y[...] = W[ids[...]]. Twin of `minigrad.ops.embedding`.
+"""Embeddings, with or without positions. Twins of those in `minigrad.ops.embedding`.
 
-Shapes: weight W (V, C), ids (...) integers (int32 or int64) in [0, V), y (..., C). Ids are checked
-before they go to the GPU; one that is out of range gives NaN here, never other memory.
+    y[..., t] = W[ids[..., t]] + P[t]
 
-Backward gives each id to the block at its first position, which adds up the gradients of all its
-positions in their order: no atomics, and no cost that grows with V but zeroing dW.
+Shapes: weight W (V, C), positions P (L, C) or none, ids (..., T) integers (int32 or int64) in
+[0, V), T up to L, y (..., T, C). Ids are checked before they go to the GPU; one that is out of
+range gives NaN here, never other memory.
 
-Saved: the ids and the table's shape.
+Backward of a small table gives each row of dW to a block, which looks for its id in all positions,
+and each row of dP to another, in one launch. In a large table each id belongs to the block at its
+first position; that costs nothing that grows with V, but zeroing dW. Sums have one order, there are
+no atomics.
+
+Saved: the ids and the tables' shapes.
 """
 
+from typing import Any
+
 from minigrad.device import cupy
-from minigrad.kernels.cuda.compile import (
-    Source,
-    blocks,
-    dense,
-    element_blocks,
-    id_of,
-    real_of,
-)
+from minigrad.kernels.cuda.compile import Source, dense, element_blocks, id_of, one_dtype, real_of
 from minigrad.kernels.cuda.support import of_floats, of_ids
 
-SOURCE = Source("embedding", "embedding_forward<{real}, {id}>", "embedding_backward<{real}, {id}>")
+SOURCE = Source(
+    "embedding",
+    "embedding_forward<{real}, {id}>",
+    "embedding_backward_rows<{real}, {id}>",
+    "embedding_backward<{real}, {id}>",
+)
 THREADS = 256
+SMALL = 1024  # rows of a table that is small; an estimate
 
 
 def supports(weight, ids):
@@ -29,19 +35,7 @@ def supports(weight, ids):
 
 
 def forward(weight, ids):
-    ids = dense(ids)
-    if weight.ndim != 2:
-        raise ValueError(f"the table must be (V, C), not {weight.shape}")
-    vocabulary, channels = weight.shape
-    y = cupy().empty((*ids.shape, channels), weight.dtype)
-    SOURCE.launch(
-        f"embedding_forward<{real_of(weight.dtype)}, {id_of(ids.dtype)}>",
-        (element_blocks(y.size),),
-        (THREADS,),
-        *(dense(weight), ids, y, ids.size, channels, vocabulary),
-        dtype=weight.dtype,
-    )
-    return y, (ids, weight.shape)
+    return _look_up(weight, None, dense(ids)), (ids, weight.shape)
 
 
 def backward(dy, saved, needs):
@@ -50,19 +44,83 @@ def backward(dy, saved, needs):
 
 def backward_into(dy, saved, needs, places):
     ids, shape = saved
-    if not needs[0]:
-        return None, None
-    vocabulary, channels = shape
-    if places[0] is None:
-        dweight = cupy().zeros(shape, dy.dtype)
-    else:
-        dweight = places[0]
-        dweight[...] = 0
+    dweight, _ = _gradients(dense(dy), dense(ids), shape, None, needs[:1], places[:1])
+    return dweight, None
+
+
+class embedding_with_positions:
+    """The same with a vector for each position, which is added."""
+
+    @staticmethod
+    def supports(weight, positions, ids):
+        return of_floats(weight, positions) or of_ids(ids)
+
+    @staticmethod
+    def forward(weight, positions, ids):
+        ids = dense(ids)
+        if positions.ndim != 2 or not ids.ndim or ids.shape[-1] > len(positions):
+            raise ValueError(f"{ids.shape} positions, and a table of positions {positions.shape}")
+        if positions.shape[1:] != weight.shape[1:]:
+            raise ValueError(f"tables of shapes {weight.shape} and {positions.shape}")
+        y = _look_up(weight, dense(positions), ids)
+        return y, (ids, weight.shape, positions.shape)
+
+    @staticmethod
+    def backward(dy, saved, needs):
+        return embedding_with_positions.backward_into(dy, saved, needs, (None, None, None))
+
+    @staticmethod
+    def backward_into(dy, saved, needs, places):
+        ids, shape, positions = saved
+        return *_gradients(dense(dy), ids, shape, positions, needs[:2], places[:2]), None
+
+
+def _look_up(weight, positions, ids):
+    if weight.ndim != 2:
+        raise ValueError(f"the table must be (V, C), not {weight.shape}")
+    vocabulary, channels = weight.shape
+    dtype = one_dtype("embedding", weight, positions)
+    y = cupy().empty((*ids.shape, channels), dtype)
     SOURCE.launch(
-        f"embedding_backward<{real_of(dy.dtype)}, {id_of(ids.dtype)}>",
-        (ids.size, blocks(channels, 32)),
+        f"embedding_forward<{real_of(dtype)}, {id_of(ids.dtype)}>",
+        (element_blocks(y.size),),
         (THREADS,),
-        *(dense(dy), ids, dweight, ids.size, channels, vocabulary),
+        *(dense(weight), positions, ids, y, ids.size, channels, vocabulary, _time(ids)),
+        dtype=dtype,
+    )
+    return y
+
+
+def _gradients(dy, ids, shape, positions_shape, needs, places):
+    """dW and dP, None for what is not needed."""
+    vocabulary, channels = shape
+    made: list[Any] = [None, None]
+    for i, (need, of) in enumerate(zip(needs, (shape, positions_shape), strict=False)):
+        if need:
+            made[i] = cupy().empty(of, dy.dtype) if places[i] is None else places[i]
+    dweight, dpositions = made
+    suffix = f"<{real_of(dy.dtype)}, {id_of(ids.dtype)}>"
+    if dweight is not None and vocabulary > SMALL:
+        dweight[...] = 0
+        SOURCE.launch(
+            f"embedding_backward{suffix}",
+            (ids.size,),
+            (THREADS,),
+            *(dy, ids, dweight, ids.size, channels, vocabulary),
+            dtype=dy.dtype,
+        )
+        dweight = None
+    rows = sum([len(table) for table in (dweight, dpositions) if table is not None])
+    SOURCE.launch(
+        f"embedding_backward_rows{suffix}",
+        (rows,),
+        (THREADS,),
+        *(dy, ids, dweight, dpositions, ids.size, channels, vocabulary, _time(ids)),
         dtype=dy.dtype,
     )
-    return dweight, None
+    return tuple(made)
+
+
+def _time(ids):
+    """Positions of a sequence; 1 where there are none, as kernels divide by it."""
+    return max(1, ids.shape[-1]) if ids.ndim else 1

@@ -37,15 +37,16 @@ __global__ void __launch_bounds__(256) layer_norm_forward(
   if (lane == 0) inverse_std[row] = scale;
 }
 
-// dx = (g - mean(g) - x̂·mean(g·x̂))/σ with g = dy·w,  dw = Σ_rows dy·x̂,  db = Σ_rows dy.
+// dx = (g - mean(g) - x̂·mean(g·x̂))/σ with g = dy·w,  dw = Σ_rows dy·x̂,  db = Σ_rows dy. `so_far`,
+// if it is not null, is added to dx: the gradient that x has from elsewhere.
 //
 // The first blocks add up columns for db and dw, those after them take rows, for dx: all at the same
 // time. `dx`, `dweight` and `dbias` are null for what nobody wants, `weight` if there is none.
 template <typename real>
 __global__ void __launch_bounds__(256) layer_norm_backward(
     const real* __restrict__ dy, const real* __restrict__ normal,
-    const real* __restrict__ inverse_std, const real* __restrict__ weight, real* __restrict__ dx,
-    real* dweight, real* dbias, real* partial, unsigned* counters, int rows, int channels,
+    const real* __restrict__ inverse_std, const real* __restrict__ weight,
+    const real* __restrict__ so_far, real* __restrict__ dx, real* dweight, real* dbias, real* partial, unsigned* counters, int rows, int channels,
     int parts, int rows_a_block) {
   const int groups = (channels + WARP - 1) / WARP;
   const int blocks_a_sum = groups * parts, sums = (dbias ? 1 : 0) + (dweight ? 1 : 0);
@@ -85,6 +86,7 @@ __global__ void __launch_bounds__(256) layer_norm_backward(
   const real scale = inverse_std[row];
   for (int c = lane; c < channels; c += WARP) {
     const real g = weight ? dy[start + c] * weight[c] : dy[start + c];
-    dx[start + c] = (g - mean - normal[start + c] * mean_along) * scale;
+    const real gradient = (g - mean - normal[start + c] * mean_along) * scale;
+    dx[start + c] = so_far ? gradient + so_far[start + c] : gradient;
   }
 }

@@ -20,6 +20,9 @@ THREADS = 256
 ROWS = THREADS // 32  # of a block
 
 
+ADDS_TO = 0  # see minigrad.op
+
+
 def supports(x, weight, bias, *, eps):
     return of_floats(x, weight, bias) or of_rows(x)
 
@@ -28,11 +31,11 @@ def forward(x, weight, bias, *, eps):
     return _normalise(x, None, weight, bias, eps)
 
 
-def backward(dy, saved, needs, *, eps):
-    return backward_into(dy, saved, needs, (None, None, None), eps=eps)
+def backward(dy, saved, needs, *, so_far=None, eps):
+    return backward_into(dy, saved, needs, (None, None, None), so_far=so_far, eps=eps)
 
 
-def backward_into(dy, saved, needs, places, *, eps):
+def backward_into(dy, saved, needs, places, *, so_far=None, eps):
     normal, inverse_std, weight = saved  # (N, C), (N,), (C,)
     (rows, channels), dtype, xp = normal.shape, dy.dtype, cupy()
     dx = xp.empty((rows, channels), dtype) if needs[0] else None
@@ -47,7 +50,7 @@ def backward_into(dy, saved, needs, places, *, eps):
         f"layer_norm_backward<{real_of(dtype)}>",
         (blocks_of_sums + (blocks(rows, ROWS) if needs[0] else 0),),
         (THREADS,),
-        *(dense(dy), normal, inverse_std, weight, dx, dweight, dbias),
+        *(dense(dy), normal, inverse_std, weight, dense(so_far), dx, dweight, dbias),
         *memory_of_parts(sums, parts, channels, dtype),
         *(rows, channels, parts, rows_a_part),
         dtype=dtype,

@@ -8,7 +8,7 @@ rows of x and dy stacked as matrices, is
     dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy     with dy set to 0 where y is 0 before
 
 in one launch where our own kernels compute it (linear_backward.py), otherwise in three: the mask
-and db, dx, dW.
+and db, dx, dW. What x's gradient is so far, past a residual connection, is added to dx there too.
 
 Saved: x and W (rounded, if cuBLASLt takes them so), with an activation y, whose sign is the mask,
 and the precision of the product, which backward keeps to.
@@ -21,6 +21,8 @@ from minigrad.kernels.cuda.compile import dense
 from minigrad.kernels.cuda.gemm import factors_of, multiply, prepared, uses_cublaslt
 from minigrad.kernels.cuda.linear_backward import linear_backward
 from minigrad.kernels.cuda.support import of_floats, of_rows
+
+ADDS_TO = 0  # see minigrad.op
 
 
 def supports(x, weight, bias, *, activation=None):
@@ -37,16 +39,20 @@ def forward(x, weight, bias, *, activation=None):
     return y.reshape(*x.shape[:-1], weight.shape[0]), saved
 
 
-def backward(dy, saved, needs, *, activation=None):
-    return backward_into(dy, saved, needs, (None, None, None), activation=activation)
+def backward(dy, saved, needs, *, so_far=None, activation=None):
+    places = (None, None, None)
+    return backward_into(dy, saved, needs, places, so_far=so_far, activation=activation)
 
 
-def backward_into(dy, saved, needs, places, *, activation=None):
+def backward_into(dy, saved, needs, places, *, so_far=None, activation=None):
     shape, rows, weight, y, factors = saved
     dy_rows = dense(dy).reshape(rows.shape[0], weight.shape[0])  # (N, C_out)
     own = rows.dtype == dy.dtype and not uses_cublaslt(rows.size * weight.shape[0])
     if own and needs[1] >= needs[2]:
-        dx, dweight, dbias = linear_backward(dy_rows, y, rows, weight, needs, places, factors)
+        before = None if so_far is None else dense(so_far).reshape(rows.shape)
+        dx, dweight, dbias = linear_backward(
+            dy_rows, y, rows, weight, needs, places, factors, before
+        )
         return (dx.reshape(shape) if needs[0] else None), dweight, dbias
     dx = dweight = dbias = None
     if needs[2] and activation is not None:
@@ -59,6 +65,8 @@ def backward_into(dy, saved, needs, places, *, activation=None):
         (dy_rows,) = to_bf16(dy_rows)
     if needs[0]:
         dx = multiply(dy_rows, weight, factors=factors).reshape(shape)
+        if so_far is not None:
+            dx += so_far
     if needs[1]:
         dweight = multiply(dy_rows.T, rows, factors=factors, into=places[1])
     return dx, dweight, dbias

@@ -4,7 +4,7 @@
 
 // The backward pass of a linear layer in one launch:
 //
-//   dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy       dy being 0 where y is not positive, if given
+//   dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy       dy being 0 where y <= 0, if y is given
 //
 // with x (N, C_in), W (C_out, C_in) and dy, y (N, C_out). Some blocks compute tiles of dW, others
 // tiles of dx, at the same time. dW has few tiles and a long K, the N rows: so each tile has several
@@ -12,12 +12,15 @@
 // left in `partial`, in the order of the parts; `counters` count them, and are 0 before and after.
 // The blocks at the left edge of dW add up, for db, what they load of dy.
 //
-// dx or dW (then db as well) may be null for what nobody wants, db alone likewise.
+// `so_far`, if it is not null, is added to dx: the gradient that x has from elsewhere, for example
+// past a residual connection. dx or dW (then db as well) may be null for what nobody wants, db alone
+// likewise.
 
 template <class Way, typename real = typename Way::real>
 __device__ __forceinline__ void backward(const real* __restrict__ dy, const real* __restrict__ y,
                                          const real* __restrict__ x,
-                                         const real* __restrict__ weight, real* __restrict__ dx,
+                                         const real* __restrict__ weight,
+                                         const real* __restrict__ so_far, real* __restrict__ dx,
                                          real* dweight, real* dbias, real* partial,
                                          unsigned* counters, int rows, int c_in, int c_out,
                                          int parts, int rows_a_part) {
@@ -48,7 +51,9 @@ __device__ __forceinline__ void backward(const real* __restrict__ dy, const real
   const real loaded = Way::run(left, right, depth, last, [&](int row, int column, real value) {
     row += top;
     column += side;
-    if (row < height && column < c_in) out[size_t(row) * c_in + column] = value;
+    if (row >= height || column >= c_in) return;
+    const size_t place = size_t(row) * c_in + column;
+    out[place] = so_far && !of_weight ? value + so_far[place] : value;
   });
   if (!of_weight) return;
 
@@ -96,29 +101,29 @@ template <typename real>
 __global__ void __launch_bounds__(Fma<real>::THREADS, 2)
     linear_backward_fma(const real* __restrict__ dy, const real* __restrict__ y,
                         const real* __restrict__ x, const real* __restrict__ weight,
-                        real* __restrict__ dx, real* dweight, real* dbias, real* partial,
+                        const real* __restrict__ so_far, real* __restrict__ dx, real* dweight, real* dbias, real* partial,
                         unsigned* counters, int rows, int c_in, int c_out, int parts,
                         int rows_a_part) {
-  backward<Fma<real>>(dy, y, x, weight, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
+  backward<Fma<real>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
                      parts, rows_a_part);
 }
 
 __global__ void __launch_bounds__(Tensor<Tf32>::THREADS, 3)
     linear_backward_tf32(const float* __restrict__ dy, const float* __restrict__ y,
                          const float* __restrict__ x, const float* __restrict__ weight,
-                         float* __restrict__ dx, float* dweight, float* dbias, float* partial,
+                         const float* __restrict__ so_far, float* __restrict__ dx, float* dweight, float* dbias, float* partial,
                          unsigned* counters, int rows, int c_in, int c_out, int parts,
                          int rows_a_part) {
-  backward<Tensor<Tf32>>(dy, y, x, weight, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
+  backward<Tensor<Tf32>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
                         parts, rows_a_part);
 }
 
 __global__ void __launch_bounds__(Tensor<Bf16>::THREADS, 3)
     linear_backward_bf16(const float* __restrict__ dy, const float* __restrict__ y,
                          const float* __restrict__ x, const float* __restrict__ weight,
-                         float* __restrict__ dx, float* dweight, float* dbias, float* partial,
+                         const float* __restrict__ so_far, float* __restrict__ dx, float* dweight, float* dbias, float* partial,
                          unsigned* counters, int rows, int c_in, int c_out, int parts,
                          int rows_a_part) {
-  backward<Tensor<Bf16>>(dy, y, x, weight, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
+  backward<Tensor<Bf16>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
                         parts, rows_a_part);
 }

@@ -34,6 +34,7 @@ def linear_backward(
     needs: tuple[bool, bool, bool],
     places: tuple[Any, Any, Any],
     factors: str | None,
+    so_far: Any = None,
 ) -> tuple[Any, Any, Any]:
     """dx (N, C_in), dW (C_out, C_in) and db (C_out,), or None for what is not needed.
 
@@ -43,6 +44,7 @@ def linear_backward(
         needs: db needs dW to be computed as well.
         places: where dW and db are written to, or None; dx is always a new array.
         factors: what factors of float32 are rounded to, "fp32", "tf32" or "bf16".
+        so_far: (N, C_in), C-contiguous, is added to dx; or None.
     """
     (rows, c_in), c_out = x.shape, weight.shape[0]
     xp, dtype = cupy(), dy.dtype
@@ -60,7 +62,7 @@ def linear_backward(
         f"linear_backward_fma<{real_of(dtype)}>" if exact else f"linear_backward_{factors}",
         (weight_tiles * parts + input_tiles,),
         (256,) if exact else (128,),
-        *(dy, y, x, weight, dx, dweight, dbias, partial, count),
+        *(dy, y, x, weight, so_far, dx, dweight, dbias, partial, count),
         *(rows, c_in, c_out, parts, rows_a_part),
         dtype=dtype,
     )

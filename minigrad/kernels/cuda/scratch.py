@@ -1,8 +1,12 @@
 """Memory that kernels use while they run, kept for the next one.
 
 Kernels of one stream run one after another and may share it; those of two streams may not, so each
-stream has its own. It is never freed, and its address never changes, because a captured graph goes
-on using the memory of the stream that it was captured on: two such graphs must not run at once.
+stream has its own. Its address does not change for as long as the stream lives, because a captured
+graph goes on using the memory of the stream that it was captured on: two such graphs must not run
+at once. Whoever ends a stream says so (`forget_stream`).
+
+It comes from CuPy's default pool, whatever pool is in use: a graph's own pool has to be empty when
+the graph is dropped.
 """
 
 from __future__ import annotations
@@ -50,5 +54,12 @@ def _of_stream(purpose: str, size: int, dtype: Any) -> Any:
                 f"the first kernel of this stream that needs {purpose} is being captured: run the "
                 "function once on the stream before it is captured"
             )
-        _kept[key] = xp.zeros(size, dtype)
+        with xp.cuda.using_allocator(xp.get_default_memory_pool().malloc):
+            _kept[key] = xp.zeros(size, dtype)
     return _kept[key]
+
+
+def forget_stream(xp: Any, gpu: int, pointer: int) -> None:
+    """Give back the memory of a stream that has done its work."""
+    for key in [key for key in _kept if key[:3] == (xp, gpu, pointer)]:
+        del _kept[key]

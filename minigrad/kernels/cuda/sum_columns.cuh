@@ -9,7 +9,7 @@
 template <typename real> struct Columns {
   const real* __restrict__ a;
   const real* __restrict__ b;  // null for Σ a, else Σ a·b
-  const real* __restrict__ y;  // may be null; where it is not positive, a counts as 0...
+  const real* __restrict__ y;  // may be null; where it is not positive (nor NaN), a counts as 0...
   real* __restrict__ masked;   // ...and is written to this as such
   real* out;
   real* partial;
@@ -34,7 +34,7 @@ template <typename real> struct Columns {
         const size_t place = size_t(row) * columns + column;
         real value = a[place];
         if (y) {
-          value *= real(y[place] > 0);
+          if (y[place] <= 0) value = 0;
           masked[place] = value;
         }
         sum += b ? value * b[place] : value;

@@ -27,7 +27,7 @@ template <int COLUMNS, int THREADS, int PACK = 1> struct Share {
   }
 
   // Into registers: the tile at (first_row, first_column) of an operand; zeros outside of its rows
-  // and from `last` on. Where `mask`, which lies as the operand does, is not positive: 0.
+  // and from `last` on. Where `mask`, which lies as the operand does, is not positive nor NaN: 0.
   template <typename real>
   __device__ __forceinline__ void load(real (&values)[EACH], const real* __restrict__ from,
                                        const real* __restrict__ mask, const Operand& o,
@@ -42,7 +42,7 @@ template <int COLUMNS, int THREADS, int PACK = 1> struct Share {
                           begin + group * column_step + part < last;
       const size_t place = start + group * step + size_t(part) * o.column_stride;
       values[i] = inside ? from[place] : 0;
-      if (mask && inside) values[i] *= real(mask[place] > 0);
+      if (mask && inside && mask[place] <= 0) values[i] = 0;
     }
   }
 };

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import re
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -45,7 +47,18 @@ def facts() -> dict[str, Any]:
         "Python": platform.python_version(),
         "CPU": processor(),
         "system": platform.platform(),
+        "sources": sources(),
     }
+
+
+def sources() -> str:
+    """What was run: the beginning of a hash over the packages and these tests."""
+    root, total = Path(__file__).parents[3], hashlib.sha256()
+    for folder in ("minigrad", "tinyalpaca", "tests/gpu", "tests/benchmarks"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in (".py", ".cu", ".cuh", ".h"):
+                total.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()[:12]
 
 
 def dotted(version: Callable[[], int]) -> str | None:

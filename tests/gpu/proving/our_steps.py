@@ -99,9 +99,8 @@ class OurSteps:
     def memory(self) -> dict[str, float]:
         """MB that CuPy's pools hold: the one of all arrays, and those of graphs."""
         assert self.steps is not None
-        pools = [step._pool for step in self.steps._steps.values() if step._pool is not None]
         arrays = cupy().get_default_memory_pool().total_bytes()
-        graphs = sum(pool.total_bytes() for pool in pools)
+        graphs = self.steps.graph_bytes
         return {
             "held": (arrays + graphs) / 2**20,
             "of arrays": arrays / 2**20,

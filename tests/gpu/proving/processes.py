@@ -79,20 +79,37 @@ def start(section: Section, seconds: float, folder: Path, toy: bool) -> subproce
 
 
 def finish(
-    section: Section, process: subprocess.Popen[str], seconds: float, folder: Path
+    section: Section,
+    process: subprocess.Popen[str],
+    seconds: float,
+    folder: Path,
+    tell: Callable[[Section, dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Wait for a section, at most so long, and return its record."""
-    began, timed_out = time.monotonic(), False
+    """Wait for a section, at most so long, and return its record.
+
+    Args:
+        tell: gets what the section has found so far, as often as it has found something.
+    """
+    began, timed_out, told = time.monotonic(), False, ""
+
+    def record_so_far(status: str) -> dict[str, Any]:
+        record = {"title": section.title, "seconds": time.monotonic() - began, "status": status}
+        with contextlib.suppress(OSError, json.JSONDecodeError):
+            record["result"] = json.loads(_record_of(section, folder).read_text(encoding="utf-8"))
+        return record
+
     try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        timed_out = True
+        while process.poll() is None and not timed_out:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(min(LOOK, max(0.0, began + seconds - time.monotonic())))
+            timed_out = process.poll() is None and time.monotonic() - began >= seconds
+            so_far = record_so_far(RUNNING)
+            if tell is not None and json.dumps(so_far.get("result")) != told:
+                told = json.dumps(so_far.get("result"))
+                tell(section, so_far)
     finally:
         status = stop(process)
-    record: dict[str, Any] = {"title": section.title, "seconds": time.monotonic() - began}
-    with contextlib.suppress(OSError, json.JSONDecodeError):
-        record["result"] = json.loads(_record_of(section, folder).read_text(encoding="utf-8"))
-    record["status"] = "out of time" if timed_out else "failed" if status else "done"
+    record = record_so_far("out of time" if timed_out else "failed" if status else "done")
     if record["status"] != "done":
         log = _log_of(section, folder).read_text(encoding="utf-8", errors="replace")
         record["error"] = log[-2000:]
@@ -114,7 +131,7 @@ def run_sections(
     *,
     toy: bool = False,
 ) -> None:
-    """Run sections one after the other; `tell` gets the record of each as soon as it is over.
+    """Run sections one after the other; `tell` gets the record of each, as it grows and as it ends.
 
     Time that a section does not use is shared by those after it.
     """
@@ -123,9 +140,11 @@ def run_sections(
         left = max(1.0, deadline - time.monotonic())
         own = left * section.share / sum(s.share for s in sections[number:])
         process = start(section, own, folder, toy)
-        tell(section, finish(section, process, own + GRACE, folder))
+        tell(section, finish(section, process, own + GRACE, folder, tell))
 
 
+RUNNING = "cut off"  # of a section, until it has ended
+LOOK = 2.0  # seconds between two looks at what a section has found
 GRACE = 5.0  # seconds that a section may take longer than it was told
 
 

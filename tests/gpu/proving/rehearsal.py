@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from minigrad.kernels.cuda import cublaslt_api, scratch
 from minigrad.kernels.cuda.compile import SOURCES, source
-from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn, module
+from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn
 
 FOLDER = "MINIGRAD_KERNELS_ON_CPU"  # where compiled kernels are kept
 CUPY = """import sys
@@ -21,30 +21,13 @@ sys.modules["cupy"] = stand_in()
 """
 
 
-class Pool(module.MemoryPool):
-    """With the figures that a report has."""
-
-    def total_bytes(self) -> int:
-        return 2**20
-
-    def free_all_blocks(self) -> None:
-        """Nothing is kept."""
-
-
-class Device(module.DeviceContext):
-    def synchronize(self) -> None:
-        """Nothing is ever under way."""
-
-
 def stand_in() -> StandIn:
     """The stand-in, with all that a proof asks of CuPy."""
     import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
 
     by_code = {source(s.file): s.expressions() for s in SOURCES}
     made = StandIn(Libraries(Path(os.environ[FOLDER]), by_code.__getitem__))
-    vars(made)["get_default_memory_pool"] = Pool
-    made.cuda.MemoryPool, made.cuda.Device = Pool, Device
-    cublaslt_api.load = lambda xp: cublaslt_api.Api(FakeCublasLt(made))
+    cublaslt_api.load = lambda: cublaslt_api.Api(FakeCublasLt(made))
     scratch.WORKSPACE = 2**20
     made.cuda.set_allocator = lambda allocator=None: None
     runtime = vars(made.cuda.runtime) | {"driverGetVersion": lambda: 13000}

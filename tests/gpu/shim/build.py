@@ -78,8 +78,9 @@ class CpuKernel:
         block: Sequence[int],
         arguments: Sequence[Any],
         schedule: int = FORWARD,
+        only: Sequence[int] | None = None,
     ) -> None:
-        """Run it.
+        """Run it, or one block of it.
 
         Raises:
             LaunchError: the launch is one that a GPU would refuse or misread, or the kernel broke
@@ -100,7 +101,8 @@ class CpuKernel:
         pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(v) for v in values])
         error = ctypes.create_string_buffer(256)
         numbers = (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block)
-        if not self._launch(*numbers, pointers, schedule, error):
+        one = None if only is None else (ctypes.c_uint * 3)(*only)
+        if not self._launch(*numbers, pointers, schedule, error, one):
             raise LaunchError(f"{self.name}, {error.value.decode()}")
 
     def _value(self, position: int, argument: Any, code: str) -> Any:

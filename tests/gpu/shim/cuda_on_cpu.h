@@ -308,11 +308,12 @@ void call(void (*kernel)(Args...), void** arguments, std::index_sequence<I...>) 
   kernel(*static_cast<std::remove_cv_t<Args>*>(arguments[I])...);
 }
 
-// Runs a kernel on a grid. `schedule`: 0 forward, 1 reverse, 2 and more a seed. Returns whether it
-// ran to its end; if not, `error` (256 bytes) says why.
+// Runs a kernel on a grid, or, if `only` is not null, one block of it. `schedule`: 0 forward, 1
+// reverse, 2 and more a seed. Returns whether it ran to its end; if not, `error` (256 bytes) says
+// why.
 template <class... Args>
 bool launch(void (*kernel)(Args...), const unsigned* grid, const unsigned* block, void** arguments,
-            int schedule, char* error) {
+            int schedule, char* error, const unsigned* only) {
   struct Call {
     void (*kernel)(Args...);
     void** arguments;
@@ -331,13 +332,14 @@ bool launch(void (*kernel)(Args...), const unsigned* grid, const unsigned* block
     machine.stacks = static_cast<char*>(mmap(nullptr, STACK * MOST_THREADS, PROT_READ | PROT_WRITE,
                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   Random random{0x9E3779B97F4A7C15ull * unsigned(schedule + 1) | 1};
-  const size_t blocks = size_t(grid[0]) * grid[1] * grid[2];
+  const size_t blocks = only ? 1 : size_t(grid[0]) * grid[1] * grid[2];
   const size_t offset = schedule >= 2 ? random.below(unsigned(blocks)) : 0;
   for (size_t i = 0; i < blocks; i++) {
     // Blocks in order, in reverse, or beginning somewhere.
     const size_t b = schedule == 1 ? blocks - 1 - i : (i + offset) % blocks;
     machine.block_index = {unsigned(b % grid[0]), unsigned(b / grid[0] % grid[1]),
                            unsigned(b / grid[0] / grid[1])};
+    if (only) machine.block_index = {only[0], only[1], only[2]};
     if (!run_block(schedule, random)) break;
   }
   memcpy(error, machine.error, sizeof machine.error);
@@ -375,8 +377,8 @@ template <class... Args> void describe(void (*)(Args...), char* text) {
 
 #define SHIM_EXPORT(symbol, ...)                                                                \
   extern "C" bool symbol(const unsigned* grid, const unsigned* block, void** arguments,         \
-                         int schedule, char* error) {                                           \
-    return shim::launch(&__VA_ARGS__, grid, block, arguments, schedule, error);                 \
+                         int schedule, char* error, const unsigned* only) {                     \
+    return shim::launch(&__VA_ARGS__, grid, block, arguments, schedule, error, only);           \
   }                                                                                             \
   extern "C" void symbol##_parameters(char* text) { shim::describe(&__VA_ARGS__, text); }
 
@@ -422,11 +424,12 @@ inline float __uint_as_float(unsigned bits) { return shim::from_bits<float>(bits
 
 inline int __ffs(unsigned bits) { return __builtin_ffs(int(bits)); }
 
-// Rounds to 10 bits of mantissa, half away from zero, as cvt.rna.tf32 does.
+// Rounds to 10 bits of mantissa, half to even, as cvt.rn.tf32 does on an H100.
 inline unsigned to_tf32(float x) {
   unsigned bits;
   memcpy(&bits, &x, 4);
-  return (bits + 0x1000u) & 0xffffe000u;
+  if (x != x) return 0x7fffe000u;
+  return (bits + 0xfffu + (bits >> 13 & 1)) & 0xffffe000u;
 }
 
 // Rounds to the upper half of a float, half to even, as cvt.rn.bf16 does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -32,14 +33,26 @@ class Engine:
         self.malloc: Any = None  # of a private memory pool, if one is in use
         self.schedule = FORWARD
         self.exposed: dict[int, np.ndarray] = {}  # by address, what pointers were taken of
+        self.device, self.devices = 0, 1  # the current GPU, and how many there are
+        self.busy: set[Any] = set()  # streams that have work which nobody has waited for
+
+    def begin_work(self) -> None:
+        """Something runs on the current stream. What another one computes may not be there yet."""
+        others = [stream for stream in self.busy if stream is not self.stream]
+        if others:
+            raise RuntimeError("another stream is still at work, and nobody has waited for it")
+        if self.stream is not None and self.graph is None:
+            self.busy.add(self.stream)
 
     def transfer(self, kind: str) -> None:
+        self.begin_work()
         if self.graph is not None:
             raise CaptureError(f"the stream is capturing: no {kind} transfer is allowed")
         self.counts[kind] += 1
 
     def execute(self, name: str, function: Callable[[], Any], out: Array | None = None) -> Any:
         """Run (or record) one operation; its results become device arrays."""
+        self.begin_work()
         self.counts["launches"] += 1
         self.counts[name] += 1
         if self.graph is not None and name in CUBLAS:
@@ -77,10 +90,12 @@ class Engine:
         self.exposed[owner.ctypes.data] = owner
         return SimpleNamespace(ptr=array._host.ctypes.data)
 
-    def use_memory(self) -> None:
+    def use_memory(self, memory: np.ndarray | None = None) -> None:
         """Something is allocated, from the memory pool in use."""
         if self.malloc is not None:
             self.malloc(0)
+            if memory is not None:
+                self.malloc.__self__.blocks.append(weakref.ref(memory))
         elif self.graph is not None:
             raise CaptureError("memory of a graph must come from a pool of its own")
 
@@ -107,10 +122,10 @@ class Engine:
 
     def allocate(self, shape: Any, dtype: Any = float) -> Array:
         """Poisoned memory between guards, as well aligned as CuPy's."""
-        self.use_memory()
         dtype = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         memory = np.full(size + 2 * GUARD + ALIGNED, GUARD_BYTE, np.uint8)
+        self.use_memory(memory)
         start = -memory.ctypes.data % ALIGNED  # guards are whole multiples of it
         memory = memory[start : start + size + 2 * GUARD]
         host = memory[GUARD : GUARD + size].view(dtype).reshape(shape)
@@ -125,8 +140,13 @@ def poison(host: np.ndarray) -> None:
 
 
 def bare(value: Any, what: str) -> Any:
-    """The NumPy arrays inside device arrays. Host arrays are refused."""
+    """The NumPy arrays inside device arrays. Host arrays are refused, and other GPUs' arrays."""
     if isinstance(value, Array):
+        if value._gpu != value._engine.device:
+            current = value._engine.device
+            raise RuntimeError(
+                f"{what}: an array of GPU {value._gpu}, the current one is {current}"
+            )
         return value._host
     if isinstance(value, np.ndarray):
         raise TypeError(f"{what}: Unsupported type {type(value)} (a host array)")
@@ -142,20 +162,23 @@ class Array:
 
     def __init__(self, engine: Engine, host: np.ndarray, memory: np.ndarray | None = None) -> None:
         self._engine, self._host, self._memory = engine, host, memory
+        self._gpu = engine.device  # the GPU that it lies on
         self.base = None if memory is not None else host.base  # as einsum's result may be a view
 
     def _view(self, host: np.ndarray) -> Array:
         """Another look at this array's memory."""
         result = Array(self._engine, host, self._memory)
+        result._gpu = self._gpu
         result.base = self if self.base is None else self.base
         return result
 
     def _call(self, name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
         out = kwargs.pop("out", None)
+        if name in VIEWS:
+            args = [a._host if isinstance(a, Array) else a for a in args]
+            return self._view(function(*args, **kwargs))
         args = [bare(a, name) for a in args]
         kwargs = {key: bare(value, name) for key, value in kwargs.items()}
-        if name in VIEWS:
-            return self._view(function(*args, **kwargs))
         if out is not None and not isinstance(out, Array):
             raise TypeError(f"{name}: out must be a device array")
         if out is not None:
@@ -184,8 +207,7 @@ class Array:
     itemsize = property(lambda self: self._host.itemsize)
     strides = property(lambda self: self._host.strides)
     flags = property(lambda self: self._host.flags)
-    data = property(lambda self: SimpleNamespace(ptr=self._host.__array_interface__["data"][0]))
-    device = property(lambda self: SimpleNamespace(id=0, compute_capability="90"))
+    device = property(lambda self: DeviceContext(self._engine, self._gpu))
     T = property(lambda self: self._view(self._host.T))
     data = property(lambda self: self._engine.expose(self))
     # CuPy's has the pointer. Here it says that this is a device array, and nobody may read memory.
@@ -271,6 +293,7 @@ class Array:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         plain, value = self._index(index), bare(value, "assignment")
+        bare(self, "assignment")
         if any(isinstance(p, np.ndarray) and p.size != np.unique(p).size for p in plain):
             raise ValueError("which of the values assigned to one place remains is undefined")
         chosen = self._host[plain]
@@ -287,6 +310,31 @@ def _with(host: np.ndarray, index: Any, value: Any) -> np.ndarray:
     result = host.copy()
     result[index] = value
     return result
+
+
+CAPABILITY = "90"  # of an H100
+
+
+class DeviceContext:
+    """`cupy.cuda.Device`: a context manager that makes a GPU the current one."""
+
+    def __init__(self, engine: Engine, index: int | None = None) -> None:
+        self._engine, self.id = engine, engine.device if index is None else index
+        self.compute_capability = CAPABILITY
+        self._before: list[int] = []
+        if self.id >= engine.devices:
+            raise ValueError(f"there is no GPU {index}")
+
+    def synchronize(self) -> None:
+        self._engine.busy.clear()
+
+    def __enter__(self) -> DeviceContext:
+        self._before.append(self._engine.device)
+        self._engine.device = self.id
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._engine.device = self._before.pop()
 
 
 OPERATORS = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide"}

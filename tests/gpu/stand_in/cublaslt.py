@@ -201,7 +201,9 @@ class FakeCublasLt:
         if bias:
             _require(bias % algorithm.bias_aligned == 0, "a bias less aligned than promised")
         self.workspaces.add(space)
-        work = self._work(operation, described, (a, b, bias, d), space)
+        rounding = min(algorithm.aligned.values()) < 16
+        work = self._work(operation, described, (a, b, bias, d), space, rounding)
+        self.engine.begin_work()
         self.engine.counts["launches"] += 1
         self.engine.counts["cublasLtMatmul"] += 1
         if self.engine.graph is None:
@@ -209,20 +211,30 @@ class FakeCublasLt:
         else:
             self.engine.graph.append(work)
 
-    def _work(self, operation: Any, described: Any, at: Any, space: int) -> Callable[[], None]:
-        """The product, with all memory that it will touch looked up now."""
+    def _work(
+        self, operation: Any, described: Any, at: Any, space: int, other: bool
+    ) -> Callable[[], None]:
+        """The product, with all memory that it will touch looked up now.
+
+        Less aligned arrays have `other` algorithms, which add up in another order.
+        """
         layouts, (a, b, bias, d) = described[:4], at
         left, right = self._matrix(a, layouts[0]), self._matrix(b, layouts[1])
         result = self._matrix(d, layouts[3])
         vector = self._memory(bias, layouts[3].rows, layouts[3].dtype) if bias else None
         scratch = self._memory(space, NEEDED // 4, 0)
+        summed = ITEM[layouts[3].dtype]
 
         def work() -> None:
             scratch[...] = np.nan
             factors = [_number(x, operation["compute"]) for x in (left, right)]
             factors = [x.T if operation[key] else x for x, key in zip(factors, (3, 4), strict=True)]
             with np.errstate(all="ignore"):
-                total = factors[0] @ factors[1]
+                if other:
+                    half = (factors[0][:, ::2] @ factors[1][::2]).astype(summed)
+                    total = half + (factors[0][:, 1::2] @ factors[1][1::2]).astype(summed)
+                else:
+                    total = factors[0] @ factors[1]
             if vector is not None:
                 total = total + vector[:, None]
             if operation[7] & RELU:

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from tests.gpu.shim.build import Library
-from tests.gpu.stand_in.array import GUARD, GUARD_BYTE, Array, CaptureError, Engine, bare
+from tests.gpu.stand_in.array import (
+    GUARD,
+    GUARD_BYTE,
+    Array,
+    CaptureError,
+    DeviceContext,
+    Engine,
+    bare,
+)
 from tests.gpu.stand_in.names import NAMES
 
 
@@ -43,17 +51,24 @@ class StandIn(ModuleType):
         self.result_type, self.newaxis = np.result_type, None
         self.RawModule = functools.partial(RawModule, self.engine)
         self.cuda = SimpleNamespace(
-            Device=DeviceContext,
+            Device=functools.partial(DeviceContext, self.engine),
             Stream=functools.partial(Stream, self.engine),
-            MemoryPool=MemoryPool,
+            MemoryPool=functools.partial(MemoryPool, self.engine),
             get_current_stream=lambda: self.engine.stream or Stream(self.engine),
             using_allocator=functools.partial(using_allocator, self.engine),
             runtime=SimpleNamespace(
-                getDeviceCount=lambda: 1,
+                getDeviceCount=lambda: self.engine.devices,
                 memGetInfo=lambda: (8 * 10**9, 10**10),
                 getDeviceProperties=lambda index: {"name": b"a stand-in"},
             ),
         )
+
+        self._pool = MemoryPool(self.engine)
+
+    def get_default_memory_pool(self) -> MemoryPool:
+        if self.engine.graph is not None:
+            raise CaptureError("memory of a graph must come from a pool of its own")
+        return self._pool
 
     def __getattr__(self, name: str) -> Any:
         if name not in NAMES:
@@ -112,30 +127,14 @@ class StandIn(ModuleType):
         self.engine.execute("add.at", total, target)
 
 
-CAPABILITY = "90"  # of an H100
-
-
-class DeviceContext:
-    """`cupy.cuda.Device`: a context manager that chooses the GPU; there is one."""
-
-    def __init__(self, index: int = 0) -> None:
-        if index:
-            raise ValueError(f"there is no GPU {index}")
-        self.id, self.compute_capability = index, CAPABILITY
-
-    def __enter__(self) -> DeviceContext:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        pass
-
-
 class RawModule:
     """`cupy.RawModule`, whose kernels run through the CPU shim."""
 
     def __init__(
         self, engine: Engine, *, code: str, options: Any, name_expressions: tuple[str, ...]
     ) -> None:
+        if not code.isascii():  # CuPy writes it to a file in the locale's encoding
+            raise UnicodeEncodeError("ascii", code, 0, len(code), "sources must be ASCII")
         self.engine, self.code, self.names = engine, code, name_expressions
 
     def get_function(self, name: str) -> Callable[..., None]:
@@ -156,6 +155,7 @@ class RawModule:
                 if (memory[:GUARD] != GUARD_BYTE).any() or (memory[-GUARD:] != GUARD_BYTE).any():
                     raise MemoryError(f"{kernel.name} wrote outside of an array")
 
+        self.engine.begin_work()
         self.engine.counts["launches"] += 1
         self.engine.counts[kernel.name.partition("<")[0]] += 1
         if self.engine.graph is None:
@@ -165,10 +165,28 @@ class RawModule:
 
 
 class MemoryPool:
-    """`cupy.cuda.MemoryPool`. One that a graph was captured in belongs to the graph."""
+    """`cupy.cuda.MemoryPool`. One that a graph was captured in belongs to the graph.
 
-    def __init__(self) -> None:
+    As in CuPy 14.1 and 14.2, blocks that have not been freed when the pool is dropped stay taken;
+    "leaked blocks" counts them.
+    """
+
+    def __init__(self, engine: Engine) -> None:
         self.sealed = False
+        self.blocks: list[Any] = []  # weak references to memory that was allocated here
+        self._counts = engine.counts
+
+    def free_all_blocks(self) -> None:
+        """Give back the blocks that nobody uses any more."""
+        self.blocks = [block for block in self.blocks if block() is not None]
+
+    def total_bytes(self) -> int:
+        memories = [block() for block in self.blocks]
+        return sum(memory.nbytes for memory in memories if memory is not None)
+
+    def __del__(self) -> None:
+        if self.blocks:
+            self._counts["leaked blocks"] += len(self.blocks)
 
     def malloc(self, size: int) -> None:
         if self.sealed:
@@ -226,6 +244,7 @@ class Stream:
         if self.engine.graph is not None:
             raise CaptureError("a capturing stream cannot be waited for")
         self.engine.counts["waits"] += 1
+        self.engine.busy.discard(self)
 
 
 class Graph:
@@ -235,6 +254,7 @@ class Graph:
         self.engine, self.operations = engine, operations
 
     def launch(self, stream: Stream | None = None) -> None:
+        self.engine.begin_work()
         self.engine.counts["graph launches"] += 1
         for operation in self.operations:
             operation()

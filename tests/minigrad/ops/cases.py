@@ -271,6 +271,28 @@ case("embedding", "one id", lambda w: F.embedding(w, np.array(2)), (4, 2))
 case("embedding", "no id", lambda w: F.embedding(w, np.zeros((0, 2), int)), (4, 2))
 case("embedding", "vectors of size 1", lambda w: F.embedding(w, np.array([0, 0])), (1, 1))
 
+
+def at_places(weight: Tensor, positions: Tensor, shape: tuple[int, ...] = (2, 4)) -> Tensor:
+    places = Tensor(np.arange(np.prod(shape)).reshape(shape) % len(weight), device=weight.device)
+    return apply(TEXTBOOK["embedding_with_positions"], weight, positions, places)
+
+
+case("embedding_with_positions", "fewer places", at_places, (3, 2), (6, 2))
+case("embedding_with_positions", "all places", at_places, (9, 1), (4, 1))
+case("embedding_with_positions", "one", lambda w, p: at_places(w, p, (3,)), (2, 3), (3, 3))
+
+
+def linear_norm(*tensors: Tensor | None) -> Tensor:
+    return apply(TEXTBOOK["linear_norm"], *tensors, eps=1e-5)
+
+
+case("linear_norm", "a matrix", linear_norm, (3, 4), (5, 4), (5,), (3, 5), (5,), (5,))
+case("linear_norm", "rows of rows", linear_norm, (2, 3, 1), (4, 1), (4,), (2, 3, 4), (4,), (4,))
+case(
+    *("linear_norm", "no vectors", lambda x, w, r: linear_norm(x, w, None, r, None, None)),
+    *((2, 3), (4, 3), (2, 4)),
+)
+
 layer_norm: Callable[..., Tensor] = lambda x, w=None, b=None: F.layer_norm(x, w, b)  # noqa: E731
 add_norm: Callable[..., Tensor] = lambda x, r, w=None, b=None: F.add_layer_norm(x, r, w, b)  # noqa: E731
 rms_norm: Callable[..., Tensor] = lambda x, w=None: F.rms_norm(x, w)  # noqa: E731

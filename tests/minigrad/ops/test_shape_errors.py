@@ -54,6 +54,11 @@ BAD: dict[str, Callable[[], Tensor]] = {
     "einsum": bad("einsum", (2, 3), (2, 3), subscripts="ij,jk->ik"),
     "linear": lambda: apply(TEXTBOOK["linear"], mg.ones((2, 3)), mg.ones((4, 2)), None),
     "embedding": lambda: apply(TEXTBOOK["embedding"], mg.ones((4, 2)), Tensor([4])),
+    "embedding_with_positions": lambda: apply(
+        *(TEXTBOOK["embedding_with_positions"], mg.ones((4, 2)), mg.ones((2, 2))),
+        Tensor([[0, 1, 2]]),
+    ),
+    "linear_norm": bad("linear_norm", (2, 3), (4, 3), (4,), (3, 4), (4,), (4,), eps=1e-5),
     "layer_norm": bad("layer_norm", (2, 3), (4,), (4,), eps=1e-5),
     "add_layer_norm": bad("add_layer_norm", (2, 3), (2, 4), (3,), (3,), eps=1e-5),
     "batch_norm": bad("batch_norm", (2, 3), (4,), (4,), eps=1e-5),

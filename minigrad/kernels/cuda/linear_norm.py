@@ -1,0 +1,69 @@
+"""A linear layer, the residual sum after it and its norm. Twin of `minigrad.ops.linear_norm`.
+
+    y = w·x̂ + b,   x̂ = normalised (x Wᵀ + bias + residual)
+
+Shapes: x (..., C_in), W (C, C_in), bias (C,) or None, residual (..., C), w and b (C,) or None,
+y (..., C).
+
+Forward is one launch where the product is our own and C fits a tile: a block then has whole rows.
+Elsewhere it is the two kernels that it stands for. Backward always is.
+
+Saved: what these two save.
+"""
+
+from minigrad.device import cupy
+from minigrad.kernels.cuda import layer_norm, linear
+from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
+from minigrad.kernels.cuda.gemm import factors_of, uses_cublaslt
+from minigrad.kernels.cuda.support import of_floats, of_rows
+from minigrad.kernels.cuda.tiles import TILE
+
+SOURCE = Source("linear_norm", "linear_norm_fma<{real}>", "linear_norm_tf32", "linear_norm_bf16")
+ADDS_TO = 0  # see minigrad.op
+
+
+def supports(x, weight, bias, residual, gain, shift, *, eps):
+    return of_floats(x, weight, bias, residual, gain, shift) or of_rows(x) or of_rows(residual)
+
+
+def forward(x, weight, bias, residual, gain, shift, *, eps):
+    channels, inputs = weight.shape
+    if channels > TILE or uses_cublaslt(x.size * channels):
+        y, saved = linear.forward(x, weight, bias)
+        z, saved_norm = layer_norm.add_layer_norm.forward(y, residual, gain, shift, eps=eps)
+        return z, (saved, saved_norm)
+    if x.shape[-1:] != (inputs,) or residual.shape != (*x.shape[:-1], channels):
+        raise ValueError(f"x of shape {x.shape}, weight {weight.shape}, residual {residual.shape}")
+    for vector in (bias, gain, shift):
+        if vector is not None and vector.shape != (channels,):
+            raise ValueError(f"a bias or weight of shape {vector.shape} for {channels} channels")
+    dtype, factors, xp = one_dtype("linear_norm", x, weight, bias, residual), factors_of(x), cupy()
+    rows, weight = dense(x).reshape(-1, inputs), dense(weight)
+    normal, inverse_std = xp.empty((len(rows), channels), dtype), xp.empty(len(rows), dtype)
+    y = xp.empty(residual.shape, dtype)
+    exact = factors in (None, "fp32")
+    SOURCE.launch(
+        f"linear_norm_fma<{real_of(dtype)}>" if exact else f"linear_norm_{factors}",
+        (blocks(len(rows), TILE),),
+        (256,) if exact else (128,),
+        *(rows, weight, dense(bias), dense(residual), dense(gain), dense(shift)),
+        *(y, normal, inverse_std, len(rows), inputs, channels, float(eps)),
+        dtype=dtype,
+    )
+    return y, ((x.shape, rows, weight, None, factors), (normal, inverse_std, gain))
+
+
+def backward(dy, saved, needs, *, so_far=None, eps):
+    return backward_into(dy, saved, needs, (None,) * 6, so_far=so_far, eps=eps)
+
+
+def backward_into(dy, saved, needs, places, *, so_far=None, eps):
+    of_linear, of_norm = saved
+    wanted = any(needs[:4])
+    dsum, dgain, dshift = layer_norm.backward_into(
+        dy, of_norm, (wanted, *needs[4:]), (None, *places[4:]), eps=eps
+    )
+    gradients = (None, None, None)
+    if any(needs[:3]):
+        gradients = linear.backward_into(dsum, of_linear, needs[:3], places[:3], so_far=so_far)
+    return *gradients, dsum if needs[3] else None, dgain, dshift
