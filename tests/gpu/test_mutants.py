@@ -217,9 +217,8 @@ MUTANTS = {
     "embedding: the first position is not the first": Mutant(
         "embedding", "__syncthreads_or(i < here", "__syncthreads_or(i < here - 1", EMBEDDING,
         embedding),
-    "embedding: one row on its way is lost": Mutant(
-        "embedding", "for (int k = 0; k < AHEAD; k++) {\n          at",
-        "for (int k = 0; k < AHEAD - 1; k++) {\n          at[AHEAD - 1] = -1, at", EMBEDDING,
+    "embedding: the first row on its way counts twice": Mutant(
+        "embedding", "matches &= matches - 1;", "if (k) matches &= matches - 1;", EMBEDDING,
         embedding),
     "embedding: a channel too many": Mutant(
         "embedding", "first + c < channels", "true", EMBEDDING, embedding),
