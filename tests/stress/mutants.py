@@ -17,7 +17,7 @@ processor time of `--limit`. Outcomes are written into the file as they come, so
 stopped and taken up again; `--again` runs those anew that survived.
 
 `mutants_record.json` beside this file is what the last sample gave, with the reason for each
-survivor that is left.
+survivor that is left. A reason that begins with "equal" is of a fault that changes no value.
 """
 
 from __future__ import annotations
