@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda import adamw, dropout, gemm
+from minigrad.kernels.cuda import KERNELS, adamw, dropout, gemm
 from minigrad.kernels.cuda import compile as compiler
 from minigrad.kernels.cuda.columns import masked_column_sums
 from minigrad.kernels.cuda.compile import source
+from minigrad.ops import TEXTBOOK
 from tests.gpu.shim.build import LaunchError, Library
 from tests.gpu.twins import ROUNDED_TOLERANCE, SCHEDULES, assert_close, check_twin
 
@@ -113,6 +114,19 @@ def norm_of_all(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
 def linear(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     x, w, b = (rng.standard_normal(shape) for shape in ((700, 33), (66, 33), (66,)))
     check_twin(gpu, "linear", [x, w, b], F32, schedule, activation="relu")
+
+
+def linear_so_far(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    kernel = KERNELS[TEXTBOOK["linear"]]
+    x, w, other = (
+        gpu.asarray(rng.standard_normal(s).astype(F32)) for s in ((700, 33), (66, 33), (700, 33))
+    )
+    y, saved = kernel.forward(x, w, None)
+    needs = (True, True, False)
+    alone = kernel.backward(y, saved, needs)
+    both = kernel.backward(y, saved, needs, so_far=other)
+    np.testing.assert_array_equal(both[0].get(), alone[0].get() + other.get())
+    np.testing.assert_array_equal(both[1].get(), alone[1].get())
 
 
 def linear_norm(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
@@ -275,7 +289,10 @@ MUTANTS = {
     "linear: the mask is not looked at": Mutant(
         "linear_backward", "left = {dy, y,", "left = {dy, nullptr,", BACKWARD, linear),
     "linear: one column too many": Mutant(
-        "linear_backward", "column < c_in) out", "column <= c_in) out", BACKWARD, linear),
+        "linear_backward", "|| column >= c_in) return;", "|| column > c_in) return;", BACKWARD,
+        linear),
+    "linear: what there is so far is added to parts of dW as well": Mutant(
+        "linear_backward", "so_far && !of_weight ?", "so_far ?", BACKWARD, linear_so_far),
     "linear: the part's end is not looked at": Mutant(
         "linear_backward", "? rows : depth + rows_a_part", "? rows : rows", BACKWARD, linear),
     "linear and norm: rows are read before they are whole": Mutant(

@@ -12,7 +12,7 @@ registers (its shared memory would hold more):
 
                      forward                                backward
     head  rows   threads  registers     KB   blocks    threads  registers     KB   blocks
-      16    64       128     76  69  12  5     6  7        128    128 117  13 11     4  4
+      16    64       128     76  69  12  5     6  7        128    128 119  13 11     4  4
       32    64       128    107  83  20  9     4  5        128    168 140  21 19     3  3
       64   128       128    251 228  37 22     2  2        256    249 233  37 44     1  1
      128   128       256    244 219  35 38     1  1        256    238 240  35 38     1  1
