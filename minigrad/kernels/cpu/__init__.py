@@ -17,6 +17,7 @@ from typing import Any
 
 from minigrad import ops
 from minigrad.kernels.cpu import (
+    activations,
     attention,
     convolution,
     cross_entropy,
@@ -29,6 +30,10 @@ from minigrad.op import Op, kernel
 KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
     {
         ops.linear.linear: linear,
+        ops.elementwise.sigmoid: activations.sigmoid,
+        ops.elementwise.silu: activations.silu,
+        ops.elementwise.gelu: activations.gelu,
+        ops.elementwise.tanh: activations.tanh,
         ops.layer_norm.layer_norm: layer_norm,
         ops.layer_norm.add_layer_norm: layer_norm.add_layer_norm,
         ops.attention.scaled_dot_product_attention: attention,

@@ -100,6 +100,12 @@ for reduction in ("mean", "sum", "none"):
             use("cross_entropy", how, lambda d, s=scale: _logits(d, (2, 30, 9), s), **options)
             ignoring = lambda d, s=scale: _logits(d, (2, 30, 9), s, ignored=7)  # noqa: E731
             use("cross_entropy", f"{how}, some ignored", ignoring, **options)
+for name in ("sigmoid", "silu", "tanh"):
+    use(name, "a slice", lambda d: (d(5, 12),))
+    use(name, "slices", lambda d: (d(3, 20_000),))
+for form in ("none", "tanh"):
+    use("gelu", f"{form}, a slice", lambda d: (d(5, 12),), approximate=form)
+    use("gelu", f"{form}, slices", lambda d: (d(3, 20_000),), approximate=form)
 use("embedding", "repeated ids", lambda d: (d(11, 6), _ids(d, (5, 20), 11)))
 use("embedding", "negative ids", lambda d: (d(11, 6), _ids(d, (5, 20), 11, -11)))
 use("embedding", "no ids", lambda d: (d(11, 6), np.zeros((0, 3), np.int64)))
