@@ -67,11 +67,15 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
 
-def started(parser: argparse.ArgumentParser, argv: Sequence[str] | None, run: Any = None) -> int:
+def started(
+    make_parser: Callable[[], argparse.ArgumentParser],
+    argv: Sequence[str] | None,
+    run: Any = None,
+) -> int:
     """Parse arguments and run what they ask for, between opening and closing the streams."""
 
     def parse_and_run(args: argparse.Namespace) -> int:
-        parser.parse_args(argv, args)
+        make_parser().parse_args(argv, args)
         return (run or args.run)(args)
 
     console.open_streams()
@@ -86,15 +90,23 @@ def started(parser: argparse.ArgumentParser, argv: Sequence[str] | None, run: An
 def example(name: str, argv: Sequence[str] | None = None) -> int:
     """What a script in `examples/` calls: one command under the script's own name."""
     command = COMMANDS[name]
-    parser = Parser(
-        description=command.DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    command.add_arguments(parser)
-    return started(parser, argv, command.run)
+
+    def make_parser() -> argparse.ArgumentParser:
+        parser = Parser(
+            description=command.DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_arguments(parser)
+        return parser
+
+    return started(make_parser, argv, command.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The installed command `tinyalpaca`."""
+    return started(_parser, argv)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="tinyalpaca", description=ABOUT)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -106,4 +118,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
-    return started(parser, argv)
+    return parser

@@ -81,7 +81,8 @@ class Trainer:
         stopped: why training has stopped before its end, or None.
 
     Raises:
-        ValueError: the training sequences are longer than the data or than the model allows.
+        ValueError: the training sequences are longer than the data or than the model allows, or
+            shorter than a move of the last validation's windows.
     """
 
     def __init__(
@@ -98,6 +99,11 @@ class Trainer:
             raise ValueError(
                 f"training windows of {config.seq_len} tokens predict {config.seq_len - 1}, more "
                 f"than the model's max_seq_len ({model.config.max_seq_len})"
+            )
+        if config.eval_stride >= config.seq_len:  # found now, not when training is over
+            raise ValueError(
+                f"eval_stride is {config.eval_stride}, but windows of {config.seq_len} tokens "
+                f"(seq_len) can move on by {config.seq_len - 1} at most: give --eval-stride less"
             )
         self.model, self.tokenizer, self.data, self.config = model, tokenizer, data, config
         self.data_fingerprint = data.fingerprint()
@@ -152,6 +158,10 @@ class Trainer:
         with self.run.open(), OneBlasThread(), np.errstate(all="ignore"):
             try:
                 self.make_room()
+                if self.step == 0:
+                    # The folder takes a checkpoint, and there is one from now on. It comes first:
+                    # by it a run that is killed here is known as one of ours.
+                    self.saver.save()
                 self.metrics = MetricsLog(self.folder, self.history)
                 if isinstance(self.engine, Workers) and self.engine.why_slower:
                     self.warn(
@@ -160,8 +170,6 @@ class Trainer:
                     )
                 if self.best is not None:
                     self.publish_again()
-                if self.step == 0:
-                    self.saver.save()  # the folder takes a checkpoint, and there is one from now on
                 with contextlib.suppress(StopRequested):
                     while not self.finished:
                         self.train_epoch()

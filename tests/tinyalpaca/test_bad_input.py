@@ -8,6 +8,8 @@ import pytest
 
 from tests.tinyalpaca.test_main_job import SMALL, TEXT
 from tinyalpaca.cli import example
+from tinyalpaca.commands.train_command import without_effect
+from tinyalpaca.config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +85,34 @@ def test_heads_that_do_not_divide_the_width(tmp_path, capsys):
         ("--batch-size", "0", "batch_size must be at least 1"),
         ("--validation-fraction", "1.5", "validation_fraction must be between 0 and 1"),
         ("--dropout", "1", "dropout must be in [0, 1)"),
+        ("--eval-stride", "9999", "can move on by"),
     ],
 )
 def test_settings_out_of_range(tmp_path, capsys, flag, value, message):
     argv = train_on(tmp_path, TEXT.encode(), flag, value)
     assert message in error_of(capsys, "train", argv)
+
+
+def test_restarts_have_no_warm_up(tmp_path, capsys):
+    """It would be left out without a word, also when it comes from a preset."""
+    for more in (["--warmup-steps", "3"], ["--preset", "best"]):
+        argv = train_on(tmp_path, TEXT.encode(), "--schedule", "cosine-restarts", *more)
+        assert "cosine-restarts has no warm-up, and warmup_steps is" in error_of(
+            capsys, "train", argv
+        )
+        assert not (tmp_path / "run").exists()
+
+
+def test_flags_that_nothing_looks_at_are_told():
+    flags = ["min_learning_rate", "muon_learning_rate", "num_merges", "validation_fraction"]
+    flags.append("measure_micro_batch")
+    idle = TrainConfig(tokenizer="char", validation="b.txt", micro_batch_size=3)
+    told = without_effect(flags, idle)
+    assert [line.split(" has no effect")[0] for line in told] == [
+        "--" + name.replace("_", "-") for name in flags
+    ]
+    assert without_effect([], idle) == []
+    assert without_effect(flags, TrainConfig(schedule="cosine", optimizer="muon")) == []
 
 
 def test_an_output_folder_that_is_a_file_is_found_before_training(tmp_path, capsys):

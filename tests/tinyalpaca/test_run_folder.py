@@ -303,3 +303,32 @@ def test_a_checkpoint_is_written_when_so_many_minutes_have_gone_by(tmp_path, tex
     seldom = len(list((tmp_path / "seldom" / "checkpoints").glob("step-*")))
     assert seldom == 3  # the start and the epochs' ends
     assert often > seldom
+
+
+class Killed(BaseException):
+    """Nothing is done after it."""
+
+
+@pytest.mark.parametrize("moment", ["metrics", "checkpoint"])
+def test_a_run_that_was_killed_at_its_beginning_does_not_lock_its_folder(
+    tmp_path, text, monkeypatch, moment
+):
+    def killed(folder, *arguments):
+        if moment == "metrics":
+            (folder / "metrics.jsonl").touch()
+        raise Killed
+
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    with monkeypatch.context() as patch:
+        if moment == "metrics":
+            patch.setattr("tinyalpaca.trainer.MetricsLog", killed)
+        else:
+            patch.setattr("tinyalpaca.training.run_folder.write_sums", killed)
+            patch.setattr("tinyalpaca.training.run_folder._remove", lambda folder: None)
+        with pytest.raises(Killed):
+            train(out, text, max_steps=2)
+    assert (moment == "checkpoint") == (not RunFolder(out).all())
+    assert len(os.listdir(out / "checkpoints")) == 1 + (moment == "metrics")
+    train(out, text, max_steps=2)
+    train(whole, text, max_steps=2)
+    assert_same_weights(out, whole)

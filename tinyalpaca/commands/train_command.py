@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 
 from tinyalpaca import config
@@ -56,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
             if follow and not args.quiet:
                 say(f"Windows: {follow['seq_len']} tokens each, because of --max-seq-len")
             training |= follow
-            trainer = run_training(ModelConfig(**model), TrainConfig(**training))
+            config = TrainConfig(**training)
+            for line in without_effect(flags, config):
+                warn(f"Warning: {line}")
+            trainer = run_training(ModelConfig(**model), config)
         else:
             folder = args.resume or training.get("out") or TrainConfig.out
             trainer = resume_training(Path(folder), model, training)
@@ -64,3 +68,19 @@ def run(args: argparse.Namespace) -> int:
         warn(f"Stopped ({stop}) before training began; nothing was changed.")
         return stop.exit_status
     return trainer.stopping.exit_status if trainer.stopped else 0
+
+
+def without_effect(given: Collection[str], config: TrainConfig) -> list[str]:
+    """In words, the settings among those `given` that nothing looks at beside the others."""
+    reasons = {
+        "min_learning_rate": config.schedule == "constant" and "the schedule is constant",
+        "muon_learning_rate": config.optimizer != "muon" and "the optimizer is not muon",
+        "num_merges": config.tokenizer != "bpe" and f"the tokenizer is {config.tokenizer}, not bpe",
+        "validation_fraction": config.validation and "--validation names a text",
+        "measure_micro_batch": config.micro_batch_size and "--micro-batch-size is given",
+    }
+    return [
+        f"--{name.replace('_', '-')} has no effect: {reason}"
+        for name, reason in reasons.items()
+        if reason and name in given
+    ]

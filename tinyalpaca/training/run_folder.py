@@ -51,6 +51,7 @@ OWN = (  # what a run writes; anything else in the folder is left alone
     "bad-steps",
     CHECKPOINTS,
 )
+UNFINISHED = ".*.tmp"  # names of checkpoints that are being written or removed
 LONGEST_NAME = 1000  # bytes of a pointer that are read
 _NAME = re.compile(r"step-(\d{8,})(?:\.(\d+))?")
 
@@ -126,7 +127,7 @@ class RunFolder:
             for name in FOLDERS:
                 refuse_link(self.path / name)
             own_folder(self.path, CHECKPOINTS)
-            for abandoned in self.checkpoints.glob(".*.tmp"):
+            for abandoned in self.checkpoints.glob(UNFINISHED):
                 _remove(abandoned)
             yield self
         finally:
@@ -303,8 +304,11 @@ class RunFolder:
     def _earlier(self) -> list[Path]:
         """What is here under the names of a run's files."""
         there = [self.path / name for name in OWN if os.path.lexists(self.path / name)]
-        empty = all(p == self.checkpoints and p.is_dir() and not any(p.iterdir()) for p in there)
-        return [] if empty else there
+        if there == [self.checkpoints] and self.checkpoints.is_dir():
+            abandoned = set(self.checkpoints.glob(UNFINISHED))  # by a run killed at its beginning
+            if abandoned.issuperset(self.checkpoints.iterdir()):
+                return []
+        return there
 
     def _has_been_used(self) -> bool:
         """Whether a run or a conversion of ours has written something here."""

@@ -14,7 +14,7 @@ from minigrad.device import device_of
 from minigrad.optim.muon import Muon
 from minigrad.parallel import WholeBatch, Workers
 from minigrad.parallel.lanes import MICRO_KEYS
-from tinyalpaca.config import TrainConfig
+from tinyalpaca.config import ConfigError, TrainConfig
 from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
 from tinyalpaca.evaluation import Part
 from tinyalpaca.model import TinyAlpaca
@@ -156,6 +156,15 @@ def make_sampler(
     return windows, RandomSampler(
         len(windows), config.batch_size, samples_per_epoch=len(consecutive), seed=config.seed
     )
+
+
+def check_schedule(config: TrainConfig) -> None:
+    """Raise `ConfigError` for a warm-up that the schedule does not have."""
+    if config.schedule == "cosine-restarts" and config.warmup_steps:
+        raise ConfigError(
+            f"the schedule cosine-restarts has no warm-up, and warmup_steps is "
+            f"{config.warmup_steps}: give --warmup-steps 0, or another --schedule"
+        )
 
 
 def make_schedule(

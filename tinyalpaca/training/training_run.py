@@ -42,6 +42,7 @@ from tinyalpaca.training.texts import (
     whole_path,
 )
 from tinyalpaca.training.training_checkpoint import SavedRun
+from tinyalpaca.training.training_parts import check_schedule
 
 Say = Callable[[str], None]
 
@@ -124,7 +125,8 @@ def run_training(
     device = choose_device(config.device)
     products = products_of(config, device)
     run = RunFolder(config.out)
-    if saved is None:
+    if saved is None:  # an old run goes on as it was
+        check_schedule(config)
         run.refuse_strangers()
     with (
         device.in_use(),
