@@ -37,6 +37,7 @@ _ADVICE = {
     errno.ENOENT: "Create the folder first.",
     errno.ENOTDIR: "Choose a path whose parent is a folder.",
     errno.EEXIST: "Choose a path whose parent is a folder.",
+    errno.EINVAL: "Choose the name of a file.",
     errno.EISDIR: "Choose a path that is not a folder.",
     errno.ELOOP: "Remove the link, or put a folder of its own in its place.",
 }
@@ -64,13 +65,15 @@ def atomic_write(
             itself is replaced, so that nothing is ever written through it.
 
     Raises:
-        OSError: the file could not be written (disk full, read-only or missing folder, ...). The
-            class and `errno` are those of the cause, the message names `path` and what to do, and
-            the previous file is untouched.
+        OSError: the file could not be written (disk full, read-only or missing folder; a device or
+            a pipe, unless `follow_links` is False). The class and `errno` are those of the cause,
+            the message names `path` and what to do, and the previous file is untouched.
     """
     target = Path(os.path.realpath(path) if follow_links else os.path.abspath(path))
     stem = f".{target.name[:40]}."
     temporary = target.with_name(f"{stem}{secrets.token_hex(8)}.tmp")
+    if follow_links:
+        _refuse_device(path, target)
     if make_folders:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,17 @@ def atomic_write(
     except OSError as error:
         state = "the new file is in place, but may not survive a power cut"
         raise _could_not_write(path, error, state) from error
+
+
+def _refuse_device(path: str | os.PathLike[str], target: Path) -> None:
+    """Raise `OSError` for what is no file, such as /dev/null: another would take its place."""
+    try:
+        mode = os.stat(target).st_mode
+    except OSError:  # what cannot be asked is told when it cannot be written
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        error = OSError(errno.EINVAL, "it is a device, a pipe or a socket")
+        raise _could_not_write(path, error, "nothing was written")
 
 
 def _remove_abandoned(folder: Path, stem: str) -> None:

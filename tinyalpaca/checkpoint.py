@@ -1,7 +1,8 @@
 """A folder that holds all that is needed to generate: weights, configuration, tokenizer.
 
     model.safetensors   the weights, by name
-    config.json         {"format": 1, "model": {...}, "training": {...}, "seen_tokens": [...]}
+    config.json         {"format": 1, "model": {...}, "training": {...}, "seen_tokens": [...],
+                        "end_tokens": [...]}
     tokenizer.json      the tokenizer
     SHA256SUMS          their checksums
 
@@ -73,6 +74,8 @@ def write_model(
         steps = np.diff(model.seen_tokens.astype(np.int8), prepend=0, append=0)
         edges = np.flatnonzero(steps)
         config["seen_tokens"] = [[int(a), int(b) - 1] for a, b in edges.reshape(-1, 2)]
+    if model.end_tokens:
+        config["end_tokens"] = [*model.end_tokens]
     tokenizer.save(path / TOKENIZER)
     write_text_atomically(path / CONFIG, json.dumps(config, indent=2) + "\n")
     save_safetensors(model.state_dict(), path / WEIGHTS)
@@ -130,6 +133,7 @@ def load_model(folder: str | os.PathLike[str], device: Device | str = "cpu") -> 
             path / WEIGHTS, f"these weights belong to another configuration: {error}"
         ) from error
     model.seen_tokens = read_seen(path, tokenizer.vocab_size)
+    model.end_tokens = read_ends(path, tokenizer.vocab_size)
     model.to(device).eval()
     return Loaded(model, tokenizer, training)
 
@@ -153,6 +157,21 @@ def read_seen(folder: Path, vocab_size: int) -> np.ndarray | None:
     except (TypeError, ValueError) as error:
         raise FileFormatError(path, f"seen_tokens: {error}") from error
     return seen
+
+
+def read_ends(folder: Path, vocab_size: int) -> tuple[int, ...]:
+    """The tokens that end a text, besides the tokenizer's own.
+
+    Raises:
+        FileFormatError: the configuration says something that makes no sense.
+    """
+    path = folder / CONFIG
+    ends = json.loads(path.read_text(encoding="utf-8")).get("end_tokens", [])
+    if not isinstance(ends, list) or not all(type(e) is int and 0 <= e < vocab_size for e in ends):
+        raise FileFormatError(
+            path, f"end_tokens must be a list of ids from 0 to {vocab_size - 1}, not {ends!r}"
+        )
+    return tuple(ends)
 
 
 def check_sizes(folder: Path, config: ModelConfig) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -119,8 +120,25 @@ def read_input() -> str:
     Raises:
         ValueError: it is not text in its encoding.
     """
+    with _told_as_input():
+        return utf8_argument("standard input", sys.stdin.read())
+
+
+def read_line(prompt: str = "") -> str:
+    """The next line of standard input, as `input` gives it.
+
+    Raises:
+        EOFError: there is no more.
+        ValueError: it is not text in its encoding.
+    """
+    with _told_as_input():
+        return input(prompt)
+
+
+@contextlib.contextmanager
+def _told_as_input() -> Iterator[None]:
     try:
-        return sys.stdin.read()
+        yield
     except UnicodeDecodeError as error:
         raise ValueError(f"standard input is not {error.encoding} text: {error}") from None
 

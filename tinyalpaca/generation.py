@@ -25,6 +25,8 @@ from minigrad.parallel.blas import OneBlasThread
 from minigrad.parallel.forked import in_processes
 from minigrad.state import STATE
 from tinyalpaca.checkpoint import load_model
+from tinyalpaca.corpus.corpora import Corpus
+from tinyalpaca.corpus.token_file import encoded
 from tinyalpaca.evaluation import Score, evaluate
 from tinyalpaca.generating.folded_weights import FoldedWeights
 from tinyalpaca.generating.readable import BETWEEN, Readable
@@ -125,7 +127,8 @@ class Generator:
             num_samples: how many continuations of each prompt. The first has the numbers that a
                 single one has.
             return_logprobs: give a `Continuation` instead of a text.
-            stop_at_end: end the text at the tokenizer's end token, `<|endoftext|>`; False goes on.
+            stop_at_end: end the text at an end token, which is the tokenizer's `<|endoftext|>` and
+                any that the model's maker has named (`ends`); False goes on.
             allow_all_tokens: draw from the whole vocabulary. Otherwise the text is always valid
                 UTF-8, and of tokens that training has seen, where the model knows them
                 (`TinyAlpaca.seen_tokens`, `tinyalpaca.generating.readable`).
@@ -214,10 +217,12 @@ class Generator:
         how = (stop_at_end, readable)
         return self._steps(prompt, sampling, max_new_tokens, stop, seed, alternatives, *how)
 
-    def score(self, text: str, *, stride: int = 0, batch_size: int = 32) -> Score:
+    def score(self, text: str | Corpus, *, stride: int = 0, batch_size: int = 32) -> Score:
         """How well the model predicts a text: nats and bits per token and per character.
 
         The text is read in windows of the context length; its first token is not predicted.
+        Between the documents of a corpus is the tokenizer's `<|endoftext|>`, as in training, which
+        is predicted too and counts as no character.
 
         Args:
             stride: how far windows are apart, in tokens. 0: they overlap by one token only, as in
@@ -234,13 +239,17 @@ class Generator:
             ids, targets = (device.asarray(array) for array in part)
             return float(self.model.loss(ids, targets, reduction="sum").item())
 
-        tokens = self.tokenizer.encode_array(text)
+        if isinstance(text, str):
+            tokens, characters = self.tokenizer.encode_array(text), len(text)
+        else:
+            tokens = np.concatenate([*encoded(text, self.tokenizer), np.zeros(0, np.int64)])
+            characters = text.count_characters()
         window = max(2, self.model.config.max_seq_len)
         with evaluating(self.model):
             return evaluate(
                 summed_loss,
                 tokens,
-                len(text),
+                characters,
                 seq_len=window,
                 batch_size=batch_size,
                 stride=stride,
@@ -282,6 +291,11 @@ class Generator:
             )
         return tokens or [end]  # type: ignore[list-item]
 
+    def ends(self) -> list[int]:
+        """The tokens that end a text: the tokenizer's end token, and those of the model's maker."""
+        end = self.tokenizer.end_token
+        return [*([] if end is None else [end]), *self.model.end_tokens]
+
     def _writing(
         self,
         prompt: Prompt,
@@ -291,8 +305,7 @@ class Generator:
         readable: Readable | None,
     ) -> Writing:
         tokens = self.prompt_tokens(prompt)
-        end = self.tokenizer.end_token if stop_at_end else None
-        stream = TextStream(self.tokenizer, stop, end)
+        stream = TextStream(self.tokenizer, stop, self.ends() if stop_at_end else ())
         if readable is not None and readable.state_after(tokens) != BETWEEN:
             stream.begin_inside(tokens)
         return Writing(tokens, rng, stream, len(tokens))

@@ -159,6 +159,7 @@ class TinyAlpaca(nn.Module):
 
     Attributes:
         seen_tokens: (V,) which tokens were a target in its training; None where that is not known.
+        end_tokens: tokens that end a text, besides the tokenizer's `<|endoftext|>`.
 
     Raises:
         ConfigError: the configuration has no vocabulary size.
@@ -170,6 +171,7 @@ class TinyAlpaca(nn.Module):
         self.config = config
         self.rng = rng
         self.seen_tokens: np.ndarray | None = None
+        self.end_tokens: tuple[int, ...] = ()
         self.embedding = Embedding(config, rng)
         self.dropout = nn.Dropout(config.dropout, rng=rng)
         self.decoder_layers = nn.ModuleList(

@@ -190,3 +190,16 @@ def test_missing_folders_are_made_on_demand(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="whose parent is a folder"):
         write_text_atomically(tmp_path / "file" / "a", "x", make_folders=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have names on POSIX")
+def test_a_pipe_or_device_is_not_replaced_unless_the_folder_is_ones_own(tmp_path):
+    path, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(path)
+    link.symlink_to(path)
+    for name in (path, link):
+        with pytest.raises(OSError, match=f"could not write {name}: it is a device, a pipe"):
+            write_bytes_atomically(name, b"new")
+    assert path.is_fifo() and link.is_symlink() and len(os.listdir(tmp_path)) == 2
+    write_bytes_atomically(path, b"new", follow_links=False)
+    assert path.read_bytes() == b"new"

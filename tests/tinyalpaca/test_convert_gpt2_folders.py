@@ -272,3 +272,29 @@ def test_a_bias_in_the_head_is_refused(tmp_path, capsys):
     save_model(folder, model, tiny_tokenizer())
     assert cli.main(["convert", str(folder), str(tmp_path / "gpt2"), "--to", "gpt2"]) == 1
     assert "a bias in its final layer (train with --no-bias)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_fine_tuned_models_own_end_of_a_text(gpt2, folder, capsys, file, several):  # noqa: F811
+    """Both libraries stop at it; what we export says so to theirs."""
+    for name in ("generation_config.json", "config.json"):
+        content = json.loads((folder / name).read_bytes())
+        old = content["eos_token_id"]
+        content["eos_token_id"] = ([old, 5] if several else 5) if name == file else 7
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    if file == "config.json":
+        (folder / "generation_config.json").unlink()
+    model, tokenizer, _ = converted(folder)
+    assert model.end_tokens == (5,) and tokenizer.end_token == old
+    back = folder.parent / "back"
+    model.final_linear.bias.assign(np.zeros_like(model.final_linear.bias.numpy()))
+    save_model(folder.parent / "converted", model, tokenizer)
+    assert cli.main(["convert", str(folder.parent / "converted"), str(back), "--to", "gpt2"]) == 0
+    for name in ("generation_config.json", "config.json"):
+        assert json.loads((back / name).read_bytes())["eos_token_id"] == [old, 5]
+    for wrong in ("5", -1, [1.5], {}):
+        content["eos_token_id"] = wrong
+        (folder / file).write_text(json.dumps(content), encoding="utf-8")
+        shutil.rmtree(folder.parent / "out", ignore_errors=True)
+        assert f"{folder / file}: eos_token_id must be a token id" in refused(folder, capsys)

@@ -1,11 +1,15 @@
 import io
 import json
 
+import numpy as np
 import pytest
 
-from tests.tinyalpaca.tiny_models import TEXT, tiny_generator
+from tests.tinyalpaca.tiny_models import TEXT, tiny_generator, tiny_model, tiny_tokenizer
 from tinyalpaca import cli
 from tinyalpaca.checkpoint import save_model
+from tinyalpaca.corpus.corpora import SEPARATOR
+from tinyalpaca.evaluation import evaluation_batches
+from tinyalpaca.tokenizer import BPETokenizer
 
 
 @pytest.fixture
@@ -73,3 +77,27 @@ def test_mistakes_are_one_line(capsys, tmp_path, generator, arguments, message):
     status, out, err = evaluate(capsys, tmp_path, *arguments)
     assert (status, out) == (1, "")
     assert err.startswith(message)
+
+
+def test_a_folder_is_scored_as_training_sees_it(capsys, tmp_path):
+    """Between texts is the end token, not its name in letters; it counts as no character."""
+    special = BPETokenizer.train(TEXT, num_merges=5, special_tokens=[SEPARATOR], progress=False)
+    model = tiny_model(special.vocab_size)
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    parts = (TEXT, TEXT[:40], TEXT[7:])
+    for number, part in enumerate(parts):
+        (texts / f"{number}.txt").write_text(part, encoding="utf-8")
+    for tokenizer, between in ((special, [special.end_token]), (tiny_tokenizer(5), [])):
+        save_model(tmp_path, model, tokenizer)
+        first, *others = map(tokenizer.encode, parts)
+        ids = np.array(first + [token for ids in others for token in [*between, *ids]])
+        nats = sum(
+            model.loss(*batch, reduction="sum").item() for batch in evaluation_batches(ids, 11, 32)
+        )
+        status, out, error = evaluate(capsys, tmp_path, texts, "--json")
+        record = json.loads(out)
+        assert (status, record["tokens"]) == (0, len(ids) - 1)
+        assert record["characters"] == sum(map(len, parts))
+        assert record["nats"] == pytest.approx(nats, rel=1e-6)
+        assert ("the 3 texts of 3 text files in" in error) == (not between)

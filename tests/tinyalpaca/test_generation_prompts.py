@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.files import FileFormatError
 from tests.tinyalpaca.tiny_models import TEXT, tiny_model, tiny_tokenizer
-from tinyalpaca.checkpoint import save_model
+from tinyalpaca.checkpoint import load_model, save_model
 from tinyalpaca.cli import main
 from tinyalpaca.generating.text_stream import TextStream
 from tinyalpaca.generation import Generator
@@ -86,7 +87,7 @@ def test_a_text_ends_before_its_end_token(generator, tokenizer, stop):
 
 
 def test_what_was_held_back_comes_with_the_end(tokenizer):
-    stream = TextStream(tokenizer, "the dog", tokenizer.end_token)
+    stream = TextStream(tokenizer, "the dog", [tokenizer.end_token])
     half = tokenizer.encode("é")[:1]
     pieces = [stream.feed(*tokenizer.encode("on the d")), stream.feed(*half, tokenizer.end_token)]
     assert stream.stopped
@@ -146,3 +147,32 @@ def test_the_files_that_are_ready_to_use_are_enough(tmp_path, capsys):
     (alone / "tokenizer.json").unlink()
     assert main(["generate", *common]) == 1
     assert "tokenizer.json" in capsys.readouterr().err
+
+
+def test_end_tokens_that_a_models_maker_has_named(generator, tokenizer, tmp_path):
+    """One text, many together and a stream end there, and a saved model remembers them."""
+    seeds = list(range(12))
+    free = generator.generate(["the"] * 12, 20, seed=seeds, return_logprobs=True)
+    drawn = [token for one in free for token in one.tokens if token != tokenizer.end_token]
+    end = max(set(drawn), key=drawn.count)
+    save_model(tmp_path, generator.model, tokenizer)
+    before = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert "end_tokens" not in before and load_model(tmp_path).model.end_tokens == ()
+    other = load_model(tmp_path).model
+    other.end_tokens = (end,)
+    save_model(tmp_path, other, tokenizer)
+    ending = Generator.from_checkpoint(tmp_path)
+    assert ending.ends() == [tokenizer.end_token, end]
+    ended = ending.generate(["the"] * 12, 20, seed=seeds, return_logprobs=True)
+    for whole, cut, seed in zip(free, ended, seeds, strict=True):
+        stops = [n for n, token in enumerate(whole.tokens) if token == end]
+        assert cut.tokens == whole.tokens[: stops[0] + 1 if stops else None]
+        assert not stops or cut.text == tokenizer.decode(cut.tokens[:-1])
+        assert "".join(ending.stream("the", 20, seed=seed)) == cut.text
+    assert len(drawn) > sum(len(cut.tokens) for cut in ended) + 20
+    for wrong in ([tokenizer.vocab_size], [True], 5, [-1], "a"):
+        content = json.dumps({**before, "end_tokens": wrong})
+        (tmp_path / "config.json").write_text(content, encoding="utf-8")
+        (tmp_path / "SHA256SUMS").unlink(missing_ok=True)
+        with pytest.raises(FileFormatError, match="end_tokens must be"):
+            load_model(tmp_path)

@@ -352,3 +352,26 @@ def test_a_tokenizer_and_a_token_file_of_ones_own(tmp_path, text_file, capsys):
     assert main(other) == 0
     assert example("train", argv(tokens, tmp_path / "d", "--tokenizer", str(tmp_path / "o.json")))
     assert "was made by another tokenizer" in capsys.readouterr().err
+
+
+def test_texts_that_a_tokenizer_cannot_tell_apart(tmp_path, text_file, capsys):
+    """They follow one another, which is said; an unknown character names its file."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in "ab":
+        (folder / f"{name}.txt").write_text(text_file.read_text("utf-8"), encoding="utf-8")
+    own = tmp_path / "t.json"
+    assert main(["tokenize", "train", str(text_file), "--out", str(own), "--special", "<x>"]) == 0
+    assert example("train", argv(folder, tmp_path / "a", "--tokenizer", str(own))) == 0
+    marks = "has no <|endoftext|>: the 2 texts of 2 text files in"
+    assert marks in capsys.readouterr().err
+    encode = ["tokenize", "encode", str(folder), "--out", str(tmp_path / "x.tokens")]
+    assert main([*encode, "--tokenizer", str(own)]) == 0
+    assert marks in capsys.readouterr().err
+    assert example("train", argv(folder, tmp_path / "b")) == 0  # our own tokenizer has the mark
+    assert marks not in capsys.readouterr().err
+    kind = ["--kind", "characters"]
+    assert main(["tokenize", "train", str(text_file), "--out", str(own), *kind]) == 0
+    (folder / "b.txt").write_text("Ω to be or not to be" * 9, encoding="utf-8")
+    assert main([*encode, "--tokenizer", str(own)]) == 1
+    assert f"error: {folder / 'b.txt'}: character 'Ω' at position 0" in capsys.readouterr().err

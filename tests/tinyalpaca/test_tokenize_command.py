@@ -180,3 +180,34 @@ def test_a_reader_that_stops_early_is_no_error(trained):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 0
+
+
+def test_what_is_read_is_never_overwritten(run):
+    texts = Path("texts")
+    texts.mkdir()
+    for name in ("a.txt", "b.txt", "c.vocab"):
+        (texts / name).write_text("to be or not to be", encoding="utf-8")
+    run("train", "text.txt", "--out", "t.json", "--merges", "3")
+    before = {path: path.read_bytes() for path in (*texts.iterdir(), Path("t.json"))}
+    for arguments in (
+        "train texts/a.txt --out texts/a.txt",
+        "train texts/c.vocab --out texts/c.json",
+        "train texts --out texts/b.txt --kind characters",
+        "encode texts/a.txt --tokenizer t.json --out texts/a.txt",
+        "encode texts --tokenizer t.json --out texts/b.txt",
+        "encode texts/a.txt --tokenizer t.json --out t.json",
+    ):
+        status, _, error = run(*arguments.split())
+        assert status == 1 and "is read and would be overwritten" in error
+    assert {path: path.read_bytes() for path in before} == before
+    assert run("train", "text.txt", "--out", "own.vocab", "--merges", "3")[0] == 0
+    assert load_tokenizer("own.vocab").vocab_size == 260
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have names on POSIX")
+def test_a_pipe_is_neither_waited_for_nor_replaced(trained):
+    os.mkfifo("pipe")
+    for arguments in ("encode text.txt --tokenizer . --out pipe", "train text.txt --out pipe"):
+        status, _, error = trained(*arguments.split())
+        assert status == 1 and error.startswith("error: ") and "pipe" in error
+    assert Path("pipe").is_fifo() and not Path("pipe.vocab").exists()

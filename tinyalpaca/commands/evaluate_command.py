@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from tinyalpaca.console import deliver, require_output, utf8_argument
+from tinyalpaca.console import deliver, require_output, utf8_argument, warn
 
 DESCRIPTION = """Score a text with a trained model: nats and bits per token and per character.
 
@@ -62,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score and print."""
-    from tinyalpaca.corpus.corpora import load_corpus
+    from tinyalpaca.corpus.corpora import Corpus, load_corpus
+    from tinyalpaca.corpus.token_file import unmarked_joins
     from tinyalpaca.generation import Generator
     from tinyalpaca.training.training_run import choose_device
 
@@ -70,13 +71,16 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, it is {args.batch_size}")
     generator = Generator.from_checkpoint(args.checkpoint, choose_device(args.device))
+    text: str | Corpus
     if args.text is not None:
         source, text = "the text given", utf8_argument("--text", args.text)
     else:
         corpus = load_corpus(args.data)
         if args.part != "all":
             corpus = corpus.split(args.validation_fraction)[args.part == "validation"]
-        source, text = corpus.source, corpus.text
+        source, text = corpus.source, corpus
+        if problem := unmarked_joins(corpus, generator.tokenizer):
+            warn(f"Warning: {problem}")
     score = generator.score(text, stride=args.stride, batch_size=args.batch_size)
     figures = {
         "nats_per_token": score.nats_per_token,

@@ -218,8 +218,11 @@ def write(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> Non
     if args.html:
         tokens = generator.prompt_tokens(prompt)
         page = token_page(generator, tokens + [step.token for step in written], len(tokens))
-        with open(args.html, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
+        try:
+            with open(args.html, "w", encoding="utf-8", newline="\n") as file:
+                file.write(page)
+        except OSError as error:  # a full disk does not say which file it was
+            raise type(error)(error.errno, error.strerror, args.html) from error
         warn(f"wrote {args.html}")
     report_speed(len(written), seconds)
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from tinyalpaca.console import deliver, deliver_bytes, require_output, say
-from tinyalpaca.corpus.corpora import SEPARATOR, load_corpus
-from tinyalpaca.corpus.token_file import TokenFile
+from tinyalpaca.console import deliver, deliver_bytes, require_output, say, warn
+from tinyalpaca.corpus.corpora import SEPARATOR, Corpus, load_corpus
+from tinyalpaca.corpus.token_file import TokenFile, unmarked_joins
 from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
 from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
 from tinyalpaca.tokenizing.pretokenize import PATTERNS
@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> None:
     corpora = [load_corpus(source) for source in args.source]
+    _refuse_to_overwrite([args.out, args.out.with_suffix(".vocab")], corpora)
     for corpus in corpora:
         say(f"training on {corpus.source}")
     documents = [document for corpus in corpora for document in corpus.documents]
@@ -115,9 +116,21 @@ def _train(args: argparse.Namespace) -> None:
     say(f"{tokenizer.vocab_size} tokens, written to {path}")
 
 
+def _refuse_to_overwrite(written: list[Path], corpora: list[Corpus], *others: Path) -> None:
+    """Raise `ValueError` if what is to be written would take the place of what is read."""
+    contents = [document.content for corpus in corpora for document in corpus.documents]
+    read = [path for path in (*contents, *others) if isinstance(path, Path)]
+    for out in written:
+        if out.exists() and any(out.samefile(path) for path in read):
+            raise ValueError(f"{out} is read and would be overwritten: give --out another name")
+
+
 def _encode(args: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(args.tokenizer)
     corpus = load_corpus(args.source)
+    _refuse_to_overwrite([args.out], [corpus], args.tokenizer)
+    if problem := unmarked_joins(corpus, tokenizer):
+        warn(f"Warning: {problem}")
     tokens = TokenFile.build(args.out, corpus, tokenizer)
     characters = corpus.count_characters()
     say(

@@ -56,12 +56,21 @@ def save_for_gpt2(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -
     if (path / "config.json").exists():
         raise FileExistsError(f"{path} already holds a model; name another folder")
     path.mkdir(parents=True, exist_ok=True)
-    end = tokenizer.special_tokens.get(SEPARATOR)
+    begin = tokenizer.special_tokens.get(SEPARATOR)
+    ends = [*([] if begin is None else [begin]), *model.end_tokens]
+    end = ends if len(ends) > 1 else next(iter(ends), None)
+    ids = {"bos_token_id": begin, "eos_token_id": end}
+    # An ordinary token would become a special one by being named here.
+    special = set(tokenizer.special_tokens.values())
+    names = {"bos_token": begin, "eos_token": ends[-1] if ends else None}
     files = {
-        "config.json": _config(model.config, end),
-        "generation_config.json": {"bos_token_id": end, "eos_token_id": end},
+        "config.json": {**_config(model.config), **ids},
+        "generation_config.json": ids,
         "tokenizer.json": tokenizer_file,
-        "tokenizer_config.json": _tokenizer_config(model.config, end),
+        "tokenizer_config.json": {
+            **_tokenizer_config(model.config),
+            **{k: tokenizer.decode([token]) for k, token in names.items() if token in special},
+        },
     }
     for name, content in files.items():
         text = json.dumps(content, ensure_ascii=False, indent=1)
@@ -71,7 +80,7 @@ def save_for_gpt2(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -
     return [weights, *(path / name for name in files)]
 
 
-def _config(config: ModelConfig, end: int | None) -> dict[str, Any]:
+def _config(config: ModelConfig) -> dict[str, Any]:
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -87,8 +96,6 @@ def _config(config: ModelConfig, end: int | None) -> dict[str, Any]:
         "resid_pdrop": config.dropout,
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": config.tie_weights,
-        "bos_token_id": end,
-        "eos_token_id": end,
         "dtype": "float32",
     }
 
@@ -142,11 +149,10 @@ def _tokenizer_file(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _tokenizer_config(config: ModelConfig, end: int | None) -> dict[str, Any]:
+def _tokenizer_config(config: ModelConfig) -> dict[str, Any]:
     """The class that takes tokenizer.json as it is; others put a splitter of their own into it."""
-    settings: dict[str, Any] = {
+    return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_max_length": config.max_seq_len,
     }
-    return settings if end is None else {**settings, "bos_token": SEPARATOR, "eos_token": SEPARATOR}

@@ -69,7 +69,32 @@ def load_gpt2(
     config = gpt2_config(path / "config.json")
     weights, tensors = load_folder(path)
     model = filled_model(weights, config, translated(weights, tensors, config))
-    return model, _fitting_tokenizer(path, config.vocab_size, warn)
+    tokenizer = _fitting_tokenizer(path, config.vocab_size, warn)
+    ends = [end for end in end_tokens(path) if end < tokenizer.vocab_size]
+    model.end_tokens = tuple(end for end in ends if end != tokenizer.end_token)
+    return model, tokenizer
+
+
+def end_tokens(folder: Path) -> list[int]:
+    """The tokens at which Hugging Face's library ends a text: one, or several, or none.
+
+    A fine-tuned model often has one of its own, as <|im_end|>. Configurations of small models may
+    name GPT-2's, 50256, which they do not have.
+
+    Raises:
+        FileFormatError: what is named is no token id.
+    """
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        path = folder / "config.json"
+    try:
+        named = json.loads(path.read_bytes()).get("eos_token_id")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise FileFormatError(path, f"not a configuration ({error!r})") from error
+    ends = named if isinstance(named, list) else [] if named is None else [named]
+    if not all(type(end) is int and end >= 0 for end in ends):
+        raise FileFormatError(path, f"eos_token_id must be a token id, or several, not {named!r}")
+    return ends
 
 
 def _fitting_tokenizer(path: Path, size: int, warn: Callable[[str], None]) -> Tokenizer:

@@ -17,7 +17,7 @@ import numpy as np
 from minigrad import Generator
 from minigrad.files import FileFormatError
 from minigrad.serialization import load_safetensors, load_torch, save_safetensors
-from tinyalpaca.checkpoint import load_model
+from tinyalpaca.checkpoint import WEIGHTS, find_model, load_model
 from tinyalpaca.config import ConfigError, ModelConfig, from_dict
 from tinyalpaca.model import TinyAlpaca, with_present_names
 from tinyalpaca.tokenizer import load_tokenizer
@@ -135,6 +135,9 @@ def save_for_original(folder: str | os.PathLike[str], out: str | os.PathLike[str
     Raises:
         ConfigError: the model has something that the original's classes do not.
     """
+    own = find_model(folder) / WEIGHTS
+    if os.path.exists(out) and own.exists() and own.samefile(out):
+        raise ConfigError(f"{os.fspath(out)} is the checkpoint's own: name another file")
     model, tokenizer, _ = load_model(folder)
     other = [
         f"{name} = {getattr(model.config, name)!r}"

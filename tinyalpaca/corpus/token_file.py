@@ -109,6 +109,8 @@ class TokenFile:
             ValueError: with `own_folder`, `path` is somebody's file of another kind.
         """
         path = Path(path)
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError(f"{path} is no file: a token file cannot be written there")
         header = Header(
             dtype=tokenizer.dtype.newbyteorder("<").str,
             count=0,
@@ -139,7 +141,7 @@ class TokenFile:
         count, digest = 0, hashlib.sha256()
         with atomic_write(path, make_folders=True, follow_links=not own_folder) as file:
             file.seek(offset)
-            for ids in _encoded(corpus, tokenizer, progress):
+            for ids in encoded(corpus, tokenizer, progress=progress):
                 data = ids.astype(header.dtype).tobytes()
                 file.write(data)
                 digest.update(data)
@@ -179,15 +181,37 @@ def _is_token_file(path: Path) -> bool:
         return file.read(len(MAGIC)) in (MAGIC, b"")
 
 
-def _encoded(corpus: Corpus, tokenizer: Tokenizer, progress: bool) -> Iterator[np.ndarray]:
+def encoded(
+    corpus: Corpus, tokenizer: Tokenizer, *, progress: bool = False
+) -> Iterator[np.ndarray]:
+    """The ids of a corpus as arrays, with the separator's between documents if there is one.
+
+    Raises:
+        ValueError: a document cannot be read, or has what the tokenizer has no token for; names it.
+    """
     separator = tokenizer.special_tokens.get(SEPARATOR)
     with progress_bar("tokens", progress) as bar:
         for number, document in enumerate(corpus.documents):
             if number and separator is not None:
                 yield np.array([separator])
-            for ids in tokenizer.encode_blocks(document.blocks()):
-                yield ids
-                bar.update(len(ids))
+            try:
+                for ids in tokenizer.encode_blocks(document.blocks()):
+                    yield ids
+                    bar.update(len(ids))
+            except ValueError as error:
+                if document.name in str(error):
+                    raise
+                raise ValueError(f"{document.name}: {error}") from error
+
+
+def unmarked_joins(corpus: Corpus, tokenizer: Tokenizer) -> str:
+    """In words, that the documents follow one another without a token between them, or ""."""
+    if len(corpus.documents) < 2 or SEPARATOR in tokenizer.special_tokens:
+        return ""
+    return (
+        f"the tokenizer has no {SEPARATOR}: the {len(corpus.documents)} texts of {corpus.source} "
+        "follow one another without a mark between them"
+    )
 
 
 def _header_bytes(header: Header, count: int) -> bytes:

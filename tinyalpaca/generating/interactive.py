@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 
-from tinyalpaca.console import deliver, warn
+from tinyalpaca.console import deliver, read_line, utf8_argument, warn
 
 BANNER = "Write a beginning and press Enter. Ctrl-C stops a text, Ctrl-D ends."
 PROMPT = "\n> "
@@ -32,7 +32,7 @@ def converse(write: Callable[[str], None]) -> int:
         warn(BANNER)
     while True:
         try:
-            prompt = input(PROMPT if terminal else "")
+            prompt = read_line(PROMPT if terminal else "")
         except EOFError:
             if terminal:
                 deliver("")
@@ -43,7 +43,7 @@ def converse(write: Callable[[str], None]) -> int:
         if not prompt.strip():
             continue
         try:
-            write(prompt)
+            write(utf8_argument("this line", prompt))
         except KeyboardInterrupt:
             warn("\n(stopped)")
         except ValueError as error:

@@ -6,7 +6,7 @@ same character, before the longest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 
@@ -19,10 +19,10 @@ class TextStream:
     Args:
         tokenizer: whose tokens they are.
         stop: where to end the text; a string or several, none empty.
-        end: a token that ends the text; it is not part of it.
+        ends: tokens that end the text; they are not part of it.
 
     Attributes:
-        end: as given.
+        ends: as given.
         stops: the stop strings.
         stopped: whether a stop string or the end has come; the text ends before it.
 
@@ -34,10 +34,10 @@ class TextStream:
         self,
         tokenizer: Tokenizer,
         stop: str | Iterable[str] | None = None,
-        end: int | None = None,
+        ends: Collection[int] = (),
     ) -> None:
         self._decoder = tokenizer.decoder()
-        self.end = end
+        self.ends = frozenset(ends)
         self.stops = [stop] if isinstance(stop, str) else list(stop or ())
         if "" in self.stops:
             raise ValueError("a stop string is empty: it would end every text before it begins")
@@ -46,8 +46,9 @@ class TextStream:
 
     def feed(self, *tokens: int) -> str:
         """What is certain to belong to the text now, maybe an empty string."""
-        if self.end is not None and self.end in tokens:
-            before = tokens[: tokens.index(self.end)]
+        end = self.first_end(tokens)
+        if end is not None:
+            before = tokens[:end]
             text = self.feed(*before)
             if not self.stopped:
                 text += self.finish()
@@ -55,6 +56,12 @@ class TextStream:
             return text
         piece = self._decoder.feed(*tokens)
         return self._release(piece) if self.stops and piece else piece
+
+    def first_end(self, tokens: Iterable[int]) -> int | None:
+        """The place of the first token that ends the text, or None."""
+        if not self.ends:
+            return None
+        return next((n for n, token in enumerate(tokens) if token in self.ends), None)
 
     def begin_inside(self, tokens: Iterable[int]) -> None:
         """Say that the text goes on from tokens that end inside a character.

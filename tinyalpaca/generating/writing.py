@@ -150,11 +150,10 @@ def _read(writing: Writing, tokens: list[int]) -> None:
 
 def _read_to_end(writing: Writing, tokens: list[int]) -> None:
     """If one of the sequence's last tokens ends it, decode all, and drop the tokens after it."""
-    end = writing.stream.end
-    if end is None or end not in tokens:
+    end = writing.stream.first_end(tokens)
+    if end is None:
         return
-    kept = writing.prompt_length + writing.new_tokens.index(end) + 1
-    del writing.tokens[kept:]
+    del writing.tokens[len(writing.tokens) - len(tokens) + end + 1 :]
     writing.pieces.append(writing.stream.feed(*writing.new_tokens))
 
 

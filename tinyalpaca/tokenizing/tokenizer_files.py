@@ -30,13 +30,11 @@ def save(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
     content = json.dumps(to_json(tokenizer), ensure_ascii=False, indent=1)
-    write_text_atomically(
-        path.with_suffix(".vocab"),
-        readable_vocabulary(tokenizer),
-        make_folders=True,
-        follow_links=False,  # nobody has asked for this name
-    )
-    write_text_atomically(path, content + "\n")
+    write_text_atomically(path, content + "\n", make_folders=True)
+    readable = path.with_suffix(".vocab")
+    if readable != path:
+        text = readable_vocabulary(tokenizer)
+        write_text_atomically(readable, text, follow_links=False)  # nobody has asked for this name
     return path
 
 

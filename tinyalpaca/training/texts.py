@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.corpus.corpora import NAMED, split_position
-from tinyalpaca.corpus.token_file import is_token_file
+from tinyalpaca.corpus.token_file import is_token_file, unmarked_joins
 from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
 from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
 from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
@@ -67,6 +67,9 @@ def read_tokens(
         tokenizer = make_tokenizer(training, validation, config, tell)
     else:
         tokenizer = load_tokenizer(saved.folder / "tokenizer.json")
+    for corpus in (training, validation):
+        if problem := unmarked_joins(corpus, tokenizer):
+            warn(f"Warning: {problem}")
     folder = own_folder(run.path, TOKENS)
 
     def tokens_of(corpus: Corpus, name: str) -> np.ndarray:
