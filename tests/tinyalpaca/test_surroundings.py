@@ -1,5 +1,10 @@
-"""Commands in unusual surroundings: streams that are closed, full or not UTF-8, signals, memory."""
+"""Commands in unusual surroundings: streams that are closed, full or not UTF-8, signals, memory.
 
+A command takes a second or two to start, so every kind is tried once here, and the rest of the
+combinations are marked slow.
+"""
+
+import io
 import json
 import os
 import shlex
@@ -13,7 +18,9 @@ import pytest
 
 from minigrad.serialization import load_safetensors
 from tests.tinyalpaca.runs import train, write_text
+from tinyalpaca import console
 from tinyalpaca.cli import main
+from tinyalpaca.generating.interactive import converse
 
 ROOT = Path(__file__).parents[2]
 SIZES = (
@@ -74,28 +81,33 @@ def assert_trained_to_its_end(folder):
 
 # Streams
 
+NO_HOME = {"HOME": "/dev/null/home", "TINYALPACA_CACHE": "", "XDG_CACHE_HOME": ""}
+C_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 TOLERATED = {
-    "cp1252": ("", {"PYTHONIOENCODING": "cp1252"}),
+    "cp1252, no docstrings": ("<&-", {"PYTHONIOENCODING": "cp1252", "PYTHONOPTIMIZE": "2"}),
     "latin-1": ("", {"PYTHONIOENCODING": "latin-1"}),
     "ascii": ("", {"PYTHONIOENCODING": "ascii"}),
-    "C locale": ("", {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}),
+    "C locale, no home": ("", {**C_LOCALE, **NO_HOME}),
     "reader gone at once": ("| head -1", {}),
     "reader gone later": ("| head -8", {}),
-    "stdin closed": ("<&-", {}),
     "stdout closed": (">&-", {}),
     "stderr closed": ("2>&-", {}),
     "all closed": ("<&- >&- 2>&-", {}),
     "stdout full": ("> /dev/full", {}),
     "stderr full": ("2> /dev/full", {}),
     "both full": ("> /dev/full 2>&1", {}),
-    "no docstrings": ("", {"PYTHONOPTIMIZE": "2"}),
-    "no home": ("", {"HOME": "/nonexistent", "TINYALPACA_CACHE": "", "XDG_CACHE_HOME": ""}),
 }
+RARE = ("latin-1", "ascii", "stderr closed", "stderr full", "both full")
+
+
+def some_slow(cases, slow):
+    """Parameters, some of which are marked slow."""
+    return [pytest.param(c, marks=pytest.mark.slow if c in slow else ()) for c in cases]
 
 
 @posix
 @linux
-@pytest.mark.parametrize("situation", TOLERATED)
+@pytest.mark.parametrize("situation", some_slow(TOLERATED, RARE))
 def test_training_goes_on_to_its_end(folder, situation):
     redirection, variables = TOLERATED[situation]
     line = f"tinyalpaca {TRAIN} --prompt 'Ω naïve � the ' {redirection}"
@@ -138,6 +150,12 @@ def test_what_was_asked_for_and_cannot_be_written_ends_a_command(trained, comman
     assert status == [1], error
     assert error.splitlines()[-1].startswith("error: ")
     assert "standard output cannot be written" in error
+
+
+@posix
+@linux
+@pytest.mark.parametrize("command", some_slow(DELIVERING, list(DELIVERING)[1:]))
+def test_what_was_asked_for_and_nobody_takes(trained, command):
     _, error, status = shell(trained, f"tinyalpaca {command} >&-")
     assert status == [1] and error.startswith("error: ")
     assert "standard output is closed" in error
@@ -151,7 +169,7 @@ def test_what_was_asked_for_and_cannot_be_written_ends_a_command(trained, comman
 
 @posix
 @linux
-@pytest.mark.parametrize("argv", ["--help", "train --help"])
+@pytest.mark.parametrize("argv", some_slow(["--help", "train --help"], ["train --help"]))
 def test_help_in_surroundings(folder, argv):
     out, error, status = shell(folder, f"tinyalpaca {argv}", options="-OO")
     assert status == [0] and b"usage: " in out, error
@@ -166,13 +184,16 @@ def test_help_in_surroundings(folder, argv):
 @posix
 @pytest.mark.parametrize(
     "command",
-    [
-        "generate --checkpoint run --prompt - --max-new-tokens 3",
-        "evaluate - --checkpoint run",
-        "tokenize train - --out t.json",
-        "train --data - --out other",
-        "generate --checkpoint run --interactive",
-    ],
+    some_slow(
+        [
+            "generate --checkpoint run --prompt - --max-new-tokens 3",
+            "evaluate - --checkpoint run",
+            "tokenize train - --out t.json",
+            "train --data - --out other",
+            "generate --checkpoint run --interactive",
+        ],
+        ["evaluate - --checkpoint run", "tokenize train - --out t.json"],
+    ),
 )
 def test_standard_input_that_is_closed_is_empty(trained, command):
     _, error, status = shell(trained, f"tinyalpaca {command} <&-")
@@ -208,7 +229,7 @@ def started(folder, line, **options):
 
 
 @posix
-@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", some_slow(["SIGHUP", "SIGTERM", "SIGINT"], ["SIGTERM"]))
 def test_a_signal_to_the_whole_group_loses_no_step(folder, name):
     """As a terminal that closes, or who stops a service, sends it: to workers as well."""
     number = getattr(signal, name)
@@ -237,7 +258,11 @@ def test_what_nohup_ignores_stays_ignored(folder):
 
 @posix
 @pytest.mark.parametrize(
-    "setting", ["--d-model 200000", "--d-ff 9000000000", "--num-layers 10000000000"]
+    "setting",
+    some_slow(
+        ["--d-model 200000", "--d-ff 9000000000", "--num-layers 10000000000"],
+        ["--d-ff 9000000000", "--num-layers 10000000000"],
+    ),
 )
 def test_a_model_that_cannot_fit_is_refused_before_anything_is_done(folder, setting):
     _, error, status = shell(folder, f"tinyalpaca {TRAIN} {setting}")
@@ -273,3 +298,22 @@ def test_names_and_prompts_that_are_not_utf8(folder):
         PYTHONIOENCODING="utf-8:strict",
     )
     assert status == [0, 1] and error.startswith("error: standard input is not utf-8 text")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_input_whose_odd_bytes_were_let_through(monkeypatch, encoding):
+    """Python does so in the C locale: what is UTF-8 is read, the rest named."""
+
+    def type_in(data):
+        stream = io.TextIOWrapper(io.BytesIO(data), encoding, errors="surrogateescape")
+        monkeypatch.setattr("sys.stdin", stream)
+
+    type_in("naïve Ω\n".encode())
+    assert console.read_input() == "naïve Ω\n"
+    type_in(b"a\xff\n")
+    with pytest.raises(ValueError, match="standard input is not valid UTF-8 text"):
+        console.read_input()
+    type_in("one\nnaïve\na\xff\ntwo\n".encode("latin-1").replace(b"na\xefve", "naïve".encode()))
+    lines = []
+    assert converse(lines.append) == 0
+    assert lines == ["one", "naïve", "two"]
