@@ -5,51 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from tests.tinyalpaca.tiny_models import TEXT, tiny_tokenizer
+from tests.tinyalpaca.tiny_models import TEXT
 from tinyalpaca import cli
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.generation import Generator
-from tinyalpaca.tokenizing.pretokenize import byte_alphabet
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
 pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has to say
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        yield pytest.importorskip("transformers", reason="transformers is not installed")
-
-
-@pytest.fixture(scope="module")
-def gpt2(transformers, tmp_path_factory):
-    """A folder as Hugging Face writes it, and its model and tokenizer."""
-    folder = tmp_path_factory.mktemp("gpt2")
-    ours, alphabet = tiny_tokenizer(), byte_alphabet()
-    names = ["".join(alphabet[byte] for byte in token) for token in ours.vocabulary]
-    vocabulary = {name: index for index, name in enumerate([*names, "<|endoftext|>"])}
-    merges = [f"{names[left]} {names[right]}" for left, right in ours.merges]
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    lines = "\n".join(["#version: 0.2", *merges, ""])
-    (folder / "merges.txt").write_text(lines, encoding="utf-8")
-    config = transformers.GPT2Config(
-        vocab_size=len(vocabulary) + 3,
-        n_positions=40,
-        n_embd=24,
-        n_layer=3,
-        n_head=3,
-        bos_token_id=len(names),
-        eos_token_id=len(names),
-    )
-    torch.manual_seed(0)
-    model = transformers.GPT2LMHeadModel(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms start at 0 and 1
-            parameter += 0.2 * torch.randn_like(parameter)
-    model.save_pretrained(folder)
-    tokenizer = transformers.GPT2TokenizerFast.from_pretrained(folder)
-    return folder, model, tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +51,8 @@ def test_equal_greedy_text(gpt2, converted):
         eos_token_id=None,
         suppress_tokens=list(range(size, size + 3)),
     )[0, ids["input_ids"].shape[1] :].tolist()
-    ours = converted.generate("the cat", 30, temperature=0, return_logprobs=True)
+    everything = {"allow_all_tokens": True, "stop_at_end": False}
+    ours = converted.generate("the cat", 30, temperature=0, return_logprobs=True, **everything)
     assert ours.tokens == theirs
     assert ours.text == tokenizer.decode(theirs, clean_up_tokenization_spaces=False)
 

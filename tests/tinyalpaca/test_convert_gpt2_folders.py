@@ -8,7 +8,6 @@ import pytest
 
 from minigrad import Generator as RandomGenerator
 from minigrad.serialization import load_safetensors, save_safetensors
-from tests.tinyalpaca.test_convert_gpt2 import gpt2, transformers  # noqa: F401
 from tests.tinyalpaca.tiny_models import TEXT, tiny_tokenizer
 from tinyalpaca import cli
 from tinyalpaca.checkpoint import load_model, save_model
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has t
 
 
 @pytest.fixture
-def folder(gpt2, tmp_path):  # noqa: F811
+def folder(gpt2, tmp_path):
     """The folder of a GPT-2, to be changed."""
     return shutil.copytree(gpt2[0], tmp_path / "theirs")
 
@@ -77,7 +76,7 @@ def shards_of(folder, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
-def test_shards(gpt2, folder, capsys, suffix):  # noqa: F811
+def test_shards(gpt2, folder, capsys, suffix):
     index = shards_of(folder, suffix)
     assert_same_logits(converted(folder).model, gpt2[1])
     content = json.loads(index.read_text(encoding="utf-8"))
@@ -94,7 +93,7 @@ def test_shards(gpt2, folder, capsys, suffix):  # noqa: F811
     assert "says that it holds 'transformer.more'" in refused(folder, capsys)
 
 
-def test_shards_as_transformers_writes_them(gpt2, tmp_path):  # noqa: F811
+def test_shards_as_transformers_writes_them(gpt2, tmp_path):
     folder = tmp_path / "theirs"
     gpt2[1].save_pretrained(folder, max_shard_size="20KB")
     gpt2[2].save_pretrained(folder)
@@ -121,7 +120,7 @@ def with_head(tensors):
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize("change", [dict, half, without_prefix, with_buffers, with_head])
-def test_names_and_files_of_other_versions(gpt2, folder, change, file):  # noqa: F811
+def test_names_and_files_of_other_versions(gpt2, folder, change, file):
     rewrite(folder, change, file)
     close = {"atol": 0.05, "rtol": 0.01} if change is half else {}
     assert_same_logits(converted(folder).model, gpt2[1], **close)
@@ -139,7 +138,7 @@ def test_tensors_that_would_change_the_results_are_refused(folder, capsys, more,
     assert message in refused(folder, capsys)
 
 
-def test_added_tokens_are_kept(gpt2, transformers, tmp_path):  # noqa: F811
+def test_added_tokens_are_kept(gpt2, transformers, tmp_path):
     tokenizer = transformers.GPT2TokenizerFast.from_pretrained(gpt2[0])
     tokenizer.add_tokens(["llama!"])
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>"]})
@@ -153,7 +152,7 @@ def test_added_tokens_are_kept(gpt2, transformers, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("described", [False, True])
-def test_added_tokens_of_a_folder_without_a_tokenizer_json(gpt2, folder, described):  # noqa: F811
+def test_added_tokens_of_a_folder_without_a_tokenizer_json(gpt2, folder, described):
     (folder / "tokenizer.json").unlink(missing_ok=True)
     size = len(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
     added = {"llama!": size, "<pad>": size + 1}
@@ -169,7 +168,7 @@ def test_added_tokens_of_a_folder_without_a_tokenizer_json(gpt2, folder, describ
     assert len(ours.encode("<pad>")) > 1
 
 
-def test_special_tokens_without_an_embedding_are_left_out(gpt2, transformers, tmp_path, capsys):  # noqa: F811
+def test_special_tokens_without_an_embedding_are_left_out(gpt2, transformers, tmp_path, capsys):
     folder = shutil.copytree(gpt2[0], tmp_path / "theirs")
     tokenizer = transformers.GPT2TokenizerFast.from_pretrained(gpt2[0])
     names = [f"<{n}>" for n in range(5)]  # the model has three rows more than the tokenizer tokens
@@ -218,7 +217,7 @@ def special_bpe():
         {"activation": "silu", "tie_weights": False},
     ],
 )
-def test_transformers_load_what_we_write(transformers, tmp_path, options):  # noqa: F811
+def test_transformers_load_what_we_write(transformers, tmp_path, options):
     folder, model = ours(tmp_path, special_bpe(), **options)
     out = tmp_path / "gpt2"
     assert cli.main(["convert", str(folder), str(out), "--to", "gpt2"]) == 0
@@ -238,7 +237,7 @@ def test_transformers_load_what_we_write(transformers, tmp_path, options):  # no
     np.testing.assert_array_equal(back.model(ids).numpy(), model(ids).numpy())
 
 
-def test_characters_for_transformers(transformers, tmp_path):  # noqa: F811
+def test_characters_for_transformers(transformers, tmp_path):
     text = "aé🦙 b\n  c"
     tokenizer = CharTokenizer.train(text + TEXT, ["<|endoftext|>"])
     folder, _ = ours(tmp_path, tokenizer)
