@@ -24,15 +24,36 @@ def sum_of(xp, x, axis=None, keepdims=False):
     Shapes: as `numpy.sum`. CuPy's sums are trees in any case, and on tensors this is an op.
     """
     x = widened(x)
-    quick = x.size <= BLOCK or (axis is None and xp is np and x.flags.c_contiguous)
-    if quick or xp is not np or x.dtype.kind != "f":
+    if xp is not np or x.dtype.kind != "f" or x.size <= BLOCK:
         return xp.sum(x, axis=axis, keepdims=keepdims)
+    if x.flags.c_contiguous:  # the common cases, without the search for an order
+        if axis is None:
+            return np.add.reduce(x, axis=None, keepdims=keepdims)
+        axes = axis if isinstance(axis, tuple) else (axis + x.ndim if axis < 0 else axis,)
+        if axes and axes[0] >= 0 and axes[-1] < x.ndim and _are_neighbours(axes):
+            return _sum_neighbours(x, axes, keepdims)
     one_by_one = _added_one_by_one(x, range(x.ndim) if axis is None else axis)
     while prod([x.shape[a] for a in one_by_one]) > BLOCK:
         longest = max(one_by_one, key=lambda a: x.shape[a])
         x = _sum_rows(x, longest)
         one_by_one.remove(longest)
     return np.sum(x, axis=axis, keepdims=keepdims)
+
+
+def _are_neighbours(axes):
+    """Whether axes, from 0 on, follow each other."""
+    return len(axes) == 1 or axes == tuple(range(axes[0], axes[0] + len(axes)))
+
+
+def _sum_neighbours(x, axes, keepdims):
+    """Σ x over axes of a C-contiguous array that follow each other, which are one in memory."""
+    first = axes[0]
+    before, after = x.shape[:first], x.shape[axes[-1] + 1 :]
+    terms = x.shape[first] if len(axes) == 1 else prod([x.shape[a] for a in axes])
+    if terms <= BLOCK or prod(after) == 1:
+        return np.add.reduce(x, axis=axes, keepdims=keepdims)
+    total = _sum_rows(x.reshape(*before, terms, *after), first)
+    return total.reshape(before + ((1,) * len(axes) if keepdims else ()) + after)
 
 
 def _added_one_by_one(x, axis):
@@ -62,10 +83,10 @@ def _sum_rows(x, axis):
     at = (slice(None),) * axis
     parts = x[(*at, slice(whole))].reshape(*before, blocks, BLOCK, joined, *after)
     sums = np.add.reduce(parts, axis=axis + 1).reshape(*before, blocks * joined, *after)
+    total = _sum_rows(sums, axis)
     if whole < rows:
-        rest = _sum_rows(x[(*at, slice(whole, None))], axis)
-        sums = np.concatenate([sums, rest], axis=axis)
-    return _sum_rows(sums, axis)
+        total += _sum_rows(x[(*at, slice(whole, None))], axis)
+    return total
 
 
 def mean_of(xp, x, axis=None, keepdims=False):

@@ -94,8 +94,9 @@ def _normalise(x, shape, weight, bias, eps):
     x -= mean
     inverse_std = _inverse_std(x, mean_of, eps)  # (N,)
     mean *= inverse_std
-    far = np.greater(np.abs(mean, out=mean), FAR).nonzero()[0]
-    if far.size:
+    np.absolute(mean, out=mean)
+    if not np.maximum.reduce(mean, initial=0) <= FAR:
+        far = np.greater(mean, FAR).nonzero()[0]
         again = x[:, far]
         again -= np.matmul(mean_of, again)
         x[:, far] = again
