@@ -24,7 +24,7 @@ from minigrad.gradient_sink import GradientSink
 from minigrad.graph import FREED, Forgotten, Node
 from minigrad.ops.summation import sum_of
 from minigrad.state import STATE, setting
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, require_gradient
 
 
 def _where_it_lies(function: Any) -> Any:
@@ -502,6 +502,7 @@ def _accumulate_into(leaf: Tensor, array: Any, owned: bool) -> None:
     if leaf.grad is None:
         leaf.grad = Tensor.wrap(array if owned else array.copy())
     else:
+        require_gradient(leaf)
         leaf.grad.array += array
         leaf.grad.changed()
 

@@ -51,6 +51,21 @@ def plain_number(scalar: Any) -> Any:
     return scalar
 
 
+def real_dtype(dtype: Any) -> np.dtype:
+    """What names a dtype (`"float64"`, `np.int32`, `float`), as a dtype that tensors can have.
+
+    Raises:
+        TypeError: it is another one (complex numbers, strings, objects), or None, which NumPy takes
+            for float64.
+    """
+    if dtype is None:
+        raise TypeError('None is no dtype: give one, such as "float32"')
+    found = np.dtype(dtype)
+    if found.kind not in "fiub":
+        raise TypeError(f"a tensor holds real numbers or booleans, not {found}")
+    return found
+
+
 def beside(dtype: np.dtype, number: Any) -> np.dtype:
     """The dtype of an array's result with a Python number."""
     if dtype.kind == "f":

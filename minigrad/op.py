@@ -73,7 +73,7 @@ from minigrad.dtypes import LOW, widened
 from minigrad.errors import DeviceError, ShapeError
 from minigrad.graph import Forgotten, Node
 from minigrad.state import STATE
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, require_floats
 
 
 class _Callable(type):
@@ -226,6 +226,8 @@ def apply(op: type[Op], *inputs: Tensor | None, **statics: Any) -> Tensor:
         result.requires_grad = True
         result._node = Node(op, rule, xp, read, statics, saved, needs, low)
         result._node.watch(inputs, result)
+    elif recorded:
+        require_floats(*inputs)  # else integers that are said to want one would get none silently
     return result
 
 

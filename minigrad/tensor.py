@@ -67,14 +67,10 @@ class Tensor:
         array = _as_array(data, dtype)
         if device is not None:
             array = Device(device).asarray(array)
-        if requires_grad and array.dtype.kind != "f":
-            raise TypeError(
-                f"a tensor of dtype {array.dtype} cannot require a gradient: gradients are defined "
-                "for floats. Convert it with .astype('float32')."
-            )
         self.array = array
         self.grad: Tensor | None = None
         self.requires_grad = requires_grad
+        require_floats(self)
         self._node: Node | None = None
         # Shared with all that share the memory, so that a change through one is seen by all.
         shared = isinstance(data, Tensor) and array is data.array
@@ -514,6 +510,32 @@ class Tensor:
 
     def astype(self, dtype: Any) -> Tensor:
         return F.astype(self, dtype)
+
+
+def require_floats(*tensors: Tensor | None) -> None:
+    """Raise TypeError if a tensor of integers or booleans requires a gradient."""
+    for x in tensors:
+        if x is not None and x.requires_grad and x.dtype.kind != "f":
+            raise TypeError(
+                f"a tensor of dtype {x.dtype} cannot require a gradient: gradients are defined for "
+                "floats. Convert it with .astype('float32')."
+            )
+
+
+def require_gradient(x: Tensor) -> None:
+    """Raise unless what somebody may have put into `x.grad` is a gradient of x.
+
+    Raises:
+        TypeError: it is no tensor.
+        ShapeError: it has another shape, which broadcasting could hide.
+    """
+    if not isinstance(x.grad, Tensor):
+        raise TypeError(
+            f".grad of a tensor is a Tensor or None, not a {type(x.grad).__name__}: assign "
+            "Tensor(values)"
+        )
+    if x.grad.shape != x.shape:
+        raise ShapeError(f".grad has shape {x.grad.shape}, the tensor {x.shape}")
 
 
 def _as_array(data: Any, dtype: Any) -> Any:

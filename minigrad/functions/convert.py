@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from minigrad.dtypes import DEFAULT_FLOAT, SCALARS, beside, fitting, plain_number, promote
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, require_floats
 
 
 def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     """`value` as a tensor on the device of `like`, and a scalar in the dtype it has beside it."""
     if isinstance(value, Tensor):
         return value
-    if like is None:
-        return Tensor(value)
+    if like is None:  # a scalar alone states no dtype either
+        return Tensor(plain_number(value) if isinstance(value, np.generic) else value)
     if isinstance(value, SCALARS):
         number = plain_number(value)
         return _number(like, number, beside(like.dtype, number))
@@ -95,6 +95,7 @@ def as_dtype(x: Tensor, dtype: np.dtype) -> Tensor:
     """A tensor of integers or booleans in `dtype` if that is one of floats; others as they are."""
     if dtype.kind != "f" or x.dtype.kind == "f":
         return x
+    require_floats(x)
     return Tensor.wrap(x.array.astype(dtype))
 
 

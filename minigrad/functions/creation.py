@@ -13,7 +13,7 @@ import numpy as np
 
 from minigrad import functions
 from minigrad.device import CPU, Device
-from minigrad.dtypes import DEFAULT_FLOAT, DEFAULT_INT, SCALARS, fitting, plain_number
+from minigrad.dtypes import DEFAULT_FLOAT, DEFAULT_INT, SCALARS, fitting, plain_number, real_dtype
 from minigrad.settings import Setting
 from minigrad.state import STATE
 from minigrad.tensor import Tensor
@@ -95,7 +95,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _float_unless(dtype: Any) -> Any:
-    return DEFAULT_FLOAT if dtype is None else dtype
+    return DEFAULT_FLOAT if dtype is None else real_dtype(dtype)
 
 
 def full(
@@ -116,7 +116,9 @@ def full(
             return filled
         return _make(filled.array.copy(), filled.device, requires_grad)
     if isinstance(value, SCALARS):
-        value = fitting(plain_number(value), np.dtype(_float_unless(dtype)))
+        value = fitting(plain_number(value), _float_unless(dtype))
+    elif np.asarray(value).dtype.kind not in "fiub":
+        raise TypeError(f"full: a tensor holds real numbers or booleans, not {value!r:.60}")
     return _make(np.full(shape, value, _float_unless(dtype)), device, requires_grad)
 
 
@@ -148,7 +150,7 @@ def arange(
     bounds: tuple[Any, ...] = (0, start, step) if stop is None else (start, stop, step)
     if dtype is None:
         dtype = DEFAULT_INT if all(_is_integer(n) for n in bounds) else DEFAULT_FLOAT
-    return _make(np.arange(*bounds, dtype=dtype), device, False)
+    return _make(np.arange(*bounds, dtype=real_dtype(dtype)), device, False)
 
 
 def _is_integer(number: Any) -> bool:

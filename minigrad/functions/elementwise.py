@@ -8,7 +8,7 @@ import numpy as np
 
 from minigrad import ops
 from minigrad.device import namespace_of
-from minigrad.dtypes import BOOL, DEFAULT_INT, SCALARS, beside, fitting, plain_number
+from minigrad.dtypes import BOOL, DEFAULT_INT, SCALARS, beside, fitting, plain_number, real_dtype
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_dtype, as_float, as_group, as_pair, as_tensor
 from minigrad.op import apply
@@ -185,9 +185,13 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
 
 
 def astype(x: Any, dtype: Any) -> Tensor:
-    """x in another dtype, a copy unless it has that dtype already."""
+    """x in another dtype, a copy unless it has that dtype already.
+
+    Raises:
+        TypeError: no tensor can have that dtype.
+    """
     x = as_tensor(x)
-    dtype = np.dtype(dtype)
+    dtype = real_dtype(dtype)
     return x if x.dtype == dtype else apply(ops.elementwise.astype, x, dtype=dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,10 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
 
     Raises:
         ShapeError: the subscripts do not fit the operands.
+        TypeError: there are no subscripts, or no operands.
     """
+    if not isinstance(subscripts, str) or not operands:
+        raise TypeError('einsum takes subscripts, then operands: einsum("ij,jk->ik", a, b)')
     tensors = as_group(*operands)
     terms, output = _explicit(subscripts, tensors)
     for i, term in enumerate(list(terms)):
@@ -44,10 +48,9 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
 
 def _along_a_path(tensors: list[Tensor], terms: list[str], output: str) -> Tensor:
     """Few operands at a time, in the order that NumPy finds cheapest, and so are the gradients."""
-    shapes = [np.broadcast_to(np.float32(0), x.shape) for x in tensors]
     subscripts = ",".join(terms) + "->" + output
     try:
-        path = np.einsum_path(subscripts, *shapes, optimize="greedy")[0][1:]
+        path = _path(subscripts, *(x.shape for x in tensors))
     except ValueError as error:
         names = " and ".join(str(x.shape) for x in tensors)
         raise ShapeError(f"einsum {subscripts!r} of shapes {names}: {error}") from error
@@ -62,6 +65,13 @@ def _along_a_path(tensors: list[Tensor], terms: list[str], output: str) -> Tenso
         )
         terms.append(left)
     return tensors[0]
+
+
+@lru_cache(maxsize=256)
+def _path(subscripts: str, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Which operands to multiply in each step. Looking for it takes longer than small products."""
+    operands = [np.broadcast_to(np.float32(0), shape) for shape in shapes]
+    return np.einsum_path(subscripts, *operands, optimize="greedy")[0][1:]
 
 
 def _explicit(subscripts: str, tensors: list[Tensor]) -> tuple[list[str], str]:

@@ -55,10 +55,10 @@ def squeeze(x: Any, axis: Axis = None) -> Tensor:
     return apply(ops.shape.reshape, x, shape=shape)
 
 
-def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
+def expand_dims(x: Any, axis: int | Sequence[int]) -> Tensor:
     """New axes of size 1 at the given positions of the result."""
     x = as_tensor(x)
-    ndim = x.ndim + (len(axis) if isinstance(axis, tuple) else 1)
+    ndim = x.ndim + (1 if hasattr(axis, "__index__") else len(axis))
     axes = _axes("expand_dims", axis, ndim)
     sizes = iter(x.shape)
     shape = tuple(1 if i in axes else next(sizes) for i in range(ndim))

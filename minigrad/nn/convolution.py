@@ -10,7 +10,7 @@ import numpy as np
 from minigrad import ops
 from minigrad.errors import ShapeError
 from minigrad.functions import pad
-from minigrad.functions.convert import as_tensor
+from minigrad.functions.convert import as_floats
 from minigrad.nn.module import Module, Parameter
 from minigrad.op import apply
 from minigrad.ops.windows import output_size
@@ -87,7 +87,7 @@ def _convolution(
     dilation: Size,
     groups: int,
 ) -> Tensor:
-    x = as_tensor(x, like=weight)
+    x, weight, bias = as_floats(x, weight, bias)
     if weight.ndim != axes + 2 or x.ndim not in (axes + 1, axes + 2):
         raise ShapeError(
             f"{op}: x of shape {x.shape} and weight of shape {weight.shape}: x must have "

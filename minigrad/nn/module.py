@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections import UserDict, UserList, deque
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
@@ -12,6 +14,9 @@ from minigrad.device import CPU, Device
 from minigrad.state import STATE
 from minigrad.tensor import Tensor
 from minigrad.version import Version
+
+_MAPPINGS = (dict, UserDict, MappingProxyType)
+_COLLECTIONS = (list, tuple, set, frozenset, deque, UserList)
 
 
 class LoadedKeys(NamedTuple):
@@ -59,14 +64,15 @@ class Module:
 
         Raises:
             TypeError: a parameter or a module would vanish from the tree, replaced by something
-                that is neither. None takes it out on purpose.
+                that is neither. None takes it out on purpose; its place is then for one of them.
         """
         before = self.__dict__.get(name)
-        if isinstance(before, (Parameter, Module)) and not (
-            value is None or isinstance(value, (Parameter, Module))
-        ):
+        taken_out = self.__dict__.get("_taken_out", {})  # name -> what was there before None
+        place = taken_out.get(name) if before is None else type(before)
+        belongs = place is not None and issubclass(place, (Parameter, Module))
+        if belongs and not (value is None or isinstance(value, (Parameter, Module))):
             owner, kind = type(self).__name__, type(value).__name__
-            if isinstance(before, Module):
+            if issubclass(place, Module):
                 raise TypeError(
                     f"{owner}.{name} is a module, which a {kind} cannot replace: its parameters "
                     "would vanish. Assign another module, or None to take it out."
@@ -76,6 +82,8 @@ class Module:
                 f"from training and from the state dict. Change it in place, with {name}.assign("
                 "values) or under minigrad.no_grad(), or assign nn.Parameter(values), or None."
             )
+        if belongs and value is None:
+            object.__setattr__(self, "_taken_out", {**taken_out, name: place})
         object.__setattr__(self, name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -156,12 +164,21 @@ class Module:
         Raises:
             TypeError: a plain list, tuple, set or dict in an attribute holds a module or parameter
                 that is in no attribute itself.
+            ValueError: a module is below itself.
         """
         if not prefix:
             self._require_nothing_hidden()
+        yield from self._named_below(prefix, ())
+
+    def _named_below(self, prefix: str, above: tuple[Module, ...]) -> Iterator[tuple[str, Module]]:
+        if any(module is self for module in above):
+            raise ValueError(
+                f"{prefix} is the {type(self).__name__} above it, and a tree of modules has no way "
+                "back up: hold a parent as weakref.ref(parent)"
+            )
         yield prefix, self
         for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            yield from child._named_below(f"{prefix}.{name}" if prefix else name, (*above, self))
 
     def _require_nothing_hidden(self) -> None:
         found: dict[int, None] = {}
@@ -338,6 +355,7 @@ class Module:
         """What stands between the parentheses of the repr. Layers give their sizes."""
         return ""
 
+    @reprlib.recursive_repr()
     def __repr__(self) -> str:
         lines = [
             f"  ({name}): " + repr(child).replace("\n", "\n  ")
@@ -349,14 +367,14 @@ class Module:
 
 def _parts_within(value: Any) -> Iterator[Any]:
     """The modules and parameters in nested plain containers."""
-    if isinstance(value, dict):
+    if isinstance(value, _MAPPINGS):
         value = value.values()
-    elif not isinstance(value, (list, tuple, set, frozenset)):
+    elif not isinstance(value, _COLLECTIONS):
         return
     for part in value:
         if isinstance(part, (Module, Parameter)):
             yield part
-        elif isinstance(part, (list, tuple, dict, set, frozenset)):
+        else:
             yield from _parts_within(part)
 
 

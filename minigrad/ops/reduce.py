@@ -129,11 +129,11 @@ class logsumexp(Op):
 
 
 class softmax(Op):
-    """y = e^x / Σ e^x along `axis`;  dx = y·(dy - Σ dy·y)"""
+    """y = e^x / Σ e^x along `axis`;  dx = y·(dy - Σ dy·y). Where an x is +inf, all y are NaN."""
 
     @staticmethod
     def forward(xp, x, *, axis):
-        e = xp.exp(x - _finite_max(xp, x, axis))
+        e = xp.exp(x - _max(xp, x, axis))
         y = e / sum_of(xp, e, axis, keepdims=True)
         return y, y
 
@@ -150,7 +150,7 @@ class log_softmax(Op):
         if on_tensors(xp):
             y = xp.log_softmax(x, axis=axis)
             return y, y
-        shifted = x - _finite_max(xp, x, axis)
+        shifted = x - _max(xp, x, axis)
         if 0 in x.shape:
             return shifted, shifted
         y = shifted - xp.log1p(_sum_exp_minus_1(xp, shifted, axis))
@@ -173,8 +173,8 @@ def _sum_exp_minus_1(xp, shifted, axis):
     return others + (number - 1).astype(shifted.dtype)
 
 
-def _finite_max(xp, x, axis):
-    """The maximum along `axis`, 0 where that is infinite: a shift that makes no NaN.
+def _max(xp, x, axis):
+    """The maximum along `axis`: the shift of a soft-max, which makes NaN of infinite numbers.
 
     Any shift gives the same result, so on tensors it is a constant of the graph.
     """
@@ -182,5 +182,10 @@ def _finite_max(xp, x, axis):
         x = xp.stop_gradient(x)
     if 0 in x.shape:
         return xp.sum(x, axis=axis, keepdims=True)  # zeros: no elements have no maximum
-    shift = xp.max(x, axis=axis, keepdims=True)
+    return xp.max(x, axis=axis, keepdims=True)
+
+
+def _finite_max(xp, x, axis):
+    """The maximum along `axis`, 0 where that is infinite: a shift that makes no NaN."""
+    shift = _max(xp, x, axis)
     return xp.where(xp.isfinite(shift), shift, 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 from minigrad.device import device_of
 from minigrad.optim.saved_state import read_state
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, require_gradient
 
 
 class Optimizer:
@@ -113,6 +113,8 @@ class Optimizer:
         """Each group with its parameters that have a gradient."""
         for group in self.param_groups:
             members = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in members:
+                require_gradient(parameter)
             if members:
                 yield group, members
 

@@ -185,3 +185,37 @@ def test_integers_to_a_negative_power_are_refused() -> None:
             power()
     assert (Tensor([2]) ** -1.0).tolist() == [0.5]
     assert (2 ** Tensor([0.0, -1.0])).tolist() == [1, 0.5]
+
+
+@pytest.mark.parametrize("name", ["exp", "sum", "relu", "abs", "softmax", "clip", "huber_loss"])
+def test_functions_of_a_scalar_alone(name: str) -> None:
+    given = {"softmax": {"axis": 0}, "clip": {"min": 0, "max": 1}, "huber_loss": {"target": 0}}
+    function = getattr(mg, name, None) or getattr(mg.nn.functional, name)
+    for kind in FLOATS:
+        assert function(np.dtype(kind).type(2), **given.get(name, {})).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [complex, object, "U3", "datetime64[s]", None])
+def test_dtypes_that_no_tensor_has_are_refused(dtype: Any) -> None:
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(TypeError, match=r"None is no dtype|not (complex|object|<U3|datetime)"):
+        x.astype(dtype)
+    if dtype is not None:
+        for make in (mg.zeros, mg.ones, mg.arange, mg.eye):
+            with pytest.raises(TypeError, match="a tensor holds"):
+                make(3, dtype=dtype)
+        with pytest.raises(TypeError, match="a tensor holds"):
+            mg.full(3, 1, dtype)
+
+
+def test_a_complex_value_is_refused() -> None:
+    with pytest.raises(TypeError, match="not 1j"):
+        mg.full(3, 1j)
+
+
+def test_integers_that_are_said_to_want_a_gradient_are_refused() -> None:
+    x = mg.arange(3)
+    x.requires_grad = True
+    for use in (lambda: x * 2.0, lambda: x * mg.ones(3), lambda: x.sum(), lambda: mg.exp(x)):
+        with pytest.raises(TypeError, match="cannot require a gradient"):
+            use()

@@ -229,3 +229,12 @@ def ones(*shape: int) -> mg.Tensor:
 def test_errors(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "float32"])
+def test_integers_are_convolved_as_floats(dtype: str) -> None:
+    x = np.array([[[1, 0, 1, 1]]]).astype(dtype)
+    layer = nn.Conv1d(1, 2, 3, padding="same", rng=mg.Generator(0))
+    y = layer(x)
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y.detach().numpy(), layer(x.astype("float32")).detach().numpy())

@@ -1,6 +1,9 @@
 """Module: the tree of parameters, its state, and how it shows itself."""
 
 import copy
+import weakref
+from collections import UserList, deque
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -281,3 +284,38 @@ def test_what_a_list_hides_is_found_beside_a_module_with_two_names() -> None:
     root.second = root.third = nn.GELU()
     with pytest.raises(TypeError, match=r"Module\.layers is a plain list that holds a Linear"):
         root.parameters()
+
+
+def test_a_place_that_was_emptied_stays_a_place_of_its_kind() -> None:
+    layer = nn.Linear(3, 2, rng=mg.Generator(0))
+    layer.bias = None
+    layer.note = None
+    with pytest.raises(TypeError, match=r"Linear\.bias is a parameter, which a Tensor cannot"):
+        layer.bias = mg.ones(2)
+    layer.note = mg.ones(2)
+    layer.bias = Parameter(mg.ones(2))
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
+    tree = Tree()
+    tree.child = None
+    with pytest.raises(TypeError, match="child is a module, which a function cannot replace"):
+        tree.child = mg.relu
+
+
+def test_a_module_below_itself_is_an_error() -> None:
+    child = nn.Linear(3, 2, rng=mg.Generator(0))
+    model = nn.Sequential(child)
+    child.parent = model
+    for use in (model.parameters, model.state_dict, model.train, child.parameters):
+        with pytest.raises(ValueError, match=r"parent.* above it.*weakref"):
+            use()
+    assert "(parent): ..." in repr(model)
+    child.parent = weakref.ref(model)
+    assert len(model.parameters()) == 2
+
+
+@pytest.mark.parametrize("container", [deque, UserList, lambda parts: MappingProxyType({1: parts})])
+def test_other_containers_hide_nothing(container: Any) -> None:
+    model = Leaf(1.0)
+    model.more = container([Leaf(2.0)])
+    with pytest.raises(TypeError, match="that holds a Leaf"):
+        model.parameters()

@@ -176,3 +176,22 @@ def test_eye() -> None:
     assert mg.eye(3, "float64").dtype == mg.eye(3, dtype=float).dtype == np.float64
     with pytest.raises(TypeError, match="number of columns"):
         mg.eye(3, 2.5, "float64")
+
+
+@pytest.mark.parametrize(
+    "row", [[inf, 1.0, 2.0], [inf, inf, 0.0], [inf, -inf, 0.0], [nan, 1.0, 2.0]]
+)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("textbook", [False, True])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_soft_max_with_infinity_is_not_partly_a_number(
+    row: list[float], name: str, textbook: bool
+) -> None:
+    """Beside e^inf every share is inf/inf or unknown, as PyTorch says: no number survives."""
+    with mg.textbook() if textbook else mg.enable_grad():
+        x = Tensor(np.array([row, [0.0, 0.0, 0.0]]), requires_grad=True)
+        y = getattr(mg, name)(x)
+        y.backward(Tensor(np.array([[1.0, 2.0, 4.0]] * 2)))
+    assert np.isnan(y.detach().numpy()).tolist() == [[True] * 3, [False] * 3]
+    assert x.grad is not None
+    assert np.isnan(x.grad.numpy()).tolist() == [[True] * 3, [False] * 3]

@@ -133,3 +133,9 @@ def test_einsum_of_a_chain_costs_what_its_products_cost(monkeypatch: pytest.Monk
 def test_einsum_of_many_names_the_shapes_that_do_not_fit() -> None:
     with pytest.raises(mg.ShapeError, match=r"\(2, 3\) and \(4, 5\) and \(5, 6\)"):
         mg.einsum("ij,jk,kl->il", mg.ones((2, 3)), mg.ones((4, 5)), mg.ones((5, 6)))
+
+
+def test_einsum_without_subscripts_or_operands() -> None:
+    for arguments in [(mg.ones((2, 2)), [0, 1]), ("ij",)]:
+        with pytest.raises(TypeError, match="einsum takes subscripts, then operands"):
+            mg.einsum(*arguments)

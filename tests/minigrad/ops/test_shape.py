@@ -26,6 +26,7 @@ def test_values_are_numpys() -> None:
     assert np.array_equal(x[:1, :, :1].squeeze((0, -1)).numpy(), X[0, :, 0])
     assert np.array_equal(x.expand_dims(1).numpy(), np.expand_dims(X, 1))
     assert np.array_equal(x.expand_dims((0, -1)).numpy(), np.expand_dims(X, (0, -1)))
+    assert np.array_equal(x.expand_dims([0, -1]).numpy(), np.expand_dims(X, (0, -1)))
     assert np.array_equal(x.broadcast_to((5, 2, 3, 4)).numpy(), np.broadcast_to(X, (5, 2, 3, 4)))
 
 

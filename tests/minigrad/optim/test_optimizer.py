@@ -203,3 +203,24 @@ def test_a_norm_that_is_nan_makes_all_gradients_nan(flat: bool) -> None:
     assert np.isnan(measured) and params[0].grad.tolist() == [1, 2], "infinity only measures"
     assert np.isnan(clip_grad_norm_(params, 1.0))
     assert all(np.isnan(p.grad.numpy()).all() for p in params)
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+@pytest.mark.parametrize("shape", [(), (3,), (6,), (1, 3)])
+def test_a_gradient_of_another_shape_is_refused(kind: type[Optimizer], shape: Any) -> None:
+    parameter = nn.Parameter(np.ones((2, 3), np.float32))
+    parameter.grad = mg.ones(shape)
+    with pytest.raises(mg.ShapeError, match=r"\.grad has shape"):
+        kind([parameter], lr=0.1).step()
+    with pytest.raises(mg.ShapeError, match=r"\.grad has shape"):
+        (parameter * 2).sum().backward()
+    np.testing.assert_array_equal(parameter.numpy(), 1)
+
+
+def test_a_gradient_that_is_no_tensor_is_refused() -> None:
+    parameter = nn.Parameter([1.0, 2.0])
+    parameter.grad = np.ones(2)  # type: ignore[assignment]
+    with pytest.raises(TypeError, match=r"not a ndarray: assign\s+Tensor"):
+        SGD([parameter], lr=0.1).step()
+    with pytest.raises(TypeError, match="not a ndarray"):
+        (parameter * 2).sum().backward()
