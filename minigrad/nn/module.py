@@ -174,7 +174,7 @@ class Module:
         if any(module is self for module in above):
             raise ValueError(
                 f"{prefix} is the {type(self).__name__} above it, and a tree of modules has no way "
-                "back up: hold a parent as weakref.ref(parent)"
+                "back up: hold a parent by a weakref"
             )
         yield prefix, self
         for name, child in self.named_children():

@@ -209,7 +209,8 @@ def test_a_graph_notices_each_change() -> None:
 def test_results_that_ops_have_saved_are_watched() -> None:
     for function in (mg.exp, mg.sqrt, mg.sigmoid, mg.softmax):
         x = Tensor([1.0, 2.0], requires_grad=True)
-        y = function(x)
+        with mg.textbook():  # the kernel of sigmoid saves the derivative in place of the result
+            y = function(x)
         y.detach()[0] = 7.0
         with pytest.raises(InPlaceError, match="its result was changed in place"):
             y.backward(mg.ones(2))

@@ -309,6 +309,7 @@ def test_a_module_below_itself_is_an_error() -> None:
         with pytest.raises(ValueError, match=r"parent.* above it.*weakref"):
             use()
     assert "(parent): ..." in repr(model)
+    del child.parent
     child.parent = weakref.ref(model)
     assert len(model.parameters()) == 2
 
