@@ -191,6 +191,8 @@ def inspect_safetensors(
     Raises as `load_safetensors` does.
     """
     # A missing or unreadable file is an OSError here, whatever the package makes of it.
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise FileFormatError(path, "it is a device, a pipe or a socket, and no file")
     with open(path, "rb"):
         pass
     try:

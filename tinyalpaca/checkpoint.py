@@ -117,7 +117,7 @@ def load_model(folder: str | os.PathLike[str], device: Device | str = "cpu") -> 
     check_sizes(path, model_config)
     if (path / SUMS).is_file():
         check_sums(path, complete=False)  # a copy may lack what is not read here
-    tokenizer = load_tokenizer(path / TOKENIZER)
+    tokenizer = load_tokenizer(path / TOKENIZER if (path / TOKENIZER).is_file() else path)
     if tokenizer.vocab_size > model_config.vocab_size:
         raise FileFormatError(
             path / TOKENIZER,

@@ -1,5 +1,6 @@
 """Models to and from PyTorch: the original's files, and GPT-2's."""
 
+import io
 import json
 import pty
 import subprocess
@@ -143,6 +144,18 @@ def test_heads_are_asked_for_on_a_terminal(tmp_path, original):
     assert process.returncode == 0
     assert "How many attention heads has the model? (1, 2, 3, 4, 6, 8, 12, 24; default 4)" in out
     assert load_model(tmp_path / "out").model.config.num_heads == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [("", "was not converted: give --num-heads"), ("many\n", "'many' is not a number of heads")],
+)
+def test_no_answer_or_a_wrong_one(tmp_path, original, capsys, monkeypatch, typed, message):
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    assert convert(*files(tmp_path), tmp_path / "out") == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_terminal_the_error_says_what_is_possible(tmp_path, original, capsys):

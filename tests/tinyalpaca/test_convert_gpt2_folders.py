@@ -1,6 +1,7 @@
 """GPT-2 in the forms in which people have it, and ours as a folder that `transformers` loads."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -275,7 +276,7 @@ def test_a_bias_in_the_head_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
 @pytest.mark.parametrize("several", [False, True])
-def test_a_fine_tuned_models_own_end_of_a_text(gpt2, folder, capsys, file, several):  # noqa: F811
+def test_a_fine_tuned_models_own_end_of_a_text(folder, capsys, file, several):
     """Both libraries stop at it; what we export says so to theirs."""
     for name in ("generation_config.json", "config.json"):
         content = json.loads((folder / name).read_bytes())
@@ -297,3 +298,40 @@ def test_a_fine_tuned_models_own_end_of_a_text(gpt2, folder, capsys, file, sever
         (folder / file).write_text(json.dumps(content), encoding="utf-8")
         shutil.rmtree(folder.parent / "out", ignore_errors=True)
         assert f"{folder / file}: eos_token_id must be a token id" in refused(folder, capsys)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"vocab_size": True}, "vocab_size must be int, not True"),
+        ({"n_embd": 24.0}, "d_model must be int"),
+        ({"n_layer": "3"}, "num_layers must be int"),
+        ({"tie_word_embeddings": "no"}, "tie_weights must be bool"),
+        ({"n_positions": 10**13}, "which these weights cannot fill"),
+        ({"n_layer": 10**13}, "there is no tensor"),
+    ],
+)
+def test_a_configuration_of_strange_values_is_refused(folder, capsys, setting, message):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **setting}), encoding="utf-8")
+    error = refused(folder, capsys)
+    assert message in error and error.startswith(f"error: {folder}")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have names on POSIX")
+def test_pipes_in_the_place_of_files_are_not_waited_for(folder, capsys):
+    ours = folder.parent / "converted"
+    converted(folder)
+    (ours / "SHA256SUMS").unlink()
+    theirs = ("config.json", "vocab.json", "model.safetensors")
+    for place in theirs:
+        (folder / place).rename(folder / "away")
+        os.mkfifo(folder / place)
+        assert "error: " in refused(folder, capsys)
+        (folder / "away").replace(folder / place)
+    for place in ("config.json", "tokenizer.json", "model.safetensors"):
+        (ours / place).rename(ours / "away")
+        os.mkfifo(ours / place)
+        assert cli.main(["generate", "--checkpoint", str(ours), "--seed", "1"]) == 1
+        assert "error: " in capsys.readouterr().err
+        (ours / "away").replace(ours / place)

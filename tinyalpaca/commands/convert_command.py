@@ -90,6 +90,7 @@ def _ask_for_heads(weights: Path) -> int:
     Raises:
         ValueError: there is no terminal, or the answer is not one of the possible numbers.
     """
+    from tinyalpaca.console import read_line
     from tinyalpaca.converting.original_weights import possible_heads, read_weights, sizes
 
     tensors = read_weights(weights)
@@ -97,10 +98,14 @@ def _ask_for_heads(weights: Path) -> int:
     possible = ", ".join(map(str, possible_heads(tensors)))
     if not sys.stdin.isatty():
         raise ValueError(
-            f"the file does not say how many attention heads the model has (d_model {width} allows "
-            f"{possible}): give --num-heads; the original's default is 4"
+            f"{weights} does not say how many attention heads the model has (d_model {width} "
+            f"allows {possible}): give --num-heads; the original's default is 4"
         )
-    answer = input(f"How many attention heads has the model? ({possible}; default 4) ").strip()
+    say(f"How many attention heads has the model? ({possible}; default 4)")
+    try:
+        answer = read_line().strip()
+    except EOFError:
+        raise ValueError(f"{weights} was not converted: give --num-heads") from None
     if answer and not answer.isdecimal():
         raise ValueError(f"{answer!r} is not a number of heads")
     return int(answer or 4)

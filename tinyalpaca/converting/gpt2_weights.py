@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.files import FileFormatError
-from tinyalpaca.config import ModelConfig
+from tinyalpaca.config import ModelConfig, from_dict
 from tinyalpaca.converting.original_weights import filled_model
 from tinyalpaca.converting.shards import load_folder
 from tinyalpaca.model import TinyAlpaca
@@ -47,9 +47,10 @@ EXPECTED = {
 
 def is_gpt2(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder says that it holds a GPT-2."""
+    path = Path(folder) / "config.json"
     try:
-        return json.loads((Path(folder) / "config.json").read_bytes())["model_type"] == "gpt2"
-    except (OSError, ValueError, KeyError, TypeError):
+        return path.is_file() and json.loads(path.read_bytes())["model_type"] == "gpt2"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -141,17 +142,19 @@ def gpt2_config(path: Path) -> ModelConfig:
             raise FileFormatError(
                 path, f"activation_function {activation!r} is not one of {', '.join(ACTIVATIONS)}"
             )
-        return ModelConfig(
-            vocab_size=theirs["vocab_size"],
-            d_model=theirs["n_embd"],
-            d_ff=theirs.get("n_inner") or 4 * theirs["n_embd"],
-            num_heads=theirs["n_head"],
-            num_layers=theirs["n_layer"],
-            max_seq_len=theirs["n_positions"],
-            pre_norm=True,
-            activation=ACTIVATIONS[activation],  # type: ignore[arg-type]
-            tie_weights=theirs.get("tie_word_embeddings", True),
-        )
+        ours = {
+            "vocab_size": theirs["vocab_size"],
+            "d_model": theirs["n_embd"],
+            "d_ff": theirs.get("n_inner") or 4 * theirs["n_embd"],
+            "num_heads": theirs["n_head"],
+            "num_layers": theirs["n_layer"],
+            "max_seq_len": theirs["n_positions"],
+            "pre_norm": True,
+            "activation": ACTIVATIONS[activation],
+            "tie_weights": theirs.get("tie_word_embeddings", True),
+        }
+        config: ModelConfig = from_dict(ModelConfig, ours)
+        return config
     except FileFormatError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from minigrad.files import FileFormatError
 from minigrad.serialization import load_safetensors, load_torch, save_safetensors
 from tinyalpaca.checkpoint import WEIGHTS, find_model, load_model
 from tinyalpaca.config import ConfigError, ModelConfig, from_dict
-from tinyalpaca.model import TinyAlpaca, with_present_names
+from tinyalpaca.model import TinyAlpaca, parameter_shapes, with_present_names
 from tinyalpaca.tokenizer import load_tokenizer
 from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 
 WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before names
 VOCABULARY = "training_vocab.json"
+MOST_PARAMETERS = 10  # for each tensor of a file that may lack some; one that says more is damaged
 # What the original's classes can do, among what ours can.
 ORIGINAL_OPTIONS = {
     "pre_norm": False,
@@ -115,6 +117,12 @@ def filled_model(
     Raises:
         FileFormatError: they do not fit; names every missing, unexpected and mis-shaped one.
     """
+    size = sum(tensor.size for tensor in tensors.values())
+    for number, (name, shape) in enumerate(parameter_shapes(config)):
+        if prod(shape) > size or number > MOST_PARAMETERS * len(tensors):
+            raise FileFormatError(
+                path, f"the model would have {name} {shape}, which these weights cannot fill"
+            )
     model = TinyAlpaca(config, Generator(0))
     try:
         model.load_state_dict(tensors)

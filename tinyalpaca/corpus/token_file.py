@@ -109,7 +109,7 @@ class TokenFile:
             ValueError: with `own_folder`, `path` is somebody's file of another kind.
         """
         path = Path(path)
-        if path.exists() and not path.is_file():  # a pipe would be waited for
+        if not own_folder and path.exists() and not path.is_file():  # a pipe would be waited for
             raise ValueError(f"{path} is no file: a token file cannot be written there")
         header = Header(
             dtype=tokenizer.dtype.newbyteorder("<").str,

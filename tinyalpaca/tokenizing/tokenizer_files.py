@@ -162,6 +162,8 @@ def _file_in(path: Path) -> Path:
         return path
     for name in (FILE_NAME, "vocab.json"):
         if (path / name).exists():
+            if not (path / name).is_file():
+                raise ValueError(f"{path / name} is no ordinary file")
             return path / name
     raise FileNotFoundError(f"{path} has neither {FILE_NAME} nor vocab.json with merges.txt")
 
@@ -169,7 +171,7 @@ def _file_in(path: Path) -> Path:
 def _read_json(path: Path) -> dict:
     try:
         content = json.loads(decode_utf8(path.read_bytes(), str(path)).removeprefix("\ufeff"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not complete JSON ({error}): it was cut short, or is another kind of file"
         ) from None
