@@ -55,7 +55,7 @@ def test_a_byte_order_mark_tells_the_encoding(tmp_path, monkeypatch, mark, encod
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (SAID.encode("utf-16-le"), r"byte 0xfc at byte offset 2|NUL byte"),
+        (SAID.encode("utf-16-le"), "NUL byte, as character 1.*iconv -f UTF-16LE"),
         ("plain ascii".encode("utf-16-le"), "NUL byte, as character 1.*iconv -f UTF-16LE"),
         ("plain ascii".encode("utf-16-be"), "NUL byte, as character 0"),
         ("Привет".encode("utf-16-le"), "control characters|is not UTF-8"),

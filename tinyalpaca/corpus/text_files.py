@@ -72,6 +72,9 @@ def decode_utf8_blocks(file: BinaryIO, name: str) -> Iterator[str]:
         try:
             text = decoder.decode(block, final=ended)
         except UnicodeDecodeError as error:
+            # Of UTF-16 without a mark, the NUL bytes say more than what is not UTF-8 after them.
+            before = error.object[: error.start].decode(encoding, "ignore")
+            _check_is_text(before, name, characters)
             offset = consumed - pending + error.start
             raise not_utf8(name, offset, error.object[error.start], encoding) from None
         if text:

@@ -51,7 +51,7 @@ OWN = (  # what a run writes; anything else in the folder is left alone
     "bad-steps",
     CHECKPOINTS,
 )
-UNFINISHED = ".*.tmp"  # names of checkpoints that are being written or removed
+UNFINISHED = ".step-*.tmp"  # names of checkpoints that are being written or removed
 LONGEST_NAME = 1000  # bytes of a pointer that are read
 _NAME = re.compile(r"step-(\d{8,})(?:\.(\d+))?")
 
