@@ -93,7 +93,7 @@ def test_parameters_of_two_dtypes_in_one_group() -> None:
 
 def test_parameters_that_are_not_contiguous() -> None:
     params = parameters()
-    views = [nn.Parameter(np.asfortranarray(p.numpy())) for p in params]
+    views = [nn.Parameter(np.array(p.numpy(), order="F")) for p in params]
     run(AdamW(params, lr=0.01), params, range(10))
     run(AdamW(views, lr=0.01), views, range(10))
     for p, q in zip(params, views, strict=True):
