@@ -95,6 +95,7 @@ def test_more_rows_than_kernels_count_are_the_textbooks(gpu):
     assert "rows of all heads" in reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["attention", "attention_mma"])
 def test_sequences_beyond_two_to_the_32_rows(libraries, kernel):
     """The first block of a sequence so far away that its rows need more than 32 bits to count."""

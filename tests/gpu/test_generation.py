@@ -78,6 +78,7 @@ def test_a_stop_string_within_a_row_of_tokens(gpu: Any) -> None:
     assert generator.generate("the", 30, return_logprobs=True, **setting).tokens == wanted.tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0}, {"top_k": 9}])
 def test_only_readable_text_of_seen_tokens(gpu: Any, sampling: dict[str, Any]) -> None:
     """Drawn on the device or on the host, of any length; and everything again if that is wanted."""
@@ -164,6 +165,7 @@ def test_one_graph_for_all_texts_of_a_shape(gpu: Any) -> None:
     assert gpu.counts["waits"] == before["waits"]  # nothing was captured
 
 
+@pytest.mark.slow
 def test_a_model_that_is_trained_on_is_seen_at_once(gpu: Any) -> None:
     generator = on_gpu()
     before = generator.generate("the", 15, temperature=0)

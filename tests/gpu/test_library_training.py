@@ -14,6 +14,7 @@ SETTINGS: dict[str, Any] = {"batch_size": 4, "max_steps": 20, "log_every": 5}
 TOLERANCE = {"fp32": 2e-5, "tf32": 2e-3, "bf16": 1.6e-2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_the_same_losses(gpu: Any, each_library: str, tmp_path: Path, precision: str) -> None:
     text = write_text(tmp_path)

@@ -314,6 +314,7 @@ MUTANTS = {
 # fmt: on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_fault_is_found(gpu: Any, libraries: Any, monkeypatch: Any, name: str) -> None:
     assert_found(MUTANTS[name], gpu, libraries, monkeypatch)

@@ -159,6 +159,7 @@ def test_every_file_of_tests_is_run_or_left_out_on_purpose() -> None:
     assert run == files - kernels.LEFT_OUT
 
 
+@pytest.mark.slow
 def test_the_sanitizer_has_tests_that_exist() -> None:
     """Their names depend on parameters, which change; here they are collected, not run."""
     found = sanitizer.chosen(sanitizer.collected())

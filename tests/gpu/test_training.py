@@ -127,6 +127,7 @@ def test_a_graph_and_its_kernels_one_by_one_give_the_same_bits(
     assert_same_weights(tmp_path / "graph", tmp_path / "eager")
 
 
+@pytest.mark.slow
 def test_masks_of_dropout_change_from_step_to_step(gpu: Any, tmp_path: Path, text: Path) -> None:
     """With weights that do not move and one batch an epoch, only masks can change a loss."""
     still = {**SETTINGS, "learning_rate": 1e-30, "weight_decay": 0.0, "batch_size": 1000}
@@ -138,6 +139,7 @@ def test_masks_of_dropout_change_from_step_to_step(gpu: Any, tmp_path: Path, tex
     assert np.std(losses) < 0.1 * np.mean(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"ema": 0.9}, {"accumulate": 2, "schedule": "linear"}])
 def test_a_run_that_stops_and_goes_on_is_the_run_that_never_stopped(
     gpu: Any, tmp_path: Path, text: Path, changes: dict[str, Any]
@@ -152,6 +154,7 @@ def test_a_run_that_stops_and_goes_on_is_the_run_that_never_stopped(
     assert ours.step == whole.step
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_from_device_to_device(gpu: Any, tmp_path: Path, text: Path) -> None:
     whole = train(tmp_path / "whole", text, **SETTINGS)
     train(tmp_path / "parts", text, device="gpu", **{**SETTINGS, "max_steps": 7})
@@ -197,6 +200,7 @@ def test_a_step_that_is_not_finite_stops_with_the_weights_before_it(
     np.testing.assert_array_equal(batch["0/x"], reference.dataset.batch_at(windows)[0])
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_can_be_left_out(
     gpu: Any, tmp_path: Path, text: Path, bad_step: Any
 ) -> None:
@@ -296,6 +300,7 @@ def test_steps_of_the_optimizer_alone_use_the_kernel(gpu: Any, rng: np.random.Ge
     assert gpu.counts["adamw_update"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, bound", [("tf32", 0.002), ("bf16", 0.02)])
 def test_the_loss_curve_of_rounded_products_stays_close(
     gpu: Any, tmp_path: Path, text: Path, name: str, bound: float

@@ -1,11 +1,26 @@
 """Fixtures that several files share: a small GPT-2 as Hugging Face's library writes it."""
 
 import json
+import signal
 
 import pytest
 
 from tests.tinyalpaca.tiny_models import tiny_tokenizer
 from tinyalpaca.tokenizing.pretokenize import byte_alphabet
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_a_terminal():
+    """A shell ignores some signals for what it starts in the background, children included."""
+    before = {}
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            handler = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            before[number] = signal.signal(number, handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

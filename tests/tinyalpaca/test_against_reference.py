@@ -150,6 +150,7 @@ def test_the_curves_have_every_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(figure.Figure, "savefig", savefig)
     monkeypatch.setattr(epochs, "plots_available", lambda: True)
+    monkeypatch.setattr(epochs, "CURVE_EVERY", 0.0)
     trainer = trainer_of("linear", tmp_path)
     trainer.train()
     losses, validations = STORED["linear"]["losses"], STORED["linear"]["validations"]

@@ -96,12 +96,13 @@ def test_pictures_and_reports_that_fail_stop_nothing(tmp_path, monkeypatch, caps
         raise RuntimeError("no fonts")
 
     monkeypatch.setattr(epochs, "plots_available", lambda: True)
+    monkeypatch.setattr(epochs, "CURVE_EVERY", 0.0)
     monkeypatch.setattr(epochs, "save_loss_curve", fail)
     monkeypatch.setattr("tinyalpaca.training.training_run.save_report", fail)
     run = train(tmp_path / "run", write_text(tmp_path))
     assert run.step == run.total_steps
     error = capsys.readouterr().err
-    assert error.count("loss.png could not be written (RuntimeError: no fonts)") == 2
+    assert error.count("loss.png could not be written (RuntimeError: no fonts)") == 3
     assert error.count("report.html could not be written") == 1
 
 

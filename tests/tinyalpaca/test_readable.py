@@ -59,7 +59,9 @@ def test_the_automaton_is_pythons_decoder(rng):
             assert (following[state, number] != NEVER) == possible, (start, token)
 
 
-@pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.parametrize(
+    "sampling", [SAMPLING[0], *(pytest.param(s, marks=pytest.mark.slow) for s in SAMPLING[1:])]
+)
 @pytest.mark.parametrize("tokenizer", [tiny_tokenizer(), halves_tokenizer()], ids=["bpe", "halves"])
 def test_10000_tokens_of_an_untrained_model_are_utf8(tokenizer, sampling):
     model = tiny_model(tokenizer.vocab_size, seed=3)

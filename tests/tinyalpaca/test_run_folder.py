@@ -60,6 +60,7 @@ def resume_and_die_at(flush, folder):
         os._exit(0)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_flush_of_a_save_leaves_good_checkpoints(tmp_path, text):
     """The process ends, without any cleaning up, at the n-th flush to disk, for every n."""
     train(tmp_path / "start", text, max_steps=2)

@@ -167,6 +167,7 @@ def test_what_was_asked_for_and_nobody_takes(trained, command):
         assert status == [0] and out.startswith(DELIVERING[command]) and out
 
 
+@pytest.mark.slow
 @posix
 @linux
 @pytest.mark.parametrize("argv", some_slow(["--help", "train --help"], ["train --help"]))
@@ -242,6 +243,7 @@ def test_a_signal_to_the_whole_group_loses_no_step(folder, name):
     assert last_step(folder) == steps[-1] >= 5
 
 
+@pytest.mark.slow
 @posix
 def test_what_nohup_ignores_stays_ignored(folder):
     process = started(folder, "nohup", stdin=subprocess.DEVNULL)
@@ -271,6 +273,7 @@ def test_a_model_that_cannot_fit_is_refused_before_anything_is_done(folder, sett
     assert "GB" in error and not (folder / "run").exists()
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are any bytes on Linux")
 def test_names_and_prompts_that_are_not_utf8(folder):
