@@ -20,6 +20,16 @@ from tests.gpu.shim.build import why_unavailable
 from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn
 
 ROOT = Path(__file__).parents[2]
+# Kernels thread by thread, generation, and rehearsals of the proof take minutes: they are slow tests.
+SLOW = {
+    *(
+        "test_attention_kernel",
+        "test_attention_mma",
+        "test_decode_inference",
+        "test_decode_kernels",
+    ),
+    *("test_draw_kernel", "test_gemm_kernel", "test_generation", "test_prove", "test_row_kernels"),
+}
 ENOUGH = 500  # tests of this folder, for compiling ahead to be worth it
 AHEAD = pytest.StashKey[Any]()
 
@@ -30,6 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", "default:::cupy")
         config.addinivalue_line("filterwarnings", "default::DeprecationWarning")
         config.addinivalue_line("filterwarnings", "default::FutureWarning")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -37,7 +37,13 @@ def compare(cached, uncached, sequences, steps, rtol):
 
 @DECODERS
 @pytest.mark.parametrize("lengths", [(1,), (3, 14)])
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize(
+    "options",
+    [  # every ninth has each choice several times; all of them are slow tests
+        pytest.param(o, marks=() if i % 9 == 0 else pytest.mark.slow) for i, o in enumerate(OPTIONS)
+    ],
+    ids=lambda o: "-".join(map(str, o.values())),
+)
 def test_cached_logits_are_the_models(decoder, options, lengths, rng):
     """Every option, prompts shorter and longer than the context, past its end more than once."""
     model = tiny_model(**options)

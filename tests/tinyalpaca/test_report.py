@@ -80,6 +80,7 @@ def test_it_holds_what_happened_and_needs_nothing_else(run):
         assert name in reader.text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look at the page with")
 def test_a_browser_draws_it(run, tmp_path):
     picture = tmp_path / "report.png"

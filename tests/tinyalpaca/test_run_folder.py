@@ -37,6 +37,7 @@ def text(tmp_path):
     return write_text(tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_nothing_is_lost(tmp_path, capsys):
     sentence = stress(kills=6, seed=11, workers=1, folder=tmp_path)
     assert sentence.startswith("6 kills")
@@ -285,6 +286,7 @@ def test_sigterm_ends_the_command_and_its_workers_with_everything_saved(
     assert f"Stopped at step {step:,} " in out
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_a_command_that_is_killed(tmp_path, command):
     folder, process = tmp_path / "run", command
     wait_until(lambda: (RunFolder(folder).latest() or folder).name > "step-00000000")

@@ -152,6 +152,7 @@ def test_what_was_asked_for_and_cannot_be_written_ends_a_command(trained, comman
     assert "standard output cannot be written" in error
 
 
+@pytest.mark.slow
 @posix
 @linux
 @pytest.mark.parametrize("command", some_slow(DELIVERING, list(DELIVERING)[1:]))

@@ -167,6 +167,7 @@ def test_sources_that_cannot_be(tmp_path):
         BPETokenizer.train(tmp_path / "missing.txt")
 
 
+@pytest.mark.slow
 def test_a_megabyte_without_a_space():
     letters = random.Random(1).choices("abcdefgh", k=1_000_000)
     text = "".join(letters)
