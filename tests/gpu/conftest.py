@@ -20,7 +20,7 @@ from tests.gpu.shim.build import why_unavailable
 from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn
 
 ROOT = Path(__file__).parents[2]
-# Kernels thread by thread, generation, and rehearsals of the proof take minutes: they are slow tests.
+# Kernels thread by thread, generation and rehearsals of the proof take minutes: slow tests.
 SLOW = {
     *(
         "test_attention_kernel",
