@@ -272,8 +272,9 @@ def test_what_a_call_has_found_is_there_when_it_is_cut_off(
     seen: list[dict[str, Any]] = []
     section = Section("hangs", f"{FAKES}:hangs", 1.0)
     run_sections([section], 3, tmp_path, lambda s, found: seen.append(found))
-    assert [found["status"] for found in seen] == ["cut off", "cut off", "out of time"]
-    assert seen[0].get("result") is None and seen[1]["result"]["found"] == 3
+    *before, last = seen  # a machine that is busy may look for the first time when it has begun
+    assert {found["status"] for found in before} == {"cut off"} and last["status"] == "out of time"
+    assert before[-1]["result"]["found"] == 3
 
 
 @pytest.mark.slow

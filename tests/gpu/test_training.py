@@ -115,6 +115,7 @@ def test_the_same_run_as_on_the_cpu(gpu: Any, tmp_path: Path, text: Path, name: 
     assert gpu.counts["matmul"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"dropout": 0.2}], ids=["plain", "dropout"])
 def test_a_graph_and_its_kernels_one_by_one_give_the_same_bits(
     gpu: Any, tmp_path: Path, text: Path, changes: dict[str, Any]

@@ -120,7 +120,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
   const int block_last = smaller(int(blockIdx.x + 1) * C::ROWS, time) - 1;
   const int channels = heads * head_size;
   const size_t stride = 3 * size_t(channels);
-  const real* q = qkv + size_t(blockIdx.z) * time * stride + blockIdx.y * head_size;
+  const int rows = 3 * time * heads;  // an int, so that all of it stays in registers
+  const real* q = qkv + (size_t(blockIdx.z) * rows + blockIdx.y) * head_size;
   const real* k = q + channels;
   const real* v = k + channels;
 
@@ -185,15 +186,18 @@ __global__ void __launch_bounds__(256)
     delta[(size_t(position / time) * heads + head) * time + position % time] = sum;
 }
 
+// Up to this head size backward computes delta itself (OWN_DELTA of attention.py).
+constexpr int OWN_DELTA = 16;
+
 // What both halves of backward read, for one head of one sequence.
-template <typename real> struct Head {
+template <typename real, int HEAD> struct Head {
   const real *q, *k, *v, *dy, *y, *log_sum, *delta;  // y or delta is null
-  size_t stride, dy_stride;                          // from one position to the next
+  size_t stride, dy_stride;  // from one position to the next
   int time, head_size, causal;
   real scale;
 
   __device__ __forceinline__ real delta_of(int row) const {
-    if (delta) return delta[row];
+    if constexpr (HEAD > OWN_DELTA) return delta[row];
     real sum = 0;
     for (int d = 0; d < head_size; d++) sum += dy[row * dy_stride + d] * y[row * dy_stride + d];
     return sum;
@@ -209,7 +213,8 @@ template <typename real, int HEAD> struct Tiles {
 
 // dq of a block of queries: dS = P·(dP - delta), dq = scale·dS k, with P computed again.
 template <typename real, int HEAD>
-__device__ __forceinline__ void query_gradients(const Head<real>& head, Tiles<real, HEAD>& shared,
+__device__ __forceinline__ void query_gradients(const Head<real, HEAD>& head,
+                                                Tiles<real, HEAD>& shared,
                                                 real* __restrict__ dq, int block) {
   using C = Cut<real, HEAD>;
   const int part = threadIdx.x % C::LANES;
@@ -245,7 +250,7 @@ __device__ __forceinline__ void query_gradients(const Head<real>& head, Tiles<re
 
 // dk and dv of a block of keys: dv = Pᵀ dy, dk = scale·dSᵀ q.
 template <typename real, int HEAD>
-__device__ __forceinline__ void key_gradients(const Head<real>& head, Tiles<real, HEAD>& shared,
+__device__ __forceinline__ void key_gradients(const Head<real, HEAD>& head, Tiles<real, HEAD>& shared,
                                               real* __restrict__ dk, real* __restrict__ dv,
                                               int block) {
   using C = Cut<real, HEAD>;
@@ -301,14 +306,14 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
   const size_t start = size_t(blockIdx.z) * time * stride + blockIdx.y * head_size;
   const size_t statistics = (size_t(blockIdx.z) * heads + blockIdx.y) * time;
   const size_t merged = size_t(blockIdx.z) * time * channels + blockIdx.y * head_size;
-  const Head<real> head = {
+  const Head<real, HEAD> head = {
       qkv + start,
       qkv + start + channels,
       qkv + start + 2 * channels,
       dy + merged,
-      y ? y + merged : nullptr,
+      HEAD > OWN_DELTA ? nullptr : y + merged,
       log_sum + statistics,
-      delta ? delta + statistics : nullptr,
+      HEAD > OWN_DELTA ? delta + statistics : nullptr,
       stride,
       size_t(channels),
       time,

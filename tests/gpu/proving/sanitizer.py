@@ -81,7 +81,17 @@ def collected() -> list[str]:
         RuntimeError: pytest is not installed, or fails.
     """
     files = sorted({f"tests/gpu/{function.partition('::')[0]}" for function, *_ in TESTS})
-    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--collect-only",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "",
+    ]
     done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"pytest finds no tests:\n{done.stdout[-800:]}{done.stderr[-800:]}")

@@ -65,7 +65,9 @@ def test_gradient(case: Case, context: Callable[[], Any]) -> None:
         gradcheck(case.function, case.tensors())
 
 
-@pytest.mark.parametrize("layout", [every_other, first_axis_fastest])
+@pytest.mark.parametrize(
+    "layout", [every_other, pytest.param(first_axis_fastest, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("case", "context"), RUNS)
 def test_gradient_of_inputs_that_are_not_contiguous(
     case: Case, context: Callable[[], Any], layout: Callable[[np.ndarray], np.ndarray]

@@ -24,7 +24,11 @@ CONTEXTS: dict[str, Callable[[], Any]] = {
 }
 # Written gradients take a way of their own through kernels; for a textbook page they are `grad`'s.
 RUNS = [
-    pytest.param(case, context, how, id=f"{case.op}: {case.label} ({name}, {how})")
+    pytest.param(
+        *(case, context, how),
+        id=f"{case.op}: {case.label} ({name}, {how})",
+        marks=pytest.mark.slow if how == "graph" and name == "kernels" else (),
+    )
     for case in CASES
     for name, context in CONTEXTS.items()
     for how in ("grad", "graph", "write")
