@@ -300,7 +300,7 @@ def _run(
             heapq.heappush(heap, (-node.order, node))
         pending[node] = _added(pending.get(node), gradient, owned)
 
-    def sum_of(tensor: Tensor) -> Any:
+    def arrived(tensor: Tensor) -> Any:
         """What has arrived at a tensor so far, if it is an array of ours; else None."""
         if tensor._node is None and sink is not None:
             return sink.so_far(tensor)
@@ -330,7 +330,7 @@ def _run(
         # A part of a tensor adds to the sum of the whole: n parts cost as much as one gradient.
         add_backward = getattr(node.rule, "add_backward", None)
         if add_backward is not None and not create_graph and not STATE.detect_nan:
-            total = sum_of(inputs[0])
+            total = arrived(inputs[0])
             if total is not None:
                 add_backward(node.xp, total, dy, **node.statics)
                 if not retain_graph:

@@ -263,6 +263,13 @@ def _compared(name: str, x: Any, y: Any) -> Tensor:
         raise ShapeError(f"{name} of shapes {xp.shape(left)} and {xp.shape(right)}") from error
 
 
+def _looked_at(name: str, x: Any) -> Tensor:
+    """A function of one array that has no gradient."""
+    x = as_tensor(x)
+    xp = namespace_of(x.array)
+    return Tensor.wrap(xp.asarray(getattr(xp, name)(x.array)))
+
+
 def equal(x: Any, y: Any) -> Tensor:
     """x == y, element by element."""
     return _compared("equal", x, y)
@@ -305,20 +312,14 @@ def logical_or(x: Any, y: Any) -> Tensor:
 
 def logical_not(x: Any) -> Tensor:
     """True where x is False or 0."""
-    x = as_tensor(x)
-    xp = namespace_of(x.array)
-    return Tensor.wrap(xp.asarray(xp.logical_not(x.array)))
+    return _looked_at("logical_not", x)
 
 
 def isfinite(x: Any) -> Tensor:
     """True where x is neither NaN nor infinite."""
-    x = as_tensor(x)
-    xp = namespace_of(x.array)
-    return Tensor.wrap(xp.asarray(xp.isfinite(x.array)))
+    return _looked_at("isfinite", x)
 
 
 def sign(x: Any) -> Tensor:
     """-1, 0 or 1. Flat almost everywhere, so no gradient flows through."""
-    x = as_tensor(x)
-    xp = namespace_of(x.array)
-    return Tensor.wrap(xp.asarray(xp.sign(x.array)))
+    return _looked_at("sign", x)
