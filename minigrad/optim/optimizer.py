@@ -168,7 +168,14 @@ class Optimizer:
             ValueError: it is the state of an optimizer of another kind, or its groups, settings or
                 shapes do not fit this optimizer and its parameters.
         """
-        settings, entries = read_state(self, saved)
+        settings, entries = read_state(
+            saved,
+            self.param_groups,
+            name=type(self).__name__,
+            needed=self.defaults,
+            check_settings=self._check_settings,
+            state_names=self._state_names,
+        )
         for group, new in zip(self.param_groups, settings, strict=True):
             group.update(new)
         self.state = {}

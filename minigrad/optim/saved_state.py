@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from minigrad.device import CPU
 from minigrad.tensor import Tensor
-
-if TYPE_CHECKING:
-    from minigrad.optim.optimizer import Optimizer
 
 # Settings of PyTorch's optimizers that say how, not what, they compute.
 _HOW = {"foreach", "fused", "capturable", "differentiable", "initial_lr", "param_names"}
@@ -19,37 +16,49 @@ _HOW |= {"decoupled_weight_decay"}
 
 
 def read_state(
-    optimizer: Optimizer, saved: Mapping[str, Any]
+    saved: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
+    *,
+    name: str,
+    needed: Iterable[str],
+    check_settings: Callable[[Mapping[str, Any]], None],
+    state_names: Callable[[Mapping[str, Any]], Iterable[str]],
 ) -> tuple[list[dict[str, Any]], dict[Tensor, dict[str, Any]]]:
     """The settings of each group, and for each parameter what its state will hold.
+
+    Args:
+        saved: what `Optimizer.state_dict` gave.
+        groups: the optimizer's groups.
+        name: how messages call the optimizer.
+        needed: the settings that every group has.
+        check_settings: raises if a setting of a group is out of range.
+        state_names: what the state of a group's parameters holds.
 
     Raises:
         ValueError: what is saved does not fit the optimizer.
     """
-    name = type(optimizer).__name__
     missing = [key for key in ("state", "param_groups") if key not in saved]
     if missing:
         raise ValueError(
             f"the saved optimizer has no {missing[0]!r}, only {sorted(map(str, saved))}"
         )
-    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    sizes = [len(group["params"]) for group in groups]
     saved_sizes = [len(group["params"]) for group in saved["param_groups"]]
     if sizes != saved_sizes:
         raise ValueError(
             f"the saved optimizer has groups of {saved_sizes} parameters, this one of {sizes}"
         )
     settings = [
-        _settings(optimizer, group, saved_group)
-        for group, saved_group in zip(optimizer.param_groups, saved["param_groups"], strict=True)
+        _settings(name, needed, group, saved_group)
+        for group, saved_group in zip(groups, saved["param_groups"], strict=True)
     ]
+    both = [{**group, **new} for group, new in zip(groups, settings, strict=True)]
+    for group in both:
+        check_settings(group)
     numbers = [int(number) for group in saved["param_groups"] for number in group["params"]]
-    parameters = optimizer.parameters()
+    parameters = [parameter for group in groups for parameter in group["params"]]
     place_of = {number: place for place, number in enumerate(numbers)}
-    wanted = [
-        optimizer._state_names({**group, **new})
-        for group, new in zip(optimizer.param_groups, settings, strict=True)
-        for _ in group["params"]
-    ]
+    wanted = [set(state_names(group)) for group in both for _ in group["params"]]
     entries: dict[Tensor, dict[str, Any]] = {}
     for number, entry in saved["state"].items():
         if int(number) not in place_of:
@@ -60,7 +69,7 @@ def read_state(
         given = {key: value for key, value in entry.items() if value is not None}
         if not given:  # as PyTorch's SGD before its first momentum
             continue
-        if set(given) != set(wanted[place]):
+        if set(given) != wanted[place]:
             raise ValueError(
                 f"this is the state of another kind of optimizer: of parameter {number} it holds "
                 f"{sorted(given)}, {name} keeps {sorted(wanted[place])}"
@@ -74,10 +83,9 @@ def read_state(
 
 
 def _settings(
-    optimizer: Optimizer, group: Mapping[str, Any], saved: Mapping[str, Any]
+    name: str, needed: Iterable[str], group: Mapping[str, Any], saved: Mapping[str, Any]
 ) -> dict[str, Any]:
-    name = type(optimizer).__name__
-    missing = sorted(key for key in optimizer.defaults if key not in saved)
+    missing = sorted(key for key in needed if key not in saved)
     if missing:
         raise ValueError(
             f"this is the state of another kind of optimizer: a group has no {missing[0]!r}, which "
@@ -92,7 +100,6 @@ def _settings(
             )
     if "betas" in new:
         new["betas"] = tuple(new["betas"])
-    optimizer._check_settings({**group, **new})
     return new
 
 
