@@ -4,6 +4,7 @@ from minigrad import functions
 from minigrad.autograd import grad, value_and_grad
 from minigrad.check_kernel import KernelError, check_kernel
 from minigrad.device import Device, gpu_available
+from minigrad.engine import apply
 from minigrad.errors import (
     DeviceError,
     GraphFreedError,
@@ -15,7 +16,7 @@ from minigrad.errors import (
 )
 from minigrad.functions import *  # noqa: F403
 from minigrad.gradcheck import GradientError, gradcheck, gradcheck_module
-from minigrad.op import Op, apply, kernel
+from minigrad.op import Op, kernel
 from minigrad.precision import get_precision, set_precision, supported_precisions
 from minigrad.random import Generator
 from minigrad.state import detect_nan, enable_grad, no_grad, textbook

@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation over the graph that `minigrad.op.apply` records.
+"""Reverse-mode differentiation over the graph that `minigrad.engine.apply` records.
 
 Nodes are visited in descending order of creation, which is a topological order, so there is no
 recursion and a chain of 100,000 ops is fine. The pass does the common work once: undoing

@@ -9,7 +9,8 @@ import numpy as np
 
 from minigrad.autograd import grad
 from minigrad.device import Device
-from minigrad.op import Op, apply
+from minigrad.engine import apply
+from minigrad.op import Op
 from minigrad.state import no_grad, textbook
 from minigrad.tensor import Tensor
 

@@ -7,10 +7,9 @@ from typing import Any
 
 from minigrad.device import device_of
 from minigrad.errors import NonFiniteError
-from minigrad.tensor import Tensor
 
 
-def describe(op: Any, inputs: tuple[Tensor | None, ...], statics: Mapping[str, Any]) -> str:
+def describe(op: Any, inputs: tuple[Any, ...], statics: Mapping[str, Any]) -> str:
     """The op with its shapes, for messages: `matmul of shapes (2, 3) and (4, 5)`."""
     shapes = " and ".join(str(x.shape) for x in inputs if x is not None)
     simple = {k: v for k, v in statics.items() if isinstance(v, (int, float, str, tuple))}
@@ -31,7 +30,7 @@ def check_finite(
     op: Any,
     phase: str,
     array: Any,
-    inputs: tuple[Tensor | None, ...],
+    inputs: tuple[Any, ...],
     statics: Mapping[str, Any],
     modules: tuple[Any, ...],
 ) -> None:

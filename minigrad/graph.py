@@ -1,4 +1,7 @@
-"""The graph that a forward pass leaves behind: a node for each op that was recorded."""
+"""The graph that a forward pass leaves behind: a node for each op that was recorded.
+
+A tensor knows its node, so this file stands below `minigrad.tensor` and names no type of it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import numpy as np
 
 from minigrad.errors import InPlaceError
 from minigrad.state import STATE
-from minigrad.tensor import Tensor
 from minigrad.version import Seen, Version
 
 FREED = object()  # what `Node.saved` is once a backward pass has used it up
@@ -20,7 +22,7 @@ class Forgotten:
 
     __slots__ = ("_node", "_version", "dtype", "requires_grad", "shape")
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Any) -> None:
         self._node, self._version, self.requires_grad = x._node, x._version, x.requires_grad
         self.dtype, self.shape = x.dtype, x.shape
 
@@ -85,7 +87,7 @@ class Node:
         self.result: tuple[Version, int] | None = None
         self.modules = STATE.modules
 
-    def watch(self, inputs: tuple[Tensor | None, ...], result: Tensor) -> None:
+    def watch(self, inputs: tuple[Any, ...], result: Any) -> None:
         """Remember what `check_versions` will look for (see `minigrad.version`)."""
         for position, x in enumerate(inputs):
             if x is None:

@@ -1,4 +1,4 @@
-"""An op as a value, and `apply`, which runs it on tensors and records it if a gradient is wanted.
+"""An op as a value. `minigrad.apply` runs it on tensors and records it if a gradient is wanted.
 
 An op is a class with two pure array functions. This one is complete; it has derivatives of any
 order, on the CPU and on a GPU:
@@ -64,24 +64,14 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, ClassVar
 
-import numpy as np
-
-from minigrad.announce import announce
-from minigrad.describe import check_finite, describe
-from minigrad.device import CPU, Device, device_of
-from minigrad.dtypes import LOW, widened
-from minigrad.errors import DeviceError, ShapeError
-from minigrad.graph import Forgotten, Node
-from minigrad.state import STATE
-from minigrad.tensor import Tensor, require_floats
-
 
 class _Callable(type):
     """An op is used as a class; calling it runs it on tensors."""
 
-    def __call__(cls: Any, *inputs: Any, **statics: Any) -> Tensor:
-        tensors = [x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs]
-        return apply(cls, *tensors, **statics)
+    runner: Callable[..., Any]
+
+    def __call__(cls, *inputs: Any, **statics: Any) -> Any:
+        return _Callable.runner(cls, *inputs, **statics)
 
     def __repr__(cls) -> str:
         return f"<op {cls.__module__}.{cls.__qualname__}>"
@@ -114,6 +104,15 @@ class Op(metaclass=_Callable):
         for required in ("forward", "backward"):
             if not hasattr(cls, required):
                 raise TypeError(f"the op {cls.name!r} has no {required}; see minigrad.Op")
+
+
+def run_with(runner: Callable[..., Any]) -> None:
+    """Let `runner(op, *inputs, **statics)` run an op that is called.
+
+    The engine says so (`minigrad.engine`). An op itself knows no tensors, so that the pages of the
+    textbook stand below the engine.
+    """
+    _Callable.runner = runner
 
 
 def _make_static(cls: type) -> None:
@@ -151,107 +150,3 @@ def kernel(op: type[Op], backend: str) -> Callable[[Any], Any]:
         return pair
 
     return register
-
-
-def apply(op: type[Op], *inputs: Tensor | None, **statics: Any) -> Tensor:
-    """Run `op` on `inputs` and record it if an input wants a gradient.
-
-    Args:
-        op: a subclass of `Op`.
-        inputs: the tensors; None stands for an optional input that is not given.
-        statics: what the op needs besides arrays (axes, shapes, flags).
-
-    Raises:
-        ShapeError: the shapes do not fit the op.
-        IndexError: an index is out of range.
-        DeviceError: the inputs live on different devices.
-        NonFiniteError: under `detect_nan`, when the result has a NaN or Inf.
-    """
-    arrays: list[Any] = []
-    wanted: list[bool] = []
-    low, on_host, grad_enabled = False, True, STATE.grad_enabled
-    for x in inputs:  # one loop for all questions, as every op comes by here
-        if x is None:
-            arrays.append(None)
-            wanted.append(False)
-            continue
-        array = x.array
-        arrays.append(array)
-        wanted.append(grad_enabled and x.requires_grad)
-        if array.dtype.char == LOW:
-            low = True
-        if type(array) is not np.ndarray:
-            on_host = False
-    low = low and not op.exact
-    rounded = low and all([a is None or a.dtype.kind != "f" or a.dtype.char == LOW for a in arrays])
-    if low:
-        arrays = [widened(a) for a in arrays]
-    device = CPU if on_host else _common_device(op, arrays)
-    if device is not CPU and not device.is_in_use:
-        with device.in_use():
-            return apply(op, *inputs, **statics)
-    rule = None if STATE.textbook else op.kernels.get(device.kind)
-    needs = tuple(wanted)
-    recorded, xp, saved = True in needs, None, None
-    try:
-        if rule is not None and device is not CPU and not _supported(op, rule, arrays, statics):
-            rule = None
-        if rule is None:
-            rule, xp = op, device.xp
-            out, saved = rule.forward(xp, *arrays, **statics)
-        elif not recorded and hasattr(rule, "infer"):
-            out = rule.infer(*arrays, **statics)
-        else:
-            out, saved = rule.forward(*arrays, **statics)
-    except ShapeError:
-        raise
-    except ValueError as error:
-        raise ShapeError(f"{describe(op, inputs, statics)}: {error}") from error
-    except IndexError as error:
-        raise IndexError(f"{describe(op, inputs, statics)}: {error}") from error
-    if not hasattr(out, "ndim") or isinstance(out, np.generic):
-        out = device.xp.asarray(out)
-    if rounded and out.dtype.kind == "f":
-        out = out.astype(LOW)
-
-    result = Tensor.wrap(out)
-    if op.view and device.xp.may_share_memory(out, arrays[0]):
-        result._version = inputs[0]._version  # type: ignore[union-attr]
-    if STATE.detect_nan:
-        check_finite(op, "forward", out, inputs, statics, STATE.modules)
-    if recorded and out.dtype.kind == "f":
-        read: tuple[Any, ...] = inputs
-        if not STATE.keep_inputs:
-            read = tuple([x if x is None or x._node is None else Forgotten(x) for x in inputs])
-        result.requires_grad = True
-        result._node = Node(op, rule, xp, read, statics, saved, needs, low)
-        result._node.watch(inputs, result)
-    elif recorded:
-        require_floats(*inputs)  # else integers that are said to want one would get none silently
-    return result
-
-
-def _supported(op: type[Op], rule: Any, arrays: list[Any], statics: dict[str, Any]) -> bool:
-    """Whether a CUDA kernel takes these arrays. If it does not, that is announced."""
-    reason = rule.supports(*arrays, **statics) if hasattr(rule, "supports") else None
-    if reason is not None:
-        announce(f"{op.name}: the textbook runs in place of the CUDA kernel, because {reason}")
-    return reason is None
-
-
-def _common_device(op: type[Op], arrays: list[Any]) -> Device:
-    """The one device of all arrays."""
-    device = None
-    for array in arrays:
-        if array is None:
-            continue
-        found = device_of(array)
-        if device is None:
-            device = found
-        elif found != device:
-            raise DeviceError(
-                f"{op.name}: the inputs live on different devices ({device} and {found}). "
-                "Move them to one with .to(device)."
-            )
-    assert device is not None
-    return device

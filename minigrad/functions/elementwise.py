@@ -9,9 +9,9 @@ import numpy as np
 from minigrad import ops
 from minigrad.device import namespace_of
 from minigrad.dtypes import BOOL, DEFAULT_INT, SCALARS, beside, fitting, plain_number, real_dtype
+from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_dtype, as_float, as_group, as_pair, as_tensor
-from minigrad.op import apply
 from minigrad.tensor import Tensor
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from minigrad import ops
+from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_group, as_pair
 from minigrad.functions.creation import eye
-from minigrad.op import apply
 from minigrad.tensor import Tensor
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

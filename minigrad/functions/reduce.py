@@ -7,9 +7,9 @@ from typing import Any
 
 from minigrad import ops
 from minigrad.device import namespace_of
+from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float, as_tensor
-from minigrad.op import apply
 from minigrad.ops.reduce import normalize_axes
 from minigrad.tensor import Axis, Tensor
 

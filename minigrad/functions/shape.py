@@ -12,9 +12,9 @@ import numpy as np
 from minigrad import ops
 from minigrad.device import Device
 from minigrad.dtypes import beside, fitting, plain_number
+from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_dtype, as_group, as_tensor
-from minigrad.op import apply
 from minigrad.ops.reduce import normalize_axes
 from minigrad.tensor import Axis, Tensor, _plain_index
 

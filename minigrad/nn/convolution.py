@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from minigrad import ops
+from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions import pad
 from minigrad.functions.convert import as_floats
 from minigrad.nn.module import Module, Parameter
-from minigrad.op import apply
 from minigrad.ops.windows import output_size
 from minigrad.random import Generator
 from minigrad.tensor import Tensor

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import ops
+from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions import gelu, logsigmoid, relu, sigmoid, silu, softmax, softplus, tanh
 from minigrad.functions.convert import as_float, as_floats, as_tensor
@@ -20,7 +21,6 @@ from minigrad.nn.convolution import conv1d, conv2d
 from minigrad.nn.losses import huber_loss, l1_loss, mse_loss, nll_loss, weighted_cross_entropy
 from minigrad.nn.normalization import batch_norm, group_norm
 from minigrad.nn.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
-from minigrad.op import apply
 from minigrad.random import Generator
 from minigrad.tensor import Tensor
 

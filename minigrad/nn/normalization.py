@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from minigrad import functions, ops
+from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float, as_tensor
-from minigrad.op import apply
 from minigrad.tensor import Tensor
 
 

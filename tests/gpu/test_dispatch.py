@@ -9,9 +9,9 @@ import pytest
 
 import minigrad as mg
 from minigrad import KernelFallbackWarning, ShapeError, Tensor, grad
+from minigrad.engine import apply
 from minigrad.kernels.cuda.support import LARGEST, of_floats, of_ids, of_rows
 from minigrad.nn import functional as F
-from minigrad.op import apply
 from minigrad.ops import TEXTBOOK
 from tests.minigrad.kernels.tables import kernels_of
 from tests.minigrad.ops.test_shape_errors import BAD

@@ -8,9 +8,9 @@ import pytest
 import minigrad as mg
 from minigrad import Tensor, grad
 from minigrad.device import Device
+from minigrad.engine import apply
 from minigrad.errors import DeviceError
 from minigrad.kernels.cuda.compile import SOURCES, source
-from minigrad.op import apply
 from minigrad.ops import TEXTBOOK
 from tests.gpu.shim.build import kernel_names
 from tests.minigrad.kernels.tables import kernels_of

@@ -15,8 +15,8 @@ import numpy as np
 import minigrad as mg
 from minigrad import Tensor
 from minigrad.device import CPU
+from minigrad.engine import apply
 from minigrad.nn import functional as F
-from minigrad.op import apply
 from minigrad.ops import TEXTBOOK
 
 

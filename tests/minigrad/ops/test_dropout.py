@@ -5,8 +5,8 @@ import pytest
 
 import minigrad as mg
 from minigrad import Generator, ShapeError, Tensor, grad
+from minigrad.engine import apply
 from minigrad.nn import functional as F
-from minigrad.op import apply
 from minigrad.ops import TEXTBOOK
 
 

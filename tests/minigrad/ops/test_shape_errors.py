@@ -8,7 +8,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import ShapeError, Tensor
-from minigrad.op import apply
+from minigrad.engine import apply
 from minigrad.ops import TEXTBOOK
 
 # Element-wise functions of one array take any shape.
