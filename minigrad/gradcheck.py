@@ -172,14 +172,14 @@ def _check_directions(
 
     def error(direction: np.ndarray) -> tuple[float, float]:
         """|analytic - numeric| derivative along `direction`, and the larger of the two."""
-        before = x.data.copy()
+        before = x.array.copy()
         try:
-            x.data[...] = before + step * direction
+            x.array[...] = before + step * direction
             above = value()
-            x.data[...] = before - step * direction
+            x.array[...] = before - step * direction
             below = value()
         finally:
-            x.data[...] = before
+            x.array[...] = before
         numeric, analytic = (above - below) / (2 * step), float((direction * exact).sum())
         return abs(analytic - numeric), max(abs(analytic), abs(numeric))
 
@@ -209,14 +209,14 @@ def _check_directions(
 def _element_derivative(
     value: Callable[[], float], x: Tensor, index: tuple[Any, ...], step: float
 ) -> float:
-    before = x.data[index]
+    before = x.array[index]
     try:
-        x.data[index] = before + step
+        x.array[index] = before + step
         above = value()
-        x.data[index] = before - step
+        x.array[index] = before - step
         below = value()
     finally:
-        x.data[index] = before
+        x.array[index] = before
     return (above - below) / (2 * step)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from minigrad import functions
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_tensor
+from minigrad.nn.checks import broadcasts
 from minigrad.nn.functional import scaled_dot_product_attention
 from minigrad.nn.layers import Linear
 from minigrad.nn.module import Module
@@ -37,11 +38,7 @@ def masked_attention(
     mask = as_tensor(mask, like=q)
     scores = functions.matmul(q, functions.swapaxes(k, -1, -2))
     scores = scores * (1 / sqrt(q.shape[-1]) if scale is None else scale)
-    try:
-        fits = np.broadcast_shapes(mask.shape, scores.shape) == scores.shape
-    except ValueError:
-        fits = False
-    if not fits:
+    if not broadcasts(mask.shape, scores.shape):
         raise ShapeError(
             f"attention: a mask of shape {mask.shape} does not fit scores of shape {scores.shape}"
         )

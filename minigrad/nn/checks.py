@@ -6,11 +6,34 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.errors import ShapeError
+
 
 def check_probability(p: float) -> None:
     """Raise ValueError unless p is in [0, 1)."""
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p must be in [0, 1), not {p}")
+
+
+def check_reduction(op: str, reduction: str) -> None:
+    """Raise ValueError unless a loss can be reduced like this."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f'{op}: reduction {reduction!r} is not "mean", "sum" or "none"')
+
+
+def check_channel_vectors(op: str, x: Any, **vectors: Any) -> None:
+    """Raise ShapeError unless each vector has one element a channel of (B, C, ...), or is None."""
+    for name, vector in vectors.items():
+        if vector is not None and vector.shape != x.shape[1:2]:
+            raise ShapeError(f"{op}: {name} of shape {vector.shape} for x of shape {x.shape}")
+
+
+def broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether an array of `shape` broadcasts to `target`."""
+    try:
+        return np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False
 
 
 def check_ids(ids: Any, size: int, op: str, ignore_index: int | None = None) -> bool:

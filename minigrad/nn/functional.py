@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minigrad import ops
 from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions import gelu, logsigmoid, relu, sigmoid, silu, softmax, softplus, tanh
-from minigrad.functions.convert import as_float, as_floats, as_tensor
-from minigrad.nn.checks import check_ids, check_probability
+from minigrad.functions.convert import as_floats, as_tensor
+from minigrad.nn.checks import check_ids, check_probability, check_reduction
 from minigrad.nn.convolution import conv1d, conv2d
-from minigrad.nn.losses import huber_loss, l1_loss, mse_loss, nll_loss, weighted_cross_entropy
+from minigrad.nn.losses import (
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    weighted_cross_entropy,
+)
 from minigrad.nn.normalization import batch_norm, group_norm
 from minigrad.nn.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from minigrad.random import Generator
@@ -271,8 +276,7 @@ def cross_entropy(
     """
     (logits,) = as_floats(logits)
     targets = _as_ids(targets, logits)
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f'cross_entropy: reduction {reduction!r} is not "mean", "sum" or "none"')
+    check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1), not {label_smoothing}")
     chances = targets.dtype.kind == "f" and targets.ndim == logits.ndim
@@ -301,60 +305,6 @@ def cross_entropy(
         label_smoothing=label_smoothing,
         reduction=reduction,
     )
-
-
-def binary_cross_entropy_with_logits(
-    logits: Tensor,
-    targets: Any,
-    weight: Any = None,
-    *,
-    pos_weight: Any = None,
-    reduction: str = "mean",
-) -> Tensor:
-    """-(t·ln σ(z) + (1 - t)·ln(1 - σ(z))) for logits z and targets t, in nats.
-
-    Written as t·softplus(-z) + (1 - t)·softplus(z), it is exact for any z, however sure.
-
-    Args:
-        logits: any shape.
-        targets: probabilities of that shape, usually 0 and 1; an array or a tensor.
-        weight: factors of the elements' losses; broadcasts to the shape.
-        pos_weight: factors of the losses of what is true (of the t term); broadcasts to the shape.
-        reduction: "mean" over all elements, "sum", or "none".
-
-    Raises:
-        ShapeError: targets, weight or pos_weight do not fit the logits.
-        ValueError: unknown reduction.
-    """
-    name = "binary_cross_entropy_with_logits"
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f'{name}: reduction {reduction!r} is not "mean", "sum" or "none"')
-    logits = as_float(logits)
-    targets, weight, pos_weight = (
-        None if x is None else as_tensor(x, like=logits) for x in (targets, weight, pos_weight)
-    )
-    targets = targets if targets.dtype.kind == "f" else targets.astype(logits.dtype)
-    if targets.shape != logits.shape:
-        raise ShapeError(f"{name}: logits of shape {logits.shape}, targets of {targets.shape}")
-    for word, factor in (("weight", weight), ("pos_weight", pos_weight)):
-        if factor is not None and not _broadcasts(factor.shape, logits.shape):
-            raise ShapeError(f"{name}: {word} of shape {factor.shape} for logits of {logits.shape}")
-    positive = softplus(-logits) * targets
-    if pos_weight is not None:
-        positive = positive * pos_weight
-    loss = positive + softplus(logits) * (1 - targets)
-    if weight is not None:
-        loss = loss * weight
-    if reduction == "none":
-        return loss
-    return loss.sum() if reduction == "sum" else loss.mean()
-
-
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    try:
-        return np.broadcast_shapes(shape, target) == target
-    except ValueError:
-        return False
 
 
 def dropout(x: Tensor, p: float, *, rng: Generator) -> Tensor:

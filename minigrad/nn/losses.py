@@ -1,6 +1,6 @@
 """Losses of regression and of classification: as functions, and as modules with their settings.
 
-`cross_entropy` and `binary_cross_entropy_with_logits` stand in `minigrad.nn.functional`.
+`cross_entropy`, which is an op of its own, stands in `minigrad.nn.functional`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from minigrad import functions
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float, as_tensor
-from minigrad.nn.checks import check_ids
+from minigrad.nn.checks import broadcasts, check_ids, check_reduction
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -84,6 +84,50 @@ def nll_loss(
     return _averaged("nll_loss", losses, factors, reduction)
 
 
+def binary_cross_entropy_with_logits(
+    logits: Any,
+    targets: Any,
+    weight: Any = None,
+    *,
+    pos_weight: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """-(t·ln σ(z) + (1 - t)·ln(1 - σ(z))) for logits z and targets t, in nats.
+
+    Written as t·softplus(-z) + (1 - t)·softplus(z), it is exact for any z, however sure.
+
+    Args:
+        logits: any shape.
+        targets: probabilities of that shape, usually 0 and 1; an array or a tensor.
+        weight: factors of the elements' losses; broadcasts to the shape.
+        pos_weight: factors of the losses of what is true (of the t term); broadcasts to the shape.
+        reduction: "mean" over all elements, "sum", or "none".
+
+    Raises:
+        ShapeError: targets, weight or pos_weight do not fit the logits.
+        ValueError: unknown reduction.
+    """
+    name = "binary_cross_entropy_with_logits"
+    check_reduction(name, reduction)
+    logits = as_float(logits)
+    targets, weight, pos_weight = (
+        None if x is None else as_tensor(x, like=logits) for x in (targets, weight, pos_weight)
+    )
+    targets = targets if targets.dtype.kind == "f" else targets.astype(logits.dtype)
+    if targets.shape != logits.shape:
+        raise ShapeError(f"{name}: logits of shape {logits.shape}, targets of {targets.shape}")
+    for word, factor in (("weight", weight), ("pos_weight", pos_weight)):
+        if factor is not None and not broadcasts(factor.shape, logits.shape):
+            raise ShapeError(f"{name}: {word} of shape {factor.shape} for logits of {logits.shape}")
+    positive = functions.softplus(-logits) * targets
+    if pos_weight is not None:
+        positive = positive * pos_weight
+    loss = positive + functions.softplus(logits) * (1 - targets)
+    if weight is not None:
+        loss = loss * weight
+    return reduced(name, loss, reduction)
+
+
 def weighted_cross_entropy(
     logits: Tensor,
     targets: Any,
@@ -108,15 +152,15 @@ def weighted_cross_entropy(
     op = "cross_entropy"
     logs = functions.log_softmax(logits, axis=-1)
     target = as_tensor(targets, like=logits)
-    # Σ w[c]·ln p[c], what smoothing gives to all classes
-    every = functions.sum(logs * _class_weights(op, logs, weight), axis=-1)
+    weighted = logs * _class_weights(op, logs, weight)
+    every = functions.sum(weighted, axis=-1)  # what smoothing gives to all classes
     even = label_smoothing / logits.shape[-1]
     if target.dtype.kind == "f" and target.ndim == logits.ndim:
         if target.shape != logits.shape:
             raise ShapeError(
                 f"{op}: probabilities of shape {target.shape} for logits of {logits.shape}"
             )
-        likely = functions.sum(logs * _class_weights(op, logs, weight) * target, axis=-1)
+        likely = functions.sum(weighted * target, axis=-1)
         return reduced(op, -((1 - label_smoothing) * likely + even * every), reduction)
     losses, factors = _picked(op, logs, target, weight, ignore_index)
     counts = functions.not_equal(target, ignore_index)
@@ -126,13 +170,10 @@ def weighted_cross_entropy(
 
 def reduced(op: str, losses: Tensor, reduction: str) -> Tensor:
     """The losses, their mean or their sum."""
-    if reduction == "mean":
-        return functions.mean(losses)
-    if reduction == "sum":
-        return functions.sum(losses)
-    if reduction != "none":
-        raise ValueError(f'{op}: reduction {reduction!r} is not "mean", "sum" or "none"')
-    return losses
+    check_reduction(op, reduction)
+    if reduction == "none":
+        return losses
+    return functions.mean(losses) if reduction == "mean" else functions.sum(losses)
 
 
 def _averaged(op: str, losses: Tensor, factors: Tensor, reduction: str) -> Tensor:
@@ -152,7 +193,7 @@ def _picked(
             f"{op}: scores of shape {logs.shape} need targets of shape {logs.shape[:-1]}, not "
             f"{target.shape}"
         )
-    check_ids(target.data, logs.shape[-1], op, ignore_index)
+    check_ids(target.array, logs.shape[-1], op, ignore_index)
     counts = functions.not_equal(target, ignore_index)
     ids = functions.where(counts, target, 0)
     factors = functions.where(counts, _class_weights(op, logs, weight)[ids], 0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from minigrad import functions, ops
 from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float, as_tensor
+from minigrad.nn.checks import check_channel_vectors
 from minigrad.tensor import Tensor
 
 
@@ -37,15 +39,8 @@ def batch_norm(
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: x must be (B, C, ...), not {x.shape}")
     channels = x.shape[1]
-    vectors = {
-        "running_mean": running_mean,
-        "running_var": running_var,
-        "weight": weight,
-        "bias": bias,
-    }
-    for name, vector in vectors.items():
-        if vector is not None and vector.shape != (channels,):
-            raise ShapeError(f"batch_norm: {name} of shape {vector.shape} for x of shape {x.shape}")
+    statistics = {"running_mean": running_mean, "running_var": running_var}
+    check_channel_vectors("batch_norm", x, **statistics, weight=weight, bias=bias)
     if training:
         if x.size == channels:
             raise ShapeError(
@@ -91,10 +86,8 @@ def group_norm(
             f"num_groups={num_groups}"
         )
     channels = x.shape[1]
-    for name, vector in (("weight", weight), ("bias", bias)):
-        if vector is not None and vector.shape != (channels,):
-            raise ShapeError(f"group_norm: {name} of shape {vector.shape} for x of shape {x.shape}")
-    size = x[:1, : channels // num_groups].size
+    check_channel_vectors("group_norm", x, weight=weight, bias=bias)
+    size = channels // num_groups * prod(x.shape[2:])
     rows = functions.reshape(x, (x.shape[0], num_groups, size))
     normal = functions.reshape(apply(ops.layer_norm.layer_norm, rows, None, None, eps=eps), x.shape)
     spatial = (1,) * (x.ndim - 2)

@@ -6,6 +6,7 @@ maximum is shared equally among equal elements, that of a mean goes to all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -129,8 +130,13 @@ def _side_by_side(
 
 
 class _Pool(Module):
+    pool: Callable[..., Tensor]  # the function that does it
+
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return type(self).pool(x, self.kernel_size, self.stride, self.padding)
 
     def extra_repr(self) -> str:
         stride = self.kernel_size if self.stride is None else self.stride
@@ -142,26 +148,22 @@ class _Pool(Module):
 class MaxPool1d(_Pool):
     """The largest element of each window of (B, C, L). See `nn.functional.max_pool1d`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return max_pool1d(x, self.kernel_size, self.stride, self.padding)
+    pool = staticmethod(max_pool1d)
 
 
 class MaxPool2d(_Pool):
     """The largest element of each window of (B, C, H, W). See `nn.functional.max_pool2d`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return max_pool2d(x, self.kernel_size, self.stride, self.padding)
+    pool = staticmethod(max_pool2d)
 
 
 class AvgPool1d(_Pool):
     """The mean of each window of (B, C, L). See `nn.functional.avg_pool1d`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return avg_pool1d(x, self.kernel_size, self.stride, self.padding)
+    pool = staticmethod(avg_pool1d)
 
 
 class AvgPool2d(_Pool):
     """The mean of each window of (B, C, H, W). See `nn.functional.avg_pool2d`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return avg_pool2d(x, self.kernel_size, self.stride, self.padding)
+    pool = staticmethod(avg_pool2d)
