@@ -26,8 +26,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from tinyalpaca.corpus.text_files import decode_utf8, read_utf8_blocks
+from tinyalpaca.tokenizing import tokenizer_files
 from tinyalpaca.tokenizing.added_tokens import AddedToken, AddedTokens
 from tinyalpaca.tokenizing.bpe_encoding import WordCache
+from tinyalpaca.tokenizing.bpe_parts import BPEParts
 from tinyalpaca.tokenizing.bpe_training import Pair, count_words, learn_merges
 from tinyalpaca.tokenizing.foreign import Foreign, frame_of
 from tinyalpaca.tokenizing.normalizers import normalizer_from_json
@@ -77,10 +79,10 @@ class BPETokenizer(Tokenizer):
         self.splitter = splitter if isinstance(splitter, PreSplitter) else PreSplitter(splitter)
         self.add_prefix_space = add_prefix_space
         self.dtype = np.dtype(np.uint16 if len(self.vocabulary) <= 1 << 16 else np.uint32)
-        self._normalize = foreign.normalizer and normalizer_from_json(foreign.normalizer)
-        self._added = AddedTokens(foreign.added_tokens, self._normalize or None)
-        # Whether ordinary text is more than words: it is changed, or holds tokens of its own.
-        self._simple = self._normalize is None and all(t.plain for t in foreign.added_tokens)
+        normalize = normalizer_from_json(foreign.normalizer) if foreign.normalizer else None
+        self._added = AddedTokens(foreign.added_tokens, normalize)
+        # Whether ordinary text is only words: not changed, and without tokens of its own.
+        self._simple = normalize is None and all(t.plain for t in foreign.added_tokens)
         self._cache = self._new_cache()
 
     def _new_cache(self) -> WordCache:
@@ -162,6 +164,23 @@ class BPETokenizer(Tokenizer):
         special = {text: len(vocabulary) + i for i, text in enumerate(special_tokens)}
         vocabulary += [text.encode("utf-8") for text in special_tokens]
         return cls(vocabulary, merges, special, splitter)
+
+    @classmethod
+    def from_parts(cls, parts: BPEParts) -> "BPETokenizer":
+        """The tokenizer that has these parts."""
+        return cls(**parts._asdict())
+
+    @property
+    def parts(self) -> BPEParts:
+        """All that it is made of."""
+        return BPEParts(
+            self.vocabulary,
+            self.merges,
+            self.special_tokens,
+            self.splitter,
+            self.add_prefix_space,
+            self.foreign,
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -257,9 +276,7 @@ class BPETokenizer(Tokenizer):
             return [ids.tolist() for ids in pool.map(_encode_kept, texts, chunksize=chunk)]
 
     def __reduce__(self) -> tuple:
-        make = partial(BPETokenizer, foreign=self.foreign)
-        parts = (self.vocabulary, self.merges, self.special_tokens)
-        return make, (*parts, self.splitter, self.add_prefix_space)
+        return BPETokenizer.from_parts, (self.parts,)
 
     def token_bytes(self, token: int) -> bytes:
         return self.vocabulary[token]
@@ -276,19 +293,16 @@ class BPETokenizer(Tokenizer):
         if frame and max(frame) >= len(vocabulary):
             raise ValueError("a token that goes around every text cannot be left out")
         special = {text: i for text, i in self.special_tokens.items() if text not in names}
-        return BPETokenizer(
-            *(vocabulary, self.merges, special, self.splitter, self.add_prefix_space),
-            foreign=replace(self.foreign, added_tokens=kept),
-        )
+        foreign = replace(self.foreign, added_tokens=kept)
+        parts = self.parts._replace(vocabulary=vocabulary, special_tokens=special, foreign=foreign)
+        return BPETokenizer.from_parts(parts)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a `tokenizer.json` that Hugging Face `tokenizers` loads, and a `.vocab` beside it.
 
         A folder gets the name `tokenizer.json`. Returns the path written.
         """
-        from tinyalpaca.tokenizing import tokenizer_files
-
-        return tokenizer_files.save(self, path)
+        return tokenizer_files.save(self.parts, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
@@ -296,9 +310,11 @@ class BPETokenizer(Tokenizer):
 
         `path` is the file or its folder. Raises `ValueError` that says what is wrong with the file.
         """
-        from tinyalpaca.tokenizing import tokenizer_files
-
-        return tokenizer_files.load_bpe(path)
+        tokenizer = load_tokenizer(path)
+        if not isinstance(tokenizer, BPETokenizer):
+            kind = type(tokenizer).__name__
+            raise ValueError(f"{path} holds a {kind}, not a BPE tokenizer; use load_tokenizer")
+        return tokenizer
 
 
 _kept_encode: Callable[[Text], np.ndarray]
@@ -355,6 +371,5 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 
     `BPETokenizer`, `CharTokenizer`, or `OriginalTokenizer`.
     """
-    from tinyalpaca.tokenizing import tokenizer_files
-
-    return tokenizer_files.load_any(path)
+    found = tokenizer_files.read_any(path)
+    return BPETokenizer.from_parts(found) if isinstance(found, BPEParts) else found

@@ -129,7 +129,7 @@ def _tensors(state: dict[str, np.ndarray], config: ModelConfig) -> dict[str, np.
 
 def _tokenizer_file(tokenizer: Tokenizer) -> dict[str, Any]:
     if isinstance(tokenizer, BPETokenizer):
-        return to_json(tokenizer)
+        return to_json(tokenizer.parts)
     if not isinstance(tokenizer, CharTokenizer):
         raise ConfigError(
             f"Hugging Face's library cannot have this tokenizer, a {type(tokenizer).__name__}"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tinyalpaca.tokenizer import BPETokenizer
 from tinyalpaca.tokenizing.added_tokens import AddedToken, AddedTokens
+from tinyalpaca.tokenizing.bpe_parts import BPEParts
 from tinyalpaca.tokenizing.foreign import Foreign, frame_of
 from tinyalpaca.tokenizing.normalizers import normalizer_from_json
 from tinyalpaca.tokenizing.pre_tokenizers import splitter_from_json
@@ -22,8 +22,8 @@ _FLAGS = ("single_word", "lstrip", "rstrip")
 _FOR_UNKNOWN_BYTES = ("unk_token", "byte_fallback", "fuse_unk")
 
 
-def from_json(content: Mapping[str, Any], name: str) -> BPETokenizer:
-    """A tokenizer from the content of a file.
+def from_json(content: Mapping[str, Any], name: str) -> BPEParts:
+    """The parts of a tokenizer from the content of a file.
 
     Raises:
         ValueError: it is damaged, or does something that we would not do the same way.
@@ -83,12 +83,12 @@ def added_tokens(
     The library numbers them itself, whatever the file says; so a file that says otherwise is
     refused.
     """
-    tokens: list[AddedToken] = []
+    tokens: dict[str, AddedToken] = {}
     largest = -1
     for entry in entries:
         content = entry["content"]
         expected = vocab.get(content, max(largest + 1, len(vocab)))
-        if not content or entry["id"] != expected or any(content == t.content for t in tokens):
+        if not content or entry["id"] != expected or content in tokens:
             raise ValueError(
                 f"added token {content!r} has id {entry['id']}, where Hugging Face's "
                 f"library would give it {expected if content else 'none'}: the file has been edited"
@@ -97,17 +97,15 @@ def added_tokens(
         flags = {flag: bool(entry.get(flag)) for flag in _FLAGS}
         special = bool(entry.get("special"))
         normalized = bool(entry.get("normalized", not special))
-        tokens.append(
-            AddedToken(
-                content,
-                expected,
-                **flags,
-                normalized=normalized,
-                special=special,
-                in_vocabulary=content in vocab,
-            )
+        tokens[content] = AddedToken(
+            content,
+            expected,
+            **flags,
+            normalized=normalized,
+            special=special,
+            in_vocabulary=content in vocab,
         )
-    return tokens
+    return list(tokens.values())
 
 
 def assemble(
@@ -117,7 +115,7 @@ def assemble(
     splitter: PreSplitter,
     add_prefix_space: bool,
     name: str,
-) -> BPETokenizer:
+) -> BPEParts:
     """Check everything that encoding relies on, and translate text to bytes.
 
     Raises:
@@ -145,8 +143,7 @@ def assemble(
             )
     vocabulary = [tokens[index] for index in range(len(tokens))]
     special = {token.content: token.id for token in foreign.added_tokens if token.special}
-    parts = (vocabulary, pairs, special, splitter, add_prefix_space)
-    return BPETokenizer(*parts, foreign=foreign)
+    return BPEParts(vocabulary, pairs, special, splitter, add_prefix_space, foreign)
 
 
 def _pairs(

@@ -13,9 +13,9 @@ from typing import Any
 
 from minigrad.files import write_text_atomically
 from tinyalpaca.corpus.text_files import decode_utf8
-from tinyalpaca.tokenizer import BPETokenizer
 from tinyalpaca.tokenizing import char_tokenizer, huggingface_file
 from tinyalpaca.tokenizing.added_tokens import AddedToken
+from tinyalpaca.tokenizing.bpe_parts import BPEParts
 from tinyalpaca.tokenizing.foreign import Foreign
 from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
 from tinyalpaca.tokenizing.pre_tokenizers import ChainSplitter
@@ -25,24 +25,24 @@ from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 FILE_NAME = "tokenizer.json"
 
 
-def save(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> Path:
+def save(parts: BPEParts, path: str | os.PathLike[str]) -> Path:
     """Write `tokenizer.json` (or the name given) and the `.vocab` beside it; return its path."""
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
-    content = json.dumps(to_json(tokenizer), ensure_ascii=False, indent=1)
+    content = json.dumps(to_json(parts), ensure_ascii=False, indent=1)
     write_text_atomically(path, content + "\n", make_folders=True)
     readable = path.with_suffix(".vocab")
     if readable != path:
-        text = readable_vocabulary(tokenizer)
+        text = readable_vocabulary(parts)
         write_text_atomically(readable, text, follow_links=False)  # nobody has asked for this name
     return path
 
 
-def to_json(tokenizer: BPETokenizer) -> dict:
+def to_json(parts: BPEParts) -> dict:
     """The content of a `tokenizer.json`."""
     alphabet = byte_alphabet()
-    names = ["".join(alphabet[byte] for byte in token) for token in tokenizer.vocabulary]
-    foreign = tokenizer.foreign
+    names = ["".join(alphabet[byte] for byte in token) for token in parts.vocabulary]
+    foreign = parts.foreign
     for token in foreign.added_tokens:
         names[token.id] = token.content
     outside = {token.id for token in foreign.added_tokens if not token.in_vocabulary}
@@ -54,7 +54,7 @@ def to_json(tokenizer: BPETokenizer) -> dict:
         "padding": None,
         "added_tokens": [added_token_to_json(token) for token in foreign.added_tokens],
         "normalizer": foreign.normalizer,
-        "pre_tokenizer": _splitter_to_json(tokenizer),
+        "pre_tokenizer": _splitter_to_json(parts),
         "post_processor": foreign.post_processor,
         "decoder": {**byte_level, "add_prefix_space": True, "use_regex": True},
         "model": {
@@ -67,7 +67,7 @@ def to_json(tokenizer: BPETokenizer) -> dict:
             "byte_fallback": False,
             "ignore_merges": foreign.ignore_merges,
             "vocab": vocabulary,
-            "merges": [[names[left], names[right]] for left, right in tokenizer.merges],
+            "merges": [[names[left], names[right]] for left, right in parts.merges],
         },
     }
 
@@ -78,13 +78,13 @@ def added_token_to_json(token: AddedToken) -> dict[str, Any]:
     return {name: getattr(token, name) for name in names}
 
 
-def _splitter_to_json(tokenizer: BPETokenizer) -> Mapping[str, Any]:
-    if isinstance(tokenizer.splitter, ChainSplitter):
-        return tokenizer.splitter.content
-    name = tokenizer.splitter.name
+def _splitter_to_json(parts: BPEParts) -> Mapping[str, Any]:
+    if isinstance(parts.splitter, ChainSplitter):
+        return parts.splitter.content
+    name = parts.splitter.name
     byte_level = {
         "type": "ByteLevel",
-        "add_prefix_space": tokenizer.add_prefix_space,
+        "add_prefix_space": parts.add_prefix_space,
         "trim_offsets": True,
         "use_regex": name == "gpt2",
     }
@@ -92,27 +92,27 @@ def _splitter_to_json(tokenizer: BPETokenizer) -> Mapping[str, Any]:
         return byte_level
     split = {
         "type": "Split",
-        "pattern": {"Regex": tokenizer.splitter.pattern},
+        "pattern": {"Regex": parts.splitter.pattern},
         "behavior": "Isolated",
         "invert": False,
     }
     return {"type": "Sequence", "pretokenizers": [split, byte_level]}
 
 
-def readable_vocabulary(tokenizer: BPETokenizer) -> str:
+def readable_vocabulary(parts: BPEParts) -> str:
     """A line for each token: its id, its text, and the two tokens that were merged into it."""
     merged: dict[bytes, tuple[int, int]] = {}
-    for pair in tokenizer.merges:
-        merged.setdefault(tokenizer.vocabulary[pair[0]] + tokenizer.vocabulary[pair[1]], pair)
-    added = {token.id: token for token in tokenizer.foreign.added_tokens}
+    for pair in parts.merges:
+        merged.setdefault(parts.vocabulary[pair[0]] + parts.vocabulary[pair[1]], pair)
+    added = {token.id: token for token in parts.foreign.added_tokens}
     lines = []
-    for index, token in enumerate(tokenizer.vocabulary):
+    for index, token in enumerate(parts.vocabulary):
         line = f"{index:>6}  {readable_token(token)}"
         if index in added:
             line += "  special token" if added[index].special else "  added token"
         elif token in merged and len(token) > 1:
-            parts = (f"{readable_token(tokenizer.vocabulary[i])} ({i})" for i in merged[token])
-            line += "  = " + " + ".join(parts)
+            halves = (f"{readable_token(parts.vocabulary[i])} ({i})" for i in merged[token])
+            line += "  = " + " + ".join(halves)
         lines.append(line + "\n")
     return "".join(lines)
 
@@ -127,34 +127,29 @@ def readable_token(token: bytes) -> str:
         return '"' + "".join(f"\\x{byte:02x}" for byte in token) + '"'
 
 
-def load_any(path: str | os.PathLike[str]) -> Tokenizer:
-    """See `tinyalpaca.tokenizer.load_tokenizer`."""
+def read_any(path: str | os.PathLike[str]) -> BPEParts | Tokenizer:
+    """What the file (or the folder with one) holds: a tokenizer, or the parts of a `BPETokenizer`.
+
+    Raises:
+        ValueError: it is damaged, or no tokenizer that we can be; says why.
+    """
     path = _file_in(Path(path))
     try:
-        return _load_file(path)
+        return _read_file(path)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not have the form of a tokenizer file ({error!r})") from None
 
 
-def _load_file(path: Path) -> Tokenizer:
+def _read_file(path: Path) -> BPEParts | Tokenizer:
     if path.name in ("vocab.json", "merges.txt") and path.with_name("merges.txt").exists():
         whole = path.with_name(FILE_NAME)  # it knows of tokens that were added later
-        return _load_file(whole) if whole.is_file() else _load_two_files(path)
+        return _read_file(whole) if whole.is_file() else _read_two_files(path)
     content = _read_json(path)
     if content.get("format") == char_tokenizer.FORMAT:
         return char_tokenizer.CharTokenizer.from_json(content, str(path))
     if content and all(key.isdecimal() for key in content):
         return OriginalTokenizer.from_json(content, str(path))
     return huggingface_file.from_json(content, str(path))
-
-
-def load_bpe(path: str | os.PathLike[str]) -> BPETokenizer:
-    """See `BPETokenizer.load`."""
-    tokenizer = load_any(path)
-    if not isinstance(tokenizer, BPETokenizer):
-        kind = type(tokenizer).__name__
-        raise ValueError(f"{path} holds a {kind}, not a BPE tokenizer; use load_tokenizer")
-    return tokenizer
 
 
 def _file_in(path: Path) -> Path:
@@ -180,7 +175,7 @@ def _read_json(path: Path) -> dict:
     return content
 
 
-def _load_two_files(path: Path) -> BPETokenizer:
+def _read_two_files(path: Path) -> BPEParts:
     """GPT-2's layout: `vocab.json` from token to id, `merges.txt` with a pair a line.
 
     Tokens that were added later stand in `added_tokens.json`, and how they are matched in
