@@ -113,7 +113,7 @@ def load_model(folder: str | os.PathLike[str], device: Device | str = "cpu") -> 
             f"    python examples/train_shakespeare.py --out {path}\n"
             "or name another folder with --checkpoint."
         )
-    model_config, training = read_config(path)
+    model_config, training, content = read_config(path)
     check_sizes(path, model_config)
     if (path / SUMS).is_file():
         check_sums(path, complete=False)  # a copy may lack what is not read here
@@ -132,20 +132,19 @@ def load_model(folder: str | os.PathLike[str], device: Device | str = "cpu") -> 
         raise FileFormatError(
             path / WEIGHTS, f"these weights belong to another configuration: {error}"
         ) from error
-    model.seen_tokens = read_seen(path, tokenizer.vocab_size)
-    model.end_tokens = read_ends(path, tokenizer.vocab_size)
+    model.seen_tokens = seen_tokens(path, content, tokenizer.vocab_size)
+    model.end_tokens = end_tokens(path, content, tokenizer.vocab_size)
     model.to(device).eval()
     return Loaded(model, tokenizer, training)
 
 
-def read_seen(folder: Path, vocab_size: int) -> np.ndarray | None:
-    """Which tokens were a target in training, (V,), or None if the configuration does not say.
+def seen_tokens(folder: Path, content: dict[str, Any], vocab_size: int) -> np.ndarray | None:
+    """Which tokens were a target in training, (V,), or None if `content` of CONFIG does not say.
 
     Raises:
         FileFormatError: it says something that makes no sense.
     """
-    path = folder / CONFIG
-    ranges = json.loads(path.read_text(encoding="utf-8")).get("seen_tokens")
+    ranges = content.get("seen_tokens")
     if ranges is None:
         return None
     seen = np.zeros(vocab_size, bool)
@@ -155,21 +154,21 @@ def read_seen(folder: Path, vocab_size: int) -> np.ndarray | None:
                 raise ValueError(f"[{first}, {last}] is no range of {vocab_size} tokens")
             seen[first : last + 1] = True
     except (TypeError, ValueError) as error:
-        raise FileFormatError(path, f"seen_tokens: {error}") from error
+        raise FileFormatError(folder / CONFIG, f"seen_tokens: {error}") from error
     return seen
 
 
-def read_ends(folder: Path, vocab_size: int) -> tuple[int, ...]:
-    """The tokens that end a text, besides the tokenizer's own.
+def end_tokens(folder: Path, content: dict[str, Any], vocab_size: int) -> tuple[int, ...]:
+    """The tokens that end a text, besides the tokenizer's own, by the `content` of CONFIG.
 
     Raises:
-        FileFormatError: the configuration says something that makes no sense.
+        FileFormatError: it says something that makes no sense.
     """
-    path = folder / CONFIG
-    ends = json.loads(path.read_text(encoding="utf-8")).get("end_tokens", [])
+    ends = content.get("end_tokens", [])
     if not isinstance(ends, list) or not all(type(e) is int and 0 <= e < vocab_size for e in ends):
         raise FileFormatError(
-            path, f"end_tokens must be a list of ids from 0 to {vocab_size - 1}, not {ends!r}"
+            folder / CONFIG,
+            f"end_tokens must be a list of ids from 0 to {vocab_size - 1}, not {ends!r}",
         )
     return tuple(ends)
 
@@ -206,8 +205,8 @@ def check_sizes(folder: Path, config: ModelConfig) -> None:
         )
 
 
-def read_config(folder: Path) -> tuple[ModelConfig, TrainConfig | None]:
-    """The configurations of a model and, if it is there, of its training.
+def read_config(folder: Path) -> tuple[ModelConfig, TrainConfig | None, dict[str, Any]]:
+    """The configurations of a model and, if it is there, of its training; and all of the file.
 
     Raises:
         FileFormatError: the file is not a configuration of this format.
@@ -223,6 +222,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, TrainConfig | None]:
         return (
             from_dict(ModelConfig, content["model"]),
             None if training is None else from_dict(TrainConfig, training),
+            content,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, FileFormatError):

@@ -137,7 +137,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Write as the flags say."""
-    from tinyalpaca.checkpoint import find_model, read_config
+    from tinyalpaca.checkpoint import load_model
     from tinyalpaca.generating.interactive import converse
     from tinyalpaca.generation import Generator
     from tinyalpaca.training.training_run import choose_device
@@ -146,10 +146,9 @@ def run(args: argparse.Namespace) -> int:
     args.prompt = utf8_argument("--prompt", args.prompt)
     args.stop = [utf8_argument("--stop", text) for text in args.stop or ()]
     require_output()
-    device = choose_device(args.device)
-    generator = Generator.from_checkpoint(args.checkpoint, device, graph=not args.no_graph)
-    trained = read_config(find_model(args.checkpoint))[1] is not None
-    if trained and generator.model.seen_tokens is None and not args.allow_all_tokens:
+    model, tokenizer, training = load_model(args.checkpoint, choose_device(args.device))
+    generator = Generator(model, tokenizer, graph=not args.no_graph)
+    if training is not None and model.seen_tokens is None and not args.allow_all_tokens:
         warn(
             f"{args.checkpoint} does not say which tokens training has seen: all may be written "
             "that are valid text."

@@ -66,7 +66,7 @@ def read_training(folder: Path) -> SavedRun:
     Raises:
         FileFormatError: it is of another format, or not a checkpoint of a training.
     """
-    model_config, training = read_config(folder)
+    model_config, training, _ = read_config(folder)
     if training is None:
         raise FileFormatError(folder, "holds a model, but nothing of its training to go on with")
     path = folder / TRAINER
