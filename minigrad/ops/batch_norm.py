@@ -14,7 +14,8 @@ Saved: x̂ and 1/σ, from which all of it follows, and w.
 """
 
 from minigrad.op import Op
-from minigrad.ops.summation import centred, mean_of, sum_of
+from minigrad.ops.layer_norm import normalised, through_normalised
+from minigrad.ops.summation import sum_of
 
 
 class batch_norm(Op):
@@ -23,10 +24,7 @@ class batch_norm(Op):
     @staticmethod
     def forward(xp, x, weight, bias, *, eps):
         axes = _all_but_channels(x.ndim)
-        distance = centred(xp, x, axes)
-        variance = mean_of(xp, distance * distance, axes, keepdims=True)
-        inverse_std = 1 / xp.sqrt(variance + eps)  # (1, C, 1, ...)
-        normal = distance * inverse_std
+        normal, inverse_std = normalised(xp, x, axes, eps)  # as x, and (1, C, 1, ...)
         y = normal if weight is None else normal * _beside(xp, weight, x)
         y = y if bias is None else y + _beside(xp, bias, x)
         return y, (normal, inverse_std, weight)
@@ -38,8 +36,7 @@ class batch_norm(Op):
         dx = None
         if needs[0]:
             g = dy if weight is None else dy * _beside(xp, weight, dy)
-            along = mean_of(xp, g * normal, axes, keepdims=True)
-            dx = (g - mean_of(xp, g, axes, keepdims=True) - normal * along) * inverse_std
+            dx = through_normalised(xp, g, normal, inverse_std, axes)
         dweight = sum_of(xp, dy * normal, axes) if needs[1] else None
         dbias = sum_of(xp, dy, axes) if needs[2] else None
         return dx, dweight, dbias

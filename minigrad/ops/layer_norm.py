@@ -23,10 +23,7 @@ class layer_norm(Op):
 
     @staticmethod
     def forward(xp, x, weight, bias, *, eps):
-        distance = centred(xp, x, -1)
-        variance = mean_of(xp, distance * distance, -1, keepdims=True)
-        inverse_std = 1 / xp.sqrt(variance + eps)  # (..., 1)
-        normal = distance * inverse_std
+        normal, inverse_std = normalised(xp, x, -1, eps)
         return _scaled(normal, weight, bias), (normal, inverse_std, weight)
 
     @staticmethod
@@ -35,8 +32,7 @@ class layer_norm(Op):
         dx = None
         if needs[0]:
             g = dy if weight is None else dy * weight
-            along = mean_of(xp, g * normal, -1, keepdims=True)
-            dx = (g - mean_of(xp, g, -1, keepdims=True) - normal * along) * inverse_std
+            dx = through_normalised(xp, g, normal, inverse_std, -1)
         dweight = _sum_rows(xp, dy * normal) if needs[1] else None
         dbias = _sum_rows(xp, dy) if needs[2] else None
         return dx, dweight, dbias
@@ -76,6 +72,20 @@ class rms_norm(Op):
             g = dy if weight is None else dy * weight
             dx = (g - normal * mean_of(xp, g * normal, -1, keepdims=True)) * inverse_rms
         return dx, _sum_rows(xp, dy * normal) if needs[1] else None
+
+
+def normalised(xp, x, axis, eps):
+    """x̂ of x, over one axis or several, and 1/σ, in which they have size 1."""
+    distance = centred(xp, x, axis)
+    variance = mean_of(xp, distance * distance, axis, keepdims=True)
+    inverse_std = 1 / xp.sqrt(variance + eps)
+    return distance * inverse_std, inverse_std
+
+
+def through_normalised(xp, g, normal, inverse_std, axis):
+    """dx of `normalised`, from g, the gradient of x̂; see the module's docstring."""
+    along = mean_of(xp, g * normal, axis, keepdims=True)
+    return (g - mean_of(xp, g, axis, keepdims=True) - normal * along) * inverse_std
 
 
 def _scaled(normal, weight, bias):
