@@ -17,6 +17,7 @@ from math import prod
 
 from minigrad.op import Op
 from minigrad.ops.special import scatter_add
+from minigrad.ops.summation import sum_of
 
 
 class embedding(Op):
@@ -48,5 +49,5 @@ class embedding_with_positions(Op):
         if needs[1]:
             time = ids.shape[-1]
             sequences = xp.reshape(dy, (prod(ids.shape[:-1]), time, channels))
-            dpositions = xp.pad(xp.sum(sequences, axis=0), ((0, length - time), (0, 0)))
+            dpositions = xp.pad(sum_of(xp, sequences, 0), ((0, length - time), (0, 0)))
         return dweight, dpositions, None

@@ -99,28 +99,27 @@ def contract(xp, subscripts, operands):
             terms[i] = "".join(letter for letter in term if letter in others)
     if len(terms) == 2:
         (a, b), (x, y) = terms, arrays
-        size = dict(zip(a + b, x.shape + y.shape, strict=True))
+        size = dict(zip(b, y.shape, strict=True))
         for letter, n in zip(a, x.shape, strict=True):
-            size[letter] = max(size[letter], n)  # an operand of size 1 is stretched
+            if size.get(letter, 1) == 1:  # an operand of size 1 is stretched
+                size[letter] = n
         summed = "".join(letter for letter in a if letter in b and letter not in output)
         if prod(size[letter] for letter in summed) > BLOCK:
-            x, y = (
-                np.broadcast_to(array, [size[letter] for letter in term])
-                for array, term in ((x, a), (y, b))
-            )
-            return _as_matrices(x, y, a, b, summed, output)
+            return _as_matrices(x, y, a, b, summed, output, size)
     return xp.einsum(",".join(terms) + "->" + output, *arrays)
 
 
-def _as_matrices(x, y, a, b, summed, output):
+def _as_matrices(x, y, a, b, summed, output, size):
     """The einsum of two arrays, (batch, left, K) @ (batch, K, right), with indices a and b.
 
-    K are the indices that are summed, the batch those that both and the output have.
+    K are the indices that are summed, the batch those that both and the output have. `size` has the
+    size of each index, to which an axis of size 1 is stretched.
     """
+    x = np.broadcast_to(x, [size[letter] for letter in a])
+    y = np.broadcast_to(y, [size[letter] for letter in b])
     batch = "".join(letter for letter in a if letter in b and letter in output)
     left = "".join(letter for letter in a if letter not in b)
     right = "".join(letter for letter in b if letter not in a)
-    size = dict(zip(a + b, x.shape + y.shape, strict=True))
     n, m, k, p = (
         prod(size[letter] for letter in letters) for letters in (batch, left, summed, right)
     )

@@ -83,6 +83,16 @@ def test_einsum_is_numpys_and_torchs(
     )
 
 
+def test_einsum_of_a_long_sum_that_is_stretched_to_nothing() -> None:
+    """An axis of size 1 beside one of size 0 has size 0."""
+    for left, right in (((200, 1), (200, 0)), ((200, 0), (200, 1)), ((1, 0), (200, 1))):
+        x, y = (Tensor(np.ones(shape), requires_grad=True) for shape in (left, right))
+        found = mg.einsum("ki,ki->i", x, y)
+        assert found.shape == np.einsum("ki,ki->i", x.numpy(), y.numpy()).shape == (0,)
+        found.sum().backward()
+        assert x.grad is not None and not x.grad.numpy().any()
+
+
 @pytest.mark.parametrize(
     ("subscripts", "shapes"),
     [

@@ -9,6 +9,7 @@ import pytest
 import minigrad as mg
 from minigrad import Tensor, grad
 from minigrad.nn import functional as F
+from minigrad.ops.embedding import embedding_with_positions
 from minigrad.ops.special import scatter_add
 from minigrad.ops.summation import BLOCK, WIDTH, centred, mean_of, sum_of
 
@@ -131,6 +132,14 @@ def test_gradients_of_weights_and_biases_add_many_rows() -> None:
             np.testing.assert_allclose(found[1], true, rtol=2e-7)
             found = grad(table[np.ones(rows, int)], table, Tensor(dy)).numpy()
             np.testing.assert_allclose(found[1], true, rtol=2e-7)
+
+
+def test_gradients_of_positions_add_many_sequences() -> None:
+    dy = np.random.default_rng(5).random((60_000, 2, 3)).astype(np.float32)
+    ids = np.zeros((60_000, 2), int)
+    saved = ids, (1, 3), (2, 3)
+    _, found, _ = embedding_with_positions.backward(np, dy, saved, (False, True, False))
+    np.testing.assert_allclose(found, dy.astype(np.float64).sum(0), rtol=4e-6)
 
 
 @pytest.mark.parametrize(
