@@ -430,7 +430,7 @@ class gelu(Op):
     def forward(xp, x, *, approximate):
         if approximate == "tanh":
             near = xp.clip(x, -special.FAR, special.FAR)  # further out σ is 0 or 1
-            doubled = near * (_SLOPE + _SLOPE * _CUBIC * near * near)  # 2u
+            doubled = near * (SLOPE + SLOPE * CUBIC * near * near)  # 2u
             s, rest = special.logistic_pair(xp, doubled)
             return x * s, (near, s, rest)
         cdf = special.normal_cdf(xp, x)
@@ -440,11 +440,11 @@ class gelu(Op):
     def backward(xp, dy, saved, needs, *, approximate):
         if approximate == "tanh":
             near, s, rest = saved
-            slope = _SLOPE + 3 * _SLOPE * _CUBIC * near * near
+            slope = SLOPE + 3 * SLOPE * CUBIC * near * near
             return (dy * s * (1 + near * rest * slope),)
         x, cdf = saved
         density = (1 / sqrt(2 * pi)) * special.gaussian(xp, x, 0.5)
         return (dy * (cdf + x * density),)
 
 
-_SLOPE, _CUBIC = 2 * sqrt(2 / pi), 0.044715  # of the polynomial 2u
+SLOPE, CUBIC = 2 * sqrt(2 / pi), 0.044715  # 2u = x·(SLOPE + SLOPE·CUBIC·x²)

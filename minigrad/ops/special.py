@@ -71,6 +71,11 @@ def on_tensors(xp):
     return xp.__name__ == "minigrad.functions"
 
 
+def by_strides(x):
+    """The axes of an array in the order of memory, the outermost first."""
+    return sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+
+
 def in_slices(function):
     """Run an element-wise `function(xp, x, *options)` on slices of large NumPy arrays.
 
@@ -82,7 +87,7 @@ def in_slices(function):
     def sliced(xp, x, *options):
         if xp is not np or x.size <= SLICE:
             return function(xp, x, *options)
-        order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+        order = by_strides(x)
         rows = x.transpose(order)
         shape, back = rows.shape, np.argsort(order)
         if rows.flags.c_contiguous:

@@ -32,6 +32,8 @@ import numpy as np
 from minigrad.kernels.cpu.scratch import scratch
 from minigrad.op import Op
 from minigrad.ops import elementwise
+from minigrad.ops.elementwise import CUBIC, SLOPE
+from minigrad.ops.special import FAR, by_strides
 
 SLICE = 131_072  # bytes: half a dozen arrays of it stay in the cache
 
@@ -112,7 +114,6 @@ _LIMITS = {
         ),
     ),
 }
-_SLOPE, _CUBIC = 2 * sqrt(2 / pi), 0.044715  # 2u of the tanh form is x·(_SLOPE + _SLOPE·_CUBIC·x²)
 
 
 def _by_slices(
@@ -129,7 +130,7 @@ def _by_slices(
         if first.size:
             function(*inputs, *found, **statics)
         return found
-    order = sorted(range(first.ndim), key=lambda axis: -abs(first.strides[axis]))
+    order = by_strides(first)
     shape = first.transpose(order).shape
     dtype = first.dtype.newbyteorder("=")
     found = [np.empty(shape, dtype) for _ in range(results)]
@@ -261,16 +262,16 @@ def _gelu_tanh(x, y, slope):
         np.multiply(x, x, out=square)
     far = _is_far(square, _LIMITS[x.dtype.char].tanh_form)
     if far:
-        near = np.clip(x, -40, 40)  # further out σ(2u) is 0 or 1
+        near = np.clip(x, -FAR, FAR)  # further out σ(2u) is 0 or 1
         np.multiply(near, near, out=square)
-    np.multiply(square, -_SLOPE * _CUBIC, out=e)
-    e -= _SLOPE
+    np.multiply(square, -SLOPE * CUBIC, out=e)
+    e -= SLOPE
     e *= near  # -2u
     where = _logistic(e, share, far)
     np.multiply(near, share, out=y)
     if slope is not None:
-        square *= 3 * _SLOPE * _CUBIC
-        square += _SLOPE  # 2u'
+        square *= 3 * SLOPE * CUBIC
+        square += SLOPE  # 2u'
         np.multiply(_other(e, share, where), y, out=slope)
         slope *= square
         slope += share
