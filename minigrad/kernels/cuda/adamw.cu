@@ -50,12 +50,12 @@ __global__ void __launch_bounds__(256) squares_finish(const double* __restrict__
 template <typename real>
 __global__ void __launch_bounds__(256)
     step_orders(const real* __restrict__ gradient, double* partial, unsigned* done,
-                const real* __restrict__ loss, long long* __restrict__ counters, unsigned* __restrict__ draw,
-                double* __restrict__ history, const double* __restrict__ rates,
-                double* __restrict__ orders, size_t size, int ring, int groups, int all_steps,
-                int windows, int draws, const double loss_scale, const double max_norm,
-                const double beta1, const double beta2, const double eps,
-                const double average_decay) {
+                const real* __restrict__ loss, long long* __restrict__ counters,
+                unsigned* __restrict__ draw, double* __restrict__ history,
+                const double* __restrict__ rates, double* __restrict__ orders, size_t size,
+                int ring, int groups, int all_steps, int windows, int draws,
+                const double loss_scale, const double max_norm, const double beta1,
+                const double beta2, const double eps, const double average_decay) {
   struct Shared {
     double numbers[8];  // one a warp
     bool last;

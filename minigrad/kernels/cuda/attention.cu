@@ -250,7 +250,8 @@ __device__ __forceinline__ void query_gradients(const Head<real, HEAD>& head,
 
 // dk and dv of a block of keys: dv = Pᵀ dy, dk = scale·dSᵀ q.
 template <typename real, int HEAD>
-__device__ __forceinline__ void key_gradients(const Head<real, HEAD>& head, Tiles<real, HEAD>& shared,
+__device__ __forceinline__ void key_gradients(const Head<real, HEAD>& head,
+                                              Tiles<real, HEAD>& shared,
                                               real* __restrict__ dk, real* __restrict__ dv,
                                               int block) {
   using C = Cut<real, HEAD>;
@@ -298,9 +299,8 @@ template <typename real, int HEAD>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_backward(const real* __restrict__ qkv, const real* __restrict__ dy,
                        const real* __restrict__ y, const real* __restrict__ log_sum,
-                       const real* __restrict__ delta,
-                       real* __restrict__ dqkv, int time, int heads, int head_size, int causal,
-                       real scale) {
+                       const real* __restrict__ delta, real* __restrict__ dqkv, int time, int heads,
+                       int head_size, int causal, real scale) {
   const int channels = heads * head_size;
   const size_t stride = 3 * size_t(channels);
   const size_t start = size_t(blockIdx.z) * time * stride + blockIdx.y * head_size;

@@ -331,9 +331,8 @@ template <typename Factors, int HEAD>
 __global__ void __launch_bounds__(Plan<HEAD>::BACK_THREADS)
     attention_backward_mma(const float* __restrict__ qkv, const float* __restrict__ dy,
                            const float* __restrict__ y, const float* __restrict__ log_sum,
-                           const float* __restrict__ delta,
-                           float* __restrict__ dqkv, int time, int heads, int head_size, int causal,
-                           float scale) {
+                           const float* __restrict__ delta, float* __restrict__ dqkv, int time,
+                           int heads, int head_size, int causal, float scale) {
   const int channels = heads * head_size;
   const size_t stride = 3 * size_t(channels);
   const size_t start = size_t(blockIdx.z) * time * stride + blockIdx.y * head_size;

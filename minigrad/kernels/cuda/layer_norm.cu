@@ -46,8 +46,8 @@ template <typename real>
 __global__ void __launch_bounds__(256) layer_norm_backward(
     const real* __restrict__ dy, const real* __restrict__ normal,
     const real* __restrict__ inverse_std, const real* __restrict__ weight,
-    const real* __restrict__ so_far, real* __restrict__ dx, real* dweight, real* dbias, real* partial, unsigned* counters, int rows, int channels,
-    int parts, int rows_a_block) {
+    const real* __restrict__ so_far, real* __restrict__ dx, real* dweight, real* dbias,
+    real* partial, unsigned* counters, int rows, int channels, int parts, int rows_a_block) {
   const int groups = (channels + WARP - 1) / WARP;
   const int blocks_a_sum = groups * parts, sums = (dbias ? 1 : 0) + (dweight ? 1 : 0);
   int block = blockIdx.x;

@@ -101,29 +101,29 @@ template <typename real>
 __global__ void __launch_bounds__(Fma<real>::THREADS, 2)
     linear_backward_fma(const real* __restrict__ dy, const real* __restrict__ y,
                         const real* __restrict__ x, const real* __restrict__ weight,
-                        const real* __restrict__ so_far, real* __restrict__ dx, real* dweight, real* dbias, real* partial,
-                        unsigned* counters, int rows, int c_in, int c_out, int parts,
-                        int rows_a_part) {
-  backward<Fma<real>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
-                     parts, rows_a_part);
+                        const real* __restrict__ so_far, real* __restrict__ dx, real* dweight,
+                        real* dbias, real* partial, unsigned* counters, int rows, int c_in,
+                        int c_out, int parts, int rows_a_part) {
+  backward<Fma<real>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows, c_in,
+                      c_out, parts, rows_a_part);
 }
 
 __global__ void __launch_bounds__(Tensor<Tf32>::THREADS, 3)
     linear_backward_tf32(const float* __restrict__ dy, const float* __restrict__ y,
                          const float* __restrict__ x, const float* __restrict__ weight,
-                         const float* __restrict__ so_far, float* __restrict__ dx, float* dweight, float* dbias, float* partial,
-                         unsigned* counters, int rows, int c_in, int c_out, int parts,
-                         int rows_a_part) {
-  backward<Tensor<Tf32>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
-                        parts, rows_a_part);
+                         const float* __restrict__ so_far, float* __restrict__ dx, float* dweight,
+                         float* dbias, float* partial, unsigned* counters, int rows, int c_in,
+                         int c_out, int parts, int rows_a_part) {
+  backward<Tensor<Tf32>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows,
+                         c_in, c_out, parts, rows_a_part);
 }
 
 __global__ void __launch_bounds__(Tensor<Bf16>::THREADS, 3)
     linear_backward_bf16(const float* __restrict__ dy, const float* __restrict__ y,
                          const float* __restrict__ x, const float* __restrict__ weight,
-                         const float* __restrict__ so_far, float* __restrict__ dx, float* dweight, float* dbias, float* partial,
-                         unsigned* counters, int rows, int c_in, int c_out, int parts,
-                         int rows_a_part) {
-  backward<Tensor<Bf16>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows, c_in, c_out,
-                        parts, rows_a_part);
+                         const float* __restrict__ so_far, float* __restrict__ dx, float* dweight,
+                         float* dbias, float* partial, unsigned* counters, int rows, int c_in,
+                         int c_out, int parts, int rows_a_part) {
+  backward<Tensor<Bf16>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows,
+                         c_in, c_out, parts, rows_a_part);
 }
