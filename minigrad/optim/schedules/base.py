@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minigrad.optim.optimizer import Optimizer
 
 
-class Schedule:
+class GroupRates:
+    """Reads and writes the learning rates of an optimizer's groups."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def get_last_lr(self) -> list[float]:
+        """The present learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def _set_lrs(self, lrs: Sequence[float]) -> None:
+        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
+            group["lr"] = lr
+
+    def _require_groups(self, saved: int) -> None:
+        own = len(self.optimizer.param_groups)
+        if saved != own:
+            raise ValueError(f"the saved schedule has {saved} groups, the optimizer {own}")
+
+
+class Schedule(GroupRates):
     """Base class: counts steps and sets "lr" of every group of an optimizer.
 
     A learning rate that you set by hand (`group["lr"] = ...`) stays until the step at which the
@@ -29,7 +49,7 @@ class Schedule:
     counter = itertools.count()
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
+        super().__init__(optimizer)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.last_epoch: float = 0
         self.order = next(Schedule.counter)
@@ -49,10 +69,6 @@ class Schedule:
         self.last_epoch += 1
         self._set()
 
-    def get_last_lr(self) -> list[float]:
-        """The present learning rate of each group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on, as plain numbers."""
         return {
@@ -71,14 +87,7 @@ class Schedule:
         self.last_epoch = state["last_epoch"]
         self.base_lrs = list(state["base_lrs"])
         self._scheduled = self.lrs_at(self.last_epoch)
-        lrs = state.get("lrs", self._scheduled)
-        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
-            group["lr"] = lr
-
-    def _require_groups(self, saved: int) -> None:
-        own = len(self.optimizer.param_groups)
-        if saved != own:
-            raise ValueError(f"the saved schedule has {saved} groups, the optimizer {own}")
+        self._set_lrs(state.get("lrs", self._scheduled))
 
     def _set(self) -> None:
         """Write the learning rates that differ from those that this schedule wrote before."""
@@ -91,3 +100,18 @@ class Schedule:
             if lr != before:
                 group["lr"] = lr
         self._scheduled = lrs
+
+
+def one_for_each_group(
+    optimizer: Optimizer, name: str, setting: str, value: float | Sequence[float]
+) -> list[float]:
+    """A setting of the schedule `name` that is given once for all groups, or once for each.
+
+    Raises:
+        ValueError: there are not as many values as groups.
+    """
+    groups = len(optimizer.param_groups)
+    values = list(value) if isinstance(value, Sequence) else [value] * groups
+    if len(values) != groups:
+        raise ValueError(f"{name}: {len(values)} values of {setting} for {groups} groups")
+    return values

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from minigrad.optim.optimizer import Optimizer
-from minigrad.optim.schedules.base import Schedule
+from minigrad.optim.schedules.base import GroupRates, Schedule, one_for_each_group
 
 
 class SequentialLR(Schedule):
@@ -63,7 +63,11 @@ class SequentialLR(Schedule):
         super().load_state_dict(state)
 
 
-class ReduceLROnPlateau:
+# What `ReduceLROnPlateau` remembers of the values that it has seen.
+_SEEN = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+
+
+class ReduceLROnPlateau(GroupRates):
     """Multiplies learning rates by `factor` when a value has not improved for a while.
 
     Call `step(value)` after each measurement, for example with the validation loss of an epoch. A
@@ -103,13 +107,9 @@ class ReduceLROnPlateau:
             raise ValueError(
                 f'ReduceLROnPlateau: threshold_mode must be "rel" or "abs", not {threshold_mode!r}'
             )
-        groups = len(optimizer.param_groups)
-        self.min_lrs = list(min_lr) if isinstance(min_lr, Sequence) else [min_lr] * groups
-        if len(self.min_lrs) != groups:
-            raise ValueError(
-                f"ReduceLROnPlateau: {len(self.min_lrs)} values of min_lr for {groups} groups"
-            )
-        self.optimizer, self.mode, self.factor, self.patience = optimizer, mode, factor, patience
+        self.min_lrs = one_for_each_group(optimizer, "ReduceLROnPlateau", "min_lr", min_lr)
+        super().__init__(optimizer)
+        self.mode, self.factor, self.patience = mode, factor, patience
         self.threshold, self.threshold_mode = threshold, threshold_mode
         self.cooldown, self.eps = cooldown, eps
         self.best = inf if mode == "min" else -inf
@@ -139,14 +139,9 @@ class ReduceLROnPlateau:
             return sign * value < sign * self.best - self.threshold
         return sign * value < sign * self.best * (1 - sign * self.threshold)
 
-    def get_last_lr(self) -> list[float]:
-        """The present learning rate of each group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on, as plain numbers."""
-        names = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
-        return {**{name: getattr(self, name) for name in names}, "lrs": self.get_last_lr()}
+        return {**{name: getattr(self, name) for name in _SEEN}, "lrs": self.get_last_lr()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave.
@@ -154,12 +149,7 @@ class ReduceLROnPlateau:
         Raises:
             ValueError: the saved schedule was one of another number of groups.
         """
-        groups = self.optimizer.param_groups
-        if len(state["lrs"]) != len(groups):
-            raise ValueError(
-                f"the saved schedule has {len(state['lrs'])} groups, the optimizer {len(groups)}"
-            )
-        for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch"):
+        self._require_groups(len(state["lrs"]))
+        for name in _SEEN:
             setattr(self, name, state[name])
-        for group, lr in zip(groups, state["lrs"], strict=True):
-            group["lr"] = lr
+        self._set_lrs(state["lrs"])

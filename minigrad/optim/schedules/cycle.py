@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minigrad.optim.optimizer import Optimizer
-from minigrad.optim.schedules.base import Schedule
+from minigrad.optim.schedules.base import Schedule, one_for_each_group
 from minigrad.optim.schedules.cosine import along_cosine
 
 
@@ -58,10 +58,8 @@ class OneCycleLR(Schedule):
             raise ValueError(
                 f'OneCycleLR: anneal_strategy must be "cos" or "linear", not {anneal_strategy!r}'
             )
+        peaks = one_for_each_group(optimizer, "OneCycleLR", "max_lr", max_lr)
         groups = optimizer.param_groups
-        peaks = list(max_lr) if isinstance(max_lr, Sequence) else [max_lr] * len(groups)
-        if len(peaks) != len(groups):
-            raise ValueError(f"OneCycleLR: {len(peaks)} values of max_lr for {len(groups)} groups")
         if cycle_momentum and not all("momentum" in g or "betas" in g for g in groups):
             raise ValueError(
                 f"OneCycleLR: {type(optimizer).__name__} has no momentum to cycle; pass "
