@@ -64,12 +64,7 @@ class AdamW(Optimizer):
         for group in self.param_groups:
             self._place(group["params"], allocate)
         for parameter in self.parameters():
-            state = self._state_of(parameter)
-            for key, value in before.get(parameter, {}).items():
-                if key == "step":
-                    state[key] = value
-                else:
-                    state[key][...] = value
+            self._fill_state(parameter, before.get(parameter, {}))
 
     def _place(self, parameters: list[Tensor], allocate: Callable[[int, Any], Any]) -> None:
         """Both averages of a group, whose members then lie side by side if they have one dtype."""

@@ -180,12 +180,16 @@ class Optimizer:
             group.update(new)
         self.state = {}
         for parameter, entry in entries.items():
-            own = self._state_of(parameter)
-            for key, value in entry.items():
-                if key == "step":
-                    own[key] = value
-                else:
-                    own[key][...] = parameter.device.asarray(value)
+            self._fill_state(parameter, entry)
+
+    def _fill_state(self, parameter: Tensor, values: Mapping[str, Any]) -> None:
+        """Write values into the state of a parameter, which is made if it is not there yet."""
+        own = self._state_of(parameter)
+        for key, value in values.items():
+            if key == "step":
+                own[key] = value
+            else:
+                own[key][...] = parameter.device.asarray(value)
 
 
 def _copied(value: Any) -> Any:

@@ -74,10 +74,10 @@ def read_state(
                 f"this is the state of another kind of optimizer: of parameter {number} it holds "
                 f"{sorted(given)}, {name} keeps {sorted(wanted[place])}"
             )
-        entries[parameters[place]] = {
+        parameter = parameters[place]
+        entries[parameter] = {
             key: _number(number, value) if key == "step" else _array(number, key, value, parameter)
             for key, value in given.items()
-            for parameter in [parameters[place]]
         }
     return settings, entries
 
