@@ -110,13 +110,14 @@ def atomic_write(
         raise _could_not_write(path, error, state) from error
 
 
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a device, a pipe or a socket. False if that cannot be asked."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
 def _refuse_device(path: str | os.PathLike[str], target: Path) -> None:
     """Raise `OSError` for what is no file, such as /dev/null: another would take its place."""
-    try:
-        mode = os.stat(target).st_mode
-    except OSError:  # what cannot be asked is told when it cannot be written
-        return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    if is_special(target):
         error = OSError(errno.EINVAL, "it is a device, a pipe or a socket")
         raise _could_not_write(path, error, "nothing was written")
 

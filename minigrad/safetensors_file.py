@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from minigrad.files import FileFormatError, atomic_write
+from minigrad.files import FileFormatError, atomic_write, is_special
 from minigrad.stored_dtypes import decode, round_to_bfloat16
 
 _NAME_OF_CODE = {
@@ -191,7 +191,7 @@ def inspect_safetensors(
     Raises as `load_safetensors` does.
     """
     # A missing or unreadable file is an OSError here, whatever the package makes of it.
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+    if is_special(path):
         raise FileFormatError(path, "it is a device, a pipe or a socket, and no file")
     with open(path, "rb"):
         pass

@@ -104,13 +104,11 @@ def _as_plain(
     """A value that is no container, as data of Python and NumPy."""
     if isinstance(value, TensorRef):
         return arrays[names[value]]
+    if not _is_plain(value):
+        raise FileFormatError(path, f"holds a {type_name(value)}, which is no plain data")
     if isinstance(value, Size):
         return tuple(value)
-    if isinstance(value, Marker) and value.role == "dtype":
-        return value.dtype
-    if type(value) not in _PLAIN:
-        raise FileFormatError(path, f"holds a {type_name(value)}, which is no plain data")
-    return value
+    return value.dtype if isinstance(value, Marker) else value
 
 
 def _is_plain(value: Any) -> bool:
