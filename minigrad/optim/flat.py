@@ -59,13 +59,12 @@ class FlatParameters:
         # graphs know its address.
         with device.in_use():
             self._buffer = xp.zeros(size, dtype) if grad is None and xp is not np else grad
+            for parameter, view in zip(self.parameters, self.views(self.array), strict=True):
+                view[...] = parameter.array
+                parameter.array = view
+                parameter._version = Version(parameter._version.number + 1)
         self._given = self._buffer is not None
         self._attached: Any = None
-        for parameter, view in zip(self.parameters, self.views(self.array), strict=True):
-            with device.in_use():
-                view[...] = parameter.array
-            parameter.array = view
-            parameter._version = Version(parameter._version.number + 1)
 
     @property
     def data(self) -> Any:

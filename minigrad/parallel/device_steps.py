@@ -100,8 +100,7 @@ class DeviceSteps:
         with self._device.in_use():
             self.state = adamw.StepState(len(rates), rates.shape[1], ring)
             self.state.rates[...] = self._device.asarray(np.asarray(rates, np.float64))
-        self._tokens = self._device.asarray(np.ascontiguousarray(tokens, np.int32))
-        with self._device.in_use():
+            self._tokens = self._device.asarray(np.ascontiguousarray(tokens, np.int32))
             self._starts = self._device.xp.zeros(windows, np.int64)
         self._steps: dict[tuple[int, ...], Captured] = {}
         self._scales: dict[float, Any] = {}
