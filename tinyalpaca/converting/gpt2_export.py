@@ -19,7 +19,7 @@ from minigrad.serialization import save_safetensors
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.converting.gpt2_weights import LAYER
-from tinyalpaca.corpus.corpora import SEPARATOR
+from tinyalpaca.converting.original_weights import differences
 from tinyalpaca.tokenizer import BPETokenizer
 from tinyalpaca.tokenizing.added_tokens import AddedToken
 from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
@@ -40,11 +40,7 @@ def save_for_gpt2(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -
     """
     model, tokenizer, _ = load_model(folder)
     state = {name: np.asarray(array) for name, array in model.state_dict().items()}
-    problems = [
-        f"{name} = {getattr(model.config, name)!r}"
-        for name, value in WANTED.items()
-        if getattr(model.config, name) != value
-    ]
+    problems = differences(model.config, WANTED)
     if model.config.activation not in ACTIVATIONS:
         problems.append(f"activation = {model.config.activation!r}")
     if np.any(state.get("final_linear.bias", 0)):
@@ -56,7 +52,7 @@ def save_for_gpt2(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -
     if (path / "config.json").exists():
         raise FileExistsError(f"{path} already holds a model; name another folder")
     path.mkdir(parents=True, exist_ok=True)
-    begin = tokenizer.special_tokens.get(SEPARATOR)
+    begin = tokenizer.end_token
     ends = [*([] if begin is None else [begin]), *model.end_tokens]
     end = ends if len(ends) > 1 else next(iter(ends), None)
     ids = {"bos_token_id": begin, "eos_token_id": end}

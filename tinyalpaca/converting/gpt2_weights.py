@@ -49,8 +49,8 @@ def is_gpt2(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder says that it holds a GPT-2."""
     path = Path(folder) / "config.json"
     try:
-        return path.is_file() and json.loads(path.read_bytes())["model_type"] == "gpt2"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return path.is_file() and _read_json(path).get("model_type") == "gpt2"
+    except (OSError, FileFormatError):
         return False
 
 
@@ -88,10 +88,7 @@ def end_tokens(folder: Path) -> list[int]:
     path = folder / "generation_config.json"
     if not path.is_file():
         path = folder / "config.json"
-    try:
-        named = json.loads(path.read_bytes()).get("eos_token_id")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise FileFormatError(path, f"not a configuration ({error!r})") from error
+    named = _read_json(path).get("eos_token_id")
     ends = named if isinstance(named, list) else [] if named is None else [named]
     if not all(type(end) is int and end >= 0 for end in ends):
         raise FileFormatError(path, f"eos_token_id must be a token id, or several, not {named!r}")
@@ -130,13 +127,13 @@ def gpt2_config(path: Path) -> ModelConfig:
     Raises:
         FileFormatError: not a configuration of a GPT-2 that we can compute; names the setting.
     """
+    theirs = _read_json(path)
+    for name, value in EXPECTED.items():
+        if theirs.get(name, value) != value:
+            raise FileFormatError(
+                path, f"{name} is {theirs[name]!r}; only {value!r} can be converted"
+            )
     try:
-        theirs = json.loads(path.read_bytes())
-        for name, value in EXPECTED.items():
-            if theirs.get(name, value) != value:
-                raise FileFormatError(
-                    path, f"{name} is {theirs[name]!r}; only {value!r} can be converted"
-                )
         activation = theirs.get("activation_function", "gelu_new")
         if activation not in ACTIVATIONS:
             raise FileFormatError(
@@ -157,8 +154,23 @@ def gpt2_config(path: Path) -> ModelConfig:
         return config
     except FileFormatError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise FileFormatError(path, f"not a configuration of a GPT-2 ({error!r})") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The content of one of a folder's configurations.
+
+    Raises:
+        FileFormatError: it is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(path, f"not a configuration of a GPT-2 ({error!r})") from error
+    if not isinstance(content, dict):
+        raise FileFormatError(path, "not a configuration of a GPT-2: it holds no JSON object")
+    return content
 
 
 def translated(

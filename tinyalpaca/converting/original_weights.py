@@ -17,9 +17,10 @@ import numpy as np
 
 from minigrad import Generator
 from minigrad.files import FileFormatError
-from minigrad.serialization import load_safetensors, load_torch, save_safetensors
+from minigrad.serialization import save_safetensors
 from tinyalpaca.checkpoint import WEIGHTS, find_model, load_model
 from tinyalpaca.config import ConfigError, ModelConfig, from_dict
+from tinyalpaca.converting.shards import load_file
 from tinyalpaca.model import TinyAlpaca, parameter_shapes, with_present_names
 from tinyalpaca.tokenizer import load_tokenizer
 from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
@@ -40,10 +41,7 @@ ORIGINAL_OPTIONS = {
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The tensors of a `.pth`, `.pt` or `.safetensors` file, by their present names."""
-    if Path(path).suffix == ".safetensors":
-        tensors: Mapping[str, np.ndarray] = load_safetensors(path)[0]
-    else:
-        tensors = load_torch(path)
+    tensors = load_file(Path(path))
     for prefix in WRAPPERS:
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
@@ -132,6 +130,15 @@ def filled_model(
     return model
 
 
+def differences(config: ModelConfig, wanted: Mapping[str, Any]) -> list[str]:
+    """The settings that are not as `wanted`, as "name = value"."""
+    return [
+        f"{name} = {getattr(config, name)!r}"
+        for name, value in wanted.items()
+        if getattr(config, name) != value
+    ]
+
+
 def save_for_original(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[Path]:
     """Write a checkpoint's weights as safetensors that the original's classes load by name.
 
@@ -147,12 +154,7 @@ def save_for_original(folder: str | os.PathLike[str], out: str | os.PathLike[str
     if os.path.exists(out) and own.exists() and own.samefile(out):
         raise ConfigError(f"{os.fspath(out)} is the checkpoint's own: name another file")
     model, tokenizer, _ = load_model(folder)
-    other = [
-        f"{name} = {getattr(model.config, name)!r}"
-        for name, value in ORIGINAL_OPTIONS.items()
-        if getattr(model.config, name) != value
-    ]
-    if other:
+    if other := differences(model.config, ORIGINAL_OPTIONS):
         raise ConfigError(
             f"the original's classes cannot compute this model: it has {', '.join(other)}"
         )

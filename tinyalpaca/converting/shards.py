@@ -29,7 +29,7 @@ def load_folder(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     """
     for name in WHOLE:
         if (folder / name).is_file():
-            return folder / name, _load(folder / name)
+            return folder / name, load_file(folder / name)
         index = folder / f"{name}{INDEX}"
         if index.is_file():
             return index, _load_shards(index)
@@ -39,7 +39,8 @@ def load_folder(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     )
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def load_file(path: Path) -> dict[str, np.ndarray]:
+    """The tensors by name of a `.safetensors` file, or of one of PyTorch's."""
     return load_safetensors(path)[0] if path.suffix == ".safetensors" else load_torch(path)
 
 
@@ -60,7 +61,7 @@ def _load_shards(index: Path) -> dict[str, np.ndarray]:
                 f"{path} is missing: {index.name} names {len(shards)} shards, of which all are "
                 "needed"
             )
-        found = _load(path)
+        found = load_file(path)
         wanted = [name for name, place in places.items() if place == shard]
         missing = [name for name in wanted if name not in found]
         if missing:
