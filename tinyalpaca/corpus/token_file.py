@@ -121,7 +121,7 @@ class TokenFile:
         )
         if path.exists():
             existing = None
-            if own_folder and not _is_token_file(path):
+            if own_folder and _beginning(path) not in (MAGIC, b""):  # empty is nobody's
                 raise ValueError(
                     f"{path} is no token file, or a damaged one, and would be overwritten: if "
                     "it is yours, move it to another place, else delete it"
@@ -170,15 +170,15 @@ def _check_ids(path: Path, header: Header, tokens: np.ndarray) -> None:
 
 def is_token_file(path: str | os.PathLike[str]) -> bool:
     """Whether there is a file that begins as a token file does."""
-    return os.path.isfile(path) and os.path.getsize(path) > 0 and _is_token_file(Path(path))
+    return _beginning(path) == MAGIC
 
 
-def _is_token_file(path: Path) -> bool:
-    """Whether it begins as one, or is empty. Of devices and folders nothing is read."""
-    if not path.is_file():
-        return False
+def _beginning(path: str | os.PathLike[str]) -> bytes | None:
+    """What a token file has its mark in; None, and nothing is read, if it is no file."""
+    if not os.path.isfile(path):
+        return None
     with open(path, "rb") as file:
-        return file.read(len(MAGIC)) in (MAGIC, b"")
+        return file.read(len(MAGIC))
 
 
 def encoded(
@@ -189,7 +189,7 @@ def encoded(
     Raises:
         ValueError: a document cannot be read, or has what the tokenizer has no token for; names it.
     """
-    separator = tokenizer.special_tokens.get(SEPARATOR)
+    separator = tokenizer.end_token
     with progress_bar("tokens", progress) as bar:
         for number, document in enumerate(corpus.documents):
             if number and separator is not None:
@@ -206,7 +206,7 @@ def encoded(
 
 def unmarked_joins(corpus: Corpus, tokenizer: Tokenizer) -> str:
     """In words, that the documents follow one another without a token between them, or ""."""
-    if len(corpus.documents) < 2 or SEPARATOR in tokenizer.special_tokens:
+    if len(corpus.documents) < 2 or tokenizer.end_token is not None:
         return ""
     return (
         f"the tokenizer has no {SEPARATOR}: the {len(corpus.documents)} texts of {corpus.source} "

@@ -9,7 +9,12 @@ import numpy as np
 
 from minigrad.files import write_text_atomically
 from tinyalpaca.corpus.text_files import decode_utf8
-from tinyalpaca.tokenizing.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
+from tinyalpaca.tokenizing.tokenizer_base import (
+    AllowedSpecial,
+    Tokenizer,
+    file_to_write,
+    fingerprint_of,
+)
 
 FORMAT = "tinyalpaca.CharTokenizer"
 
@@ -88,8 +93,7 @@ class CharTokenizer(Tokenizer):
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a small JSON file; a folder gets the name `tokenizer.json`."""
-        path = Path(path)
-        path = path / "tokenizer.json" if path.is_dir() else path
+        path = file_to_write(path)
         content = {
             "format": FORMAT,
             "version": 1,

@@ -15,7 +15,12 @@ import numpy as np
 
 from minigrad.files import write_text_atomically
 from tinyalpaca.corpus.text_files import decode_utf8
-from tinyalpaca.tokenizing.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
+from tinyalpaca.tokenizing.tokenizer_base import (
+    AllowedSpecial,
+    Tokenizer,
+    file_to_write,
+    fingerprint_of,
+)
 
 SPACE = "▁"
 UNKNOWN = "[UNK]"
@@ -71,8 +76,7 @@ class OriginalTokenizer(Tokenizer):
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the vocabulary as the original does; a folder gets the name `tokenizer.json`."""
-        path = Path(path)
-        path = path / "tokenizer.json" if path.is_dir() else path
+        path = file_to_write(path)
         content = {str(index): token for index, token in enumerate(self.tokens)}
         write_text_atomically(
             path, json.dumps(content, ensure_ascii=False, indent=2), make_folders=True

@@ -15,12 +15,19 @@ import numpy as np
 
 AllowedSpecial = Collection[str] | Literal["all"]
 END_OF_TEXT = "<|endoftext|>"
+FILE_NAME = "tokenizer.json"
 
 
 def fingerprint_of(*parts: object) -> str:
     """SHA-256 (hexadecimal) of the parts, written as JSON."""
     text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def file_to_write(path: str | os.PathLike[str]) -> Path:
+    """The file that `save` writes: `path`, or the one that has the usual name in a folder."""
+    path = Path(path)
+    return path / FILE_NAME if path.is_dir() else path
 
 
 class Tokenizer(ABC):

@@ -20,15 +20,17 @@ from tinyalpaca.tokenizing.foreign import Foreign
 from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
 from tinyalpaca.tokenizing.pre_tokenizers import ChainSplitter
 from tinyalpaca.tokenizing.pretokenize import PreSplitter, byte_alphabet
-from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
-
-FILE_NAME = "tokenizer.json"
+from tinyalpaca.tokenizing.tokenizer_base import (
+    END_OF_TEXT,
+    FILE_NAME,
+    Tokenizer,
+    file_to_write,
+)
 
 
 def save(parts: BPEParts, path: str | os.PathLike[str]) -> Path:
     """Write `tokenizer.json` (or the name given) and the `.vocab` beside it; return its path."""
-    path = Path(path)
-    path = path / FILE_NAME if path.is_dir() else path
+    path = file_to_write(path)
     content = json.dumps(to_json(parts), ensure_ascii=False, indent=1)
     write_text_atomically(path, content + "\n", make_folders=True)
     readable = path.with_suffix(".vocab")
@@ -187,8 +189,8 @@ def _read_two_files(path: Path) -> BPEParts:
     merges = [line.rstrip("\r") for line in lines if line and not line.startswith("#version")]
     alphabet = set(byte_alphabet())
     special = {text: index for text, index in vocab.items() if text and not alphabet >= set(text)}
-    if "<|endoftext|>" in vocab:
-        special["<|endoftext|>"] = vocab["<|endoftext|>"]
+    if END_OF_TEXT in vocab:
+        special[END_OF_TEXT] = vocab[END_OF_TEXT]
     entries = [{"content": text, "id": index, "special": True} for text, index in special.items()]
     entries += _added_later(path.parent, vocab)
     unique = {entry["content"]: entry for entry in entries}
