@@ -90,23 +90,15 @@ def deliver(text: str, end: str = "\n") -> None:
     Raises:
         OSError: it cannot be written; `BrokenPipeError` if nobody reads it any more.
     """
-    stream = _open_output()
-    try:
+    with _wanted_output() as stream:
         _write(stream, text + end)
-    except OSError as error:
-        _mark_lost(stream)
-        raise _explained(error) from error
 
 
 def deliver_bytes(data: bytes) -> None:
     """As `deliver`, for bytes as they are."""
-    stream = _open_output()
-    try:
+    with _wanted_output() as stream:
         stream.buffer.write(data)
         stream.buffer.flush()
-    except OSError as error:
-        _mark_lost(stream)
-        raise _explained(error) from error
 
 
 def require_output() -> None:
@@ -216,6 +208,17 @@ def _write(stream: Any, text: str) -> None:
         encoding = getattr(stream, "encoding", None) or "ascii"
         stream.write(text.encode(encoding, "replace").decode(encoding))
     stream.flush()
+
+
+@contextlib.contextmanager
+def _wanted_output() -> Iterator[Any]:
+    """Standard output for what has been asked for; that it cannot be written is an error."""
+    stream = _open_output()
+    try:
+        yield stream
+    except OSError as error:
+        _mark_lost(stream)
+        raise _explained(error) from error
 
 
 def _open_output() -> Any:

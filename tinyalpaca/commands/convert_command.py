@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tinyalpaca.console import say
+from tinyalpaca.console import read_line, say, warn
 
 DESCRIPTION = """Convert models: the PyTorch original's and GPT-2 into a checkpoint, and back.
 
@@ -48,7 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, write, and say what it was."""
     from tinyalpaca.checkpoint import CONFIG, save_model
-    from tinyalpaca.console import warn
     from tinyalpaca.converting.gpt2_export import save_for_gpt2
     from tinyalpaca.converting.gpt2_weights import is_gpt2, load_gpt2
     from tinyalpaca.converting.original_weights import load_original, save_for_original
@@ -90,7 +89,6 @@ def _ask_for_heads(weights: Path) -> int:
     Raises:
         ValueError: there is no terminal, or the answer is not one of the possible numbers.
     """
-    from tinyalpaca.console import read_line
     from tinyalpaca.converting.original_weights import possible_heads, read_weights, sizes
 
     tensors = read_weights(weights)

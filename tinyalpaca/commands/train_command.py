@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Collection
 from pathlib import Path
 
-from tinyalpaca import config
 from tinyalpaca.config import ModelConfig, TrainConfig
-from tinyalpaca.console import warn
+from tinyalpaca.console import say, warn
 from tinyalpaca.presets import PRESETS
+from tinyalpaca.settings import add_arguments as add_settings
 from tinyalpaca.settings import given_arguments
 
 DESCRIPTION = """Train a transformer on a text, on minigrad's own autograd.
@@ -34,13 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="go on with the run in this folder (default: --out), or from one of its checkpoints",
     )
-    config.add_arguments(parser, TrainConfig, "training")
-    config.add_arguments(parser, ModelConfig, "model")
+    add_settings(parser, TrainConfig, "training")
+    add_settings(parser, ModelConfig, "model")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train as the flags say. The exit status is 0, or 128 + the signal that stopped the run."""
-    from tinyalpaca.console import say
     from tinyalpaca.training.stopping import StopRequested
     from tinyalpaca.training.texts import windows_that_follow
     from tinyalpaca.training.training_run import resume_training, run_training
