@@ -11,8 +11,6 @@ Our own compute float64 by fused multiply-adds, and so float32 under `precision(
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from minigrad.kernels.cuda.columns import sum_parts
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
 from minigrad.kernels.cuda.tiles import TILE, parts_of_sum
 from minigrad.precision import precision, precision_on_gpu, set_precision
+from minigrad.settings import Setting
 
 SOURCE = Source("gemm", "gemm_fma<{real}>", "gemm_tf32", "gemm_bf16")
 LIBRARIES = ("auto", "cublaslt", "own")
@@ -45,14 +44,9 @@ class Default:
 STATE = State()
 
 
-@contextmanager
-def library(name: str) -> Iterator[None]:
+def library(name: str) -> Setting:
     """Context manager: who computes products in this thread, "auto", "cublaslt" or "own"."""
-    before, STATE.library = STATE.library, _known(name)
-    try:
-        yield
-    finally:
-        STATE.library = before
+    return Setting(STATE, library=_known(name))
 
 
 def set_library(name: str) -> None:
