@@ -29,13 +29,18 @@ from tinyalpaca.model import TinyAlpaca, parameter_shapes, with_present_names
 from tinyalpaca.tokenizer import load_tokenizer
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 from tinyalpaca.training.checksums import SUMS, check_sums, forget_sums, write_sums
-from tinyalpaca.training.run_folder import RunFolder, read_pointer
+from tinyalpaca.training.run_folder import (
+    CONFIG,
+    TOKENIZER,
+    TOKENIZER_VOCABULARY,
+    WEIGHTS,
+    RunFolder,
+    read_pointer,
+)
 
 FORMAT = 1
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 MOST_PROBLEMS = 100  # that an error lists
 LONGEST_ROTARY = 1 << 20  # positions, whose angles are computed ahead
-TOKENIZER_VOCABULARY = "tokenizer.vocab"  # for people to read
 
 
 class Loaded(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.training.checksums import check_sums
-from tinyalpaca.training.run_folder import CHECKPOINTS, REQUIRED, RunFolder, read_pointer
+from tinyalpaca.training.run_folder import CHECKPOINTS, REQUIRED, TRAINER, RunFolder, read_pointer
 from tinyalpaca.training.training_checkpoint import SavedRun, read_training, versions
 
 # What may change: how long, where, and what is told. Everything else decides about the numbers.
@@ -48,7 +48,7 @@ def find_checkpoint(path: Path, say: Callable[[str], None]) -> SavedRun:
     """
     if path.is_file():
         path = read_pointer(path) or path
-    if (path / "trainer.json").is_file():
+    if (path / TRAINER).is_file():
         check_sums(path, REQUIRED)
         return read_training(path)
     return read_training(RunFolder(path).newest_good(say))
@@ -92,7 +92,7 @@ def refuse_to_go_back(saved: SavedRun, asked_for: Path, config: TrainConfig) -> 
     run = RunFolder(config.out)
     latest = run.latest()
     own = run_folder_of(saved).resolve() == run.path.resolve()
-    one_checkpoint = asked_for.is_file() or (asked_for / "trainer.json").is_file()
+    one_checkpoint = asked_for.is_file() or (asked_for / TRAINER).is_file()
     if own and one_checkpoint and latest is not None and latest.name != saved.folder.name:
         raise ConfigError(
             f"there are newer checkpoints than {saved.folder} ({latest.name}), which this would "

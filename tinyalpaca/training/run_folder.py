@@ -38,11 +38,14 @@ from tinyalpaca.training.run_lock import RunLock
 
 CHECKPOINTS, LATEST, BEST, EARLIER = "checkpoints", "latest", "best", "earlier"
 FOLDERS = (CHECKPOINTS, EARLIER, "tokens", "tensorboard", "bad-steps")  # that a run writes into
-PUBLISHED = ("model.safetensors", "config.json", "tokenizer.json")
-REQUIRED = (*PUBLISHED, "optimizer.safetensors", "trainer.json")
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+TOKENIZER_VOCABULARY = "tokenizer.vocab"  # for people to read
+OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
+PUBLISHED = (WEIGHTS, CONFIG, TOKENIZER)
+REQUIRED = (*PUBLISHED, OPTIMIZER, TRAINER)
 OWN = (  # what a run writes; anything else in the folder is left alone
     *PUBLISHED,
-    "tokenizer.vocab",
+    TOKENIZER_VOCABULARY,
     SUMS,
     "metrics.jsonl",
     "loss.png",
@@ -283,7 +286,7 @@ class RunFolder:
             return
         check_sums(source, REQUIRED)
         forget_sums(self.path)
-        names = [name for name in (*PUBLISHED, "tokenizer.vocab") if (source / name).is_file()]
+        names = [name for name in (*PUBLISHED, TOKENIZER_VOCABULARY) if (source / name).is_file()]
         for name in names:
             data = (source / name).read_bytes()
             write_bytes_atomically(self.path / name, data, follow_links=False)
@@ -315,7 +318,7 @@ class RunFolder:
         if self.all():
             return True
         try:
-            content = json.loads((self.path / "config.json").read_bytes())
+            content = json.loads((self.path / CONFIG).read_bytes())
         except (OSError, ValueError, RecursionError):
             return False
         return isinstance(content, dict) and {"format", "model"} <= content.keys()

@@ -18,7 +18,7 @@ from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
 from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
 from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
-from tinyalpaca.training.run_folder import RunFolder, own_folder
+from tinyalpaca.training.run_folder import TOKENIZER, RunFolder, own_folder
 from tinyalpaca.training.training_checkpoint import SavedRun
 from tinyalpaca.training.training_parts import Data
 
@@ -66,7 +66,7 @@ def read_tokens(
     if saved is None:
         tokenizer = make_tokenizer(training, validation, config, tell)
     else:
-        tokenizer = load_tokenizer(saved.folder / "tokenizer.json")
+        tokenizer = load_tokenizer(saved.folder / TOKENIZER)
     for corpus in (training, validation):
         if problem := unmarked_joins(corpus, tokenizer):
             warn(f"Warning: {problem}")
@@ -101,7 +101,7 @@ def _read_token_files(
 ) -> tuple[Data, Tokenizer, str]:
     """As `read_tokens`, of a token file that `tinyalpaca tokenize encode` has written."""
     if saved is not None:
-        tokenizer = load_tokenizer(saved.folder / "tokenizer.json")
+        tokenizer = load_tokenizer(saved.folder / TOKENIZER)
     elif config.tokenizer in ("bpe", "char"):
         raise ConfigError(
             f"{config.data} holds tokens: name the tokenizer that made them with --tokenizer"

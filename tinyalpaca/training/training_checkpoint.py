@@ -24,9 +24,9 @@ from minigrad.serialization import load_safetensors, save_safetensors
 from tinyalpaca.checkpoint import WEIGHTS, check_sizes, read_config
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.model import present_name, with_present_names
+from tinyalpaca.training.run_folder import OPTIMIZER, TRAINER
 
 FORMAT = 1
-OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
 KEYS = ("step", "sampler", "schedule", "random", "optimizer", "records", "best", "loss", "versions")
 
 
