@@ -1,4 +1,4 @@
-"""Fixtures that several files share: a small GPT-2 as Hugging Face's library writes it."""
+"""Fixtures that several files share."""
 
 import json
 import signal
@@ -21,6 +21,14 @@ def signals_as_in_a_terminal():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def no_pictures():
+    """For files that ask for it: a picture takes longer than their runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")

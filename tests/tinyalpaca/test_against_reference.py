@@ -27,12 +27,7 @@ STORED = json.loads(LOSSES.read_text(encoding="utf-8"))
 # more the smaller gradients are; the largest seen is a sixth of this.
 RELATIVE = 3e-5
 TOKENIZER = CharTokenizer.train(["abcdefghijk"])
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take longer than these runs."""
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def trainer_of(case, folder, **more):

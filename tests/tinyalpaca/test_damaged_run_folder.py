@@ -23,21 +23,14 @@ from tinyalpaca.training.resuming import find_checkpoint
 from tinyalpaca.training.run_folder import LATEST, RunFolder, read_pointer
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take longer than these runs."""
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
+def begun(no_pictures, tmp_path_factory):
     """A run with some checkpoints."""
     folder = tmp_path_factory.mktemp("begun")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
-        train(folder / "run", write_text(folder), max_steps=6, save_every=3, keep=9)
+    train(folder / "run", write_text(folder), max_steps=6, save_every=3, keep=9)
     return folder
 
 

@@ -18,12 +18,7 @@ from tinyalpaca.training.memory_need import check_memory, count_parameters
 from tinyalpaca.training.run_folder import RunFolder
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take longer than these runs."""
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def failing_at(monkeypatch, step, act):

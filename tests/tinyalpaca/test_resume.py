@@ -35,12 +35,7 @@ HARD = {  # everything that has a state of its own
     "accumulate": 2,
     "epoch_sample_tokens": 5,
 }
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take longer than these runs."""
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture

@@ -24,12 +24,7 @@ from tinyalpaca.training.run_folder import REQUIRED, RunFolder
 from tinyalpaca.training.run_lock import FolderInUse
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take longer than these runs."""
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture

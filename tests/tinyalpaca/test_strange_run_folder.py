@@ -21,15 +21,12 @@ from tinyalpaca.training.bad_steps import save_report
 from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.run_lock import FolderInUse, RunLock
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="links are Unix's")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="links are Unix's"),
+    pytest.mark.usefixtures("no_pictures"),  # the one that there is is drawn by `go_on`
+]
 ROOT = Path(__file__).parents[2]
 SECRET = b"export PATH=/usr/bin\n"
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take longer than these runs; the one that there is is drawn by `go_on`."""
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
 
 
 def begin(folder: Path, text: Path) -> None:

@@ -20,11 +20,7 @@ from tinyalpaca.training.metrics import MetricsLog, UpdateRatios, read_metrics
 from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.training_parts import parameter_groups
 
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take longer than these runs."""
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture

@@ -16,12 +16,7 @@ VARIANTS = {
     "muon": {"optimizer": "muon"},
     "two workers": {"workers": 2, "micro_batch_size": 2},
 }
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take longer than these runs."""
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
