@@ -89,7 +89,7 @@ class _Windows:
             if stride >= self.seq_len:  # else only the very first token is not predicted
                 places %= stride
                 places[places >= self.seq_len] = 0
-            found[np.unique(part[places > 0])] = True
+            found[part[places > 0]] = True
         return found
 
     def __getitem__(self, index: int) -> Batch:
