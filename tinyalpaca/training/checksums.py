@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from minigrad.files import FileFormatError, write_text_atomically
@@ -26,9 +26,13 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 def write_sums(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
     """Write the list for these files of a folder, all or nothing."""
-    path = Path(folder)
-    lines = [f"{sha256_of(path / name)}  {name}\n" for name in sorted(names)]
-    write_text_atomically(path / SUMS, "".join(lines), follow_links=False)
+    write_list(folder, {name: sha256_of(Path(folder) / name) for name in names})
+
+
+def write_list(folder: str | os.PathLike[str], sums: Mapping[str, str]) -> None:
+    """Write the list from sums by name that are known already, all or nothing."""
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+    write_text_atomically(Path(folder) / SUMS, "".join(lines), follow_links=False)
 
 
 def forget_sums(folder: str | os.PathLike[str]) -> None:
@@ -39,8 +43,8 @@ def forget_sums(folder: str | os.PathLike[str]) -> None:
 
 def check_sums(
     folder: str | os.PathLike[str], required: Iterable[str] = (), *, complete: bool = True
-) -> None:
-    """Hold the files of a folder against its list.
+) -> dict[str, str]:
+    """Hold the files of a folder against its list. Returns that: sums by name.
 
     Args:
         required: names that the list must have.
@@ -75,3 +79,4 @@ def check_sums(
                 "damaged: its content does not match its checksum. Use another copy; if the change "
                 f"was made on purpose, delete {SUMS} beside it",
             )
+    return sums

@@ -33,7 +33,7 @@ from minigrad.files import (
     write_bytes_atomically,
 )
 from tinyalpaca.settings import ConfigError
-from tinyalpaca.training.checksums import SUMS, check_sums, forget_sums, write_sums
+from tinyalpaca.training.checksums import SUMS, check_sums, forget_sums, write_list, write_sums
 from tinyalpaca.training.run_lock import RunLock
 
 CHECKPOINTS, LATEST, BEST, EARLIER = "checkpoints", "latest", "best", "earlier"
@@ -284,13 +284,13 @@ class RunFolder:
         source = read_pointer(self.checkpoints / pointer)
         if source is None:
             return
-        check_sums(source, REQUIRED)
+        sums = check_sums(source, REQUIRED)
         forget_sums(self.path)
-        names = [name for name in (*PUBLISHED, TOKENIZER_VOCABULARY) if (source / name).is_file()]
+        names = [name for name in (*PUBLISHED, TOKENIZER_VOCABULARY) if name in sums]
         for name in names:
             data = (source / name).read_bytes()
             write_bytes_atomically(self.path / name, data, follow_links=False)
-        write_sums(self.path, names)
+        write_list(self.path, {name: sums[name] for name in names})
 
     def refuse_strangers(self) -> None:
         """Raise `ConfigError` if files have the names of a run's, and no run of ours has been here.
