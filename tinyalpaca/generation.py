@@ -184,10 +184,15 @@ class Generator:
         Raises:
             ValueError: at the first piece: the prompt is empty, or a setting is out of range.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        readable = None if allow_all_tokens else self.readable()
-        how = (stop_at_end, readable)
-        for step in self._steps(prompt, sampling, max_new_tokens, stop, seed, None, *how):
+        settings = (temperature, top_k, top_p, min_p, repetition_penalty, stop, seed)
+        for step in self.steps(
+            prompt,
+            max_new_tokens,
+            *settings,
+            alternatives=None,
+            stop_at_end=stop_at_end,
+            allow_all_tokens=allow_all_tokens,
+        ):
             if step.text:
                 yield step.text
 
@@ -213,9 +218,14 @@ class Generator:
         held back because it could have become a stop string comes with the last token.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        check_length(max_new_tokens)
         readable = None if allow_all_tokens else self.readable()
-        how = (stop_at_end, readable)
-        return self._steps(prompt, sampling, max_new_tokens, stop, seed, alternatives, *how)
+        rng = next(sample_rngs(seed, 1))
+        writing = self._writing(prompt, rng, stop, stop_at_end, readable)
+        decoder = self._decoder([writing], max_new_tokens)
+        size = self.tokenizer.vocab_size
+        sampler = sampler_for([writing], sampling, size, readable, max_new_tokens)
+        return write_steps(writing, decoder, sampler, max_new_tokens, alternatives, self._limit())
 
     def score(self, text: str | Corpus, *, stride: int = 0, batch_size: int = 32) -> Score:
         """How well the model predicts a text: nats and bits per token and per character.
@@ -319,26 +329,6 @@ class Generator:
             return nullcontext()
         largest = max(parameter.size for parameter in self.model.parameters())
         return OneBlasThread() if largest < SMALL_MATRIX else nullcontext()
-
-    def _steps(
-        self,
-        prompt: Prompt,
-        sampling: Sampling,
-        max_new_tokens: int,
-        stop: Stop,
-        seed: int | None,
-        alternatives: int | None,
-        stop_at_end: bool,
-        readable: Readable | None,
-    ) -> Iterator[Step]:
-        """One sequence, a token at a time; without alternatives, without probabilities either."""
-        check_length(max_new_tokens)
-        rng = next(sample_rngs(seed, 1))
-        writing = self._writing(prompt, rng, stop, stop_at_end, readable)
-        decoder = self._decoder([writing], max_new_tokens)
-        size = self.tokenizer.vocab_size
-        sampler = sampler_for([writing], sampling, size, readable, max_new_tokens)
-        return write_steps(writing, decoder, sampler, max_new_tokens, alternatives, self._limit())
 
     def _write(
         self,

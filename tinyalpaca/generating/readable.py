@@ -105,14 +105,13 @@ class Readable:
         self.following[~valid] = BETWEEN  # where there was no other way
         self.everything = bool(self.allowed.all())
         self.closed = not self.following[BETWEEN, self.allowed[:, BETWEEN].any(axis=0)].any()
-        # What one sequence looks up for every token, without NumPy: ids of what is allowed, or None
-        # for all tokens, by level and state, also as a list; next states by state and token.
-        self.ids = [[_ids(row) for row in level] for level in self.allowed]
+        # What is looked up for every token, without NumPy: by level and state the ids of what is
+        # allowed, as a list and as an array (None for all tokens); next states by state and token.
         self.bias = np.where(self.allowed, np.float32(0), np.float32(-np.inf))
         everything = range(len(vocabulary))
         self.choices = [
-            [(everything if ids is None else ids.tolist(), ids) for ids in level]
-            for level in self.ids
+            [(everything if ids is None else ids.tolist(), ids) for ids in map(_ids, level)]
+            for level in self.allowed
         ]
         self.next_state = [row.tobytes() for row in self.following]
 

@@ -241,7 +241,7 @@ class Sampler:
         assert self.readable is not None
         level, first = min(max(self.left - 1, 0), LEVELS - 1), self.states[0]
         if len(self.states) == 1 or all(state == first for state in self.states):
-            ids = self.readable.ids[level][first]
+            _, ids = self.readable.choices[level][first]
             if ids is None:
                 return self._choose(logits)
             return ids[self._choose(logits.take(ids, axis=1))].tolist()
