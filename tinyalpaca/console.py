@@ -18,11 +18,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tqdm.auto import tqdm
 
+Say = Callable[[str], None]  # what tells a line to somebody, as `say` and `warn` do
 _lost: list[Any] = []  # streams that cannot be written any more
 _closed: list[Any] = []  # stand-ins for streams that were closed from the start
 

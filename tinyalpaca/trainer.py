@@ -41,6 +41,7 @@ from tinyalpaca.training.trainer_state import restore
 from tinyalpaca.training.training_checkpoint import SavedRun, read_training
 from tinyalpaca.training.training_parts import (
     Data,
+    count_steps,
     evaluation_loss,
     make_engine,
     make_optimizer,
@@ -126,9 +127,7 @@ class Trainer:
         self.ratios = UpdateRatios(self.engine.flat, self.names)
         self.curve = LossCurve(self.folder)
         self.steps_per_epoch = ceil(len(self.sampler) / config.accumulate)
-        self.total_steps = self.steps_per_epoch * config.epochs
-        if config.max_steps:
-            self.total_steps = min(self.total_steps, config.max_steps)
+        self.total_steps = count_steps(config, self.steps_per_epoch)
         self.schedule = make_schedule(
             self.optimizer, config, self.steps_per_epoch, self.total_steps
         )

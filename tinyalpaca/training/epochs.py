@@ -127,9 +127,7 @@ def sample_text(trainer: Trainer, tokens: int) -> str:
         for piece in generator.stream(config.prompt, tokens, seed=config.seed):
             text += piece
             trainer.stopping.check()
-    except (
-        ValueError
-    ) as error:  # a prompt that is empty, or has characters that no token stands for
+    except ValueError as error:  # a prompt that is empty, or has a character without a token
         trainer.warn(f"no sample: {error}")
         return ""
     return text

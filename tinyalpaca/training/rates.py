@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from tinyalpaca.config import TrainConfig
-from tinyalpaca.training.training_parts import make_schedule
+from tinyalpaca.console import Say
+from tinyalpaca.training.training_parts import count_steps, make_schedule
 
 if TYPE_CHECKING:
     from tinyalpaca.trainer import Trainer
@@ -15,18 +15,7 @@ if TYPE_CHECKING:
 JUMP = 2.0  # a rate that grows by more than this is worth a warning
 
 
-def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
-    """The steps of a whole run."""
-    total = steps_per_epoch * config.epochs
-    return min(total, config.max_steps) if config.max_steps else total
-
-
-def tell_rates(
-    trainer: Trainer,
-    before: TrainConfig,
-    tell: Callable[[str], None],
-    warn: Callable[[str], None],
-) -> None:
+def tell_rates(trainer: Trainer, before: TrainConfig, tell: Say, warn: Say) -> None:
     """Say how learning rates change with the number of steps, if that has changed.
 
     A schedule that falls to its end by the last step is stretched over the new number: a run that
@@ -35,7 +24,7 @@ def tell_rates(
     Args:
         before: the settings that the run has had until now.
     """
-    planned = total_steps(before, trainer.steps_per_epoch)
+    planned = count_steps(before, trainer.steps_per_epoch)
     if planned == trainer.total_steps or not trainer.step:
         return
     base = trainer.schedule.base_lrs[0]

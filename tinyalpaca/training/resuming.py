@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
+from tinyalpaca.console import Say
 from tinyalpaca.training.checksums import check_sums
 from tinyalpaca.training.run_folder import CHECKPOINTS, REQUIRED, TRAINER, RunFolder, read_pointer
 from tinyalpaca.training.training_checkpoint import SavedRun, read_training, versions
@@ -39,7 +40,7 @@ MAY_CHANGE = frozenset(
 TEXTS = frozenset({"data", "validation"})
 
 
-def find_checkpoint(path: Path, say: Callable[[str], None]) -> SavedRun:
+def find_checkpoint(path: Path, say: Say) -> SavedRun:
     """The checkpoint to go on from: the newest good one of a run, or the one that `path` is.
 
     Raises:

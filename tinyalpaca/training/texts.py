@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minigrad.files import own_folder
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
+from tinyalpaca.console import Say
 from tinyalpaca.corpus.corpora import NAMED, split_position
 from tinyalpaca.corpus.token_file import is_token_file, unmarked_joins
 from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
 from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
 from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
-from tinyalpaca.training.run_folder import TOKENIZER, RunFolder, own_folder
+from tinyalpaca.training.run_folder import TOKENIZER, RunFolder
 from tinyalpaca.training.training_checkpoint import SavedRun
 from tinyalpaca.training.training_parts import Data
 
 TOKENS = "tokens"  # the folder of a run that has its texts as tokens
 SHOWN = 10  # characters that a line lists
 DECODED_AT_A_TIME = 1 << 16  # tokens
-
-Say = Callable[[str], None]
 
 
 def read_tokens(

@@ -167,6 +167,12 @@ def check_schedule(config: TrainConfig) -> None:
         )
 
 
+def count_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+    """The steps of a whole run."""
+    total = steps_per_epoch * config.epochs
+    return min(total, config.max_steps) if config.max_steps else total
+
+
 def make_schedule(
     optimizer: optim.Optimizer, config: TrainConfig, steps_per_epoch: int, total_steps: int
 ) -> optim.Schedule:

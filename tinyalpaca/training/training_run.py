@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from minigrad import Generator as RandomGenerator
 from minigrad.device import Device, gpu_available
 from minigrad.precision import check_precision, precision
 from tinyalpaca.config import ModelConfig, TrainConfig
-from tinyalpaca.console import say, utf8_argument, warn
+from tinyalpaca.console import Say, say, utf8_argument, warn
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import plots_available
 from tinyalpaca.trainer import LOSS_CURVE, METRICS, Trainer
@@ -43,8 +43,6 @@ from tinyalpaca.training.texts import (
 )
 from tinyalpaca.training.training_checkpoint import SavedRun
 from tinyalpaca.training.training_parts import check_schedule
-
-Say = Callable[[str], None]
 
 
 def choose_device(name: str) -> Device:
