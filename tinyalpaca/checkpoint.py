@@ -22,8 +22,14 @@ import numpy as np
 
 from minigrad import Generator
 from minigrad.device import Device
-from minigrad.files import FileFormatError, remove_link, write_text_atomically
-from minigrad.serialization import inspect_safetensors, load_safetensors, save_safetensors
+from minigrad.storage import (
+    FileFormatError,
+    inspect_safetensors,
+    load_safetensors,
+    remove_link,
+    save_safetensors,
+    write_text_atomically,
+)
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig, from_dict
 from tinyalpaca.model import TinyAlpaca, parameter_shapes, with_present_names
 from tinyalpaca.tokenizer import load_tokenizer

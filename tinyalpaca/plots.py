@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from minigrad.files import atomic_write
+from minigrad.storage import atomic_write
 
 
 def plots_available() -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 
 from minigrad.parallel import WorkerError, Workers
 from minigrad.parallel.blas import OneBlasThread
-from minigrad.serialization import load_safetensors
+from minigrad.storage import load_safetensors
 from tinyalpaca import console
 from tinyalpaca.checkpoint import WEIGHTS
 from tinyalpaca.config import TrainConfig

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from math import ceil, log2
 from pathlib import Path
 
-from minigrad.files import write_text_atomically
+from minigrad.storage import write_text_atomically
 
 ROUNDS, MANY = 3, 10  # at least, if they fit in ENOUGH, and at most
 ENOUGH = 8.0  # seconds after which no round begins

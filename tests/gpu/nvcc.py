@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from minigrad.files import write_text_atomically
 from minigrad.kernels.cuda.compile import SOURCES, body, header, headers
+from minigrad.storage import write_text_atomically
 
 ARCHITECTURES = ("sm_80", "sm_90")
 

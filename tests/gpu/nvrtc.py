@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from minigrad.files import write_text_atomically
 from minigrad.kernels.cuda.compile import OPTIONS, Source, source
+from minigrad.storage import write_text_atomically
 
 
 class CompileError(RuntimeError):

@@ -12,7 +12,7 @@ import minigrad as mg
 from minigrad import optim
 from minigrad.errors import CaptureWarning
 from minigrad.parallel.capture import Captured
-from minigrad.serialization import load_safetensors
+from minigrad.storage import load_safetensors
 from tests.tinyalpaca.runs import (
     assert_same_weights,
     final_weights,

@@ -179,7 +179,7 @@ def selections(path: str, tests: list[str]) -> list[list[str]]:
 def test_files() -> list[str]:
     """All of tests/minigrad, with those last that take long and look at files alone."""
     found = [p.relative_to(ROOT).as_posix() for p in sorted((ROOT / TESTS).rglob("test_*.py"))]
-    late = ("torch_file", "serialization", "stored_dtypes", "parallel/", "files")
+    late = ("storage/", "parallel/")
     return sorted(found, key=lambda name: any(part in name for part in late))
 
 

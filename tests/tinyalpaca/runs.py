@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.serialization import load_safetensors
+from minigrad.storage import load_safetensors
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.stopping import Stopping

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from minigrad.files import FileFormatError
+from minigrad.storage import FileFormatError
 from tests.tinyalpaca.runs import train, write_text
 from tinyalpaca.checkpoint import load_model, save_model
 from tinyalpaca.training.checksums import SUMS, check_sums

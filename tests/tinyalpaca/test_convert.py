@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigrad.serialization import load_safetensors, save_safetensors
+from minigrad.storage import load_safetensors, save_safetensors
 from tests.tinyalpaca.tiny_models import TEXT, tiny_model, tiny_tokenizer
 from tinyalpaca import cli
 from tinyalpaca.checkpoint import load_model, save_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minigrad import Generator as RandomGenerator
-from minigrad.serialization import load_safetensors, save_safetensors
+from minigrad.storage import load_safetensors, save_safetensors
 from tests.tinyalpaca.tiny_models import TEXT, tiny_tokenizer
 from tinyalpaca import cli
 from tinyalpaca.checkpoint import load_model, save_model

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.serialization import load_safetensors, load_torch
+from minigrad.storage import load_safetensors, load_torch
 from tests.tinyalpaca.original_files import CONTINUATION, HEADS, PROMPT, original_files
 from tinyalpaca import cli
 from tinyalpaca.checkpoint import load_model

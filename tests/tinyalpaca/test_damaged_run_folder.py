@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from minigrad import Generator as RandomGenerator
-from minigrad.files import FileFormatError
-from minigrad.serialization import load_safetensors
+from minigrad.storage import FileFormatError, load_safetensors
 from tests.tinyalpaca.runs import resume, train, write_text
 from tinyalpaca.checkpoint import CONFIG, load_model
 from tinyalpaca.cli import example

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from minigrad.serialization import load_safetensors, save_safetensors
+from minigrad.storage import load_safetensors, save_safetensors
 from tests.tinyalpaca.runs import assert_same_weights, resume, train, write_text
 from tests.tinyalpaca.test_resume import HARD
 from tests.tinyalpaca.tiny_models import tiny_model, tiny_tokenizer

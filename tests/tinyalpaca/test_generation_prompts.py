@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.files import FileFormatError
+from minigrad.storage import FileFormatError
 from tests.tinyalpaca.tiny_models import TEXT, tiny_model, tiny_tokenizer
 from tinyalpaca.checkpoint import load_model, save_model
 from tinyalpaca.cli import main

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigrad.serialization import load_safetensors
+from minigrad.storage import load_safetensors
 from tinyalpaca.cli import example, main
 from tinyalpaca.data import SEPARATOR, TokenFile
 from tinyalpaca.tokenizer import load_tokenizer

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from minigrad.files import FileFormatError
 from minigrad.parallel import WorkerError, Workers
+from minigrad.storage import FileFormatError
 from tests.tinyalpaca.runs import (
     StopAt,
     assert_same_weights,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigrad.files import atomic_write, own_folder, remove_link
+from minigrad.storage import atomic_write, own_folder, remove_link
 from tests.tinyalpaca.runs import results, resume, train, write_text
 from tinyalpaca import plots
 from tinyalpaca.checkpoint import save_model

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from minigrad.serialization import load_safetensors
+from minigrad.storage import load_safetensors
 from tests.tinyalpaca.runs import train, write_text
 from tinyalpaca import console
 from tinyalpaca.cli import main

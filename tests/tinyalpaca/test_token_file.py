@@ -186,7 +186,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
 
 KILLED = """
 import json, os, signal, sys
-from minigrad import files
+from minigrad.storage import files
 from tinyalpaca.corpus.corpora import Corpus, Document
 from tinyalpaca.corpus.token_file import TokenFile
 from tinyalpaca.tokenizer import BPETokenizer

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.files import write_text_atomically
-from minigrad.serialization import save_safetensors
+from minigrad.storage import save_safetensors, write_text_atomically
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.converting.gpt2_weights import LAYER

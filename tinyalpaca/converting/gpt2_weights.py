@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.files import FileFormatError
+from minigrad.storage import FileFormatError
 from tinyalpaca.config import ModelConfig, from_dict
 from tinyalpaca.converting.original_weights import filled_model
 from tinyalpaca.converting.shards import load_folder

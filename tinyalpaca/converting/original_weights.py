@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import Generator
-from minigrad.files import FileFormatError
-from minigrad.serialization import save_safetensors
+from minigrad.storage import FileFormatError, save_safetensors
 from tinyalpaca.checkpoint import WEIGHTS, find_model, load_model
 from tinyalpaca.config import ConfigError, ModelConfig, from_dict
 from tinyalpaca.converting.shards import load_file

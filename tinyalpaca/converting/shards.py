@@ -13,8 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
-from minigrad.files import FileFormatError
-from minigrad.serialization import load_safetensors, load_torch
+from minigrad.storage import FileFormatError, load_safetensors, load_torch
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"

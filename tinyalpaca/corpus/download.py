@@ -7,7 +7,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from minigrad.files import atomic_write
+from minigrad.storage import atomic_write
 from tinyalpaca.console import Bar, say
 
 TIMEOUT_SECONDS = 10.0  # without an answer

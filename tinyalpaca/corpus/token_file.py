@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minigrad.files import atomic_write
+from minigrad.storage import atomic_write
 from tinyalpaca.corpus.corpora import SEPARATOR, Corpus
 from tinyalpaca.tokenizing.bpe_training import progress_bar
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer

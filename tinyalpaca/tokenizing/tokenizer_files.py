@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minigrad.files import write_text_atomically
+from minigrad.storage import write_text_atomically
 from tinyalpaca.corpus.text_files import decode_utf8
 from tinyalpaca.tokenizing import char_tokenizer, huggingface_file
 from tinyalpaca.tokenizing.added_tokens import AddedToken

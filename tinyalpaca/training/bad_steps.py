@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import minigrad as mg
-from minigrad.files import own_folder, remove_link, write_text_atomically
 from minigrad.parallel import Workers
 from minigrad.parallel.lanes import MICRO_KEYS
-from minigrad.serialization import save_safetensors
+from minigrad.storage import own_folder, remove_link, save_safetensors, write_text_atomically
 from tinyalpaca.evaluation import Part
 from tinyalpaca.training.run_folder import LATEST
 from tinyalpaca.training.training_parts import Engine, train_loss

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from minigrad.files import FileFormatError, write_text_atomically
+from minigrad.storage import FileFormatError, write_text_atomically
 
 SUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  ([^/\n]+)\n")

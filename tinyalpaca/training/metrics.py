@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import CPU, device_of
-from minigrad.files import own_folder, write_text_atomically
 from minigrad.kernels.cuda.changes import Changes
 from minigrad.kernels.cuda.compile import REAL
+from minigrad.storage import own_folder, write_text_atomically
 from tinyalpaca import console
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"

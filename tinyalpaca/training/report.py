@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minigrad.files import write_text_atomically
+from minigrad.storage import write_text_atomically
 from tinyalpaca.plots import smoothed
 from tinyalpaca.training.attention_maps import attention_maps
 from tinyalpaca.training.charts import Line, heat_map, line_chart

@@ -25,7 +25,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from minigrad.files import (
+from minigrad.storage import (
     FileFormatError,
     own_folder,
     refuse_link,

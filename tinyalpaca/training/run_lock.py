@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from minigrad.files import remove_link
+from minigrad.storage import remove_link
 
 LOCK = ".lock"
 MOST_READ = 1 << 16  # bytes of what the holder says of itself

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.files import own_folder
+from minigrad.storage import own_folder
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import Say
 from tinyalpaca.corpus.corpora import NAMED, split_position

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minigrad.device import CPU
-from minigrad.files import FileFormatError
 from minigrad.parallel import Workers
+from minigrad.storage import FileFormatError
 from tinyalpaca.checkpoint import write_model
 from tinyalpaca.training.metrics import METRICS, read_metrics, steps_in
 from tinyalpaca.training.training_checkpoint import (

@@ -19,8 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.files import FileFormatError, write_text_atomically
-from minigrad.serialization import load_safetensors, save_safetensors
+from minigrad.storage import (
+    FileFormatError,
+    load_safetensors,
+    save_safetensors,
+    write_text_atomically,
+)
 from tinyalpaca.checkpoint import WEIGHTS, check_sizes, read_config
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.model import present_name, with_present_names

@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 
-from minigrad.serialization import FileFormatError, load_torch
-from tests.minigrad.torch_files import (
+from minigrad.storage import FileFormatError, load_torch
+from tests.minigrad.storage.torch_files import (
     SIX_FLOATS,
     integer,
     mapping,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from minigrad.serialization import (
+from minigrad.storage import (
     FileFormatError,
     TensorInfo,
     inspect_safetensors,

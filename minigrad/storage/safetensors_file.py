@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from minigrad.files import FileFormatError, atomic_write, is_special
-from minigrad.stored_dtypes import decode, round_to_bfloat16
+from minigrad.storage.files import FileFormatError, atomic_write, is_special
+from minigrad.storage.stored_dtypes import decode, round_to_bfloat16
 
 _NAME_OF_CODE = {
     "F64": "float64",

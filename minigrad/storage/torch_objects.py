@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from minigrad.stored_dtypes import DTYPE_NAMES
+from minigrad.storage.stored_dtypes import DTYPE_NAMES
 
 MAX_AXES = 32  # the least that any supported NumPy can hold
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from minigrad.files import FileFormatError
+from minigrad.storage.files import FileFormatError
 
 RESAVE = (
     "load it with PyTorch and save it again:"

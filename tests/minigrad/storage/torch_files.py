@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minigrad.serialization import FileFormatError, load_torch
+from minigrad.storage import FileFormatError, load_torch
 
 END = b"."
 PROTOCOL_2 = b"\x80\x02"

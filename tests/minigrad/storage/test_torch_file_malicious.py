@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from minigrad import torch_pickle
-from minigrad.serialization import FileFormatError, load_torch, load_torch_checkpoint
-from tests.minigrad.torch_files import (
+from minigrad.storage import FileFormatError, load_torch, load_torch_checkpoint, torch_pickle
+from tests.minigrad.storage.torch_files import (
     ORDERED_DICT,
     call,
     group,
@@ -52,7 +51,7 @@ RUNNING = {
     r"colle\x63tions.OrderedDict": name(r"colle\x63tions", "OrderedDict"),
     "__main__.Network": name("__main__", "Network") + b")\x81",
     "numpy.core.multiarray._reconstruct": name("numpy.core.multiarray", "_reconstruct"),
-    "minigrad.torch_pickle.Marker": name("minigrad.torch_pickle", "Marker"),
+    "minigrad.storage.torch_pickle.Marker": name("minigrad.storage.torch_pickle", "Marker"),
 }
 
 
@@ -87,7 +86,7 @@ def test_nothing_is_run_opened_or_imported(tmp_path):
     ]
     program = (
         "import sys\n"
-        "from minigrad.serialization import FileFormatError, load_torch\n"
+        "from minigrad.storage import FileFormatError, load_torch\n"
         "def load(path):\n"
         "    try:\n"
         "        load_torch(path)\n"

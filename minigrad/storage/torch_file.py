@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.files import FileFormatError
-from minigrad.stored_dtypes import decode, loaded_itemsize, stored_itemsize
-from minigrad.torch_objects import (
+from minigrad.storage.files import FileFormatError
+from minigrad.storage.stored_dtypes import decode, loaded_itemsize, stored_itemsize
+from minigrad.storage.torch_objects import (
     Marker,
     Size,
     StorageRef,
@@ -21,8 +21,8 @@ from minigrad.torch_objects import (
     replaced,
     type_name,
 )
-from minigrad.torch_pickle import MAX_PROGRAM_BYTES, read_state_pickle
-from minigrad.torch_zip import TorchArchive, open_archive
+from minigrad.storage.torch_pickle import MAX_PROGRAM_BYTES, read_state_pickle
+from minigrad.storage.torch_zip import TorchArchive, open_archive
 
 # Under which keys training scripts keep the weights, the most usual first.
 _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "module", "weights", "params")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minigrad.files import (
+from minigrad.storage import (
     FileFormatError,
     atomic_write,
     write_bytes_atomically,
@@ -84,7 +84,7 @@ def test_file_larger_than_the_system_allows(tmp_path):
     path.write_bytes(b"old")
     program = (
         "import resource, sys\n"
-        "from minigrad.files import write_bytes_atomically\n"
+        "from minigrad.storage import write_bytes_atomically\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
         "try:\n"
         "    write_bytes_atomically(sys.argv[1], bytes(1 << 20))\n"

@@ -8,14 +8,14 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from minigrad.serialization import (
+from minigrad.storage import (
     FileFormatError,
     load_torch,
     load_torch_checkpoint,
     save_safetensors,
 )
-from minigrad.stored_dtypes import DTYPE_NAMES
-from tests.minigrad.torch_files import (
+from minigrad.storage.stored_dtypes import DTYPE_NAMES
+from tests.minigrad.storage.torch_files import (
     ORDERED_DICT,
     SIX_FLOATS,
     call,

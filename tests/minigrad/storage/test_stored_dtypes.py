@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minigrad.stored_dtypes import (
+from minigrad.storage.stored_dtypes import (
     DTYPE_NAMES,
     decode,
     loaded_itemsize,

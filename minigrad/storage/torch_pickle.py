@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from minigrad.torch_objects import (
+from minigrad.storage.torch_objects import (
     UnpicklingRefused,
     marker_of,
     rebuild,
