@@ -6,15 +6,14 @@ python -m tests.gpu.ahead FOLDER
 import sys
 from pathlib import Path
 
-import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
-from minigrad.kernels.cuda.compile import SOURCES, source
 from tests.gpu.shim.build import Library
+from tests.gpu.sources import SOURCES
 
 
 def main(folder: Path) -> None:
     """Whatever does not compile is left to the test that asks for it: it says what is wrong."""
     for kernels in reversed(SOURCES):  # the first ones are compiled by the first tests
-        Library(source(kernels.file), kernels.expressions(), folder)
+        Library(kernels.text(), kernels.expressions(), folder)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
 from minigrad import announce, device
 from minigrad.kernels.cuda import cublaslt, scratch
-from minigrad.kernels.cuda.compile import SOURCES, source
 from minigrad.kernels.cuda.gemm import set_library
 from minigrad.precision import set_precision
 from tests.gpu import real_gpu
 from tests.gpu.shim.build import why_unavailable
+from tests.gpu.sources import SOURCES
 from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +92,7 @@ def libraries(kept_folder: Path) -> Libraries:
     reason = why_unavailable()
     if reason:
         pytest.skip(reason)
-    by_code = {source(s.file): s.expressions() for s in SOURCES}
+    by_code = {s.text(): s.expressions() for s in SOURCES}
     return Libraries(kept_folder, by_code.__getitem__)
 
 

@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from minigrad.kernels.cuda.compile import SOURCES, body, header, headers
 from minigrad.storage import write_text_atomically
+from tests.gpu.sources import SOURCES
 
 ARCHITECTURES = ("sm_80", "sm_90")
 
@@ -24,8 +24,8 @@ def all_kernels() -> list[str]:
 
 def program() -> str:
     """One source that contains every kernel with every template argument."""
-    names = dict.fromkeys(name for kernels in SOURCES for name in headers(kernels.file))
-    parts = [header(name) for name in names] + [body(kernels.file) for kernels in SOURCES]
+    headers = {name: text for kernels in SOURCES for name, text in kernels.headers().items()}
+    parts = [*headers.values(), *(kernels.body() for kernels in SOURCES)]
     table = "\n".join(f"  (const void*){expression}," for expression in all_kernels())
     joined = "\n".join(parts)
     return f"{joined}\nconst void* kernels[] = {{\n{table}\n}};\n"

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from minigrad.kernels.cuda.compile import OPTIONS, Source, source
+from minigrad.kernels.cuda.compile import OPTIONS, Source
 from minigrad.storage import write_text_atomically
 
 
@@ -96,7 +96,7 @@ def log(folder: Path, major: int, kernels: Source) -> str:
         CompileError: the source does not compile, or a kernel is missing in what came of it.
     """
     options = (*OPTIONS, f"-arch={OLDEST[major]}")
-    code, names = source(kernels.file), kernels.expressions()
+    code, names = kernels.text(), kernels.expressions()
     if major > min(OLDEST):  # one of them is enough for the kernels of double
         names = tuple(name for name in names if "double" not in name)
     key = hashlib.sha256("\n".join([str(major), code, *names, *options]).encode()).hexdigest()

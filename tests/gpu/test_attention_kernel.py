@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from minigrad.kernels.cuda import KERNELS
-from minigrad.kernels.cuda.compile import source
 from minigrad.ops import TEXTBOOK
+from tests.gpu.sources import source
 from tests.gpu.twins import PRECISIONS, SCHEDULES, check_twin, untouched
 
 # Batch, T, heads, head size: around the tile of 128 (64, 32, 16) rows, each padded head size, head

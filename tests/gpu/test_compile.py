@@ -4,17 +4,18 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from minigrad.kernels import cuda
-from minigrad.kernels.cuda.compile import OPTIONS, SOURCES, Source, source
+from minigrad.kernels.cuda.compile import OPTIONS, Source
 from tests.gpu import nvcc, nvrtc
 from tests.gpu.nvcc import ARCHITECTURES
+from tests.gpu.sources import SOURCES
 
-FOLDER = Path(cuda.__file__).parent
+FOLDERS = sorted({str(files(kernels.package)) for kernels in SOURCES})
 MOST_SHARED = 48 * 1024  # bytes that every GPU grants without being asked
 
 
@@ -89,11 +90,11 @@ def test_kernels_need_no_spills_no_stack_and_little_shared_memory(
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp932"])
 def test_sources_can_be_written_in_every_encoding(kernels: Source, encoding: str) -> None:
     """As CuPy writes them, in the locale's, before NVRTC reads them."""
-    source(kernels.file).encode(encoding)
+    kernels.text().encode(encoding)
 
 
 def test_only_comments_lose_letters() -> None:
-    for path in sorted(FOLDER.glob("*.cu*")):
+    for path in sorted(path for folder in FOLDERS for path in Path(folder).glob("*.cu*")):
         text = path.read_text(encoding="utf-8")
         assert re.sub(r"//.*", "", text).isascii() and "/*" not in text, path.name
 

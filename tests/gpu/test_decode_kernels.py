@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda import decode
 from minigrad.ops import TEXTBOOK
 from tests.gpu.twins import PRECISIONS, SCHEDULES, assert_close
+from tinyalpaca.generating.cuda import decode
 
 NOBODY = -1
 

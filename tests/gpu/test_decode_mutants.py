@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda import decode
 from tests.gpu.test_decode_inference import check_whole
 from tests.gpu.test_decode_kernels import NOBODY, Attention, check_step, rows_on
 from tests.gpu.test_draw_kernel import ROUNDS, check
 from tests.gpu.test_mutants import Mutant, assert_found
 from tests.gpu.twins import assert_close
 from tests.tinyalpaca.tiny_models import tiny_model
+from tinyalpaca.generating.cuda import decode
 
 
 def step(gpu: Any, rng: np.random.Generator, schedule: int) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda import draw
 from tests.gpu.twins import PRECISIONS, SCHEDULES
 from tests.tinyalpaca.tiny_models import tiny_tokenizer
+from tinyalpaca.generating.cuda import draw
 from tinyalpaca.generating.readable import Readable
 from tinyalpaca.generating.sampling import Sampler, Sampling
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from minigrad.kernels.cuda import KERNELS, gemm
-from minigrad.kernels.cuda.compile import source
 from minigrad.ops import TEXTBOOK
 from minigrad.precision import PRECISIONS as FACTORS
+from tests.gpu.sources import source
 from tests.gpu.twins import (
     PRECISIONS,
     ROUNDED_TOLERANCE,

@@ -13,9 +13,9 @@ import pytest
 from minigrad.kernels.cuda import KERNELS, adamw, dropout, gemm
 from minigrad.kernels.cuda import compile as compiler
 from minigrad.kernels.cuda.columns import masked_column_sums
-from minigrad.kernels.cuda.compile import source
 from minigrad.ops import TEXTBOOK
 from tests.gpu.shim.build import LaunchError, Library
+from tests.gpu.sources import source
 from tests.gpu.twins import ROUNDED_TOLERANCE, SCHEDULES, assert_close, check_twin
 
 F32 = np.float32

@@ -5,10 +5,10 @@ import pytest
 
 import minigrad as mg
 from minigrad.kernels.cuda import KERNELS, dropout
-from minigrad.kernels.cuda.compile import source
 from minigrad.nn import functional as F
 from minigrad.ops import TEXTBOOK
 from tests.gpu.shim.build import Library
+from tests.gpu.sources import source
 from tests.gpu.twins import PRECISIONS, SCHEDULES, check_twin
 
 

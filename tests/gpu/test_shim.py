@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda.compile import SOURCES, source
 from tests.gpu.shim.build import LaunchError, Library, kernel_names
+from tests.gpu.sources import SOURCES, source
 from tests.gpu.twins import SCHEDULES
 
 BROKEN = """
@@ -152,4 +152,4 @@ def test_arguments_of_another_type_are_refused(broken, argument, given):
 def test_every_kernel_of_every_source_has_a_launcher():
     for kernels in SOURCES:
         names = {e.partition("<")[0] for e in kernels.expressions()}
-        assert names == set(kernel_names(source(kernels.file))), kernels.file
+        assert names == set(kernel_names(kernels.text())), kernels.file

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from minigrad.kernels.cuda import KERNELS, adamw, dropout
-from minigrad.kernels.cuda.compile import SOURCES
 from minigrad.ops import TEXTBOOK
+from tests.gpu.sources import SOURCES
 from tests.gpu.stand_in import NAMES, CaptureError
 
 

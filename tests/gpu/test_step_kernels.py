@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda import adamw, windows
+from minigrad.kernels.cuda import adamw
 from minigrad.ops import adamw as textbook
 from minigrad.optim.clip import clip_scale
 from tests.gpu.twins import PRECISIONS, SCHEDULES, assert_close
+from tinyalpaca.training import windows
 
 BETAS, EPS = (0.9, 0.98), 1e-6
 

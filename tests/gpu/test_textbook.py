@@ -10,9 +10,9 @@ from minigrad import Tensor, grad
 from minigrad.device import Device
 from minigrad.engine import apply
 from minigrad.errors import DeviceError
-from minigrad.kernels.cuda.compile import SOURCES, source
 from minigrad.ops import TEXTBOOK
 from tests.gpu.shim.build import kernel_names
+from tests.gpu.sources import SOURCES
 from tests.minigrad.kernels.tables import kernels_of
 from tests.minigrad.ops.cases import CASES, Case
 
@@ -34,7 +34,7 @@ def run(case: Case, device: str) -> list[np.ndarray]:
 
 # Cases whose function holds a host mask or a device of its own; they are run below.
 OWN_CONSTANTS = {"where", "to_device", "dropout"}
-ALL_KERNELS = [name for s in SOURCES for name in kernel_names(source(s.file))]
+ALL_KERNELS = [name for s in SOURCES for name in kernel_names(s.text())]
 
 
 @pytest.mark.stand_in

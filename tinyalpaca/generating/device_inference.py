@@ -6,7 +6,7 @@
     tokens, _ = decoder.next_tokens(sampler, 100)      # drawn there, maybe several in a row
 
 What the model sees is what `tinyalpaca.generating.uncached` says, and the logits are those of
-`tinyalpaca.generating.inference`, up to rounding. The kernels are `minigrad.kernels.cuda.decode`.
+`tinyalpaca.generating.inference`, up to rounding. The kernels are in `tinyalpaca.generating.cuda`.
 
 A token of all sequences is **one graph launch**: one kernel for a small model, 5 a layer and 2 more
 for others, and one that draws. Where temperature is all there is to sampling, tokens are drawn on

@@ -1,4 +1,4 @@
-"""Folded weights as the kernels of `minigrad.kernels.cuda.decode` want them, on the device."""
+"""Folded weights as the kernels of `tinyalpaca.generating.cuda.decode` want them, on the device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.device import Device
-from minigrad.kernels.cuda import whole_token
+from tinyalpaca.generating.cuda import whole_token
 from tinyalpaca.generating.folded_weights import FoldedWeights
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import cupy
-from minigrad.kernels.cuda import decode, draw, whole_token
 from minigrad.parallel.capture import Captured
+from tinyalpaca.generating.cuda import decode, draw, whole_token
 from tinyalpaca.generating.device_weights import DeviceWeights
 from tinyalpaca.generating.readable import LEVELS, STATES, Readable
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from minigrad.optim.adamw import AdamW
-from minigrad.parallel.device_steps import DeviceSteps, Progress
-from minigrad.parallel.device_steps import why_not as why_not_by_device
 from tinyalpaca.evaluation import Part
 from tinyalpaca.training.bad_steps import handle_bad_step
+from tinyalpaca.training.device_steps import DeviceSteps, Progress
+from tinyalpaca.training.device_steps import why_not as why_not_by_device
 from tinyalpaca.training.host_loop import HostLoop
 from tinyalpaca.training.training_parts import device_loss
 

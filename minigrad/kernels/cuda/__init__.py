@@ -22,15 +22,11 @@ from minigrad.kernels.cuda import (
     attention,
     changes,
     cross_entropy,
-    decode,
-    draw,
     dropout,
     embedding,
     layer_norm,
     linear,
     linear_norm,
-    whole_token,
-    windows,
 )
 from minigrad.op import Op, kernel
 
@@ -52,4 +48,4 @@ KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
 for _op, _pair in KERNELS.items():
     kernel(_op, "gpu")(_pair)
 
-__all__ = ["KERNELS", "adamw", "changes", "decode", "draw", "whole_token", "windows"]
+__all__ = ["KERNELS", "adamw", "changes"]

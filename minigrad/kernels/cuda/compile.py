@@ -28,40 +28,14 @@ ID = {"i": "int", "l": "long long", "q": "long long"}
 IDS = ("int", "long long")
 HEADS = (16, 32, 64, 128)  # the head sizes that attention is compiled for
 FACTORS = ("Tf32", "Bf16")  # what tensor cores round to
+PACKAGE = "minigrad.kernels.cuda"
 INCLUDE = r'#include "(\w+)\.cuh"\n'
 
 
-def headers(file: str) -> tuple[str, ...]:
-    """The names of the headers that `file`.cu includes, in their order."""
-    return tuple(re.findall(INCLUDE, _read(f"{file}.cu")))
-
-
-def header(name: str) -> str:
-    """The text of a header."""
-    return _read(f"{name}.cuh").replace("#pragma once\n", "")
-
-
-def body(file: str) -> str:
-    """The text of `file`.cu without the lines that include headers.
-
-    Raises:
-        ValueError: it does not include the prelude first, or something that is not ours.
-    """
-    text = re.sub(INCLUDE, "", _read(f"{file}.cu"))
-    if headers(file)[:1] != ("prelude",) or "#include" in text:
-        raise ValueError(f"{file}.cu must include the prelude first, and only headers beside it")
-    return text
-
-
-def source(file: str) -> str:
-    """The kernels of `file`.cu, complete."""
-    return "".join(header(name) for name in headers(file)) + body(file)
-
-
-def _read(name: str) -> str:
+def _read(package: str, name: str) -> str:
     """A file as ASCII: CuPy writes sources in the locale's encoding, which may not have the letters
     of mathematics. Only comments do."""
-    text = files("minigrad.kernels.cuda").joinpath(name).read_text(encoding="utf-8")
+    text = files(package).joinpath(name).read_text(encoding="utf-8")
     # No question marks: two of them begin a trigraph, of which compilers warn.
     return "".join(letter if letter.isascii() else "_" for letter in text)
 
@@ -74,11 +48,41 @@ class Source:
         templates: every kernel that is launched, with `{real}` for float or double, `{id}` for the
             type of ids, `{head}` for a head size and `{factors}` for what tensor cores round to:
             `relu_forward<{real}>`.
+        package: in whose folder the file lies, with the headers of its own.
     """
 
-    def __init__(self, file: str, *templates: str) -> None:
-        self.file, self.templates = file, templates
+    def __init__(self, file: str, *templates: str, package: str = PACKAGE) -> None:
+        self.file, self.templates, self.package = file, templates, package
         SOURCES.append(self)
+
+    def headers(self) -> dict[str, str]:
+        """The headers that the file includes, in their order: name and text.
+
+        A header lies beside the file, or here.
+        """
+        found = {}
+        for name in re.findall(INCLUDE, _read(self.package, f"{self.file}.cu")):
+            beside = files(self.package).joinpath(f"{name}.cuh").is_file()
+            text = _read(self.package if beside else PACKAGE, f"{name}.cuh")
+            found[name] = text.replace("#pragma once\n", "")
+        return found
+
+    def body(self) -> str:
+        """The text of the file without the lines that include headers.
+
+        Raises:
+            ValueError: it does not include the prelude first, or something that is not ours.
+        """
+        text = re.sub(INCLUDE, "", _read(self.package, f"{self.file}.cu"))
+        if next(iter(self.headers()), "") != "prelude" or "#include" in text:
+            raise ValueError(
+                f"{self.file}.cu must include the prelude first, and only headers of kernels"
+            )
+        return text
+
+    def text(self) -> str:
+        """The kernels, complete: what a compiler is given."""
+        return "".join(self.headers().values()) + self.body()
 
     def expressions(self) -> tuple[str, ...]:
         """Every kernel with every choice of template arguments."""
@@ -156,7 +160,7 @@ def _function(xp: Any, kernels: Source, real: str, kernel: str) -> Any:
 @cache
 def _module(xp: Any, kernels: Source, expressions: tuple[str, ...]) -> Any:
     """NVRTC compiles when the first kernel of the module is asked for."""
-    return xp.RawModule(code=source(kernels.file), options=OPTIONS, name_expressions=expressions)
+    return xp.RawModule(code=kernels.text(), options=OPTIONS, name_expressions=expressions)
 
 
 def _typed(argument: Any, dtype: np.dtype) -> Any:

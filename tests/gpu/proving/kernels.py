@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
-from minigrad.kernels.cuda.compile import SOURCES
 from tests.gpu.proving.processes import Clock, Save
 from tests.gpu.proving.pytest_runs import TestRun, cores
+from tests.gpu.sources import SOURCES
 
 TESTS = Path(__file__).parents[1]
 # They are about what stands in for a GPU, about compilers, or about this program itself.

@@ -13,10 +13,10 @@ from minigrad import optim, set_precision
 from minigrad.device import cupy
 from minigrad.kernels.cuda.gemm import set_library
 from minigrad.optim.flat import FlatParameters
-from minigrad.parallel.device_steps import DeviceSteps
 from tests.benchmarks.workloads import LEARNING_RATE, Workload, make_batch, make_model
 from tests.gpu.proving.equality import told
 from tinyalpaca.config import TrainConfig
+from tinyalpaca.training.device_steps import DeviceSteps
 from tinyalpaca.training.training_parts import device_loss
 
 MOST = 500  # steps of a turn

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from minigrad.kernels.cuda import cublaslt_api, scratch
-from minigrad.kernels.cuda.compile import SOURCES, source
+from tests.gpu.sources import SOURCES
 from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn
 
 FOLDER = "MINIGRAD_KERNELS_ON_CPU"  # where compiled kernels are kept
@@ -23,9 +23,7 @@ sys.modules["cupy"] = stand_in()
 
 def stand_in() -> StandIn:
     """The stand-in, with all that a proof asks of CuPy."""
-    import minigrad.kernels.cuda  # noqa: F401 - so that SOURCES is complete
-
-    by_code = {source(s.file): s.expressions() for s in SOURCES}
+    by_code = {s.text(): s.expressions() for s in SOURCES}
     made = StandIn(Libraries(Path(os.environ[FOLDER]), by_code.__getitem__))
     cublaslt_api.load = lambda: cublaslt_api.Api(FakeCublasLt(made))
     scratch.WORKSPACE = 2**20

@@ -19,13 +19,14 @@ import numpy as np
 
 from minigrad.autograd import add_gradients, write_gradients
 from minigrad.device import device_of
-from minigrad.kernels.cuda import adamw, windows
+from minigrad.kernels.cuda import adamw
 from minigrad.optim.adamw import AdamW
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.capture import Captured
 from minigrad.state import first_order
 from minigrad.tensor import Tensor
+from tinyalpaca.training import windows
 
 DeviceLoss = Callable[[Any, Any, Any, int], Tensor]
 

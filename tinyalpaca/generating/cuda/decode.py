@@ -31,6 +31,7 @@ SOURCE = Source(
     "decode_linear<{real}, 8>",
     "decode_append<{real}>",
     "decode_attend<{real}>",
+    package=__package__,
 )
 THREADS = 256
 WARPS = THREADS // 32

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from minigrad.kernels.cuda.compile import Source, real_of
 
-SOURCE = Source("draw", "draw_tokens<{real}>")
+SOURCE = Source("draw", "draw_tokens<{real}>", package=__package__)
 THREADS = 256
 
 

@@ -1,7 +1,7 @@
 """One more token for each of some sequences, in one launch: whole_token.cu.
 
     embed, then for every layer linear (qkv), attend, linear (out), linear (fc1), linear (fc2),
-    and at last linear (head), as in `minigrad.kernels.cuda.decode`
+    and at last linear (head), as in `tinyalpaca.generating.cuda.decode`
 
 A block is a sequence, and goes through all layers alone. So nothing waits for a launch, but each
 block reads all weights: for small models. Scratch, cache and rows are those of `decode`, letters
@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from minigrad.kernels.cuda.compile import Source, real_of
-from minigrad.kernels.cuda.decode import ACTIVATIONS, Rows
+from tinyalpaca.generating.cuda.decode import ACTIVATIONS, Rows
 
-SOURCE = Source("whole_token", "decode_whole<{real}>")
+SOURCE = Source("whole_token", "decode_whole<{real}>", package=__package__)
 THREADS = 512
 
 

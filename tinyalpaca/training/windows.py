@@ -12,7 +12,7 @@ import numpy as np
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, blocks, size_of
 
-SOURCE = Source("windows", "gather_windows")
+SOURCE = Source("windows", "gather_windows", package=__package__)
 THREADS = 256
 
 

@@ -1,0 +1,12 @@
+"""Every CUDA source that there is, the engine's and the model's."""
+
+import tinyalpaca.generating.cuda
+import tinyalpaca.training.windows  # noqa: F401 - importing a launcher lists its source
+from minigrad.kernels.cuda.compile import SOURCES
+
+__all__ = ["SOURCES", "source"]
+
+
+def source(file: str) -> str:
+    """The kernels of `file`.cu, complete."""
+    return next(kernels.text() for kernels in SOURCES if kernels.file == file)
