@@ -1,7 +1,7 @@
 """minigrad: a tensor and autograd engine from scratch, on NumPy (CPU) and CuPy (GPU)."""
 
 from minigrad import functions
-from minigrad.autograd import grad, value_and_grad
+from minigrad.autograd import grad
 from minigrad.check_kernel import KernelError, check_kernel
 from minigrad.device import Device, gpu_available
 from minigrad.engine import apply
@@ -14,6 +14,7 @@ from minigrad.errors import (
     PrecisionError,
     ShapeError,
 )
+from minigrad.functional import value_and_grad
 from minigrad.functions import *  # noqa: F403
 from minigrad.gradcheck import GradientError, gradcheck, gradcheck_module
 from minigrad.op import Op, kernel

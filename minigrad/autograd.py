@@ -1,30 +1,29 @@
 """Reverse-mode differentiation over the graph that `minigrad.engine.apply` records.
 
-Nodes are visited in descending order of creation, which is a topological order, so there is no
-recursion and a chain of 100,000 ops is fine. The pass does the common work once: undoing
-broadcasting, summing the gradients of a tensor that was used several times (in place only on arrays
-that it made itself), and dropping what was saved as soon as it has been used.
+`_run` is the backward pass. Nodes are visited in descending order of creation, which is a
+topological order, so there is no recursion and a chain of 100,000 ops is fine. Beside the loop
+stands the common work that is done once: summing the gradients of a tensor that was used several
+times and undoing broadcasting (`_Flow`), and leaving out what leads to nothing wanted (`_Paths`).
+Gradients leave it through `minigrad.places`.
 """
 
 from __future__ import annotations
 
 import functools
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from minigrad import functions
 from minigrad.describe import check_finite
 from minigrad.device import device_of, namespace_of
 from minigrad.dtypes import widened
 from minigrad.errors import GraphFreedError
-from minigrad.gradient_sink import GradientSink
-from minigrad.graph import FREED, Forgotten, Node
+from minigrad.graph import Forgotten, Node, Variable, require_gradient
 from minigrad.ops.summation import sum_of
+from minigrad.places import Places, added, through
 from minigrad.state import STATE, setting
-from minigrad.tensor import Tensor, require_gradient
 
 
 def _where_it_lies(function: Any) -> Any:
@@ -32,7 +31,7 @@ def _where_it_lies(function: Any) -> Any:
 
     @functools.wraps(function)
     def there(outputs: Any, *args: Any, **kwargs: Any) -> Any:
-        first = outputs if isinstance(outputs, Tensor) else next(iter(outputs), None)
+        first = outputs if isinstance(outputs, Variable) else next(iter(outputs), None)
         if first is None or first.device.is_in_use:
             return function(outputs, *args, **kwargs)
         with first.device.in_use():
@@ -42,7 +41,9 @@ def _where_it_lies(function: Any) -> Any:
 
 
 @_where_it_lies
-def backward(output: Tensor, gradient: Tensor | None = None, *, retain_graph: bool = False) -> None:
+def backward(
+    output: Variable, gradient: Variable | None = None, *, retain_graph: bool = False
+) -> None:
     """Add the gradient of `output` to `.grad` of every leaf that requires one.
 
     Args:
@@ -57,16 +58,17 @@ def backward(output: Tensor, gradient: Tensor | None = None, *, retain_graph: bo
     """
     _require_graph(output)
     seed = _seed(output, gradient)
-    leaves = _run([output], [seed], retain_graph=retain_graph)
-    for leaf, (array, owned) in leaves.items():
+    places = Places()
+    _run([output], [seed], places, retain_graph=retain_graph)
+    for leaf, (array, owned) in places.found.items():
         _accumulate_into(leaf, array, owned)
 
 
 @_where_it_lies
 def grad(
-    outputs: Tensor | Sequence[Tensor],
-    inputs: Tensor | Sequence[Tensor],
-    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    outputs: Variable | Sequence[Variable],
+    inputs: Variable | Sequence[Variable],
+    grad_outputs: Variable | Sequence[Variable | None] | None = None,
     *,
     create_graph: bool = False,
     retain_graph: bool | None = None,
@@ -88,12 +90,12 @@ def grad(
     Returns:
         One tensor if `inputs` is one tensor, otherwise a tuple in the order of `inputs`.
     """
-    output_list = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    input_list = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    output_list = [outputs] if isinstance(outputs, Variable) else list(outputs)
+    input_list = [inputs] if isinstance(inputs, Variable) else list(inputs)
     upstream: list[Any]
     if grad_outputs is None:
         upstream = [None] * len(output_list)
-    elif isinstance(outputs, Tensor) or isinstance(grad_outputs, Tensor):
+    elif isinstance(outputs, Variable) or isinstance(grad_outputs, Variable):
         upstream = [grad_outputs]
     else:
         upstream = list(grad_outputs)
@@ -111,18 +113,18 @@ def grad(
             )
     seeds = [_seed(t, g, create_graph) for t, g in zip(output_list, upstream, strict=True)]
     retain = create_graph if retain_graph is None else retain_graph
+    places, paths = Places(input_list), _Paths(output_list, input_list)
     with setting(grad_enabled=create_graph):
-        found = _run(
-            output_list, seeds, retain_graph=retain, create_graph=create_graph, wanted=input_list
-        )
-    results: list[Tensor | None] = []
+        _run(output_list, seeds, places, paths, retain_graph=retain, create_graph=create_graph)
+    found = places.found
+    results: list[Variable | None] = []
     for position, tensor in enumerate(input_list):
         if tensor in found:
             value, owned = found[tensor]
             if create_graph:
                 results.append(value)
             else:
-                results.append(Tensor.wrap(value if owned else value.copy()))
+                results.append(Variable.tensor.wrap(value if owned else value.copy()))
                 found[tensor] = value, False  # a tensor that is asked for twice gets a copy
         elif allow_unused:
             results.append(None)
@@ -131,12 +133,12 @@ def grad(
                 f"grad: the outputs do not depend on input {position} of shape {tensor.shape}. "
                 "Pass allow_unused=True to get None for it."
             )
-    return results[0] if isinstance(inputs, Tensor) else tuple(results)
+    return results[0] if isinstance(inputs, Variable) else tuple(results)
 
 
 @_where_it_lies
 def add_gradients(
-    output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any], *, scale: Any = 1.0
+    output: Variable, tensors: Sequence[Variable], arrays: Sequence[Any], *, scale: Any = 1.0
 ) -> None:
     """Add the gradient of `output`, a single number, by each leaf tensor to the array beside it.
 
@@ -155,13 +157,12 @@ def add_gradients(
             given twice.
     """
     _require_graph(output)
-    sink = GradientSink(tensors, arrays, overwrite=False)
-    _run([output], [_seed(output, None, scale=scale)], retain_graph=False, sink=sink)
+    _run([output], [_seed(output, None, scale=scale)], Places(tensors, arrays))
 
 
 @_where_it_lies
 def write_gradients(
-    output: Tensor, tensors: Sequence[Tensor], arrays: Sequence[Any], *, scale: Any = 1.0
+    output: Variable, tensors: Sequence[Variable], arrays: Sequence[Any], *, scale: Any = 1.0
 ) -> None:
     """As `add_gradients`, but the arrays' old contents are overwritten, so they need not be zeros.
 
@@ -177,55 +178,11 @@ def write_gradients(
         GraphFreedError, ValueError: as `add_gradients`.
     """
     _require_graph(output)
-    sink = GradientSink(tensors, arrays, overwrite=True)
-    _run([output], [_seed(output, None, scale=scale)], retain_graph=False, sink=sink)
-    sink.finish()
+    places = Places(tensors, arrays, overwrite=True)
+    _run([output], [_seed(output, None, scale=scale)], places)
 
 
-def value_and_grad(
-    function: Callable[..., Tensor],
-    wrt: Iterable[Tensor] | None = None,
-    *,
-    create_graph: bool = False,
-) -> Callable[..., tuple[Tensor, Any]]:
-    """Turn `function` into one that returns its value and its gradient.
-
-    Nothing is written to the tensors, so several threads can differentiate the same model at once.
-
-    Args:
-        function: maps tensors to a tensor with a single number.
-        wrt: the tensors to differentiate by, for example `model.parameters()`. Left out, the
-            gradient is taken with respect to the function's first argument.
-        create_graph: make the gradients differentiable.
-
-    Returns:
-        A function of the same arguments that gives `(value, gradient)`; the gradient is a tuple if
-        `wrt` is given (None for a tensor that the value does not depend on), else one tensor.
-    """
-    tensors = None if wrt is None else list(wrt)
-
-    def differentiated(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        if tensors is not None:
-            value = function(*args, **kwargs)
-            return _detached(value), grad(
-                value, tensors, create_graph=create_graph, allow_unused=True
-            )
-        if not args or not isinstance(args[0], Tensor):
-            raise TypeError("value_and_grad: the function's first argument must be a Tensor.")
-        x = args[0]
-        if not x.requires_grad:
-            x = x.detach()
-            x.requires_grad = True
-        value = function(x, *args[1:], **kwargs)
-        return _detached(value), grad(value, x, create_graph=create_graph)
-
-    def _detached(value: Tensor) -> Tensor:
-        return value if create_graph else value.detach()
-
-    return differentiated
-
-
-def _require_graph(output: Tensor) -> None:
+def _require_graph(output: Variable) -> None:
     if not output.requires_grad:
         raise ValueError(
             f"the tensor of shape {output.shape} does not require a gradient: no input of its ops "
@@ -234,8 +191,8 @@ def _require_graph(output: Tensor) -> None:
 
 
 def _seed(
-    output: Tensor,
-    gradient: Tensor | None,
+    output: Variable,
+    gradient: Any,
     create_graph: bool = False,
     *,
     scale: float = 1.0,
@@ -253,9 +210,9 @@ def _seed(
         if not isinstance(scale, (int, float)):
             return scale
         seed = namespace_of(output.array).full(output.shape, scale, output.dtype)
-        return Tensor.wrap(seed) if create_graph else seed
-    if not isinstance(gradient, Tensor):
-        gradient = Tensor(np.asarray(gradient, dtype=output.dtype), device=output.device)
+        return Variable.tensor.wrap(seed) if create_graph else seed
+    if not isinstance(gradient, Variable):
+        gradient = Variable.tensor(np.asarray(gradient, dtype=output.dtype), device=output.device)
     gradient = gradient.astype(output.dtype)
     if gradient.shape != output.shape:
         raise ValueError(
@@ -265,169 +222,178 @@ def _seed(
 
 
 def _run(
-    outputs: list[Tensor],
+    outputs: list[Any],
     seeds: list[Any],
+    places: Places,
+    paths: _Paths | None = None,
     *,
-    retain_graph: bool,
+    retain_graph: bool = False,
     create_graph: bool = False,
-    wanted: list[Tensor] | None = None,
-    sink: GradientSink | None = None,
-) -> dict[Tensor, tuple[Any, bool]]:
-    """The backward pass. Returns each leaf's (or wanted tensor's) gradient and if it is ours.
+) -> None:
+    """The backward pass: gradients flow from `outputs` through all nodes to `places`.
 
-    Gradients are arrays, or tensors for `create_graph`. `pending` maps a node to the gradient of
-    its output so far; the heap gives the youngest node next, whose gradient is then complete. With
-    a `sink`, leaves' gradients go there instead of being returned.
+    They are arrays, or tensors for `create_graph`.
     """
-    useful = None if wanted is None else _nodes_between(outputs, wanted)
-    wanted_nodes = {t._node: t for t in wanted or [] if t._node is not None}
-    wanted_leaves = {t for t in wanted or [] if t._node is None}
-    results: dict[Tensor, tuple[Any, bool]] = {}
-    pending: dict[Node, tuple[Any, bool]] = {}
-    heap: list[tuple[int, Node]] = []
-
-    def send(tensor: Tensor, gradient: Any, owned: bool) -> None:
-        node = tensor._node
-        if node is None:
-            if sink is not None:
-                sink.take(tensor, gradient)
-            elif wanted is None or tensor in wanted_leaves:
-                results[tensor] = _added(results.get(tensor), gradient, owned)
-            return
-        if useful is not None and node not in useful:
-            return
-        if node not in pending:
-            heapq.heappush(heap, (-node.order, node))
-        pending[node] = _added(pending.get(node), gradient, owned)
-
-    def arrived(tensor: Tensor) -> Any:
-        """What has arrived at a tensor so far, if it is an array of ours; else None."""
-        if tensor._node is None and sink is not None:
-            return sink.so_far(tensor)
-        found = results.get(tensor) if tensor._node is None else pending.get(tensor._node)
-        return None if found is None or not found[1] else found[0]
-
+    flow = _Flow(places, paths, create_graph)
     for output, seed in zip(outputs, seeds, strict=True):
-        send(output, seed, False)
-    while heap:
-        _, node = heapq.heappop(heap)
-        dy, _ = pending.pop(node)
-        if node in wanted_nodes:
-            results[wanted_nodes[node]] = (dy, False)
-            if useful is not None and not useful[node]:
-                continue
-        if node.saved is FREED:
-            raise _freed(node)
-        node.check_versions()
-        inputs, saved, needs = node.inputs, node.saved, node.needs
-        if useful is not None:
-            needs = tuple(
-                [
-                    n and (x in wanted_leaves or x._node in useful)
-                    for n, x in zip(needs, inputs, strict=True)
-                ]
-            )
-        # A part of a tensor adds to the sum of the whole: n parts cost as much as one gradient.
-        add_backward = getattr(node.rule, "add_backward", None)
-        if add_backward is not None and not create_graph and not STATE.detect_nan:
-            total = arrived(inputs[0])
-            if total is not None:
-                add_backward(node.xp, total, dy, **node.statics)
-                if not retain_graph:
-                    node.saved, node.inputs = FREED, ()
-                continue
-        added = None  # the node whose gradient so far the kernel has added to its own
-        if create_graph:
-            gradients = _backward_on_tensors(node, dy, needs)
-        else:
-            added, so_far = _so_far(node, needs, pending)
-            gradients = _backward_on_arrays(node, dy, needs, sink, so_far)
+        flow.send(output, seed, False)
+    while flow.waiting:
+        node, dy = flow.next()
+        if paths is not None and paths.end_at(node):
+            continue
+        node.check()
+        needs = node.needs if paths is None else paths.needs_of(node)
+        inputs, saved = node.inputs, node.saved
+        gradients = flow.through(node, dy, needs)
         if not retain_graph:
-            node.saved, node.inputs = FREED, ()
+            node.free()
+        if gradients is not None:
+            flow.spread(node, inputs, needs, gradients, dy, saved)
+    places.finish()
+
+
+class _Flow:
+    """The gradients that are on their way.
+
+    `pending` maps a node to the gradient of its output so far, and whether that array is ours; the
+    heap gives the youngest node next, whose gradient is then complete.
+    """
+
+    def __init__(self, places: Places, paths: _Paths | None, create_graph: bool) -> None:
+        self._places, self._paths, self._create_graph = places, paths, create_graph
+        self._pending: dict[Node, tuple[Any, bool]] = {}
+        self.waiting: list[tuple[int, Node]] = []
+        # The node of an input whose gradient the last kernel has added to what had arrived there.
+        self._replaced: Node | None = None
+
+    def send(self, x: Any, gradient: Any, owned: bool) -> None:
+        """A gradient of `x`, which may be added to in place if it is `owned`."""
+        node = x.node
+        if node is None:
+            self._places.take(x, gradient, owned)
+        elif node in self._pending:
+            self._pending[node] = added(self._pending[node], gradient, owned)
+        elif self._paths is None or node in self._paths.useful:
+            heapq.heappush(self.waiting, (-node.order, node))
+            self._pending[node] = gradient, owned
+
+    def next(self) -> tuple[Node, Any]:
+        """The youngest node and the gradient of its output."""
+        node = heapq.heappop(self.waiting)[1]
+        dy, owned = self._pending.pop(node)
+        if node.hooks:
+            dy, owned = through(node.hooks, dy, owned)
+        if self._paths is not None and node in self._paths.wanted:
+            self._places.found[self._paths.wanted[node]] = dy, False
+        return node, dy
+
+    def through(self, node: Node, dy: Any, needs: tuple[bool, ...]) -> Any:
+        """The gradients of a node's inputs; None if they are where they belong already."""
+        if self._create_graph:
+            return _backward_on_tensors(node, dy, needs)
+        rule = node.rule
+        if node.low:
+            dy = widened(dy)
+        if node.xp is not None:
+            # A part of a tensor adds to the sum of the whole: n parts cost as much as one gradient.
+            if rule.add_backward is not None and not STATE.detect_nan:
+                total, owned = self._so_far(node.inputs[0])
+                if owned:
+                    rule.add_backward(node.xp, total, dy, **node.statics)
+                    return None
+            return tuple(rule.backward(node.xp, dy, node.saved, needs, **node.statics))
+        statics = node.statics
+        if not node.low and hasattr(rule, "ADDS_TO") and needs[rule.ADDS_TO]:
+            x = node.inputs[rule.ADDS_TO]
+            total = None if x is None or x.node is None else self._so_far(x)[0]
+            if total is not None and total.shape == x.shape and total.dtype == x.dtype:
+                statics, self._replaced = {**statics, "so_far": total}, x.node
+        if self._places.overwrite and not node.low and hasattr(rule, "backward_into"):
+            offered = self._places.offered(node.inputs, needs)
+            return tuple(rule.backward_into(dy, node.saved, needs, offered, **statics))
+        return tuple(rule.backward(dy, node.saved, needs, **statics))
+
+    def spread(
+        self,
+        node: Node,
+        inputs: tuple[Any, ...],
+        needs: tuple[bool, ...],
+        gradients: tuple[Any, ...],
+        dy: Any,
+        saved: Any,
+    ) -> None:
+        """Send the gradients that a rule has returned, in the shapes and dtypes of its inputs."""
+        on_arrays = not self._create_graph
         for position, (x, gradient) in enumerate(zip(inputs, gradients, strict=True)):
             if gradient is None or not needs[position]:
                 continue
             if isinstance(gradient, np.generic):  # NumPy turns 0-d results into scalars
                 gradient = np.asarray(gradient)
-            fresh = not create_graph and _is_fresh(node, position, gradients, dy, saved)
+            fresh = on_arrays and _is_fresh(node, position, gradients, dy, saved)
             if gradient.shape != x.shape:
-                gradient, fresh = unbroadcast(gradient, x.shape), not create_graph
+                gradient, fresh = unbroadcast(gradient, x.shape), on_arrays
             if gradient.dtype != x.dtype:
-                gradient, fresh = gradient.astype(x.dtype), not create_graph
+                gradient, fresh = gradient.astype(x.dtype), on_arrays
             if STATE.detect_nan:
-                array = gradient.array if create_graph else gradient
+                array = gradient if on_arrays else gradient.array
                 check_finite(node.op, "backward", array, inputs, node.statics, node.modules)
-            if added is not None and position == node.rule.ADDS_TO:
-                pending[added] = gradient, True
+            if self._replaced is not None and position == node.rule.ADDS_TO:
+                self._pending[self._replaced], self._replaced = (gradient, True), None
             else:
-                send(x, gradient, fresh)
-    return results
+                self.send(x, gradient, fresh)
+
+    def _so_far(self, x: Any) -> tuple[Any, bool]:
+        """What has arrived at a tensor, and whether it is ours; (None, False) if nothing."""
+        arrived = self._places.found.get(x) if x.node is None else self._pending.get(x.node)
+        return (None, False) if arrived is None else arrived
 
 
-def _nodes_between(outputs: list[Tensor], wanted: list[Tensor]) -> dict[Node, bool]:
-    """Nodes through which a gradient flows to a wanted tensor.
+class _Paths:
+    """The part of a graph that leads to tensors that are wanted.
 
-    The value is False for a wanted tensor's own node if nothing below it is wanted as well.
+    Attributes:
+        wanted: the nodes of those that are results of ops.
+        useful: the nodes through which a gradient flows to a wanted tensor. The value is False for
+            a wanted tensor's own node if nothing below it is wanted as well.
     """
-    reachable: dict[Node, None] = {}
-    stack = [t._node for t in outputs if t._node is not None]
-    while stack:
-        node = stack.pop()
-        if node not in reachable:
-            reachable[node] = None
-            if node.saved is FREED:
-                raise _freed(node)
-            stack.extend(x._node for x in node.inputs if x is not None and x._node is not None)
-    wanted_leaves = {t for t in wanted if t._node is None}
-    wanted_nodes = {t._node for t in wanted if t._node is not None}
-    useful: dict[Node, bool] = {}
-    for node in sorted(reachable, key=lambda n: n.order):
-        through = any(
-            x is not None and (x in wanted_leaves or x._node in useful) for x in node.inputs
-        )
-        if through or node in wanted_nodes:
-            useful[node] = through
-    return useful
+
+    def __init__(self, outputs: Iterable[Variable], wanted: Iterable[Variable]) -> None:
+        self.wanted = {x.node: x for x in wanted if x.node is not None}
+        self._leaves = {x for x in wanted if x.node is None}
+        reachable: dict[Node, None] = {}
+        stack = [x.node for x in outputs if x.node is not None]
+        while stack:
+            node = stack.pop()
+            if node not in reachable:
+                reachable[node] = None
+                node.check_kept()
+                stack.extend(x.node for x in node.inputs if x is not None and x.node is not None)
+        self.useful: dict[Node, bool] = {}
+        for node in sorted(reachable, key=lambda n: n.order):
+            leads = any(x is not None and self._leads(x) for x in node.inputs)
+            if leads or node in self.wanted:
+                self.useful[node] = leads
+
+    def _leads(self, x: Any) -> bool:
+        return x in self._leaves or x.node in self.useful
+
+    def end_at(self, node: Node) -> bool:
+        """Whether nothing below a node is wanted."""
+        return not self.useful[node]
+
+    def needs_of(self, node: Node) -> tuple[bool, ...]:
+        pairs = zip(node.needs, node.inputs, strict=True)
+        return tuple([needed and self._leads(x) for needed, x in pairs])
 
 
-def _so_far(
-    node: Node, needs: tuple[bool, ...], pending: dict[Node, tuple[Any, bool]]
-) -> tuple[Node | None, Any]:
-    """The node of the input whose gradient this node's kernel adds to what there is already, and
-    what there is; twice None if it has to be added here."""
-    adds = node.xp is None and not node.low
-    position = getattr(node.rule, "ADDS_TO", None) if adds else None
-    x = None if position is None or not needs[position] else node.inputs[position]
-    if x is None or x._node is None or x._node not in pending:
-        return None, None
-    so_far, _ = pending[x._node]
-    fits = so_far.shape == x.shape and so_far.dtype == x.dtype
-    return (x._node, so_far) if fits else (None, None)
-
-
-def _backward_on_arrays(
-    node: Node, dy: Any, needs: tuple[bool, ...], sink: GradientSink | None, so_far: Any
-) -> tuple[Any, ...]:
-    if node.low:
-        dy = widened(dy)
-    if node.xp is None:
-        statics = node.statics if so_far is None else {**node.statics, "so_far": so_far}
-        backward_into = getattr(node.rule, "backward_into", None)
-        if sink is not None and sink.overwrite and backward_into is not None and not node.low:
-            places = sink.places(node.inputs, needs)
-            return tuple(backward_into(dy, node.saved, needs, places, **statics))
-        return tuple(node.rule.backward(dy, node.saved, needs, **statics))
-    return tuple(node.rule.backward(node.xp, dy, node.saved, needs, **node.statics))
-
-
-def _backward_on_tensors(node: Node, dy: Tensor, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+def _backward_on_tensors(node: Node, dy: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
     """The textbook on tensors: forward again, so that what it saves is part of the graph."""
     if any(isinstance(x, Forgotten) for x in node.inputs):
         raise GraphFreedError(
             f"create_graph=True reached {node.op.name!r}, which was recorded under first_order() "
             "and has not kept its inputs. Run the forward pass outside of that block."
         )
-    rule = node.op
+    rule, functions = node.op, Variable.functions
     with setting(grad_enabled=True), functions.default_device(device_of(dy.array)):
         inputs: Any = node.inputs
         if node.low:
@@ -436,16 +402,9 @@ def _backward_on_tensors(node: Node, dy: Tensor, needs: tuple[bool, ...]) -> tup
         return tuple(rule.backward(functions, dy, saved, needs, **node.statics))
 
 
-def _freed(node: Node) -> GraphFreedError:
-    return GraphFreedError(
-        f"backward reached {node.op.name!r}, whose saved arrays an earlier backward has freed. Run "
-        "the forward pass again, or pass retain_graph=True to the earlier backward."
-    )
-
-
 def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
     """Sum `gradient` over the axes along which an input of `shape` was broadcast."""
-    xp = functions if isinstance(gradient, Tensor) else namespace_of(gradient)
+    xp = Variable.functions if isinstance(gradient, Variable) else namespace_of(gradient)
     extra = gradient.ndim - len(shape)
     if extra:
         gradient = sum_of(xp, gradient, tuple(range(extra)))
@@ -478,29 +437,12 @@ def _is_fresh(node: Node, position: int, gradients: tuple[Any, ...], dy: Any, sa
     return getattr(array, "base", None) is None and not any(array is s for s in kept)
 
 
-def _added(so_far: tuple[Any, bool] | None, gradient: Any, owned: bool) -> tuple[Any, bool]:
-    """Sum of two gradients and whether it is ours, in place if one of them is."""
-    if so_far is None:
-        return gradient, owned
-    total, total_owned = so_far
-    if total_owned:
-        total += gradient
-        return total, True
-    if owned:
-        gradient += total
-        return gradient, True
-    total = total + gradient
-    if isinstance(total, np.generic):  # the sum of two 0-d arrays
-        total = np.asarray(total)
-    return total, not isinstance(total, Tensor)
-
-
-def _accumulate_into(leaf: Tensor, array: Any, owned: bool) -> None:
+def _accumulate_into(leaf: Variable, array: Any, owned: bool) -> None:
     """Add a finished gradient to `leaf.grad`, which owns its memory."""
     if array.dtype != leaf.dtype:
         array, owned = array.astype(leaf.dtype), True
     if leaf.grad is None:
-        leaf.grad = Tensor.wrap(array if owned else array.copy())
+        leaf.grad = Variable.tensor.wrap(array if owned else array.copy())
     else:
         require_gradient(leaf)
         leaf.grad.array += array
@@ -512,6 +454,5 @@ __all__ = [
     "backward",
     "grad",
     "unbroadcast",
-    "value_and_grad",
     "write_gradients",
 ]

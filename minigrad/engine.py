@@ -11,13 +11,12 @@ from minigrad.describe import check_finite, describe
 from minigrad.device import CPU, Device, device_of
 from minigrad.dtypes import LOW, widened
 from minigrad.errors import DeviceError, ShapeError
-from minigrad.graph import Forgotten, Node
+from minigrad.graph import Forgotten, Node, Variable, require_floats
 from minigrad.op import Op, run_with
 from minigrad.state import STATE
-from minigrad.tensor import Tensor, require_floats
 
 
-def apply(op: type[Op], *inputs: Tensor | None, **statics: Any) -> Tensor:
+def apply(op: type[Op], *inputs: Variable | None, **statics: Any) -> Any:
     """Run `op` on `inputs` and record it if an input wants a gradient.
 
     Args:
@@ -78,18 +77,18 @@ def apply(op: type[Op], *inputs: Tensor | None, **statics: Any) -> Tensor:
     if rounded and out.dtype.kind == "f":
         out = out.astype(LOW)
 
-    result = Tensor.wrap(out)
+    result = Variable.tensor.wrap(out)
     if op.view and device.xp.may_share_memory(out, arrays[0]):
-        result._version = inputs[0]._version  # type: ignore[union-attr]
+        result.version = inputs[0].version  # type: ignore[union-attr]
     if STATE.detect_nan:
         check_finite(op, "forward", out, inputs, statics, STATE.modules)
     if recorded and out.dtype.kind == "f":
         read: tuple[Any, ...] = inputs
         if not STATE.keep_inputs:
-            read = tuple([x if x is None or x._node is None else Forgotten(x) for x in inputs])
+            read = tuple([x if x is None or x.node is None else Forgotten(x) for x in inputs])
         result.requires_grad = True
-        result._node = Node(op, rule, xp, read, statics, saved, needs, low)
-        result._node.watch(inputs, result)
+        result.node = Node(op, rule, xp, read, statics, saved, needs, low)
+        result.node.watch(inputs, result)
     elif recorded:
         require_floats(*inputs)  # else integers that are said to want one would get none silently
     return result
@@ -121,9 +120,9 @@ def _common_device(op: type[Op], arrays: list[Any]) -> Device:
     return device
 
 
-def _called(op: type[Op], *inputs: Any, **statics: Any) -> Tensor:
+def _called(op: type[Op], *inputs: Any, **statics: Any) -> Any:
     """An op that is called takes arrays and numbers beside tensors."""
-    tensors = [x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs]
+    tensors = [x if x is None or isinstance(x, Variable) else Variable.tensor(x) for x in inputs]
     return apply(op, *tensors, **statics)
 
 

@@ -23,7 +23,7 @@ products", 2017).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from minigrad import functions
@@ -63,19 +63,37 @@ def grad(
 
 
 def value_and_grad(
-    function: Callable[..., Tensor], argnums: ArgNums = 0, *, create_graph: bool | None = None
+    function: Callable[..., Tensor],
+    argnums: ArgNums | Iterable[Tensor] = 0,
+    *,
+    wrt: Iterable[Tensor] | None = None,
+    create_graph: bool | None = None,
 ) -> Callable[..., tuple[Tensor, Any]]:
-    """As `grad`, giving `(value, gradient)`."""
+    """As `grad`, giving `(value, gradient)`; also by tensors that are no arguments.
+
+    Nothing is written to them, so several threads can differentiate the same model at once.
+
+    Args:
+        function: maps tensors to a tensor with one element.
+        argnums: which arguments to differentiate by, as in `grad`; or what `wrt` is.
+        wrt: tensors to differentiate by in their place, for example `model.parameters()`. The
+            gradient is then a tuple with None for a tensor that the value does not depend on, and
+            part of a graph only where `create_graph` says so.
+        create_graph: as in `grad`.
+    """
+    asked = argnums if wrt is None else wrt
+    by: Any = asked if isinstance(asked, int) else tuple(asked)
 
     def differentiated(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        variables, value, higher = _called("grad", function, argnums, args, kwargs, create_graph)
-        if value.size != 1:
-            raise ShapeError(
-                f"functional.grad: the function's value has shape {value.shape}. Reduce it to one "
-                "number, for example with .sum(), or use functional.jacobian."
-            )
-        found = _pulled_back(value, variables, None, higher)
-        return value if higher else value.detach(), _as_asked(found, argnums)
+        if isinstance(by, int) or not any(isinstance(x, Tensor) for x in by):
+            variables, value, higher = _called("grad", function, by, args, kwargs, create_graph)
+            _require_number("grad", value)
+            gradient = _as_asked(_pulled_back(value, variables, None, higher), by)
+        else:
+            value, higher = _value("grad", function, args, kwargs), bool(create_graph)
+            _require_number("grad", value)
+            gradient = gradients_of(value, by, create_graph=higher, allow_unused=True)
+        return value if higher else value.detach(), gradient
 
     return differentiated
 
@@ -204,8 +222,7 @@ def hvp(
     everything = tuple(range(len(primals)))
     with enable_grad():
         variables, value, higher = _called("hvp", function, everything, primals, {}, None)
-        if value.size != 1:
-            raise ShapeError(f"functional.hvp: the function's value has shape {value.shape}")
+        _require_number("hvp", value)
         higher = higher or _in_graph(tangents)
         slope = _along(_pulled_back(value, variables, None, True), directions)
         products = _pulled_back(slope, variables, None, higher)
@@ -233,12 +250,27 @@ def _called(
     with enable_grad():
         for number in numbers:
             given[number] = _variable(given[number])
-        value = function(*given, **kwargs)
+        value = _value(name, function, given, kwargs)
+    return [given[n] for n in numbers], value, higher
+
+
+def _value(
+    name: str, function: Callable[..., Tensor], args: Sequence[Any], kwargs: dict[str, Any]
+) -> Tensor:
+    value = function(*args, **kwargs)
     if not isinstance(value, Tensor):
         raise TypeError(
             f"functional.{name}: the function gave a {type(value).__name__}, not a Tensor"
         )
-    return [given[n] for n in numbers], value, higher
+    return value
+
+
+def _require_number(name: str, value: Tensor) -> None:
+    if value.size != 1:
+        raise ShapeError(
+            f"functional.{name}: the function's value has shape {value.shape}. Reduce it to one "
+            "number, for example with .sum(), or use functional.jacobian."
+        )
 
 
 def _variable(x: Any) -> Tensor:

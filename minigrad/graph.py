@@ -1,29 +1,117 @@
-"""The graph that a forward pass leaves behind: a node for each op that was recorded.
+"""The graph that a forward pass leaves behind: variables, and a node for each recorded op.
 
-A tensor knows its node, so this file stands below `minigrad.tensor` and names no type of it.
+A `Variable` is what the engine knows of a tensor. The engine (`minigrad.engine`, which records, and
+`minigrad.autograd`, which walks back) works on variables alone, so it stands below
+`minigrad.tensor`, whose class adds operators and methods.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
-from minigrad.errors import InPlaceError
+from minigrad.device import Device, device_of
+from minigrad.errors import GraphFreedError, InPlaceError, ShapeError
 from minigrad.state import STATE
 from minigrad.version import Seen, Version
 
 FREED = object()  # what `Node.saved` is once a backward pass has used it up
 
 
+class Variable:
+    """What the engine knows of a tensor.
+
+    Attributes:
+        array: the NumPy or CuPy array. Who writes there calls `changed()`.
+        grad: the gradient that backward passes have added up, or None.
+        requires_grad: whether gradients flow to or through it.
+        node: the recorded op that made it, None for a leaf.
+        version: counts the changes of the memory, with all that share it.
+        leaf_hooks: functions that a leaf's gradient goes through.
+        tensor: the class of all results, `minigrad.Tensor`.
+        functions: the array functions that take them, `minigrad.functions`.
+    """
+
+    __slots__ = ("__weakref__", "array", "grad", "leaf_hooks", "node", "requires_grad", "version")
+
+    tensor: ClassVar[Any]
+    functions: ClassVar[Any]
+
+    array: Any
+    grad: Any
+    leaf_hooks: tuple[Callable[[Any], Any], ...]
+    node: Node | None
+    requires_grad: bool
+    version: Version
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    @property
+    def size(self) -> int:
+        return self.array.size
+
+    @property
+    def device(self) -> Device:
+        return device_of(self.array)
+
+    def changed(self) -> None:
+        """Say that the memory has other values now: graphs that have read it become invalid.
+
+        Only who writes to `array` needs to say so, or on a GPU to what `data` gave.
+        """
+        self.version.number += 1
+
+    def move(self, array: Any) -> None:
+        """Let the values lie in `array`, which nobody outside of the engine holds."""
+        self.array, self.version = array, Version(self.version.number + 1)
+
+
+def require_floats(*tensors: Variable | None) -> None:
+    """Raise TypeError if a tensor of integers or booleans requires a gradient."""
+    for x in tensors:
+        if x is not None and x.requires_grad and x.dtype.kind != "f":
+            raise TypeError(
+                f"a tensor of dtype {x.dtype} cannot require a gradient: gradients are defined for "
+                "floats. Convert it with .astype('float32')."
+            )
+
+
+def require_gradient(x: Variable) -> None:
+    """Raise unless what somebody may have put into `x.grad` is a gradient of x.
+
+    Raises:
+        TypeError: it is no tensor.
+        ShapeError: it has another shape, which broadcasting could hide.
+    """
+    if not isinstance(x.grad, Variable):
+        raise TypeError(
+            f".grad of a tensor is a Tensor or None, not a {type(x.grad).__name__}: assign "
+            "Tensor(values)"
+        )
+    if x.grad.shape != x.shape:
+        raise ShapeError(f".grad has shape {x.grad.shape}, the tensor {x.shape}")
+
+
 class Forgotten:
     """A tensor that an op read, without its array."""
 
-    __slots__ = ("_node", "_version", "dtype", "requires_grad", "shape")
+    __slots__ = ("dtype", "node", "requires_grad", "shape", "version")
 
-    def __init__(self, x: Any) -> None:
-        self._node, self._version, self.requires_grad = x._node, x._version, x.requires_grad
+    def __init__(self, x: Variable) -> None:
+        self.node, self.version, self.requires_grad = x.node, x.version, x.requires_grad
         self.dtype, self.shape = x.dtype, x.shape
 
 
@@ -42,9 +130,11 @@ class Node:
         seen: what the inputs were whose memory somebody outside of the engine could write to.
         result: the version of the op's own result if that was saved, and what its counter was.
         modules: the modules that were running (kept under `detect_nan` only).
+        hooks: functions that the gradient of the result goes through.
     """
 
     __slots__ = (
+        "hooks",
         "inputs",
         "low",
         "modules",
@@ -86,30 +176,51 @@ class Node:
         self.seen: dict[int, Seen] | None = None
         self.result: tuple[Version, int] | None = None
         self.modules = STATE.modules
+        self.hooks: tuple[Callable[[Any], Any], ...] = ()
 
     def watch(self, inputs: tuple[Any, ...], result: Any) -> None:
-        """Remember what `check_versions` will look for (see `minigrad.version`)."""
+        """Remember what `check` will look for (see `minigrad.version`)."""
         for position, x in enumerate(inputs):
             if x is None:
                 self.versions.append(None)
                 continue
-            version = x._version
+            version = x.version
             self.versions.append(version.number)
             version.read = True
             if version.outside and isinstance(x.array, np.ndarray):
                 self.seen = self.seen or {}
                 self.seen[position] = Seen(x.array)
         if _holds(self.saved, result.array):
-            result._version.read = True
-            self.result = result._version, result._version.number
+            result.version.read = True
+            self.result = result.version, result.version.number
 
-    def check_versions(self) -> None:
-        """Raise if something that this op read or saved was changed after it ran."""
+    def free(self) -> None:
+        """Drop what was saved: the memory can be used by what comes next."""
+        self.saved, self.inputs = FREED, ()
+
+    def check_kept(self) -> None:
+        """Raise `GraphFreedError` if a backward pass has used up what was saved."""
+        if self.saved is FREED:
+            raise GraphFreedError(
+                f"backward reached {self.op.name!r}, whose saved arrays an earlier backward has "
+                "freed. Run the forward pass again, or pass retain_graph=True to the earlier "
+                "backward."
+            )
+
+    def check(self) -> None:
+        """Raise unless what this op read and saved is there, as it was when it ran.
+
+        Raises:
+            GraphFreedError: a backward pass has used it up.
+            InPlaceError: it was changed.
+        """
+        if self.saved is FREED:
+            self.check_kept()
         arrays = self.seen or {}
         for position, (x, number) in enumerate(zip(self.inputs, self.versions, strict=True)):
             if x is None:
                 continue
-            version = x._version
+            version = x.version
             same = version.number == number
             if same and version.outside:
                 same = arrays.get(position, version).untouched()

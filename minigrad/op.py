@@ -96,6 +96,7 @@ class Op(metaclass=_Callable):
     kernels: ClassVar[dict[str, Any]]
     forward: ClassVar[Callable[..., Any]]
     backward: ClassVar[Callable[..., Any]]
+    add_backward: ClassVar[Callable[..., Any] | None] = None
 
     def __init_subclass__(cls) -> None:
         _make_static(cls)

@@ -10,23 +10,22 @@ keeps `array` for itself, so that its own reading is never mistaken for somebody
 from __future__ import annotations
 
 import copy as copy_module
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from minigrad.device import Device, device_of
+from minigrad import autograd
+from minigrad.device import Device
 from minigrad.errors import InPlaceError, ShapeError
+from minigrad.graph import Variable, require_floats
 from minigrad.state import STATE
 from minigrad.version import Version
-
-if TYPE_CHECKING:
-    from minigrad.graph import Node
 
 Axis = int | tuple[int, ...] | None
 
 
-class Tensor:
+class Tensor(Variable):
     """An n-dimensional array that can be differentiated.
 
     Args:
@@ -53,7 +52,7 @@ class Tensor:
         Tensor([2., 4.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_node", "_version", "array", "grad", "requires_grad")
+    __slots__ = ()
     __array_priority__ = 1000  # CuPy arrays on the left defer to our operators
 
     def __init__(
@@ -68,13 +67,14 @@ class Tensor:
         if device is not None:
             array = Device(device).asarray(array)
         self.array = array
-        self.grad: Tensor | None = None
+        self.grad = None
         self.requires_grad = requires_grad
         require_floats(self)
-        self._node: Node | None = None
+        self.node = None
+        self.leaf_hooks = ()
         # Shared with all that share the memory, so that a change through one is seen by all.
         shared = isinstance(data, Tensor) and array is data.array
-        self._version: Version = data._version if shared else Version(outside=array is data)
+        self.version = data.version if shared else Version(outside=array is data)
 
     @classmethod
     def wrap(cls, array: Any, *, requires_grad: bool = False) -> Tensor:
@@ -83,13 +83,14 @@ class Tensor:
         tensor.array = array
         tensor.grad = None
         tensor.requires_grad = requires_grad
-        tensor._node = None
-        tensor._version = Version()
+        tensor.node = None
+        tensor.leaf_hooks = ()
+        tensor.version = Version()
         return tensor
 
     @property
     def data(self) -> Any:
-        self._version.hand_out(self.array)
+        self.version.hand_out(self.array)
         return self.array
 
     @data.setter
@@ -101,41 +102,14 @@ class Tensor:
         if self.requires_grad and array.dtype.kind != "f":
             raise TypeError(f"a tensor that requires a gradient holds floats, not {array.dtype}")
         self.array = array
-        self._version = Version(self._version.number + 1, outside=array is value)
-
-    def changed(self) -> None:
-        """Say that the memory has other values now: graphs that have read it become invalid.
-
-        Only who writes to `array` needs to say so, or on a GPU to what `data` gave.
-        """
-        self._version.number += 1
+        self.version = Version(self.version.number + 1, outside=array is value)
 
     # What it is
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.array.ndim
-
-    @property
-    def size(self) -> int:
-        return self.array.size
-
-    @property
-    def device(self) -> Device:
-        return device_of(self.array)
-
-    @property
     def is_leaf(self) -> bool:
         """True if no recorded op made it."""
-        return self._node is None
+        return self.node is None
 
     @property
     def T(self) -> Tensor:
@@ -155,8 +129,8 @@ class Tensor:
         notes += f", dtype={self.dtype}"
         if self.device.kind != "cpu":
             notes += f", device='{self.device}'"
-        if self._node is not None:
-            notes += f", made by {self._node.op.name!r}"
+        if self.node is not None:
+            notes += f", made by {self.node.op.name!r}"
         elif self.requires_grad:
             notes += ", requires_grad=True"
         return f"Tensor({body}{notes})"
@@ -221,7 +195,7 @@ class Tensor:
     def __copy__(self) -> Tensor:
         """Another tensor over the same memory, at the same place in the graph."""
         result = type(self).__new__(type(self))
-        for name in ("array", "grad", "requires_grad", "_node", "_version"):
+        for name in ("array", "grad", "requires_grad", "node", "leaf_hooks", "version"):
             setattr(result, name, getattr(self, name))
         if hasattr(self, "__dict__"):  # of a subclass without slots
             vars(result).update(vars(self))
@@ -232,15 +206,20 @@ class Tensor:
         result = copy_module.copy(self)
         result.array = self.array.copy()
         result.grad = copy_module.deepcopy(self.grad, memo)
-        result._version = Version()
+        result.version = Version()
+        result.leaf_hooks = ()
         return result
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         self._require_no_node("pickled")
         return object.__reduce_ex__(self, protocol)
 
+    def __getstate__(self) -> Any:
+        state: Any = super().__getstate__()
+        return state[0], {**state[1], "leaf_hooks": ()}  # hooks stay behind, as functions often cannot go
+
     def _require_no_node(self, what: str) -> None:
-        if self._node is not None:
+        if self.node is not None:
             raise TypeError(f"the result of an op cannot be {what} with its graph: use .detach()")
 
     def item(self) -> Any:
@@ -289,12 +268,49 @@ class Tensor:
     def detach(self) -> Tensor:
         """The same memory, outside any graph."""
         result = Tensor.wrap(self.array)
-        result._version = self._version
+        result.version = self.version
         return result
 
     def backward(self, gradient: Tensor | None = None, *, retain_graph: bool = False) -> None:
         """Fill `.grad` of the leaves. See `minigrad.autograd.backward`."""
         autograd.backward(self, gradient, retain_graph=retain_graph)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
+        """Call `hook(gradient)` when a backward pass knows this tensor's whole gradient.
+
+        Whatever tensor the hook gives is used in the gradient's place. For a leaf that is before it
+        is added to `.grad` or handed out. Hooks run in the order in which they were registered.
+
+        Args:
+            hook: gives a tensor of the gradient's shape, or None to leave it as it is. It must not
+                write to the gradient.
+
+        Returns:
+            A function that removes the hook.
+
+        Raises:
+            ValueError: the tensor requires no gradient.
+        """
+        if not self.requires_grad:
+            raise ValueError(
+                f"register_hook: the tensor of shape {self.shape} does not require a gradient, so "
+                "no backward pass comes by"
+            )
+        node = self.node
+        hooks = self.leaf_hooks if node is None else node.hooks
+        self._set_hooks(node, (*hooks, hook))
+
+        def remove() -> None:
+            hooks = self.leaf_hooks if node is None else node.hooks
+            self._set_hooks(node, tuple(h for h in hooks if h is not hook))
+
+        return remove
+
+    def _set_hooks(self, node: Any, hooks: tuple[Callable[[Any], Any], ...]) -> None:
+        if node is None:
+            self.leaf_hooks = hooks
+        else:
+            node.hooks = hooks
 
     def to(self, device: Device | str) -> Tensor:
         """This tensor on `device`: itself if it is there already. Differentiable.
@@ -316,7 +332,7 @@ class Tensor:
         Raises:
             InPlaceError: the tensor or the value is in a graph.
         """
-        ours = self._node is not None or (self.requires_grad and STATE.grad_enabled)
+        ours = self.node is not None or (self.requires_grad and STATE.grad_enabled)
         theirs = isinstance(value, Tensor) and value.requires_grad and STATE.grad_enabled
         if ours or theirs:
             which = "this tensor" if ours else "the assigned value"
@@ -337,7 +353,7 @@ class Tensor:
             InPlaceError: the tensor is the result of an op.
             ShapeError: the values do not have the tensor's shape.
         """
-        if self._node is not None:
+        if self.node is not None:
             raise InPlaceError("assign() is for leaves; this tensor is the result of an op")
         values = value.array if isinstance(value, Tensor) else np.asarray(value)
         if values.shape != self.shape:
@@ -512,32 +528,6 @@ class Tensor:
         return F.astype(self, dtype)
 
 
-def require_floats(*tensors: Tensor | None) -> None:
-    """Raise TypeError if a tensor of integers or booleans requires a gradient."""
-    for x in tensors:
-        if x is not None and x.requires_grad and x.dtype.kind != "f":
-            raise TypeError(
-                f"a tensor of dtype {x.dtype} cannot require a gradient: gradients are defined for "
-                "floats. Convert it with .astype('float32')."
-            )
-
-
-def require_gradient(x: Tensor) -> None:
-    """Raise unless what somebody may have put into `x.grad` is a gradient of x.
-
-    Raises:
-        TypeError: it is no tensor.
-        ShapeError: it has another shape, which broadcasting could hide.
-    """
-    if not isinstance(x.grad, Tensor):
-        raise TypeError(
-            f".grad of a tensor is a Tensor or None, not a {type(x.grad).__name__}: assign "
-            "Tensor(values)"
-        )
-    if x.grad.shape != x.shape:
-        raise ShapeError(f".grad has shape {x.grad.shape}, the tensor {x.shape}")
-
-
 def _as_array(data: Any, dtype: Any) -> Any:
     """The array behind `data`; Python floats and lists of them default to float32."""
     if isinstance(data, Tensor):
@@ -596,4 +586,4 @@ from minigrad import functions as F  # noqa: E402
 from minigrad.functions import numpy_protocol  # noqa: E402
 from minigrad.functions.in_place import change  # noqa: E402
 
-from minigrad import autograd  # noqa: E402  # isort: skip
+Variable.tensor, Variable.functions = Tensor, F

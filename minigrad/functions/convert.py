@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.dtypes import DEFAULT_FLOAT, SCALARS, beside, fitting, plain_number, promote
-from minigrad.tensor import Tensor, require_floats
+from minigrad.graph import require_floats
+from minigrad.tensor import Tensor
 
 
 def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:

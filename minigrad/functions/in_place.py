@@ -26,15 +26,15 @@ def change(name: str, x: Tensor, y: Any) -> Tensor:
         ShapeError: broadcasting would give the result another shape than `x` has.
         TypeError: x's dtype cannot hold the result: integers and floats, for example.
     """
-    if STATE.grad_enabled and x.requires_grad and x._node is None:
+    if STATE.grad_enabled and x.requires_grad and x.node is None:
         raise InPlaceError(
             f"{name}: this leaf of shape {x.shape} requires a gradient, so it cannot be changed in "
             "place while ops are recorded. Change it in a `with minigrad.no_grad():` block, or "
             "make a new tensor, as in y = x + 1."
         )
-    if not STATE.grad_enabled and x._node is not None:
+    if not STATE.grad_enabled and x.node is not None:
         raise InPlaceError(
-            f"{name}: this tensor of shape {x.shape} is the result of {x._node.op.name!r} in a "
+            f"{name}: this tensor of shape {x.shape} is the result of {x.node.op.name!r} in a "
             "graph, which cannot follow a change under no_grad(). Make a new tensor, as in "
             "y = x + 1, or change a copy of .detach()."
         )

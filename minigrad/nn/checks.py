@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,19 @@ def broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
         return np.broadcast_shapes(shape, target) == target
     except ValueError:
         return False
+
+
+def row_of_padding(padding_idx: int, size: int) -> int:
+    """Which of `size` rows `padding_idx` means: negative ones count from the end.
+
+    Raises:
+        IndexError: there is no such row.
+        TypeError: it is no integer.
+    """
+    row = index(padding_idx)
+    if not -size <= row < size:
+        raise IndexError(f"embedding: padding_idx {padding_idx} is no row of a table of {size}")
+    return row % size
 
 
 def check_ids(ids: Any, size: int, op: str, ignore_index: int | None = None) -> bool:

@@ -12,9 +12,22 @@ from typing import Any
 from minigrad import ops
 from minigrad.engine import apply
 from minigrad.errors import ShapeError
-from minigrad.functions import gelu, logsigmoid, relu, sigmoid, silu, softmax, softplus, tanh
+from minigrad.functions import (
+    equal,
+    expand_dims,
+    gelu,
+    logsigmoid,
+    relu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    stop_gradient,
+    tanh,
+    where,
+)
 from minigrad.functions.convert import as_floats, as_tensor
-from minigrad.nn.checks import check_ids, check_probability, check_reduction
+from minigrad.nn.checks import check_ids, check_probability, check_reduction, row_of_padding
 from minigrad.nn.convolution import conv1d, conv2d
 from minigrad.nn.losses import (
     binary_cross_entropy_with_logits,
@@ -93,7 +106,13 @@ def linear(
     return apply(ops.linear.linear, x, weight, bias, activation=activation)
 
 
-def embedding(weight: Tensor, ids: Any, positions: Tensor | None = None) -> Tensor:
+def embedding(
+    weight: Tensor,
+    ids: Any,
+    positions: Tensor | None = None,
+    *,
+    padding_idx: int | None = None,
+) -> Tensor:
     """Rows of a table, by id. See `minigrad.ops.embedding`.
 
     Args:
@@ -101,12 +120,13 @@ def embedding(weight: Tensor, ids: Any, positions: Tensor | None = None) -> Tens
         ids: integers (...), an array or a tensor.
         positions: (L, C), of which row t is added at place t of each sequence (the last axis of the
             ids, up to L). On a GPU this is part of the same kernel.
+        padding_idx: an id whose row gets no gradient from here; negative ones count from V.
 
     Returns:
         (..., C)
 
     Raises:
-        IndexError: an id is negative or not below V (checked on the CPU).
+        IndexError: an id is negative or not below V (checked on the CPU), or padding_idx is no row.
         TypeError: the ids are no integers.
         ShapeError: a table does not have two axes, or there are more places than positions.
     """
@@ -115,13 +135,21 @@ def embedding(weight: Tensor, ids: Any, positions: Tensor | None = None) -> Tens
         raise ShapeError(f"embedding: the table must be (V, C), not {weight.shape}")
     ids = _as_ids(ids, weight)
     check_ids(ids.array, weight.shape[0], "embedding")
+    padding = None if padding_idx is None else row_of_padding(padding_idx, weight.shape[0])
     if positions is None:
-        return apply(ops.embedding.embedding, weight, ids)
+        return _rows(weight, ids, padding)
     if positions.ndim != 2 or not ids.ndim or positions.shape[0] < ids.shape[-1]:
         raise ShapeError(f"embedding: positions {positions.shape} for ids of shape {ids.shape}")
-    if weight.device.kind == "gpu":
+    if weight.device.kind == "gpu" and padding is None:
         return apply(ops.embedding.embedding_with_positions, weight, positions, ids)
-    return apply(ops.embedding.embedding, weight, ids) + positions[: ids.shape[-1]]
+    return _rows(weight, ids, padding) + positions[: ids.shape[-1]]
+
+
+def _rows(weight: Tensor, ids: Tensor, padding: int | None) -> Tensor:
+    rows = apply(ops.embedding.embedding, weight, ids)
+    if padding is None or not rows.requires_grad:
+        return rows
+    return where(expand_dims(equal(ids, padding), -1), stop_gradient(rows), rows)
 
 
 def layer_norm(

@@ -10,9 +10,10 @@ import numpy as np
 from minigrad.functions import add, ones, zeros
 from minigrad.functions.convert import as_tensor
 from minigrad.nn import functional as F
-from minigrad.nn.checks import check_probability
+from minigrad.nn.checks import check_probability, row_of_padding
 from minigrad.nn.module import Module, Parameter
 from minigrad.random import Generator
+from minigrad.state import no_grad
 from minigrad.tensor import Tensor
 
 
@@ -58,14 +59,20 @@ class Embedding(Module):
     Args:
         num_embeddings: how many ids.
         embedding_dim: size of a vector.
+        padding_idx: an id that stands for nothing: its vector is 0 at first and gets no gradient.
+            Negative ones count from the end.
         std: standard deviation of the initial values.
         rng: source of the initial values.
+
+    Raises:
+        IndexError: there is no vector for padding_idx.
     """
 
     def __init__(
         self,
         num_embeddings: int,
         embedding_dim: int,
+        padding_idx: int | None = None,
         *,
         std: float = 1.0,
         rng: Generator,
@@ -73,13 +80,19 @@ class Embedding(Module):
     ) -> None:
         _check_sizes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.weight = Parameter(rng.normal((num_embeddings, embedding_dim), 0.0, std, dtype))
+        self.padding_idx = padding_idx
+        if padding_idx is not None:
+            self.padding_idx = row_of_padding(padding_idx, num_embeddings)
+            with no_grad():
+                self.weight[self.padding_idx] = 0
 
     def forward(self, ids: Any, positions: Tensor | None = None) -> Tensor:
         """ids (...) -> (..., embedding_dim); see `minigrad.nn.functional.embedding`"""
-        return F.embedding(self.weight, ids, positions)
+        return F.embedding(self.weight, ids, positions, padding_idx=self.padding_idx)
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]} x {self.weight.shape[1]}"
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.weight.shape[0]} x {self.weight.shape[1]}{padding}"
 
 
 class LayerNorm(Module):

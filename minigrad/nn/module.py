@@ -13,7 +13,6 @@ import numpy as np
 from minigrad.device import CPU, Device
 from minigrad.state import STATE
 from minigrad.tensor import Tensor
-from minigrad.version import Version
 
 _MAPPINGS = (dict, UserDict, MappingProxyType)
 _COLLECTIONS = (list, tuple, set, frozenset, deque, UserList)
@@ -335,7 +334,7 @@ class Module:
                 if isinstance(value, Tensor):
                     array = convert(value.array)
                     if array is not value.array:
-                        value.array, value._version = array, Version(value._version.number + 1)
+                        value.move(array)
                     if value.grad is not None:
                         value.grad = Tensor.wrap(convert(value.grad.array))
         return self

@@ -125,7 +125,7 @@ class AdamW(Optimizer):
             state["step"] += count
         columns = (
             [p.array for p in members],
-            [p.grad.array for p in members],  # type: ignore[union-attr]
+            [p.grad.array for p in members],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
         )

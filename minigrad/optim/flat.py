@@ -15,7 +15,6 @@ import numpy as np
 
 from minigrad.device import namespace_of
 from minigrad.tensor import Tensor
-from minigrad.version import Version
 
 
 class FlatParameters:
@@ -61,15 +60,14 @@ class FlatParameters:
             self._buffer = xp.zeros(size, dtype) if grad is None and xp is not np else grad
             for parameter, view in zip(self.parameters, self.views(self.array), strict=True):
                 view[...] = parameter.array
-                parameter.array = view
-                parameter._version = Version(parameter._version.number + 1)
+                parameter.move(view)
         self._given = self._buffer is not None
         self._attached: Any = None
 
     @property
     def data(self) -> Any:
         for parameter in self.parameters:
-            parameter._version.hand_out(parameter.array)
+            parameter.version.hand_out(parameter.array)
         return self.array
 
     @data.setter

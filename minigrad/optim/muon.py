@@ -74,7 +74,7 @@ class Muon(AdamW):
         by_shape: dict[tuple[int, ...], list[tuple[Tensor, Any]]] = {}
         for parameter in members:
             state = self._state_of(parameter)
-            gradient = widened(parameter.grad.array)  # type: ignore[union-attr]
+            gradient = widened(parameter.grad.array)
             state["step"] += 1
             buffer = state["momentum_buffer"]
             buffer *= momentum

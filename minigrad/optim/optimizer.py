@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from minigrad.device import device_of
+from minigrad.graph import require_gradient
 from minigrad.optim.saved_state import read_state
-from minigrad.tensor import Tensor, require_gradient
+from minigrad.tensor import Tensor
 
 
 class Optimizer:

@@ -62,7 +62,7 @@ class SGD(Optimizer):
     def _update(self, group: dict[str, Any], members: list[Tensor]) -> None:
         lr, momentum = group["lr"], group["momentum"]
         for parameter in members:
-            g = widened(parameter.grad.array)  # type: ignore[union-attr]
+            g = widened(parameter.grad.array)
             if group["weight_decay"]:
                 g = g + group["weight_decay"] * widened(parameter.array)
             if momentum:

@@ -35,7 +35,7 @@ def array_lives_on() -> bool:
     y = (middle + 2.0).sum()
     del middle
     gc.collect()
-    assert y._node is not None
+    assert y.node is not None
     return array() is not None
 
 

@@ -237,7 +237,7 @@ def test_many_views(arange: Any) -> None:
     x = Tensor(arange(400.0), requires_grad=True)
     y = (x * x).sum()
     rows = [x.detach()[i : i + 2].numpy() for i in range(300)]
-    assert len(x._version.watched or {}) < 100
+    assert len(x.version.watched or {}) < 100
     rows[299][1] = -1
     with pytest.raises(InPlaceError):
         y.backward()

@@ -50,12 +50,12 @@ def test_every_op_of_the_textbook_has_a_case() -> None:
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=f"{c.op}: {c.label}") for c in CASES])
 def test_a_case_runs_the_op_that_it_is_about(case: Case) -> None:
-    nodes, found = [case.function(*case.tensors())._node], set()
+    nodes, found = [case.function(*case.tensors()).node], set()
     while nodes:
         node = nodes.pop()
         assert node is not None
         found.add(node.op.name)
-        nodes += [x._node for x in node.inputs if x is not None and x._node is not None]
+        nodes += [x.node for x in node.inputs if x is not None and x.node is not None]
     assert case.op in found
 
 
