@@ -216,7 +216,7 @@ class Tensor(Variable):
 
     def __getstate__(self) -> Any:
         state: Any = super().__getstate__()
-        return state[0], {**state[1], "leaf_hooks": ()}  # hooks stay behind, as functions often cannot go
+        return state[0], {**state[1], "leaf_hooks": ()}  # many functions cannot be pickled
 
     def _require_no_node(self, what: str) -> None:
         if self.node is not None:

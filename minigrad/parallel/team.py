@@ -219,7 +219,7 @@ class Processes:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return WorkerError(
             f"worker process {child.pid} {how}. Out of memory is the usual cause: try fewer "
-            "--workers or a smaller --micro-batch-size."
+            "workers or smaller micro-batches."
         )
 
     def _comes_soon(self, place: int, job: int) -> bool:

@@ -51,28 +51,28 @@ class BatchDecoder(CachedDecoder):
     def next_logits(self) -> np.ndarray:
         """Logits of the token after each sequence, (B, V)."""
         lengths = np.fromiter(map(len, self.sequences), np.intp, len(self.sequences))
-        starts = np.array(self._starts)
-        late = ((starts < 0) | (lengths - starts > self._context)).nonzero()[0]
+        starts = np.array(self.starts)
+        late = ((starts < 0) | (lengths - starts > self.context)).nonzero()[0]
         if late.size:
             for row in late.tolist():
-                self._starts[row] = window_start(int(lengths[row]), self._context)
-            self._prefill(late.tolist())
-            starts = np.array(self._starts)
+                self.starts[row] = window_start(int(lengths[row]), self.context)
+            self.prefill(late.tolist())
+            starts = np.array(self.starts)
         return self._step(np.array([tokens[-1] for tokens in self.sequences]), lengths - 1 - starts)
 
     def remove(self, row: int) -> None:
         """Forget a sequence; the last one takes its place. Columns are given up by halves."""
         last = len(self.sequences) - 1
-        self.sequences[row], self._starts[row] = self.sequences[last], self._starts[last]
+        self.sequences[row], self.starts[row] = self.sequences[last], self.starts[last]
         self.cache[..., row] = self.cache[..., last]
-        del self.sequences[last], self._starts[last]
+        del self.sequences[last], self.starts[last]
         if 2 * last <= self.cache.shape[-1] and last:
             self.cache = np.ascontiguousarray(self.cache[..., :last])
             self._make_buffers()
 
     def _make_cache(self, room: int) -> None:
         config, columns = self.weights.config, len(self.sequences)
-        shape = (config.num_layers, 2, room, self._head_size, config.num_heads, columns)
+        shape = (config.num_layers, 2, room, self.head_size, config.num_heads, columns)
         self.cache = np.zeros(shape, self.weights.dtype)
         self._make_buffers()
 

@@ -44,6 +44,9 @@ class CachedDecoder:
         cache: (layers, B, 2, H, D + 1, S): keys, then values, positions last. The extra row of the
             values is all 1, so that the product of values and exp(scores) has the soft-max's
             denominator beside its numerators. That of the keys is unused.
+        starts: where each sequence's window begins; -1 where nothing is cached.
+        context: positions that the model sees at once.
+        head_size: numbers of a key.
     """
 
     cache: Any
@@ -53,48 +56,48 @@ class CachedDecoder:
     ) -> None:
         self.weights, self.sequences = weights, list(sequences)
         config = weights.config
-        self._context = config.max_seq_len
-        room = min(capacity or self._context, self._context)
-        self._head_size = config.d_model // config.num_heads
+        self.context = config.max_seq_len
+        room = min(capacity or self.context, self.context)
+        self.head_size = config.d_model // config.num_heads
         self._make_cache(room)
-        self._starts = [-1] * len(self.sequences)  # where each window begins; -1: nothing is cached
+        self.starts = [-1] * len(self.sequences)
         self._single: SingleStep | None = None
 
     def next_logits(self) -> np.ndarray:
         """Logits of the token after each sequence, (B, V), in main memory."""
         late: list[int] = []
         for row, tokens in enumerate(self.sequences):
-            start = self._starts[row]
-            if start < 0 or len(tokens) - start > self._context:
-                self._starts[row] = window_start(len(tokens), self._context)
+            start = self.starts[row]
+            if start < 0 or len(tokens) - start > self.context:
+                self.starts[row] = window_start(len(tokens), self.context)
                 late.append(row)
         if late:
-            self._prefill(late)
+            self.prefill(late)
         if len(self.sequences) == 1 and self.weights.xp is np:
             return self._next_of_one()
         ids = np.array([tokens[-1] for tokens in self.sequences])
         places = np.array(
-            [len(t) - 1 - s for t, s in zip(self.sequences, self._starts, strict=True)]
+            [len(t) - 1 - s for t, s in zip(self.sequences, self.starts, strict=True)]
         )
         return self._step(ids, places)
 
     def remove(self, row: int) -> None:
         """Forget a sequence; the last one takes its place."""
         last = len(self.sequences) - 1
-        self.sequences[row], self._starts[row] = self.sequences[last], self._starts[last]
+        self.sequences[row], self.starts[row] = self.sequences[last], self.starts[last]
         self.cache[:, row] = self.cache[:, last]
-        del self.sequences[last], self._starts[last]
+        del self.sequences[last], self.starts[last]
         self.cache = self.cache[:, :last]
         self._single = None
 
     def _make_cache(self, room: int) -> None:
         config, sequences = self.weights.config, len(self.sequences)
-        shape = (config.num_layers, sequences, 2, config.num_heads, self._head_size + 1, room)
+        shape = (config.num_layers, sequences, 2, config.num_heads, self.head_size + 1, room)
         self.cache = self.weights.xp.zeros(shape, self.weights.dtype)
         self.cache[:, :, 1, :, -1] = 1
 
     def _next_of_one(self) -> np.ndarray:
-        tokens, place = self.sequences[0], len(self.sequences[0]) - 1 - self._starts[0]
+        tokens, place = self.sequences[0], len(self.sequences[0]) - 1 - self.starts[0]
         if self._single is None:
             self._single = SingleStep(self.weights, self.cache[:, 0])
         logits = self._single(tokens[-1], place)
@@ -105,7 +108,7 @@ class CachedDecoder:
     def _step(self, ids: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Logits (B, V) after one more token each; ids and places (their positions) are (B,)."""
         weights, xp = self.weights, self.weights.xp
-        heads, size = weights.config.num_heads, self._head_size
+        heads, size = weights.config.num_heads, self.head_size
         longest = int(places.max()) + 1
         same = longest == int(places.min()) + 1
         rows, places = xp.arange(len(ids)), xp.asarray(places)
@@ -130,9 +133,9 @@ class CachedDecoder:
         logits = run_layers(weights, xp.asarray(ids), places, attend)
         return CPU.asarray(logits)
 
-    def _prefill(self, rows: list[int]) -> None:
+    def prefill(self, rows: list[int]) -> None:
         """Cache keys and values of all tokens in the windows of these rows but the last ones."""
-        windows = [self.sequences[row][self._starts[row] : -1] for row in rows]
+        windows = [self.sequences[row][self.starts[row] : -1] for row in rows]
         longest = max(map(len, windows))
         if longest == 0:
             return
@@ -156,7 +159,7 @@ class CachedDecoder:
         """Cache a layer's keys and values (rows, T, 2, H, D) of positions 0 to T - 1."""
         wanted, length = self.weights.xp.asarray(rows), keys_values.shape[1]
         kept = keys_values.transpose(0, 2, 3, 4, 1)
-        self.cache[layer][wanted, :, :, : self._head_size, :length] = kept
+        self.cache[layer][wanted, :, :, : self.head_size, :length] = kept
 
 
 def run_window(
