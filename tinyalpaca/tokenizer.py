@@ -25,7 +25,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from tinyalpaca.corpus.text_files import decode_utf8, read_utf8_blocks
+from tinyalpaca.text_files import decode_utf8, read_utf8_blocks
 from tinyalpaca.tokenizing import tokenizer_files
 from tinyalpaca.tokenizing.added_tokens import AddedToken, AddedTokens
 from tinyalpaca.tokenizing.bpe_encoding import WordCache

@@ -230,7 +230,7 @@ import json, sys, time
 from pathlib import Path
 from tinyalpaca.tokenizing.bpe_training import count_words, learn_merges
 from tinyalpaca.tokenizing.pretokenize import PreSplitter
-from tinyalpaca.corpus.text_files import read_utf8_blocks
+from tinyalpaca.text_files import read_utf8_blocks
 def peak():  # of this process alone; getrusage would include the one that started it
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))

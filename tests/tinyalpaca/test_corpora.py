@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.tinyalpaca.real_text import tiny_shakespeare
-from tinyalpaca.corpus import corpora, download, plays, text_files
+from tinyalpaca import text_files
+from tinyalpaca.corpus import corpora, download, plays
 from tinyalpaca.corpus.corpora import (
     SEPARATOR,
     Corpus,

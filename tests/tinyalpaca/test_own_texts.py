@@ -39,7 +39,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="pipes and devices as POSI
 )
 @pytest.mark.parametrize("block", [1, 3, 1 << 20])
 def test_a_byte_order_mark_tells_the_encoding(tmp_path, monkeypatch, mark, encoding, block):
-    monkeypatch.setattr("tinyalpaca.corpus.text_files.BLOCK_BYTES", block)
+    monkeypatch.setattr("tinyalpaca.text_files.BLOCK_BYTES", block)
     path = tmp_path / "text.txt"
     path.write_bytes(mark + SAID.encode(encoding))
     assert load_corpus(path).text == SAID

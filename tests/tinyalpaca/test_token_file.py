@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyalpaca.corpus import text_files
+from tinyalpaca import text_files
 from tinyalpaca.corpus.corpora import SEPARATOR, Corpus, Document, load_corpus
 from tinyalpaca.corpus.token_file import MAGIC, TokenFile
 from tinyalpaca.tokenizer import BPETokenizer

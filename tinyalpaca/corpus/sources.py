@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tinyalpaca.corpus.text_files import BLOCK_BYTES, decode_utf8_blocks
+from tinyalpaca.text_files import BLOCK_BYTES, decode_utf8_blocks
 
 WAIT_SECONDS = 10.0  # for somebody to write to a named pipe
 SPARE_BYTES = 1 << 28  # of the disk with temporary files that a stream may not take

@@ -11,22 +11,28 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from tinyalpaca.generating.folded_weights import FoldedWeights
 from tinyalpaca.generating.reading import Reading, read_back
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 from tinyalpaca.tokenizing.tokenizer_files import readable_token
 
-if TYPE_CHECKING:
-    from tinyalpaca.generation import Generator
-
 MAX_ATTENTION = 8 << 20  # bytes; of larger models the heads, then the layers, are averaged
 
 
+class Writer(Protocol):
+    """What a page asks of a `tinyalpaca.Generator`."""
+
+    tokenizer: Tokenizer
+
+    def folded(self) -> FoldedWeights: ...
+
+
 def token_page(
-    generator: Generator, tokens: Sequence[int], prompt_length: int, alternatives: int = 5
+    generator: Writer, tokens: Sequence[int], prompt_length: int, alternatives: int = 5
 ) -> str:
     """The page, as HTML.
 

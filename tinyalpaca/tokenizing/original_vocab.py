@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from minigrad.storage import write_text_atomically
-from tinyalpaca.corpus.text_files import decode_utf8
+from tinyalpaca.text_files import decode_utf8
 from tinyalpaca.tokenizing.tokenizer_base import (
     AllowedSpecial,
     Tokenizer,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minigrad.storage import write_text_atomically
-from tinyalpaca.corpus.text_files import decode_utf8
+from tinyalpaca.text_files import decode_utf8
 from tinyalpaca.tokenizing import char_tokenizer, huggingface_file
 from tinyalpaca.tokenizing.added_tokens import AddedToken
 from tinyalpaca.tokenizing.bpe_parts import BPEParts

@@ -19,11 +19,11 @@ class GroupRates:
         """The present learning rate of each group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
-    def _set_lrs(self, lrs: Sequence[float]) -> None:
+    def set_lrs(self, lrs: Sequence[float]) -> None:
         for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
             group["lr"] = lr
 
-    def _require_groups(self, saved: int) -> None:
+    def require_groups(self, saved: int) -> None:
         own = len(self.optimizer.param_groups)
         if saved != own:
             raise ValueError(f"the saved schedule has {saved} groups, the optimizer {own}")
@@ -54,7 +54,7 @@ class Schedule(GroupRates):
         self.last_epoch: float = 0
         self.order = next(Schedule.counter)
         self._scheduled = list(self.base_lrs)  # what this schedule wrote last
-        self._set()
+        self.set_rates()
 
     def lr_at(self, base_lr: float, t: float) -> float:
         """The learning rate after t steps. Every schedule has its own."""
@@ -67,7 +67,7 @@ class Schedule(GroupRates):
     def step(self) -> None:
         """Count one step and set the learning rates."""
         self.last_epoch += 1
-        self._set()
+        self.set_rates()
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on, as plain numbers."""
@@ -83,13 +83,13 @@ class Schedule(GroupRates):
         Raises:
             ValueError: the saved schedule was one of another number of groups.
         """
-        self._require_groups(len(state["base_lrs"]))
+        self.require_groups(len(state["base_lrs"]))
         self.last_epoch = state["last_epoch"]
         self.base_lrs = list(state["base_lrs"])
         self._scheduled = self.lrs_at(self.last_epoch)
-        self._set_lrs(state.get("lrs", self._scheduled))
+        self.set_lrs(state.get("lrs", self._scheduled))
 
-    def _set(self) -> None:
+    def set_rates(self) -> None:
         """Write the learning rates that differ from those that this schedule wrote before."""
         groups = self.optimizer.param_groups
         for group in groups[len(self.base_lrs) :]:  # `add_param_group` was called since

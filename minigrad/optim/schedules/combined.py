@@ -149,7 +149,7 @@ class ReduceLROnPlateau(GroupRates):
         Raises:
             ValueError: the saved schedule was one of another number of groups.
         """
-        self._require_groups(len(state["lrs"]))
+        self.require_groups(len(state["lrs"]))
         for name in _SEEN:
             setattr(self, name, state[name])
-        self._set_lrs(state["lrs"])
+        self.set_lrs(state["lrs"])

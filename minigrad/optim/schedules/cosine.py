@@ -46,7 +46,7 @@ class CosineAnnealingWarmRestarts(Schedule):
         if epoch is not None and not (isfinite(epoch) and epoch >= 0):
             raise ValueError(f"epoch must be a number from 0 on, not {epoch}")
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        self._set()
+        self.set_rates()
 
     def lr_at(self, base_lr: float, t: float) -> float:
         if self.T_mult == 1:

@@ -89,13 +89,13 @@ class OneCycleLR(Schedule):
         progress = (t - begin) / (phase_end - begin) if phase_end != begin else 1.0
         return low + (high - low) * progress if self.linear else along_cosine(low, high, progress)
 
-    def _set(self) -> None:
+    def set_rates(self) -> None:
         if self.last_epoch > self.total_steps:
             raise ValueError(
                 f"OneCycleLR: step {self.last_epoch:g} of a cycle of {self.total_steps} steps; "
                 "make the schedule with more total_steps"
             )
-        super()._set()
+        super().set_rates()
         if self.momenta is None:
             return
         high, low = self.momenta
@@ -108,4 +108,4 @@ class OneCycleLR(Schedule):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._set()  # the momentum as well
+        self.set_rates()  # the momentum as well
