@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 
 import numpy as np
@@ -10,6 +11,12 @@ import pytest
 def rng() -> np.random.Generator:
     """Random numbers that are the same in every run, whatever other tests drew."""
     return np.random.default_rng(20240607)
+
+
+def pytest_collection_finish():
+    """Thousands of tests were collected, and stay: no garbage collection looks at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -65,6 +65,7 @@ def imported(path: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
+@functools.cache
 def files_of(module: str) -> list[Path]:
     """The files of ours that run for a module's name: the packages above it, and itself."""
     parts, files = module.split("."), []

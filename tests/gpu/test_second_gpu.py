@@ -59,7 +59,14 @@ def test_ops_gradients_and_optimizers(gpu: Any, rng: np.random.Generator, textbo
     assert gpu.engine.device == 0
 
 
-@pytest.mark.parametrize("changes", [{}, {"graph": False}, {"dropout": 0.2, "ema": 0.9}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        pytest.param({"graph": False}, marks=pytest.mark.slow),
+        pytest.param({"dropout": 0.2, "ema": 0.9}, marks=pytest.mark.slow),
+    ],
+)
 def test_training_and_generating(
     gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:

@@ -104,7 +104,12 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+RARE = ("plain", "groups, clipping, schedule", "random windows, smoothing")  # met by other tests
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in RARE else ()) for n in VARIANTS]
+)
 def test_the_same_run_as_on_the_cpu(gpu: Any, tmp_path: Path, text: Path, name: str) -> None:
     model, changes = VARIANTS[name]
     settings = {**TWENTY, "log_every": STEPS_BETWEEN_LOOKS, **changes}

@@ -1,5 +1,6 @@
 """A training small enough to be run many times in a test."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.stopping import Stopping
 from tinyalpaca.training.training_run import resume_training, run_training
 
+ROOT = Path(__file__).parents[2]
+# For commands in processes of their own: a picture takes longer than their runs.
+WITHOUT_PICTURES = os.pathsep.join([str(Path(__file__).parent / "without_pictures"), str(ROOT)])
 MODEL = {"d_model": 8, "d_ff": 16, "num_heads": 2, "num_layers": 1, "max_seq_len": 16}
 TRAINING = {
     "epochs": 2,

@@ -12,7 +12,7 @@ import pytest
 from tqdm import tqdm
 
 from minigrad.parallel import choose_backend, why_not_processes
-from tests.tinyalpaca.runs import train, write_text
+from tests.tinyalpaca.runs import WITHOUT_PICTURES, train, write_text
 from tinyalpaca.console import Bar
 from tinyalpaca.tokenizer import BPETokenizer
 
@@ -27,7 +27,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked
 def command(*argv):
     return subprocess.run(
         [sys.executable, *argv],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": WITHOUT_PICTURES},
         capture_output=True,
         text=True,
         timeout=120,

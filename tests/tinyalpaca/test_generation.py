@@ -30,8 +30,15 @@ def generator():
     return tiny_generator()
 
 
-@pytest.mark.parametrize("sampling", SAMPLING)
-@pytest.mark.parametrize("options", MODELS)
+@pytest.mark.parametrize(
+    ("options", "sampling"),
+    [(MODELS[0], SAMPLING[0]), (MODELS[1], SAMPLING[1]), (MODELS[2], SAMPLING[4])]
+    + [
+        pytest.param(options, sampling, marks=pytest.mark.slow)
+        for options in MODELS
+        for sampling in SAMPLING
+    ],
+)
 def test_the_cache_changes_no_token(options, sampling):
     """Under the same seed, alone and in a batch, past the context length (11) several times."""
     generator = tiny_generator(**options)

@@ -16,6 +16,7 @@ from tinyalpaca.cli import example, main
 from tinyalpaca.data import SEPARATOR, TokenFile
 from tinyalpaca.tokenizer import load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 ROOT = Path(__file__).parents[2]
 TEXT = (
     "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n" * 40
@@ -92,8 +93,9 @@ def test_a_run_writes_everything_and_says_so(text_file, tmp_path, capsys):
     assert second["train_loss"] < first["train_loss"] < math.log(266) * 1.05
 
 
-def test_the_loss_curve_is_a_picture(text_file, tmp_path):
+def test_the_loss_curve_is_a_picture(text_file, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="the loss curve is drawn with matplotlib")
+    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: True)
     train(text_file, tmp_path / "run")
     assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG\r\n")
 

@@ -49,7 +49,9 @@ def train_and_stop(monkeypatch, questions, *args, **settings):
         return train(*args, **settings)
 
 
-@pytest.mark.parametrize("settings", [{}, HARD], ids=["plain", "hard"])
+@pytest.mark.parametrize(
+    "settings", [pytest.param({}, marks=pytest.mark.slow, id="plain"), pytest.param(HARD, id="hard")]
+)
 def test_a_stop_at_any_place_changes_nothing(tmp_path, text, monkeypatch, settings):
     model = {"dropout": 0.1} if settings else None
     whole = train(tmp_path / "whole", text, model, **settings)

@@ -16,7 +16,14 @@ from types import SimpleNamespace
 import pytest
 
 from tests.stress.resume import stress
-from tests.tinyalpaca.runs import assert_same_weights, results, resume, train, write_text
+from tests.tinyalpaca.runs import (
+    WITHOUT_PICTURES,
+    assert_same_weights,
+    results,
+    resume,
+    train,
+    write_text,
+)
 from tinyalpaca.trainer import Trainer, TrainingStopped
 from tinyalpaca.training import saving
 from tinyalpaca.training.checksums import check_sums
@@ -226,7 +233,7 @@ def start_command(folder):
     return subprocess.Popen(
         [sys.executable, "examples/train_shakespeare.py", *argv],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": WITHOUT_PICTURES, "OPENBLAS_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

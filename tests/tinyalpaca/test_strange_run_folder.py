@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minigrad.storage import atomic_write, own_folder, remove_link
-from tests.tinyalpaca.runs import results, resume, train, write_text
+from tests.tinyalpaca.runs import WITHOUT_PICTURES, results, resume, train, write_text
 from tinyalpaca import plots
 from tinyalpaca.checkpoint import save_model
 from tinyalpaca.cli import example
@@ -266,7 +266,7 @@ def test_a_signal_while_the_text_is_read_stops_at_once(tmp_path, number):
     with subprocess.Popen(
         [sys.executable, "examples/train_shakespeare.py", *argv],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": WITHOUT_PICTURES, "OPENBLAS_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

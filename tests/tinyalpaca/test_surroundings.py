@@ -17,12 +17,11 @@ from pathlib import Path
 import pytest
 
 from minigrad.storage import load_safetensors
-from tests.tinyalpaca.runs import train, write_text
+from tests.tinyalpaca.runs import WITHOUT_PICTURES, train, write_text
 from tinyalpaca import console
 from tinyalpaca.cli import main
 from tinyalpaca.generating.interactive import converse
 
-ROOT = Path(__file__).parents[2]
 SIZES = (
     "--num-merges 5 --batch-size 8 --seq-len 17 --d-model 8 --d-ff 16 --num-heads 2 --num-layers 1 "
     "--max-seq-len 16 --workers 1 --no-preflight --log-every 1"
@@ -41,7 +40,7 @@ def folder(tmp_path):
 def environment(**more):
     left_out = ("PYTHONIOENCODING", "PYTHONUTF8", "LC_ALL", "LANG", "PYTHONOPTIMIZE")
     known = {k: v for k, v in os.environ.items() if k not in left_out}
-    return {**known, "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": known.get("MPLCONFIGDIR", ""), **more}
+    return {**known, "PYTHONPATH": WITHOUT_PICTURES, **more}
 
 
 def shell(folder, line, options="", **more):
