@@ -50,7 +50,8 @@ def train_and_stop(monkeypatch, questions, *args, **settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [pytest.param({}, marks=pytest.mark.slow, id="plain"), pytest.param(HARD, id="hard")]
+    "settings",
+    [pytest.param({}, marks=pytest.mark.slow, id="plain"), pytest.param(HARD, id="hard")],
 )
 def test_a_stop_at_any_place_changes_nothing(tmp_path, text, monkeypatch, settings):
     model = {"dropout": 0.1} if settings else None
