@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +19,7 @@ MINIGRAD = """
     errors version storage serialization
     device announce settings dtypes state
     op ops precision kernels
-    describe graph places engine autograd
+    describe graph paths places engine backward_pass autograd
     tensor+functions
     functional random gradcheck check_kernel
     nn optim parallel
@@ -73,8 +72,12 @@ def modules() -> dict[str, Path]:
 
 
 @cache
-def tree_of(module: str) -> ast.Module:
-    return ast.parse(modules()[module].read_text(encoding="utf-8"))
+def nodes_of(module: str) -> list[ast.AST]:
+    """What the tests here look at: imports, definitions, names, attributes and constants."""
+    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    kinds += (ast.Name, ast.Attribute, ast.Constant)
+    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
 
 
 def module_named(name: str) -> str | None:
@@ -85,9 +88,11 @@ def module_named(name: str) -> str | None:
     return ".".join(names) or None
 
 
-def imported(module: str) -> Iterator[tuple[str, int]]:
+@cache
+def imported(module: str) -> list[tuple[str, int]]:
     """The modules of ours that a module imports, and where."""
-    for node in ast.walk(tree_of(module)):
+    result = []
+    for node in nodes_of(module):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -97,7 +102,8 @@ def imported(module: str) -> Iterator[tuple[str, int]]:
         for name in names:
             found = module_named(name)
             if found is not None and found != module:
-                yield found, node.lineno
+                result.append((found, node.lineno))
+    return result
 
 
 def part_of(module: str) -> str:
@@ -199,7 +205,7 @@ def private(name: str) -> bool:
 def defined(module: str) -> set[str]:
     """The private names that a file gives something to, attributes included."""
     found = set()
-    for node in ast.walk(tree_of(module)):
+    for node in nodes_of(module):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             found.add(node.name)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
@@ -217,7 +223,7 @@ def test_private_names_do_not_cross_files() -> None:
     crossing = []
     for module, path in modules().items():
         here = defined(module)
-        for node in ast.walk(tree_of(module)):
+        for node in nodes_of(module):
             if isinstance(node, ast.ImportFrom):
                 taken = [a.name for a in node.names if private(a.name)]
                 if module_named(node.module or "") is None:

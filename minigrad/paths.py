@@ -1,0 +1,46 @@
+"""Leaving out of a backward pass what leads to nothing that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from minigrad.graph import Node, Variable
+
+
+class Paths:
+    """The part of a graph that leads to tensors that are wanted.
+
+    Attributes:
+        wanted: the nodes of those that are results of ops.
+        useful: the nodes through which a gradient flows to a wanted tensor. The value is False for
+            a wanted tensor's own node if nothing below it is wanted as well.
+    """
+
+    def __init__(self, outputs: Iterable[Variable], wanted: Iterable[Variable]) -> None:
+        self.wanted = {x.node: x for x in wanted if x.node is not None}
+        self._leaves = {x for x in wanted if x.node is None}
+        reachable: dict[Node, None] = {}
+        stack = [x.node for x in outputs if x.node is not None]
+        while stack:
+            node = stack.pop()
+            if node not in reachable:
+                reachable[node] = None
+                node.check_kept()
+                stack.extend(x.node for x in node.inputs if x is not None and x.node is not None)
+        self.useful: dict[Node, bool] = {}
+        for node in sorted(reachable, key=lambda n: n.order):
+            leads = any(x is not None and self._leads(x) for x in node.inputs)
+            if leads or node in self.wanted:
+                self.useful[node] = leads
+
+    def _leads(self, x: Any) -> bool:
+        return x in self._leaves or x.node in self.useful
+
+    def end_at(self, node: Node) -> bool:
+        """Whether nothing below a node is wanted."""
+        return not self.useful[node]
+
+    def needs_of(self, node: Node) -> tuple[bool, ...]:
+        pairs = zip(node.needs, node.inputs, strict=True)
+        return tuple([needed and self._leads(x) for needed, x in pairs])
