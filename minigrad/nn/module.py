@@ -14,6 +14,7 @@ from minigrad.device import CPU, Device
 from minigrad.state import STATE
 from minigrad.tensor import Tensor
 
+_SIMPLE = frozenset({bool, float, int, str, type(None)})  # hold nothing; told apart quickly
 _MAPPINGS = (dict, UserDict, MappingProxyType)
 _COLLECTIONS = (list, tuple, set, frozenset, deque, UserList)
 
@@ -170,7 +171,7 @@ class Module:
         yield from self._named_below(prefix, ())
 
     def _named_below(self, prefix: str, above: tuple[Module, ...]) -> Iterator[tuple[str, Module]]:
-        if any(module is self for module in above):
+        if self in above:
             raise ValueError(
                 f"{prefix} is the {type(self).__name__} above it, and a tree of modules has no way "
                 "back up: hold a parent by a weakref"
@@ -189,6 +190,8 @@ class Module:
                 continue
             found[id(module)] = None
             for name, value in vars(module).items():
+                if type(value) in _SIMPLE:
+                    continue
                 if isinstance(value, Module):
                     stack.append(value)
                 elif isinstance(value, Parameter):
@@ -212,10 +215,8 @@ class Module:
         """Parameters and buffers, shared ones under each name; `saved` leaves out what is not."""
         for path, module in self.named_modules():
             for name, value in vars(module).items():
-                buffer = isinstance(value, Tensor) and name in module._buffers
-                if isinstance(value, Parameter) or (
-                    buffer and (module._buffers[name] or not saved)
-                ):
+                kept = name in module._buffers and (module._buffers[name] or not saved)
+                if isinstance(value, Parameter) or (kept and isinstance(value, Tensor)):
                     yield f"{path}.{name}" if path else name, value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
