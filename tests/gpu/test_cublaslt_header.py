@@ -52,7 +52,7 @@ def include_folders() -> list[str]:
     """Where NVIDIA's headers may lie: a toolkit, and Python packages."""
     roots = [os.environ.get("CUDA_PATH", "/usr/local/cuda"), "/usr/local/cuda"]
     folders = [Path(root) / "include" for root in roots]
-    folders += [path.parent for path in lt.installed("include/*.h")]
+    folders += [Path(path).parent for path in lt.installed("include/*.h")]
     return [str(folder) for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 

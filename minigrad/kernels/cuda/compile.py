@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from importlib.resources import files
 from itertools import product
+from pkgutil import get_data
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,9 @@ INCLUDE = r'#include "(\w+)\.cuh"\n'
 def _read(package: str, name: str) -> str:
     """A file as ASCII: CuPy writes sources in the locale's encoding, which may not have the letters
     of mathematics. Only comments do."""
-    text = files(package).joinpath(name).read_text(encoding="utf-8")
+    data = get_data(package, name)
+    assert data is not None, f"{package} is not in a folder"
+    text = data.decode()
     # No question marks: two of them begin a trigraph, of which compilers warn.
     return "".join(letter if letter.isascii() else "_" for letter in text)
 
@@ -62,8 +64,10 @@ class Source:
         """
         found = {}
         for name in re.findall(INCLUDE, _read(self.package, f"{self.file}.cu")):
-            beside = files(self.package).joinpath(f"{name}.cuh").is_file()
-            text = _read(self.package if beside else PACKAGE, f"{name}.cuh")
+            try:
+                text = _read(self.package, f"{name}.cuh")
+            except FileNotFoundError:
+                text = _read(PACKAGE, f"{name}.cuh")
             found[name] = text.replace("#pragma once\n", "")
         return found
 

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 from collections.abc import Iterator
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint64, c_void_p
-from pathlib import Path
+from glob import glob
 from typing import Any
 
 CUDA_R_32F, CUDA_R_64F, CUDA_R_16BF = 0, 1, 14
@@ -132,13 +132,13 @@ def load() -> Api:
     reasons: list[str] = []
     for path in _places(reasons):
         try:
-            return Api(ctypes.CDLL(str(path)))
+            return Api(ctypes.CDLL(path))
         except (OSError, Unavailable) as error:
             reasons.append(str(error))
     raise Unavailable("; ".join(dict.fromkeys(reasons)))
 
 
-def _places(reasons: list[str]) -> Iterator[str | Path]:
+def _places(reasons: list[str]) -> Iterator[str]:
     """Where cuBLASLt may be. First comes what the package says by which CuPy finds libraries: it
     knows NVIDIA's packages, conda and toolkits, on Windows as well. If it says nothing, the reason
     is added to `reasons`."""
@@ -154,16 +154,17 @@ def _places(reasons: list[str]) -> Iterator[str | Path]:
 
 def _loaded() -> list[str]:
     """The cuBLASLt that this process has loaded."""
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            lines = maps.read().splitlines()
+    except FileNotFoundError:  # not on Linux
         return []
-    lines = maps.read_text(encoding="utf-8", errors="replace").splitlines()
     paths = [line.split(maxsplit=5)[5] for line in lines if "libcublasLt.so" in line]
     return list(dict.fromkeys(path for path in paths if path.startswith("/")))
 
 
-def installed(pattern: str) -> list[Path]:
+def installed(pattern: str) -> list[str]:
     """Files of NVIDIA's Python packages, newest first: `nvidia/*/` and then the pattern."""
     spec = importlib.util.find_spec("nvidia")
     folders = [] if spec is None else spec.submodule_search_locations or []
-    return sorted((p for f in folders for p in Path(f).glob(f"*/{pattern}")), reverse=True)
+    return sorted((p for f in folders for p in glob(f"{f}/*/{pattern}")), reverse=True)
