@@ -21,30 +21,21 @@ backward pass of a product has the precision of its forward pass.
 from __future__ import annotations
 
 import functools
-import threading
 from typing import Any
 
 from minigrad.device import Device, cupy
 from minigrad.errors import PrecisionError
 from minigrad.settings import Setting
+from minigrad.state import STATE, setting
 
 # What each needs of a GPU: its compute capability times 10.
 PRECISIONS = {"fp32": 0, "tf32": 80, "bf16": 80}
-
-
-class State(threading.local):
-    """What a block of this thread asks for."""
-
-    name: str | None = None
 
 
 class Default:
     """What holds where no block says otherwise; None is each device's own choice."""
 
     name: str | None = None
-
-
-STATE = State()
 
 
 def precision(name: str | None) -> Setting:
@@ -57,7 +48,7 @@ def precision(name: str | None) -> Setting:
         PrecisionError: there is no such precision. That the device does not have it is found by
             the first product, or by `check_precision`.
     """
-    return Setting(STATE, name=_known(name))
+    return setting(precision=_known(name))
 
 
 def set_precision(name: str | None) -> None:
@@ -114,7 +105,7 @@ def check_precision(name: str, device: Device | str = "gpu") -> None:
 
 def precision_on_gpu(index: int) -> str:
     """What is in force on one GPU, and that it has it."""
-    name = STATE.name or Default.name
+    name = STATE.precision or Default.name
     capability = capability_of(cupy(), index)
     if name is None:
         return "tf32" if capability >= PRECISIONS["tf32"] else "fp32"

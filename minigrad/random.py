@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from minigrad.device import CPU, Device
 from minigrad.kernels.cuda.dropout import keep_mask
+from minigrad.state import STATE
 from minigrad.tensor import Tensor
 
 
@@ -26,13 +26,12 @@ class Generator:
 
     def __init__(self, seed: int, device: Device | str = CPU) -> None:
         self._own = np.random.default_rng(seed)
-        self._seeded = threading.local()
         self.device = Device(device)
 
     @property
     def numpy(self) -> np.random.Generator:
         """The NumPy generator that is drawn from."""
-        return getattr(self._seeded, "generator", self._own)
+        return STATE.draws.get((self, "generator"), self._own)
 
     @contextmanager
     def seeded(self, *key: int) -> Iterator[None]:
@@ -41,15 +40,8 @@ class Generator:
         A training step whose random numbers depend on its number, and not on what was drawn before,
         can be repeated, resumed and shared among workers.
         """
-        before = getattr(self._seeded, "generator", None)
-        self._seeded.generator = np.random.default_rng(key)
-        try:
+        with _for_a_while((self, "generator"), np.random.default_rng(key)):
             yield
-        finally:
-            if before is None:
-                del self._seeded.generator
-            else:
-                self._seeded.generator = before
 
     @contextmanager
     def seeded_on_device(self, seed: int, step: Any, ahead: int = 0) -> Iterator[None]:
@@ -63,18 +55,8 @@ class Generator:
             step: (1,) uint32 on the device.
             ahead: is added to the step.
         """
-        before = getattr(self._seeded, "on_device", None)
-        self._seeded.on_device = _DeviceDraws(seed, step, ahead)
-        try:
+        with _for_a_while((self, "on device"), _DeviceDraws(seed, step, ahead)):
             yield
-        finally:
-            self._seeded.on_device = before
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_own": self._own, "device": self.device}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _seeded=threading.local())
 
     def normal(
         self, shape: int | Sequence[int], mean: float = 0.0, std: float = 1.0, dtype: Any = None
@@ -94,7 +76,7 @@ class Generator:
 
     def bernoulli(self, shape: int | Sequence[int], p: float) -> Tensor:
         """Booleans, True with probability p."""
-        on_device = getattr(self._seeded, "on_device", None)
+        on_device = STATE.draws.get((self, "on device"))
         if on_device is not None:
             return Tensor.wrap(on_device.bernoulli(shape, p))
         return self._tensor(self.numpy.random(shape, dtype=np.float32) < p, np.bool_)
@@ -113,6 +95,20 @@ class Generator:
 
     def _tensor(self, values: Any, dtype: Any) -> Tensor:
         return Tensor.wrap(self.device.asarray(np.asarray(values, dtype=dtype)))
+
+
+@contextmanager
+def _for_a_while(key: Any, value: Any) -> Iterator[None]:
+    draws = STATE.draws
+    before = draws.get(key)
+    draws[key] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del draws[key]
+        else:
+            draws[key] = before
 
 
 class _DeviceDraws:

@@ -1,21 +1,31 @@
-"""What the engine is doing in this thread, and the switches that say so."""
+"""What the engine is doing in this thread, all of it, and the switches that say so."""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
 
+from minigrad.device import CPU, Device
 from minigrad.settings import Setting, decorator_or_block
 
 
 class State(threading.local):
-    """The switches of a thread. Class attributes are each thread's first values."""
+    """The state of a thread. Class attributes are each thread's first values."""
 
     grad_enabled = True
     textbook = False
     detect_nan = False
     keep_inputs = True
     modules: tuple[Any, ...] = ()  # the nn.Modules that are running, outermost first
+    device: Device = CPU  # of new tensors that name none
+    precision: str | None = None  # of products on a GPU; None is what holds for all threads
+    library: str | None = None  # that computes them; likewise
+    blas_users = 0  # blocks of this thread that hold BLAS to one thread
+
+    def __init__(self) -> None:
+        self.draws: dict[Any, Any] = {}  # random generator -> what it draws from in a block
+        self.buffers: dict[Any, Any] = {}  # memory for temporaries of CPU kernels
+        self.blas_before: list[Any] = []  # what to restore when its last block ends
 
 
 STATE = State()

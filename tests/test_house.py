@@ -189,6 +189,13 @@ def test_the_engine_knows_no_model() -> None:
             assert not re.search(r"--[a-z][a-z-]+ ?(?!std)", text.replace("--std=c++17", "")), path
 
 
+def test_a_thread_has_one_state() -> None:
+    """But for `minigrad.state` nothing is kept by thread."""
+    for module, path in modules().items():
+        calls = [n for n in nodes_of(module) if isinstance(n, ast.Attribute) and n.attr == "local"]
+        assert not calls or module == "minigrad.state", path
+
+
 def test_files_are_written_and_read_through_one_door() -> None:
     """`minigrad.storage` has one face: nobody outside reaches past it."""
     for module in modules():

@@ -5,34 +5,26 @@ A shape is a number, a sequence, or, for `zeros` and `ones`, several numbers: `z
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minigrad import functions
-from minigrad.device import CPU, Device
+from minigrad.device import Device
 from minigrad.dtypes import DEFAULT_FLOAT, DEFAULT_INT, SCALARS, fitting, plain_number, real_dtype
 from minigrad.settings import Setting
-from minigrad.state import STATE
+from minigrad.state import STATE, setting
 from minigrad.tensor import Tensor
-
-
-class _Default(threading.local):
-    device: Device = CPU
-
-
-_DEFAULT = _Default()
 
 
 def default_device(device: Device | str) -> Setting:
     """Context manager and decorator: creation functions without `device` make tensors on this."""
-    return Setting(_DEFAULT, device=Device(device))
+    return setting(device=Device(device))
 
 
 def _make(array: np.ndarray, device: Device | str | None, requires_grad: bool) -> Tensor:
-    target = _DEFAULT.device if device is None else device
+    target = STATE.device if device is None else device
     tensor = Tensor.wrap(Device(target).asarray(array))
     return Tensor(tensor, requires_grad=True) if requires_grad else tensor
 

@@ -14,22 +14,13 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
+from minigrad.state import STATE
+
 _lock = threading.Lock()
 _everybodys: list[Any] = []  # libraries with one setting for the process
 _own: list[Any] = []  # those with one for each thread
 _before: list[tuple[Any, int]] = []  # what to restore when the last user is gone
 _users = 0
-
-
-class _Mine(threading.local):
-    """What this thread has to restore."""
-
-    def __init__(self) -> None:
-        self.users = 0
-        self.before: list[tuple[Any, int]] = []
-
-
-_mine = _Mine()
 
 
 def find_blas() -> None:
@@ -44,8 +35,8 @@ def find_blas() -> None:
         _everybodys[:] = [b for b in found if b not in _own]
         if _users:
             _limit(_everybodys, _before)
-        if _mine.users:
-            _limit(_own, _mine.before)
+        if STATE.blas_users:
+            _limit(_own, STATE.blas_before)
 
 
 class OneBlasThread:
@@ -61,10 +52,10 @@ class OneBlasThread:
         with _lock:
             if not _users:
                 _limit(_everybodys, _before)
-            if not _mine.users:
-                _limit(_own, _mine.before)
+            if not STATE.blas_users:
+                _limit(_own, STATE.blas_before)
             _users += 1
-            _mine.users += 1
+            STATE.blas_users += 1
 
     def __exit__(
         self,
@@ -75,11 +66,11 @@ class OneBlasThread:
         global _users
         with _lock:
             _users -= 1
-            _mine.users -= 1
+            STATE.blas_users -= 1
             if not _users:
                 _restore(_before)
-            if not _mine.users:
-                _restore(_mine.before)
+            if not STATE.blas_users:
+                _restore(STATE.blas_before)
 
 
 def _limit(libraries: list[Any], before: list[tuple[Any, int]]) -> None:

@@ -10,7 +10,6 @@ Our own compute float64 by fused multiply-adds, and so float32 under `precision(
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,11 @@ from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real
 from minigrad.kernels.cuda.tiles import TILE, parts_of_sum
 from minigrad.precision import precision, precision_on_gpu, set_precision
 from minigrad.settings import Setting
+from minigrad.state import STATE, setting
 
 SOURCE = Source("gemm", "gemm_fma<{real}>", "gemm_tf32", "gemm_bf16")
 LIBRARIES = ("auto", "cublaslt", "own")
 SMALL = 2**27  # multiply-adds; an estimate and no measurement, some 10 µs by our own kernels
-
-
-class State(threading.local):
-    """What a block of this thread asks for."""
-
-    library: str | None = None
 
 
 class Default:
@@ -41,12 +35,9 @@ class Default:
     library = "auto"
 
 
-STATE = State()
-
-
 def library(name: str) -> Setting:
     """Context manager: who computes products in this thread, "auto", "cublaslt" or "own"."""
-    return Setting(STATE, library=_known(name))
+    return setting(library=_known(name))
 
 
 def set_library(name: str) -> None:

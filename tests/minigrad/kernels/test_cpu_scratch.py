@@ -2,8 +2,8 @@ import threading
 
 import numpy as np
 
-from minigrad.kernels.cpu import scratch as module
 from minigrad.kernels.cpu.scratch import clear, scratch
+from minigrad.state import STATE
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -19,7 +19,7 @@ def test_same_memory_again_but_not_across_names_and_dtypes():
     assert not np.shares_memory(large, scratch("a", (3,), F64))
     assert not np.shares_memory(large, scratch("a", (5, 5), F32))
     clear()
-    assert not module._BUFFERS.by_key
+    assert not STATE.buffers
 
 
 def test_each_thread_has_its_own():
