@@ -42,10 +42,7 @@ KNOWN_CIRCLES: dict[str, str] = {
     "tinyalpaca.trainer": "parts of the trainer take the whole trainer",
 }
 # Private names that still cross files, to be mended likewise.
-KNOWN_PRIVATE = {
-    *("_fill_state", "_group_of", "_members", "_require_not_negative"),  # an optimizer's
-    "_plain_index",
-}
+KNOWN_PRIVATE = {"_plain_index"}
 
 
 def parts(floors: str, package: str) -> dict[str, int]:

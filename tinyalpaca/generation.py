@@ -20,9 +20,8 @@ import numpy as np
 
 from minigrad.announce import announce
 from minigrad.device import Device
-from minigrad.parallel import available_cores, choose_backend, why_not_processes
+from minigrad.parallel import available_cores, choose_backend, in_processes, why_not_processes
 from minigrad.parallel.blas import OneBlasThread
-from minigrad.parallel.forked import in_processes
 from minigrad.state import STATE
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.corpus.corpora import Corpus

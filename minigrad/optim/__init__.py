@@ -1,10 +1,12 @@
 """Optimizers, gradient clipping and learning-rate schedules: what PyTorch's of these names do."""
 
-from minigrad.optim.adamw import AdamW
-from minigrad.optim.clip import clip_grad_norm_
+from minigrad.ops.updates.rule import Rule
+from minigrad.optim.adam import Adam, AdamW
+from minigrad.optim.clip import clip_grad_norm_, clip_grad_value_
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.muon import Muon
 from minigrad.optim.optimizer import Optimizer
+from minigrad.optim.rmsprop import RMSprop
 from minigrad.optim.schedules import (
     ConstantLR,
     CosineAnnealingLR,
@@ -26,6 +28,7 @@ from minigrad.optim.sgd import SGD
 
 __all__ = [
     "SGD",
+    "Adam",
     "AdamW",
     "ConstantLR",
     "CosineAnnealingLR",
@@ -38,7 +41,9 @@ __all__ = [
     "Muon",
     "OneCycleLR",
     "Optimizer",
+    "RMSprop",
     "ReduceLROnPlateau",
+    "Rule",
     "Schedule",
     "SequentialLR",
     "StepLR",
@@ -46,4 +51,5 @@ __all__ = [
     "WarmupCosineLR",
     "WarmupLinearLR",
     "clip_grad_norm_",
+    "clip_grad_value_",
 ]

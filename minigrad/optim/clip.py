@@ -1,24 +1,27 @@
-"""Limiting the norm of the gradients."""
+"""Limiting gradients: their joint norm, or each number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import inf, isfinite, sqrt
+from collections.abc import Iterable, Sequence
+from math import inf, isfinite, isnan, nan, sqrt
 from typing import Any
 
 import numpy as np
 
-from minigrad.device import device_of
+from minigrad.device import device_of, namespace_of
 from minigrad.dtypes import compute_dtype, widened
 from minigrad.errors import NonFiniteError
-from minigrad.optim.flat import merged
 from minigrad.tensor import Tensor
 
 
 def clip_grad_norm_(
-    parameters: Tensor | Iterable[Tensor], max_norm: float, *, error_if_nonfinite: bool = False
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    *,
+    error_if_nonfinite: bool = False,
 ) -> float:
-    """Scale all gradients in place so that their joint 2-norm is at most `max_norm`.
+    """Scale all gradients in place so that their joint norm is at most `max_norm`.
 
     Pascanu, Mikolov and Bengio, arXiv:1211.5063. As PyTorch, the scale is max_norm/(norm + 1e-6)
     where that is below 1. If the norm is NaN, so are all gradients afterwards; if it is infinite,
@@ -27,23 +30,20 @@ def clip_grad_norm_(
     Args:
         parameters: those without a gradient are passed over.
         max_norm: the limit; infinity only measures.
+        norm_type: p of the norm (Σ|g|ᵖ)^(1/p); infinity is for the largest |g|.
         error_if_nonfinite: raise if the norm is NaN or infinite, before any gradient is changed.
 
     Returns:
         The norm before clipping.
 
     Raises:
+        ValueError: `norm_type` is not positive.
         NonFiniteError: see `error_if_nonfinite`.
     """
-    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    arrays = [p.grad.array for p in given if p.grad is not None]
-    if not arrays:
-        return 0.0
-    flat = merged(arrays)
-    if flat is not None:
-        arrays = [flat]
-    total = sum(map(_sum_of_squares, arrays))
-    norm = sqrt(total) if isfinite(total) and total >= 0 else total
+    if not norm_type > 0:
+        raise ValueError(f"clip_grad_norm_: norm_type must be positive, it is {norm_type}")
+    arrays = _gradients(parameters)
+    norm = gradient_norm(arrays, norm_type)
     if error_if_nonfinite and not isfinite(norm):
         raise NonFiniteError(
             f"the norm of the gradients is {norm}; run the step under minigrad.detect_nan() to "
@@ -58,6 +58,55 @@ def clip_grad_norm_(
             with device_of(array).in_use():
                 array *= compute_dtype(array.dtype).type(scale)
     return norm
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Move every number of the gradients into [-clip_value, clip_value], in place.
+
+    Args:
+        parameters: those without a gradient are passed over.
+        clip_value: the limit, not negative. A NaN stays one.
+
+    Raises:
+        ValueError: the limit is negative or NaN.
+    """
+    if not clip_value >= 0:
+        raise ValueError(f"clip_grad_value_: the limit must not be negative, it is {clip_value}")
+    for array in _gradients(parameters):
+        with device_of(array).in_use():
+            limit = array.dtype.type(clip_value)
+            array[...] = namespace_of(array).clip(array, -limit, limit)
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Any]:
+    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    return [p.grad.array for p in given if p.grad is not None]
+
+
+def gradient_norm(arrays: Sequence[Any], norm_type: float = 2.0) -> float:
+    """The joint norm of arrays, 0 if there are none."""
+    if norm_type == 2:
+        total = sum(map(_sum_of_squares, arrays))
+        return sqrt(total) if isfinite(total) and total >= 0 else float(total)
+    sizes = [_size(array, norm_type) for array in arrays if array.size]
+    if any(map(isnan, sizes)):
+        return nan
+    largest = max(sizes, default=0.0)
+    if norm_type == inf or largest in (0.0, inf):
+        return largest
+    # over the largest, as powers of the norms themselves may overflow
+    return largest * sum((size / largest) ** norm_type for size in sizes) ** (1 / norm_type)
+
+
+def _size(array: Any, norm_type: float) -> float:
+    """(Σ|x|ᵖ)^(1/p), or the largest |x|, in float64."""
+    xp = namespace_of(array)
+    with device_of(array).in_use():
+        sizes = xp.abs(array.astype(np.float64))
+        largest = float(sizes.max())
+        if norm_type == inf or not 0 < largest < inf:
+            return largest
+        return largest * float(((sizes / largest) ** norm_type).sum()) ** (1 / norm_type)
 
 
 def _sum_of_squares(array: Any) -> float:

@@ -58,11 +58,13 @@ class FlatParameters:
         # graphs know its address.
         with device.in_use():
             self._buffer = xp.zeros(size, dtype) if grad is None and xp is not np else grad
-            for parameter, view in zip(self.parameters, self.views(self.array), strict=True):
+            self._homes = self.views(self.array)
+            for parameter, view in zip(self.parameters, self._homes, strict=True):
                 view[...] = parameter.array
                 parameter.move(view)
         self._given = self._buffer is not None
         self._attached: Any = None
+        self._gradients: list[Any] = []  # weak references to the views that gradients have
 
     @property
     def data(self) -> Any:
@@ -113,10 +115,22 @@ class FlatParameters:
         The array is free again, unless it was given, when all parameters' gradients are forgotten.
         """
         buffer = self.grad
-        for parameter, view in zip(self.parameters, self.views(buffer), strict=True):
+        views = self.views(buffer)
+        for parameter, view in zip(self.parameters, views, strict=True):
             parameter.grad = Tensor.wrap(view)
+        self._gradients = [weakref.ref(view) for view in views]
         if not self._given:
             self._buffer, self._attached = None, weakref.ref(buffer)
+
+    def is_home(self, number: int) -> bool:
+        """Whether a parameter and its gradient lie here still: it may have been given new ones."""
+        parameter = self.parameters[number]
+        return (
+            parameter.array is self._homes[number]
+            and parameter.grad is not None
+            and number < len(self._gradients)
+            and self._gradients[number]() is parameter.grad.array
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatParameters:
         """Copies of the parameters, in memory that is flat as well."""
@@ -128,58 +142,3 @@ class FlatParameters:
                 place[...] = gradient
             result.attach_grad()
         return result
-
-
-class MergedOnce:
-    """`merged` that looks again only when it is given other arrays than the last time.
-
-    It keeps no array alive, and a copy of it knows nothing.
-    """
-
-    def __init__(self) -> None:
-        self._arrays: list[Any] = []  # weak references
-        self._part: slice | None = None
-
-    def __call__(self, arrays: Sequence[Any]) -> Any | None:
-        known = len(arrays) == len(self._arrays) and all(
-            [reference() is array for reference, array in zip(self._arrays, arrays, strict=True)]
-        )
-        if not known:
-            self._arrays = [weakref.ref(array) for array in arrays]
-            self._part = _adjacent(arrays)
-        return None if self._part is None else arrays[0].base[self._part]
-
-    def __reduce__(self) -> Any:
-        return MergedOnce, ()
-
-
-def merged(arrays: Sequence[Any]) -> Any | None:
-    """One flat view over `arrays` if they lie one after the other in one flat array, else None."""
-    part = _adjacent(arrays)
-    return None if part is None else arrays[0].base[part]
-
-
-def _adjacent(arrays: Sequence[Any]) -> slice | None:
-    """Which part of their flat array `arrays` are, None if they do not lie one after the other."""
-    base = arrays[0].base
-    if base is None or getattr(base, "ndim", 0) != 1 or not base.flags.c_contiguous:
-        return None
-    itemsize, origin = base.itemsize, _address(base)
-    start = stop = None
-    for array in arrays:
-        if array.base is not base or not array.flags.c_contiguous or array.dtype != base.dtype:
-            return None
-        begin = (_address(array) - origin) // itemsize
-        if stop is None:
-            start = begin
-        elif begin != stop:
-            return None
-        stop = begin + array.size
-    return slice(start, stop)
-
-
-def _address(array: Any) -> int:
-    """Where the first element lies."""
-    if isinstance(array, np.ndarray):
-        return array.__array_interface__["data"][0]
-    return array.data.ptr

@@ -1,18 +1,35 @@
-"""What all optimizers share: parameter groups, gradients to forget, state to save."""
+"""What all optimizers share: groups, steps by a rule, flat memory, and state to save."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
-from minigrad.device import device_of
+from minigrad.device import device_of, namespace_of
+from minigrad.dtypes import compute_dtype
 from minigrad.graph import require_gradient
+from minigrad.ops.updates.rule import Rule
+from minigrad.optim.flat import FlatParameters
+from minigrad.optim.groups import parameters_of
 from minigrad.optim.saved_state import read_state
+from minigrad.optim.section import Section
+from minigrad.optim.update import Place, Row, Update, apply_all
 from minigrad.tensor import Tensor
 
 
 class Optimizer:
     """Base class. An optimizer changes parameters in place; it never records a graph.
+
+    One of your own names its rule (see `minigrad.ops.updates.rule`) and its settings:
+
+        class Lion(Optimizer):
+            rule = lion
+
+            def __init__(self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
+                super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    It may override `check_settings`, and `rule_of`, `state_names` and `settings_of` where rule,
+    state or settings depend on more than that. A setting "maximize" climbs, whatever the rule is.
 
     Args:
         params: parameters, or groups: dicts with "params" and any setting that differs from the
@@ -23,10 +40,15 @@ class Optimizer:
         param_groups: a dict a group: "params" and its settings. Schedules write "lr".
         state: for each parameter (the tensor itself) a dict of arrays and the step count.
         defaults: the settings of a group that does not give them.
+        flat: the flat memory of its parameters and gradients, after `flatten`, else None.
+        sections: the groups' shares of it.
+        run: does the updates of a step: here, one by one, unless an engine shares them out.
 
     Raises:
         TypeError, ValueError: there are no parameters, or as for `add_param_group`.
     """
+
+    rule: ClassVar[type[Rule]]
 
     def __init__(
         self, params: Iterable[Tensor] | Iterable[Mapping[str, Any]], defaults: dict[str, Any]
@@ -39,6 +61,9 @@ class Optimizer:
         self.defaults = dict(defaults)
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
+        self.flat: FlatParameters | None = None
+        self.sections: list[Section] = []
+        self.run: Callable[[list[Update], float], None] = apply_all
         given: list[Any] = list(params)
         for group in given if given and isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
@@ -56,33 +81,19 @@ class Optimizer:
             ValueError: a parameter is here already, or no leaf; a setting is unknown or out of
                 range.
         """
-        if not isinstance(group, Mapping):
-            raise TypeError(f"a group of parameters is a dict, not a {type(group).__name__}")
-        unknown = [k for k in group if k != "params" and k not in self.defaults]
-        if unknown:
-            raise ValueError(f"unknown setting {unknown[0]!r}; there are {sorted(self.defaults)}")
-        if "params" not in group:
-            raise ValueError(f"a group has no 'params', only {sorted(group)}")
-        given = group["params"]
-        if isinstance(given, (set, frozenset)):
-            raise TypeError("the parameters of a group come in a list: a set has no order")
-        parameters = [given] if isinstance(given, Tensor) else list(given)
-        for parameter in parameters:
-            if not isinstance(parameter, Tensor):
-                raise TypeError(f"parameters must be tensors, not {type(parameter).__name__}")
-            if not parameter.is_leaf:
-                raise ValueError("parameters must be leaves: results of ops are not kept")
+        parameters = parameters_of(group, self.defaults)
         everything = [*self.parameters(), *parameters]
         if len({id(p) for p in everything}) != len(everything):
             raise ValueError("a parameter is given to the optimizer twice")
         full = {**self.defaults, **group, "params": parameters}
-        self._check_settings(full)
+        self.check_settings(full)
         self.param_groups.append(full)
 
-    def _check_settings(self, group: Mapping[str, Any]) -> None:
+    def check_settings(self, group: Mapping[str, Any]) -> None:
         """Raise ValueError if a setting of the group is out of range."""
 
-    def _require_not_negative(self, group: Mapping[str, Any], *names: str) -> None:
+    def require_not_negative(self, group: Mapping[str, Any], *names: str) -> None:
+        """Raise ValueError if one of these settings is negative, or NaN."""
         for name in names:
             if not group[name] >= 0:
                 raise ValueError(
@@ -102,22 +113,178 @@ class Optimizer:
                 parameter.grad.array[...] = 0
                 parameter.grad.changed()
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient."""
-        for group, members in self._members():
-            with members[0].device.in_use():
-                self._update(group, members)
-            for parameter in members:
-                parameter.changed()
+    # What a kind of optimizer says
 
-    def _members(self) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
-        """Each group with its parameters that have a gradient."""
+    def rule_of(self, group: Mapping[str, Any]) -> type[Rule]:
+        """The rule that updates a group.
+
+        Raises:
+            TypeError: the class names none.
+        """
+        if not hasattr(self, "rule"):
+            raise TypeError(f"{type(self).__name__} has no rule; see minigrad.optim.Optimizer")
+        return self.rule
+
+    def state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the state of a parameter in such a group holds: "step" is a number, others arrays.
+
+        The arrays are handed to the rule in this order.
+        """
+        return self.rule_of(group).state
+
+    def settings_of(self, group: Mapping[str, Any], step: int | None, new: bool) -> dict[str, Any]:
+        """The settings that the rule is called with.
+
+        Args:
+            group: the group of the parameters.
+            step: how many steps they have had, this one included, if that is counted.
+            new: whether they have no state yet.
+        """
+        settings = {name: group[name] for name in self.defaults if name != "maximize"}
+        return settings if step is None else {**settings, "step": step}
+
+    # Steps
+
+    def step(self, grad_scale: float = 1.0) -> None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            grad_scale: each gradient counts so many times, and stays as it is: what
+                `minigrad.optim.clip_scale` gives limits the norm without a pass over the gradients.
+        """
+        updates: list[Update] = []
+        moved: list[Tensor] = []
         for group in self.param_groups:
             members = [parameter for parameter in group["params"] if parameter.grad is not None]
             for parameter in members:
                 require_gradient(parameter)
             if members:
-                yield group, members
+                with members[0].device.in_use():
+                    updates += self._updates(group, members)
+            moved += members
+        self.run(updates, grad_scale)
+        for parameter in moved:
+            parameter.changed()
+
+    def _updates(self, group: dict[str, Any], members: list[Tensor]) -> list[Update]:
+        """A step of some parameters of a group, which counts from now on.
+
+        What lies side by side and has had as many steps is one update.
+        """
+        rule, names = self.rule_of(group), self.state_names(group)
+        section = self._section(group, rule, names)
+        alike: dict[tuple[int | None, bool], list[Tensor]] = {}
+        for parameter in members:
+            new = parameter not in self.state
+            state = self._state_of(parameter, names)
+            step = None
+            if "step" in names:
+                step = state["step"] = state["step"] + 1
+            alike.setdefault((step, new), []).append(parameter)
+        result: list[Update] = []
+        sign = -1 if group.get("maximize") else 1
+        for (step, new), parameters in alike.items():
+            settings = self.settings_of(group, step, new)
+            at_home: list[int] = []
+            rows: list[Row] = []
+            for parameter in parameters:
+                state = self.state.get(parameter, {})
+                number = section.number_of(parameter, state) if section is not None else None
+                if number is None:
+                    assert parameter.grad is not None
+                    arrays = [state[name] for name in names if name != "step"]
+                    rows.append((parameter.array, parameter.grad.array, *arrays))
+                else:
+                    at_home.append(number)
+            if section is not None:
+                result += section.updates(at_home, settings, sign)
+            result += [Update(rule, some, settings, sign) for some in _together(rule, rows)]
+        return result
+
+    def _section(
+        self, group: dict[str, Any], rule: type[Rule], names: tuple[str, ...]
+    ) -> Section | None:
+        """The section that was made for this group, if it is still updated as it was then."""
+        for section in self.sections:
+            if section.group is group and (section.rule, section.names) == (rule, names):
+                return section
+        return None
+
+    def update_at(self, place: Place, settings: dict[str, Any], sign: int) -> Update:
+        """What another process has planned for a place in flat memory that both share."""
+        return self.sections[place.section].update(place.members, settings, sign)
+
+    # Memory
+
+    def flatten(
+        self,
+        flat: FlatParameters | None = None,
+        zeros: Callable[[int, Any], Any] | None = None,
+    ) -> FlatParameters:
+        """Lay parameters, gradients and averages into flat memory of this optimizer's, in the order
+        of the groups. Values stay.
+
+        A step then takes a group at a time instead of a parameter, as far as everything still lies
+        there. Call `flat.attach_grad()` or `flat.zero_grad()` for gradients to come there.
+
+        Args:
+            flat: where the parameters lie already, this optimizer's first and in its order.
+            zeros: `zeros(size, dtype)` gives memory for an average, for example shared memory.
+
+        Raises:
+            ValueError: the parameters differ in dtype or device, or `flat` has others.
+        """
+        parameters = self.parameters()
+        flat = FlatParameters(parameters) if flat is None else flat
+        first = flat.parameters[: len(parameters)]
+        if len(first) != len(parameters) or any(
+            [a is not b for a, b in zip(first, parameters, strict=True)]
+        ):
+            raise ValueError("the flat memory holds other parameters, or has them in another order")
+        before, self.state = self.state, {}
+        self.flat, self.sections, begin = flat, [], 0
+        with parameters[0].device.in_use():
+            for number, group in enumerate(self.param_groups):
+                names = self.state_names(group)
+                self.sections.append(
+                    Section(
+                        flat,
+                        number,
+                        begin,
+                        group,
+                        self.rule_of(group),
+                        names,
+                        zeros or namespace_of(flat.array).zeros,
+                    )
+                )
+                begin += len(group["params"])
+                for parameter in group["params"]:
+                    if parameter in before or "step" in names:
+                        self._fill_state(parameter, before.get(parameter, {}))
+        return flat
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has memory of its own, which is not flat until it is told so."""
+        return {**vars(self), "flat": None, "sections": [], "run": apply_all}
+
+    def _state_of(self, parameter: Tensor, names: Iterable[str]) -> dict[str, Any]:
+        """The state of a parameter, which starts as zeros. Without names there is none."""
+        state = self.state.get(parameter, {})
+        for name in names:
+            if name not in state:
+                self.state[parameter] = state
+                state[name] = 0 if name == "step" else self._zeros(parameter, name)
+        return state
+
+    def _zeros(self, parameter: Tensor, name: str) -> Any:
+        for section in self.sections:
+            home = section.home(parameter, name)
+            if home is not None:
+                home[...] = 0
+                return home
+        dtype = compute_dtype(parameter.dtype)
+        with parameter.device.in_use():
+            return namespace_of(parameter.array).zeros(parameter.shape, dtype)
 
     def _group_of(self, parameter: Tensor) -> dict[str, Any]:
         for group in self.param_groups:
@@ -125,20 +292,7 @@ class Optimizer:
                 return group
         raise ValueError(f"a parameter of shape {parameter.shape} is in no group")
 
-    def _update(self, group: dict[str, Any], members: list[Tensor]) -> None:
-        """Update some parameters of a group. Every optimizer has its own."""
-        raise TypeError(f"{type(self).__name__} has no _update method")
-
-    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
-        """The state of a parameter, made if it is not there yet. Every optimizer has its own."""
-        raise TypeError(f"{type(self).__name__} has no _state_of method")
-
-    def _state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        """What the state of a parameter in such a group holds: "step" is a number, others arrays.
-
-        Every optimizer has its own.
-        """
-        raise TypeError(f"{type(self).__name__} has no _state_names method")
+    # State
 
     def state_dict(self) -> dict[str, Any]:
         """Settings, step counts and copies of the averages; arrays are NumPy's.
@@ -147,17 +301,20 @@ class Optimizer:
 
         Parameters have the numbers of their places, group by group.
         """
-        groups, number = [], 0
+        groups: list[dict[str, Any]] = []
+        state: dict[int, dict[str, Any]] = {}
+        number = 0
         for group in self.param_groups:
-            numbers = list(range(number, number + len(group["params"])))
-            number += len(numbers)
+            names, numbers = self.state_names(group), []
+            for parameter in group["params"]:
+                kept = self.state.get(parameter, {})
+                entry = {name: _copied(kept[name]) for name in names if name in kept}
+                if entry:
+                    state[number] = entry
+                numbers.append(number)
+                number += 1
             settings = {k: v for k, v in group.items() if k != "params"}
             groups.append({**settings, "params": numbers})
-        state = {
-            number: {k: _copied(v) for k, v in self.state[parameter].items()}
-            for number, parameter in enumerate(self.parameters())
-            if parameter in self.state
-        }
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -174,8 +331,8 @@ class Optimizer:
             self.param_groups,
             name=type(self).__name__,
             needed=self.defaults,
-            check_settings=self._check_settings,
-            state_names=self._state_names,
+            check_settings=self.check_settings,
+            state_names=self.state_names,
         )
         for group, new in zip(self.param_groups, settings, strict=True):
             group.update(new)
@@ -185,12 +342,23 @@ class Optimizer:
 
     def _fill_state(self, parameter: Tensor, values: Mapping[str, Any]) -> None:
         """Write values into the state of a parameter, which is made if it is not there yet."""
-        own = self._state_of(parameter)
+        names = self.state_names(self._group_of(parameter))
+        own = self._state_of(parameter, dict.fromkeys([*names, *values]))
         for key, value in values.items():
             if key == "step":
                 own[key] = value
             else:
                 own[key][...] = parameter.device.asarray(value)
+
+
+def _together(rule: type[Rule], rows: list[Row]) -> list[list[Row]]:
+    """The rows of each update: one, or all of a shape if the rule takes whole parameters."""
+    if rule.elementwise:
+        return [[row] for row in rows]
+    by_shape: dict[tuple[int, ...], list[Row]] = {}
+    for row in rows:
+        by_shape.setdefault(row[0].shape, []).append(row)
+    return list(by_shape.values())
 
 
 def _copied(value: Any) -> Any:

@@ -85,13 +85,15 @@ def read_state(
 def _settings(
     name: str, needed: Iterable[str], group: Mapping[str, Any], saved: Mapping[str, Any]
 ) -> dict[str, Any]:
-    missing = sorted(key for key in needed if key not in saved)
+    absent = [key for key in needed if key not in saved]
+    missing = sorted(key for key in absent if not isinstance(group[key], bool))
     if missing:
         raise ValueError(
             f"this is the state of another kind of optimizer: a group has no {missing[0]!r}, which "
             f"{name} needs"
         )
     new = {key: value for key, value in saved.items() if key != "params"}
+    new |= {key: False for key in absent}  # switches that came later: it was saved with them off
     for key, value in new.items():
         if key not in group and key not in _HOW and not (value is None or value is False):
             raise ValueError(

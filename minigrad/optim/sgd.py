@@ -1,12 +1,11 @@
-"""Stochastic gradient descent. The update rule is on the page `minigrad.ops.sgd`."""
+"""Stochastic gradient descent. The update rule is on the page `minigrad.ops.updates.sgd`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minigrad.device import namespace_of
-from minigrad.dtypes import compute_dtype, widened
+from minigrad.ops.updates.sgd import sgd
 from minigrad.optim.optimizer import Optimizer
 from minigrad.tensor import Tensor
 
@@ -21,10 +20,13 @@ class SGD(Optimizer):
         dampening: share of the gradient left out of the velocity.
         weight_decay: λ of the penalty λ/2·‖p‖².
         nesterov: look ahead along the velocity.
+        maximize: climb along the gradient.
 
     Raises:
         ValueError: a setting is out of range, or Nesterov without momentum.
     """
+
+    rule = sgd
 
     def __init__(
         self,
@@ -34,6 +36,8 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -41,34 +45,18 @@ class SGD(Optimizer):
             "dampening": dampening,
             "weight_decay": weight_decay,
             "nesterov": nesterov,
+            "maximize": maximize,
         }
         super().__init__(params, defaults)
 
-    def _check_settings(self, group: Mapping[str, Any]) -> None:
-        self._require_not_negative(group, "lr", "momentum", "weight_decay")
+    def check_settings(self, group: Mapping[str, Any]) -> None:
+        self.require_not_negative(group, "lr", "momentum", "weight_decay")
         if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
             raise ValueError("SGD: nesterov needs momentum > 0 and dampening = 0")
 
-    def _state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        return ("momentum_buffer",)
+    def state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["momentum"] else ()
 
-    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
-        if parameter not in self.state:
-            dtype = compute_dtype(parameter.dtype)
-            zeros = namespace_of(parameter.array).zeros_like(parameter.array, dtype=dtype)
-            self.state[parameter] = {"momentum_buffer": zeros}
-        return self.state[parameter]
-
-    def _update(self, group: dict[str, Any], members: list[Tensor]) -> None:
-        lr, momentum = group["lr"], group["momentum"]
-        for parameter in members:
-            g = widened(parameter.grad.array)
-            if group["weight_decay"]:
-                g = g + group["weight_decay"] * widened(parameter.array)
-            if momentum:
-                first = parameter not in self.state
-                velocity = self._state_of(parameter)["momentum_buffer"]
-                velocity *= momentum
-                velocity += g if first else (1 - group["dampening"]) * g
-                g = g + momentum * velocity if group["nesterov"] else velocity
-            parameter.array -= lr * g
+    def settings_of(self, group: Mapping[str, Any], step: int | None, new: bool) -> dict[str, Any]:
+        settings = super().settings_of(group, step, new)
+        return {**settings, "dampening": 0.0} if new else settings

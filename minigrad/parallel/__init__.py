@@ -1,16 +1,20 @@
-"""Computing the gradient of a batch: on several CPU cores, or whole on one device."""
+"""Engines: what computes the gradient of a batch, on several CPU cores or whole on one device."""
 
-from minigrad.parallel.shared import shared_array
-from minigrad.parallel.team import WorkerError, available_cores, choose_backend, why_not_processes
-from minigrad.parallel.whole_batch import WholeBatch
-from minigrad.parallel.workers import Workers
+from minigrad.parallel.cpu import Workers
+from minigrad.parallel.engine import Engine
+from minigrad.parallel.fork import WorkerError, in_processes
+from minigrad.parallel.gpu import WholeBatch
+from minigrad.parallel.memory import shared_array
+from minigrad.parallel.processes import available_cores, choose_backend, why_not_processes
 
 __all__ = [
+    "Engine",
     "WholeBatch",
     "WorkerError",
     "Workers",
     "available_cores",
     "choose_backend",
+    "in_processes",
     "shared_array",
     "why_not_processes",
 ]

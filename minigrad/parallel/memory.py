@@ -1,11 +1,14 @@
-"""Keeping freed memory for the next step, in large pages, and giving it back."""
+"""Memory: shared with children, kept for the next step, in large pages, and given back."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import sys
 from typing import Any
+
+import numpy as np
 
 from minigrad.kernels.cpu import scratch
 
@@ -14,6 +17,18 @@ _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # what glibc accepts on 64-bit systems
 _NEVER_TRIM = 2**31 - 1
 _HUGE_PAGE = 2 * 2**20  # bytes; of x86-64, and of ARM with pages of 4 KB
 _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25  # of Linux's mman.h
+
+
+def shared_array(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array of zeros whose memory this process shares with children that it forks later.
+
+    The memory is anonymous: it has no name that could be left behind, and the system takes it back
+    when the last process that uses it ends, however it ends.
+    """
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = mmap.mmap(-1, max(size, 1))
+    return np.ndarray(shape, dtype, buffer=memory)
 
 
 def keep_freed_memory() -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minigrad.kernels.cuda import adamw
-from minigrad.ops import adamw as textbook
+from minigrad.ops.updates.adamw import adamw as textbook
 from minigrad.optim.clip import clip_scale
 from tests.gpu.twins import PRECISIONS, SCHEDULES, assert_close
 from tinyalpaca.training import windows
@@ -75,10 +75,10 @@ def test_ordered_steps_are_the_textbooks(
             )
             statics = {"lr": rates[group, step], "beta1": BETAS[0], "beta2": BETAS[1], "eps": EPS}
             p[part], m[part], v[part] = textbook.step(
-                *(np, p[part], g[part].astype(np.float64), m[part], v[part]),
+                *(np, p[part], g[part].astype(np.float64) * clip_scale(norm, 3.0)),
+                *(m[part], v[part]),
                 **statics,
                 **{"weight_decay": decays[group], "step": step + 1},
-                grad_scale=clip_scale(norm, 3.0),
             )
         decay = min(0.3, (2 + step) / (11 + step))
         average = decay * average + (1 - decay) * p

@@ -9,6 +9,7 @@ import pytest
 
 from minigrad import Generator
 from minigrad.optim import SGD, FlatParameters, WarmupLinearLR
+from minigrad.parallel.lanes import MICRO_KEYS
 from minigrad.storage import load_safetensors
 from tests.tinyalpaca.runs import MODEL, assert_same_weights, resume, train, write_text
 from tinyalpaca.config import ModelConfig, TrainConfig
@@ -45,7 +46,7 @@ def poison(monkeypatch):
 
         def loss(model, config, part, key):
             value = original(model, config, part, key)
-            return value * math.inf if key // bad_steps.MICRO_KEYS in steps else value
+            return value * math.inf if key // MICRO_KEYS in steps else value
 
         with monkeypatch.context() as patch:
             patch.setattr(training_parts, "train_loss", loss)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import minigrad as mg
-from minigrad.parallel import Workers
-from minigrad.parallel.lanes import MICRO_KEYS
+from minigrad.parallel import Engine
 from minigrad.storage import own_folder, remove_link, save_safetensors, write_text_atomically
 from tinyalpaca.evaluation import Part
 from tinyalpaca.training.run_folder import LATEST
-from tinyalpaca.training.training_parts import Engine, train_loss
+from tinyalpaca.training.training_parts import train_loss
 
 if TYPE_CHECKING:
     from tinyalpaca.trainer import Trainer
@@ -42,19 +41,17 @@ def find_non_finite(
         micro-batch.
     """
     for number, (arrays, key) in enumerate(batches):
-        size = engine.micro_batch_size if isinstance(engine, Workers) else len(arrays[0])
-        for index, start in enumerate(range(0, len(arrays[0]), size)):
-            part = tuple(array[start : start + size] for array in arrays)
-            if not isinstance(engine, Workers):
-                part = engine.moved(part)
+        start = 0
+        for part, micro_key in engine.micro_batches(arrays, key):
+            rows = [start, start + len(part[0])]
             try:
                 with mg.detect_nan():
-                    loss = train_loss(part, key * MICRO_KEYS + index)
+                    loss = train_loss(part, micro_key)
                     mg.grad(loss, engine.flat.parameters, allow_unused=True)
             except mg.NonFiniteError as error:
                 found = {"op": error.op, "phase": error.phase, "module": error.module}
-                rows = [start, start + len(part[0])]
                 return {"message": str(error), **found, "batch": number, "rows": rows}
+            start = rows[1]
     return {"message": "A second pass over the step gave finite numbers everywhere."}
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from minigrad.optim.adamw import AdamW
+from minigrad.optim import AdamW
 from tinyalpaca.evaluation import Part
 from tinyalpaca.training.bad_steps import handle_bad_step
 from tinyalpaca.training.device_steps import DeviceSteps, Progress

@@ -20,7 +20,7 @@ import numpy as np
 from minigrad.autograd import add_gradients, write_gradients
 from minigrad.device import device_of
 from minigrad.kernels.cuda import adamw
-from minigrad.optim.adamw import AdamW
+from minigrad.optim import AdamW
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.capture import Captured
@@ -96,7 +96,9 @@ class DeviceSteps:
         self._device = device_of(flat.array)
         self._max_norm, self._graph = max_norm, graph
         self._average, self._average_decay = average, average_decay
-        self._averages = _flat_averages(optimizer)
+        if optimizer.flat is not flat:
+            optimizer.flatten(flat)
+        self._sections = optimizer.sections
         self._groups = optimizer.param_groups
         with self._device.in_use():
             self.state = adamw.StepState(len(rates), rates.shape[1], ring)
@@ -157,7 +159,7 @@ class DeviceSteps:
 
     def _changing(self) -> list[Any]:
         arrays = [self.flat.array, *self.state.arrays]
-        arrays += [array for pair in self._averages for array in pair]
+        arrays += [array for section in self._sections for array in section.state.values()]
         return arrays if self._average is None else [*arrays, self._average]
 
     def _step(self, rows: tuple[int, ...]) -> None:
@@ -201,45 +203,28 @@ class DeviceSteps:
             draws=draws,
             average_decay=self._average_decay,
         )
-        start = 0
-        for number, group in enumerate(self._groups):
-            stop = start + sum(p.size for p in group["params"])
-            part, (m, v) = slice(start, stop), self._averages[number]
+        for number, section in enumerate(self._sections):
+            m, v = section.state.values()
             adamw.adamw_step_ordered(
-                self.flat.array[part],
-                self.flat.grad[part],
+                self.flat.array[section.part],
+                self.flat.grad[section.part],
                 m,
                 v,
                 self.state,
                 group=number,
-                betas=group["betas"],
-                weight_decay=group["weight_decay"],
-                average=None if self._average is None else self._average[part],
+                betas=section.group["betas"],
+                weight_decay=section.group["weight_decay"],
+                average=None if self._average is None else self._average[section.part],
             )
-            start = stop
 
 
 def why_not(optimizer: Optimizer) -> str | None:
     """Why this optimizer's steps cannot be made by `DeviceSteps`, or None if they can."""
-    if type(optimizer) is not AdamW:
+    groups = optimizer.param_groups
+    if type(optimizer) is not AdamW or any([g["amsgrad"] or g["maximize"] for g in groups]):
         return f"{type(optimizer).__name__} decides its steps on the host"
-    if len({(group["betas"], group["eps"]) for group in optimizer.param_groups}) > 1:
+    if len({(group["betas"], group["eps"]) for group in groups}) > 1:
         return "groups of parameters differ in betas or eps"
     if len({state["step"] for state in optimizer.state.values()}) > 1:
         return "some parameters have had more updates than others"
     return None
-
-
-def _flat_averages(optimizer: AdamW) -> list[tuple[Any, Any]]:
-    """Both averages of each group as flat arrays, which the optimizer uses from now on."""
-    made: list[Any] = []
-    device = device_of(optimizer.parameters()[0].array)
-    xp = device.xp
-
-    def allocate(size: int, dtype: Any) -> Any:
-        with device.in_use():
-            made.append(xp.zeros(size, dtype))
-        return made[-1]
-
-    optimizer.place_state(allocate)
-    return list(zip(made[::2], made[1::2], strict=True))

@@ -119,8 +119,7 @@ def learn(trainer: Trainer, batch: Part) -> float:
     optimizer = optim.AdamW(trainer.parameters, lr=LEARNING_RATE, weight_decay=0.0)
     for _ in range(LEARNING_STEPS):
         trainer.engine.gradients(batch, scale=1 / batch[1].size, key=0)
-        optim.clip_grad_norm_(trainer.parameters, 1.0)
-        optimizer.step()
+        trainer.engine.update(optimizer, 1.0)
     return float(trainer.engine.evaluate(batch)) / batch[1].size
 
 

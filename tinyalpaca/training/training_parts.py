@@ -12,7 +12,7 @@ import minigrad as mg
 from minigrad import optim
 from minigrad.device import device_of
 from minigrad.optim.muon import Muon
-from minigrad.parallel import WholeBatch, Workers
+from minigrad.parallel import Engine, WholeBatch, Workers
 from minigrad.parallel.lanes import MICRO_KEYS
 from tinyalpaca.config import ConfigError, TrainConfig
 from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
@@ -20,7 +20,6 @@ from tinyalpaca.evaluation import Part
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.training.micro_batches import calibrated_micro_batch
 
-Engine = Workers | WholeBatch
 HASHED_AT_A_TIME = 2**20  # tokens, so that a large mapped file need not fit the memory
 
 
@@ -130,7 +129,7 @@ def make_engine(
         return evaluation_loss(model, part)
 
     if parameters[0].device.kind == "gpu":
-        return WholeBatch(parameters, training, evaluation, graph=config.graph)
+        return WholeBatch(parameters, training, evaluation, optimizer=optimizer, graph=config.graph)
     engine = Workers(
         parameters,
         training,

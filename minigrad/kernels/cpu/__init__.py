@@ -18,6 +18,7 @@ from typing import Any
 from minigrad import ops
 from minigrad.kernels.cpu import (
     activations,
+    adamw,
     attention,
     convolution,
     cross_entropy,
@@ -26,6 +27,8 @@ from minigrad.kernels.cpu import (
     linear,
 )
 from minigrad.op import Op, kernel
+from minigrad.ops.updates.adamw import adamw as adamw_rule
+from minigrad.ops.updates.muon import adamw_beside
 
 KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
     {
@@ -45,3 +48,5 @@ KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
 )
 for _op, _pair in KERNELS.items():
     kernel(_op, "cpu")(_pair)
+adamw_rule.kernels["cpu"] = adamw.adamw_step
+adamw_beside.kernels["cpu"] = adamw.adamw_step_of_scaled

@@ -13,6 +13,7 @@ and `grad_scale` (what clipping multiplies the gradient by) rides on the factors
 """
 
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -68,3 +69,17 @@ def adamw_step(
         np.divide(m_part, t, out=t)
         t *= rate
         p -= t
+
+
+def adamw_step_of_scaled(
+    param: np.ndarray,
+    grad: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    *,
+    grad_scale: float = 1.0,
+    **settings: Any,
+) -> None:
+    """As `adamw_step`, but the gradient is multiplied first: other last bits."""
+    scaled = grad if grad_scale == 1 else grad * grad_scale
+    adamw_step(param, scaled, m, v, **settings)

@@ -29,6 +29,8 @@ from minigrad.kernels.cuda import (
     linear_norm,
 )
 from minigrad.op import Op, kernel
+from minigrad.ops.updates.adamw import adamw as adamw_rule
+from minigrad.ops.updates.muon import adamw_beside
 
 KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
     {
@@ -47,5 +49,6 @@ KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
 )
 for _op, _pair in KERNELS.items():
     kernel(_op, "gpu")(_pair)
+adamw_rule.kernels["gpu"] = adamw_beside.kernels["gpu"] = adamw.adamw_step
 
 __all__ = ["KERNELS", "adamw", "changes"]

@@ -1,6 +1,6 @@
 #include "prelude.cuh"
 
-// The norm of all gradients and AdamW over flat buffers; see minigrad/ops/adamw.py.
+// The norm of all gradients and AdamW over flat buffers; see minigrad/ops/updates/adamw.py.
 
 struct NormScratch {
   double numbers[8];  // one a warp

@@ -1,4 +1,4 @@
-"""The norm of all gradients and AdamW, over flat arrays. Twin of `minigrad.ops.adamw`.
+"""The norm of all gradients and AdamW, over flat arrays. Twin of `minigrad.ops.updates.adamw`.
 
     m ← β₁m + (1-β₁)g         v ← β₂v + (1-β₂)g²
     p ← p·(1 - lr·λ) - rate·m/(√v + ε√(1-β₂ᵗ)),     rate = lr·√(1-β₂ᵗ)/(1-β₁ᵗ)
@@ -77,7 +77,7 @@ def adamw_step(
     eps: float,
     weight_decay: float | Any,
     step: int,
-    grad_scale: Any = None,
+    grad_scale: Any = 1.0,
 ) -> None:
     """One step, in place on `param`, `m` and `v` (all C-contiguous, of one dtype and size).
 
@@ -85,7 +85,7 @@ def adamw_step(
         lr: the learning rate.
         weight_decay: λ, one for all elements or an array of each element's.
         step: t, which counts from 1.
-        grad_scale: one float64 on the device that the gradient is multiplied by, or None for 1;
+        grad_scale: what the gradient is multiplied by: a number, or one float64 on the device;
             `grad_norm(...)[1:]` clips.
     """
     if step < 1:
@@ -93,6 +93,8 @@ def adamw_step(
     per_element = not isinstance(weight_decay, (int, float))
     decays = weight_decay if per_element else None
     dtype = one_dtype("adamw", param, grad, m, v, decays)
+    if isinstance(grad_scale, (int, float)):
+        grad_scale = None if grad_scale == 1 else cupy().full((), grad_scale, np.float64)
     root = sqrt(1 - beta2**step)
     rate, root_eps = lr * root / (1 - beta1**step), eps * root
     numbers = (lr, beta1, beta2, 1 - beta1, 1 - beta2, 0.0 if per_element else weight_decay)

@@ -204,12 +204,14 @@ def test_optimizers_of_float16_parameters(name: str, flat: bool, size: float) ->
     rng = np.random.default_rng(6)
     start = rng.standard_normal((4, 3)).astype(HALF)
     half, wide = nn.Parameter(start.copy()), nn.Parameter(start.astype(np.float64))
-    if flat:
-        FlatParameters([half]).zero_grad()
     ours, true = OPTIMIZERS[name]([half]), OPTIMIZERS[name]([wide])
+    if flat:
+        ours.flatten().zero_grad()
     for _ in range(5):
         gradient = (size * rng.standard_normal((4, 3))).astype(HALF)
-        half.grad = Tensor(gradient)
+        if half.grad is None:
+            half.grad = Tensor(gradient)
+        half.grad.data[...] = gradient
         wide.grad = Tensor(gradient.astype(np.float64))
         ours.step()
         true.step()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minigrad import Tensor, nn
-from minigrad.optim import FlatParameters, Optimizer
+from minigrad.optim import Optimizer
 from tests.minigrad.compare import assert_close
 
 SHAPES = [(3, 4), (4,), (), (2, 1, 3)]
@@ -51,9 +51,9 @@ def assert_equal_to_torch(
     torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
     params = parameters()
     others = [torch.nn.Parameter(torch.tensor(p.numpy())) for p in params]
-    if flat:
-        FlatParameters(params).zero_grad()
     optimizer, other = ours(params), theirs(others)
+    if flat:
+        optimizer.flatten().zero_grad()
     for step in range(steps):
         set_gradients(params, step)
         for q, g in zip(others, gradients(step), strict=True):

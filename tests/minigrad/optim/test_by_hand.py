@@ -14,10 +14,11 @@ import pytest
 
 import minigrad as mg
 from minigrad import Tensor, nn
-from minigrad.ops import adamw as adamw_page
-from minigrad.ops import muon as muon_page
-from minigrad.ops import sgd as sgd_page
-from minigrad.optim import SGD, AdamW, FlatParameters, Muon, Optimizer
+from minigrad.ops.updates import muon as muon_pages
+from minigrad.ops.updates.adamw import adamw
+from minigrad.ops.updates.muon import muon
+from minigrad.ops.updates.sgd import sgd
+from minigrad.optim import SGD, Adam, AdamW, Muon, Optimizer, RMSprop
 from tests.minigrad.optim.problem import gradients, parameters, run
 
 START = 4.0
@@ -27,9 +28,9 @@ GRADIENTS = (1.0, -2.0, 0.5)
 def path_of(make: Callable[[list[Any]], Optimizer], *, flat: bool = False) -> list[float]:
     """The parameter after each step."""
     parameter, other = nn.Parameter(np.array([START])), nn.Parameter(np.array([7.0, 8.0]))
-    if flat:
-        FlatParameters([parameter, other]).zero_grad()
     optimizer, path = make([parameter, other]), []
+    if flat:
+        optimizer.flatten().zero_grad()
     for gradient in GRADIENTS:
         for p in (parameter, other):
             if p.grad is None:
@@ -74,14 +75,15 @@ def test_sgd(label: str, flat: bool, context: Any) -> None:
 def test_the_page_of_sgd(label: str) -> None:
     settings, expected = SGD_BY_HAND[label]
     full = {"momentum": 0, "dampening": 0, "weight_decay": 0, "nesterov": False, **settings}
-    p, velocity = np.array([START]), None
-    for gradient, wanted in zip(GRADIENTS, expected, strict=True):
+    p, velocity = np.array([START]), [np.zeros(1)]
+    for number, (gradient, wanted) in enumerate(zip(GRADIENTS, expected, strict=True)):
         g, before = np.array([gradient]), p.copy()
-        after, velocity = sgd_page.step(p, g, velocity, lr=0.25, **full)
+        settings = full if number else {**full, "dampening": 0}
+        after, *velocity = sgd.step(np, p, g, *velocity, lr=0.25, **settings)
         assert after == float(Fraction(wanted))
         assert p == before and g == gradient, "a page writes nothing in place"
         p = after
-    assert (velocity is None) == (full["momentum"] == 0)
+    assert len(velocity) == (full["momentum"] != 0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -98,14 +100,15 @@ def test_the_page_of_sgd(label: str) -> None:
 def test_sgd_is_its_page(dtype: Any, settings: dict[str, Any]) -> None:
     full = {"momentum": 0, "dampening": 0, "weight_decay": 0, "nesterov": False, **settings}
     params = parameters(dtype)
-    wanted: list[tuple[Any, Any]] = [(p.numpy().copy(), None) for p in params]
+    wanted: list[Any] = [(p.numpy().copy(), np.zeros_like(p.numpy())) for p in params]
     optimizer = SGD(params, lr=0.01, **settings)
     for number in range(6):
         run(optimizer, params, range(number, number + 1))
         for i, g in enumerate(gradients(number)):
-            p, velocity = wanted[i]
-            wanted[i] = sgd_page.step(p, g.astype(dtype), velocity, lr=0.01, **full)
-        for p, (value, _) in zip(params, wanted, strict=True):
+            p, *velocity = wanted[i]
+            now = full if number else {**full, "dampening": 0}
+            wanted[i] = sgd.step(np, p, g.astype(dtype), *velocity, lr=0.01, **now)
+        for p, (value, *_) in zip(params, wanted, strict=True):
             assert p.dtype == dtype
             np.testing.assert_allclose(p.numpy(), value, rtol=4 * np.finfo(dtype).eps)
 
@@ -161,9 +164,7 @@ def test_the_page_of_adamw(label: str) -> None:
     s["weight_decay"] = s.pop("decay")
     p, m, v = np.array([START]), np.zeros(1), np.zeros(1)
     for t, (gradient, *wanted) in enumerate(zip(GRADIENTS, *expected, strict=True), 1):
-        # the gradient counts grad_scale times
-        g = np.array([4 * gradient])
-        p, m, v = adamw_page.step(np, p, g, m, v, **s, step=t, grad_scale=0.25)
+        p, m, v = adamw.step(np, p, np.array([gradient]), m, v, **s, step=t)
         np.testing.assert_allclose([p[0], m[0], v[0]], wanted, rtol=1e-13)
 
 
@@ -190,7 +191,7 @@ def test_muon(shape: tuple[int, int], decay: float, rng: np.random.Generator) ->
     settings = {"lr": 0.25, "momentum": 0.75, "weight_decay": decay}
     optimizer = Muon([parameter], **settings, orthogonal=True)
     for g, wanted in zip(grads, muon_by_hand(start, grads, 0.25, 0.75, decay), strict=True):
-        w, buffer = muon_page.step(np, w, g, buffer, **settings)
+        w, buffer = muon.step(np, w, g, buffer, **settings)
         parameter.grad = Tensor(g)
         optimizer.step()
         # what is left of singular vectors whose values come near 0 is amplified by 3.4445⁵
@@ -204,6 +205,94 @@ def test_a_row_goes_its_own_length(rng: np.random.Generator) -> None:
     for _ in range(5):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
     row = rng.standard_normal((1, 1, 7))
-    found = muon_page.orthogonalized(np, row)
+    found = muon_pages.orthogonalized(np, row)
     np.testing.assert_allclose(found, s * row / np.linalg.norm(row), rtol=1e-6)  # 1e-7 in the norm
     assert 0.65 < s < 1.25
+
+
+def adam_by_hand(
+    lr: float, beta1: float, beta2: float, eps: float, decay: float, largest: bool, decoupled: bool
+) -> list[float]:
+    """Kingma and Ba, algorithm 1, number by number; and Reddi, Kale and Kumar's largest average."""
+    theta, m, v, most, path = START, 0.0, 0.0, 0.0, []
+    for t, g in enumerate(GRADIENTS, 1):
+        if decoupled:
+            theta = theta - lr * decay * theta
+        else:
+            g = g + decay * theta
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        most = max(most, v)
+        v_hat = (most if largest else v) / (1 - beta2**t)
+        theta = theta - lr * m / (1 - beta1**t) / (v_hat**0.5 + eps)
+        path.append(theta)
+    return path
+
+
+@pytest.mark.parametrize("label", ADAMW)
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+def test_adam_and_the_largest_average(kind: Any, largest: bool, flat: bool, label: str) -> None:
+    s = ADAMW[label]
+    settings = {"lr": s["lr"], "eps": s["eps"], "weight_decay": s["decay"], "amsgrad": largest}
+    path = path_of(lambda p: kind(p, betas=(s["beta1"], s["beta2"]), **settings), flat=flat)
+    expected = adam_by_hand(**s, largest=largest, decoupled=kind is AdamW)
+    np.testing.assert_allclose(path, expected, rtol=1e-13)
+
+
+def rmsprop_by_hand(
+    lr: float, alpha: float, eps: float, decay: float, momentum: float, centered: bool
+) -> list[float]:
+    """Hinton's lecture, with Graves' variance in the place of the mean square, number by number."""
+    theta, square, mean, velocity, path = START, 0.0, 0.0, 0.0, []
+    for g in GRADIENTS:
+        g = g + decay * theta
+        square = alpha * square + (1 - alpha) * g**2
+        mean = alpha * mean + (1 - alpha) * g
+        root = (square - mean**2 if centered else square) ** 0.5
+        velocity = momentum * velocity + g / (root + eps)
+        theta = theta - lr * velocity
+        path.append(theta)
+    return path
+
+
+RMSPROP: dict[str, dict[str, Any]] = {
+    "defaults": {"alpha": 0.99, "eps": 1e-8, "decay": 0.0, "momentum": 0.0, "centered": False},
+    "decay": {"alpha": 0.5, "eps": 0.5, "decay": 0.5, "momentum": 0.0, "centered": False},
+    "momentum": {"alpha": 0.75, "eps": 1e-8, "decay": 0.1, "momentum": 0.5, "centered": False},
+    "centered": {"alpha": 0.75, "eps": 1e-8, "decay": 0.0, "momentum": 0.0, "centered": True},
+    "both": {"alpha": 0.5, "eps": 0.25, "decay": 0.1, "momentum": 0.75, "centered": True},
+}
+
+
+@pytest.mark.parametrize("label", RMSPROP)
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("context", [mg.enable_grad, mg.textbook])
+def test_rmsprop(label: str, flat: bool, context: Any) -> None:
+    s = dict(RMSPROP[label])
+    expected = rmsprop_by_hand(0.25, **s)
+    s["weight_decay"] = s.pop("decay")
+    with context():
+        path = path_of(lambda p: RMSprop(p, lr=0.25, **s), flat=flat)
+    np.testing.assert_allclose(path, expected, rtol=1e-13)
+
+
+def test_the_first_step_of_rmsprop_is_known() -> None:
+    """The mean square is (1 - α)g²: |step| is lr/√(1 - α), whatever the gradient is."""
+    path = path_of(lambda p: RMSprop(p, lr=0.5, alpha=0.75, eps=0.0))
+    assert path[0] == pytest.approx(4 - 0.5 / 0.5, rel=1e-14)
+    centered = path_of(lambda p: RMSprop(p, lr=0.5, alpha=0.75, eps=0.0, centered=True))
+    assert centered[0] == pytest.approx(4 - 0.5 / np.sqrt(0.25 - 0.0625), rel=1e-14)
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW, RMSprop, Muon])
+def test_to_maximize_is_to_minimize_the_opposite(kind: Any) -> None:
+    up, down = nn.Parameter(np.array([START, 1.0])), nn.Parameter(np.array([START, 1.0]))
+    climbing = kind([up], lr=0.25, weight_decay=0.5, maximize=True)
+    falling = kind([down], lr=0.25, weight_decay=0.5)
+    for gradient in GRADIENTS:
+        up.grad, down.grad = Tensor([gradient, 2.0]), Tensor([-gradient, -2.0])
+        climbing.step()
+        falling.step()
+        np.testing.assert_array_equal(up.numpy(), down.numpy())

@@ -5,8 +5,8 @@ import pytest
 
 import minigrad as mg
 from minigrad import Tensor
-from minigrad.optim import AdamW
-from minigrad.optim.muon import Muon, orthogonalized
+from minigrad.ops.updates.muon import orthogonalized
+from minigrad.optim import AdamW, Muon
 
 
 def leaf(array):
@@ -157,3 +157,23 @@ def test_it_learns_where_adamw_does(rng):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.05 * losses[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_clipped_step_is_the_step_of_clipped_gradients_bit_for_bit(rng, dtype):
+    steps = []
+    for scaled_before in (False, True):
+        draws = np.random.default_rng(5)
+        weights = [Tensor(draws.standard_normal(s).astype(dtype), requires_grad=True)
+                   for s in ((6, 4), (6, 4), (70,))]  # fmt: skip
+        optimizer = Muon(
+            [{"params": weights[:2], "orthogonal": True, "parts": 2}, {"params": weights[2:]}]
+        )
+        for _ in range(3):
+            for w in weights:
+                gradient = Tensor(draws.standard_normal(w.shape).astype(dtype))
+                w.grad = gradient * 0.3 if scaled_before else gradient
+            optimizer.step(1.0 if scaled_before else 0.3)
+        steps.append([w.numpy() for w in weights])
+    for ours, expected in zip(*steps, strict=True):
+        np.testing.assert_array_equal(ours, expected)

@@ -8,7 +8,6 @@ import pytest
 import minigrad as mg
 from minigrad import NonFiniteError, Tensor, nn
 from minigrad.optim import SGD, AdamW, FlatParameters, Optimizer, clip_grad_norm_
-from minigrad.optim.flat import merged
 from tests.minigrad.optim.problem import SHAPES, parameters, set_gradients
 
 
@@ -74,7 +73,7 @@ def test_bad_parameters(make: Any, message: str) -> None:
 def test_a_base_class_updates_nothing() -> None:
     params = parameters()
     set_gradients(params, 0)
-    with pytest.raises(TypeError, match="Optimizer has no _update method"):
+    with pytest.raises(TypeError, match="Optimizer has no rule"):
         Optimizer(params, {}).step()
 
 
@@ -120,21 +119,6 @@ def test_flat_parameters_in_given_memory() -> None:
     mixed = [nn.Parameter([1.0]), nn.Parameter(np.ones(1))]
     with pytest.raises(ValueError, match="one dtype"):
         FlatParameters(mixed)
-
-
-def test_merged_sees_what_is_adjacent() -> None:
-    flat = np.arange(10.0)
-    a, b, c = flat[1:3], flat[3:7].reshape(2, 2), flat[7:]
-    whole = merged([a, b, c])
-    assert whole is not None and np.array_equal(whole, flat[1:])
-    assert np.shares_memory(whole, flat)
-    assert merged([a, c]) is None, "a gap"
-    assert merged([b, a]) is None, "another order"
-    assert merged([a, b.T]) is None, "not contiguous"
-    assert merged([a, np.arange(3.0)]) is None, "other memory"
-    assert merged([np.arange(3.0)]) is None
-    table = np.zeros((2, 3))
-    assert merged([table[0], table[1]]) is None, "no flat array"
 
 
 # Clipping

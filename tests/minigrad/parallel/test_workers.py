@@ -247,7 +247,7 @@ def steps(batch, *, shared, groups, workers, backend="processes"):
 @pytest.mark.parametrize("groups", [False, True], ids=["one group", "two groups"])
 @pytest.mark.parametrize(("workers", "backend"), TEAMS)
 def test_a_shared_update_is_the_optimizers_own(batch, monkeypatch, groups, workers, backend):
-    monkeypatch.setattr("minigrad.parallel.workers.SLICE", 50)  # several slices a parameter group
+    monkeypatch.setattr("minigrad.parallel.cpu.SLICE", 50)  # several slices a parameter group
     plain, plain_state = steps(batch, shared=False, groups=groups, workers=1)
     ours, state = steps(batch, shared=True, groups=groups, workers=workers, backend=backend)
     alone, _ = steps(batch, shared=True, groups=groups, workers=1)
@@ -259,6 +259,116 @@ def test_a_shared_update_is_the_optimizers_own(batch, monkeypatch, groups, worke
         np.testing.assert_allclose(
             state["state"][number]["exp_avg"], entry["exp_avg"], rtol=1e-4, atol=1e-7
         )
+
+
+class nudge(optim.Rule):
+    """A user's: towards 0 by the size of what has been seen, and whole parameters at a time."""
+
+    state = ("step", "seen")
+    elementwise = False
+
+    def step(xp, p, g, seen, *, lr, step):
+        seen = xp.maximum(seen, xp.abs(g))
+        return p - lr / step * g / (1 + seen.max(axis=tuple(range(1, p.ndim)), keepdims=True)), seen
+
+
+class Nudge(optim.Optimizer):
+    rule = nudge
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+
+def muon(params):
+    matrices = [p for p in params if p.ndim == 2]
+    rest = [p for p in params if p.ndim != 2]
+    return optim.Muon([{"params": matrices, "orthogonal": True}, {"params": rest}], lr=0.05)
+
+
+KINDS = {
+    "sgd": lambda params: optim.SGD(params, lr=0.05),
+    "momentum": lambda params: optim.SGD(params, lr=0.05, momentum=0.9, dampening=0.1),
+    "adam": lambda params: optim.Adam(params, lr=0.05, weight_decay=0.1, amsgrad=True),
+    "rmsprop": lambda params: optim.RMSprop(params, lr=0.05, momentum=0.5, maximize=True),
+    "muon": muon,
+    "of one's own": lambda params: Nudge(params, lr=0.05),
+}
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(("workers", "backend"), TEAMS)
+def test_every_optimizer_is_shared(batch, monkeypatch, make, workers, backend):
+    """The weights and the state of its own steps, bit for bit."""
+    monkeypatch.setattr("minigrad.parallel.cpu.SLICE", 50)
+    results = []
+    for shared in (False, True):
+        model = make_model()
+        optimizer = make(model.parameters())
+        with make_workers(
+            model, optimizer=optimizer, workers=workers, micro_batch_size=4, backend=backend
+        ) as team:
+            for number in range(4):
+                team.gradients(batch, scale=1.0, key=number)
+                if shared:
+                    team.update(optimizer, max_norm=0.5)
+                else:
+                    optimizer.step(optim.clip.clip_scale(team.grad_norm, 0.5))
+        results.append((model.state_dict(), optimizer.state_dict()))
+    (plain, plain_state), (ours, state) = results
+    for name, value in plain.items():
+        np.testing.assert_array_equal(ours[name], value)
+    for number, entry in plain_state["state"].items():
+        for name, value in entry.items():
+            np.testing.assert_array_equal(state["state"][number][name], value)
+
+
+def test_what_is_not_in_shared_memory_is_stepped_all_the_same(batch):
+    """A group that came later, and a parameter whose array was exchanged."""
+    weights = []
+    for shared in (False, True):
+        model, late = make_model(), nn.Parameter(np.ones(3, np.float32))
+        optimizer = optim.AdamW(model.parameters(), lr=0.05)
+        with make_workers(model, optimizer=optimizer, workers=2, micro_batch_size=4) as team:
+            for number in range(3):
+                team.gradients(batch, scale=1.0, key=number)
+                late.grad = mg.ones(3)
+                if number == 1:
+                    optimizer.add_param_group({"params": late})
+                first = model.parameters()[0]
+                if number == 2:
+                    first.data = first.data.copy()
+                if shared:
+                    team.update(optimizer)
+                else:
+                    optimizer.step()
+        weights.append([p.numpy() for p in optimizer.parameters()])
+    assert len(weights[0]) == 5 and weights[0][4].max() < 1
+    for ours, plain in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, plain)
+
+
+def test_an_optimizer_of_other_parameters_is_refused(batch):
+    optimizer = optim.SGD([nn.Parameter([1.0])])
+    with pytest.raises(ValueError, match="a parameter that the engine was not given"):
+        make_workers(make_model(), optimizer=optimizer)
+
+
+def test_micro_batches_are_those_of_the_losses(batch):
+    seen = []
+
+    def loss(part, key):
+        seen.append((len(part[0]), key))
+        return (weight * mg.Tensor(part[0][:, 0])).sum()
+
+    weight = nn.Parameter([1.0])
+    with Workers([weight], loss, loss, workers=1, micro_batch_size=3) as workers:
+        workers.gradients(batch, scale=1.0, key=7)
+        told = [(len(part[0]), key) for part, key in workers.micro_batches(batch, 7)]
+    assert told == seen and sum(n for n, _ in told) == 37
+    seen.clear()
+    whole = WholeBatch([weight], loss, loss)
+    whole.gradients(batch, scale=1.0, key=7)
+    assert [(len(part[0]), key) for part, key in whole.micro_batches(batch, 7)] == seen
 
 
 def test_another_optimizer_is_stepped_as_it_is(batch):

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from minigrad.parallel import WorkerError
-from minigrad.parallel.forked import in_a_process, in_processes
+from minigrad.parallel.fork import in_a_process, in_processes
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 

@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from minigrad.parallel import WorkerError, shared_array, team
-from minigrad.parallel.team import Processes, make_team
+from minigrad.parallel import WorkerError, shared_array
+from minigrad.parallel import processes as team
+from minigrad.parallel.processes import Processes, make_team
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 

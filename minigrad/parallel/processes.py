@@ -23,17 +23,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minigrad.parallel.child import Child
-from minigrad.parallel.shared import shared_array
+from minigrad.parallel.fork import Child, WorkerError
+from minigrad.parallel.memory import shared_array
 
 Backend = Literal["processes", "threads"]
 Do = Callable[[str, Any, int], None]
 AWAKE = 0.002  # seconds that a process looks out for what it waits for, before it sleeps
 _let_others_run = getattr(os, "sched_yield", lambda: time.sleep(0))  # macOS has none
-
-
-class WorkerError(RuntimeError):
-    """A worker has failed or died. The job that it took part in must be thrown away."""
 
 
 def available_cores() -> int:
@@ -139,12 +135,8 @@ class Processes:
         self._counts = shared_array(workers, np.int64)  # jobs sent; jobs finished by each child
         self._awake = AWAKE if workers <= available_cores() else 0.0
         self._children: list[Child] = []
-        self._pipes: list[connection.Connection] = []
         for number in range(1, workers):
-            ours, theirs = multiprocessing.Pipe()
-            self._children.append(Child(partial(self._serve, number, theirs, os.getpid())))
-            theirs.close()
-            self._pipes.append(ours)
+            self._children.append(Child(partial(self._serve, number, os.getpid())))
 
     def run(self, kind: str, payload: Any, items: int) -> None:
         """Do every item of a job.
@@ -161,7 +153,7 @@ class Processes:
             self._take_items(kind, payload, items)
         finally:  # an exception here must not leave answers in the pipes
             with self._all_or_none():
-                for number in range(len(self._pipes)):
+                for number in range(len(self._children)):
                     errors += self._answer(number)
         if errors:
             if isinstance(errors[0], MemoryError):
@@ -169,9 +161,9 @@ class Processes:
             raise WorkerError(f"a worker process raised an exception:\n{errors[0]}")
 
     def _send(self, kind: str, payload: Any, items: int) -> None:
-        for number, pipe in enumerate(self._pipes):
+        for number, child in enumerate(self._children):
             try:
-                pipe.send((kind, payload, items))
+                child.pipe.send((kind, payload, items))
             except OSError:
                 raise self._died(number) from None
         self._jobs += 1
@@ -200,7 +192,8 @@ class Processes:
 
     def _answer(self, number: int) -> list[Any]:
         """Wait for a worker to finish. Its exception's text (or a MemoryError) if there was one."""
-        pipe, child = self._pipes[number], self._children[number]
+        child = self._children[number]
+        pipe = child.pipe
         answered = self._comes_soon(number + 1, self._jobs)
         if not answered:
             connection.wait([pipe, child.sentinel])
@@ -231,7 +224,7 @@ class Processes:
             _let_others_run()
         return True
 
-    def _serve(self, number: int, pipe: connection.Connection, parent: int) -> None:
+    def _serve(self, number: int, parent: int, pipe: connection.Connection) -> None:
         """A child's life: do its share of jobs until the parent goes away."""
         for signal_number in (signal.SIGTERM, signal.SIGHUP):
             # A closing terminal, or who stops a service, sends them to all processes. The parent
@@ -259,12 +252,12 @@ class Processes:
     def close(self) -> None:
         """End the processes."""
         self._counts[0] = self._jobs + 1  # for those that are awake
-        for pipe in self._pipes:
+        for child in self._children:
             with contextlib.suppress(OSError):
-                pipe.send(None)
-            pipe.close()
+                child.pipe.send(None)
+            child.pipe.close()
         for child in self._children:
             child.end(patience=2.0)
-        self._pipes, self._children = [], []
+        self._children = []
         # One that was killed may have held the lock of the old one.
         self._next_item = multiprocessing.get_context("fork").Value("q", 0)

@@ -13,25 +13,37 @@ learning rate and a decay.
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
 https://kellerjordan.github.io/posts/muon; the factor: Liu et al., "Muon is Scalable for LLM
 Training", arXiv:2502.16982.
-
-Not an op of the graph: nothing is differentiated through it. `step` is the specification of
-`minigrad.optim.Muon`, which does the same in place, for all matrices of a shape at once.
 """
 
-from math import sqrt
+from minigrad.ops.updates.adamw import adamw
+from minigrad.ops.updates.rule import Rule
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: steep at 0, so that small singular values grow fast
 ITERATIONS = 5
 RMS = 0.2  # of an AdamW update's elements, about
 
 
-def step(xp, w, g, buffer, *, lr, momentum, weight_decay):
-    """One update of a matrix (m, n); returns the new w and buffer, which starts as zeros."""
-    buffer = momentum * buffer + (1 - momentum) * g
-    ahead = momentum * buffer + (1 - momentum) * g
-    direction = orthogonalized(xp, ahead[None])[0]
-    size = RMS * sqrt(max(w.shape))
-    return w * (1 - lr * weight_decay) - lr * size * direction, buffer
+class muon(Rule):
+    state = ("step", "momentum_buffer")
+    elementwise = False
+
+    @staticmethod
+    def step(xp, w, g, buffer, *, lr, momentum, weight_decay, parts=1):
+        """One update of matrices (..., m, n); returns the new w and buffer, which starts as zeros.
+
+        Each holds `parts` matrices, one below the other, which are made orthogonal one by one.
+        """
+        buffer = momentum * buffer + (1 - momentum) * g
+        ahead = momentum * buffer + (1 - momentum) * g
+        rows, columns = w.shape[-2] // parts, w.shape[-1]
+        direction = orthogonalized(xp, ahead.reshape(-1, rows, columns)).reshape(w.shape)
+        size = lr * RMS * max(rows, columns) ** 0.5
+        return w * (1 - lr * weight_decay) - size * direction, buffer
+
+
+class adamw_beside(adamw):
+    """AdamW for what is no matrix. Its kernels scale gradients before all else, as `muon` does, so
+    that a clipped step is, bit for bit, the step of clipped gradients."""
 
 
 def orthogonalized(xp, matrices, iterations=ITERATIONS):

@@ -1,20 +1,20 @@
-"""The interface of `Workers` for a single device that takes a batch whole, as a GPU does."""
+"""The engine of a single device that takes a batch whole, as a GPU does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from minigrad.autograd import write_gradients
 from minigrad.device import device_of
-from minigrad.optim.clip import clip_grad_norm_, clip_scale
+from minigrad.optim.clip import clip_scale, gradient_norm
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.capture import Captured
+from minigrad.parallel.engine import Loss, Part, in_the_order_of
 from minigrad.parallel.lanes import MICRO_KEYS
-from minigrad.parallel.workers import Loss, Part
 from minigrad.state import no_grad
 from minigrad.tensor import Tensor
 
@@ -25,6 +25,7 @@ class WholeBatch:
     Args:
         parameters: the model's; they are moved into one flat buffer, `flat`.
         train_loss, evaluate_loss: as for `Workers`.
+        optimizer: the one that `update` will step, if it is given: its averages are laid flat too.
         graph: whether `evaluate` captures CUDA graphs.
 
     Attributes:
@@ -38,9 +39,14 @@ class WholeBatch:
         train_loss: Loss,
         evaluate_loss: Loss,
         *,
+        optimizer: Optimizer | None = None,
         graph: bool = False,
     ) -> None:
-        self.flat = FlatParameters(parameters)
+        if optimizer is None:
+            self.flat = FlatParameters(parameters)
+        else:
+            self.flat = FlatParameters(in_the_order_of(optimizer, parameters))
+            optimizer.flatten(self.flat)
         self.grad_norm = 0.0
         self._device = device_of(self.flat.array)
         self._train_loss, self._evaluate_loss = train_loss, evaluate_loss
@@ -54,16 +60,17 @@ class WholeBatch:
             places = self.flat.views(self.flat.grad)
             write_gradients(loss, self.flat.parameters, places, scale=scale)
             self.flat.attach_grad()
-            self.grad_norm = clip_grad_norm_(self.flat.parameters, float("inf"))
+            self.grad_norm = gradient_norm([self.flat.grad])
             return float(loss.item()) * scale
 
     def update(self, optimizer: Optimizer, max_norm: float = float("inf")) -> None:
         """Clip the gradients of the last `gradients` to `max_norm` and step the optimizer."""
-        scale = clip_scale(self.grad_norm, max_norm)
         with self._device.in_use():
-            if scale != 1:
-                self.flat.grad *= scale
-            optimizer.step()
+            optimizer.step(clip_scale(self.grad_norm, max_norm))
+
+    def micro_batches(self, arrays: Part, key: int = 0) -> Iterator[tuple[Part, int]]:
+        """The batch itself, on the device, with the key of its loss."""
+        yield self.moved(arrays), key * MICRO_KEYS
 
     def evaluate(self, arrays: Part) -> Any:
         """The summed loss of a batch, without gradients: one number, which on a GPU stays there.

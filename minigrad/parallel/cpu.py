@@ -12,23 +12,28 @@ shared as well, slice by slice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import isfinite, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigrad.autograd import add_gradients, write_gradients
-from minigrad.optim.adamw import AdamW, Update
 from minigrad.optim.clip import clip_scale
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
+from minigrad.optim.update import Place, Update, apply_all
 from minigrad.parallel.blas import OneBlasThread, find_blas
-from minigrad.parallel.forked import in_a_process
+from minigrad.parallel.engine import Loss, Part, in_the_order_of
+from minigrad.parallel.fork import in_a_process
 from minigrad.parallel.lanes import MICRO_KEYS, cut, number_of_lanes
-from minigrad.parallel.memory import keep_freed_memory, release_freed_memory, use_huge_pages
-from minigrad.parallel.shared import shared_array
-from minigrad.parallel.team import (
+from minigrad.parallel.memory import (
+    keep_freed_memory,
+    release_freed_memory,
+    shared_array,
+    use_huge_pages,
+)
+from minigrad.parallel.processes import (
     Backend,
     available_cores,
     choose_backend,
@@ -38,12 +43,19 @@ from minigrad.parallel.team import (
 from minigrad.state import first_order, no_grad
 from minigrad.tensor import Tensor
 
-Part = tuple[np.ndarray, ...]
-Loss = Callable[[Part, int], Tensor]
 SLICE = 2**16  # elements of the flat buffers that a worker takes at a time
 # NumPy copies a broadcast operand into a buffer of this many elements wherever rows are shorter;
 # with the default of 8192 that makes adding a vector to short rows cost several times a plain add.
 UFUNC_BUFFER = 512
+
+
+class Piece(NamedTuple):
+    """A part of an update that one worker does."""
+
+    place: Place
+    settings: dict[str, Any]
+    sign: int
+    part: slice
 
 
 class Workers:
@@ -56,8 +68,8 @@ class Workers:
         train_loss: maps the arrays of a micro-batch and its key to the *sum* of its losses. The key
             is a number that is different for each micro-batch of a run (for dropout masks).
         evaluate_loss: likewise, without gradients.
-        optimizer: the one that `update` will step, if it is given; an `AdamW`'s step is then shared
-            among the workers.
+        optimizer: the one that `update` will step, if it is given: its averages are laid flat as
+            well, and its step is shared among the workers.
         workers: how many, this process included; 0 for one a core.
         micro_batch_size: sequences (rows of the arrays) at a time.
         backend: "processes" or "threads"; chosen if left out.
@@ -88,9 +100,8 @@ class Workers:
                 f"and {micro_batch_size}"
             )
         keep_freed_memory()
-        if optimizer is not None:  # in the optimizer's order, a group is one piece of memory
-            ours, theirs = {id(p) for p in parameters}, {id(p) for p in optimizer.parameters()}
-            parameters = optimizer.parameters() if ours == theirs else parameters
+        if optimizer is not None:
+            parameters = in_the_order_of(optimizer, parameters)
         size, dtype = sum(p.size for p in parameters), parameters[0].dtype
         self.workers = workers or available_cores()
         self.micro_batch_size = micro_batch_size
@@ -107,13 +118,11 @@ class Workers:
         release_freed_memory()  # that of the parameters' old arrays, before it is forked
         self.grad_norm = 0.0
         self._optimizer = optimizer
-        self._shares_update = type(optimizer) is AdamW  # a subclass may have another rule
-        if isinstance(optimizer, AdamW):
-            optimizer.place_state(shared_array)
+        if optimizer is not None:
+            optimizer.flatten(self.flat, shared_array)
         self._lane_losses = shared_array(lanes, np.float64)
         self._slices = [slice(start, start + SLICE) for start in range(0, size, SLICE)]
         self._squares = shared_array(len(self._slices), np.float64)
-        self._updates: list[Update] = []
         self._losses = {"train": train_loss, "evaluate": evaluate_loss}
         self._team: Any = None
         self._settled = False
@@ -157,20 +166,33 @@ class Workers:
     def update(self, optimizer: Optimizer, max_norm: float = float("inf")) -> None:
         """Clip the gradients of the last `gradients` to `max_norm` and step the optimizer.
 
-        As `clip_grad_norm_` and `optimizer.step()`, except that `flat.grad` is not scaled itself if
-        the optimizer is the one that these workers were made with.
+        As `clip_grad_norm_` and `optimizer.step()`, except that `flat.grad` is not scaled itself.
         """
         scale = clip_scale(self.grad_norm, max_norm)
-        if optimizer is not self._optimizer or not self._shares_update:
-            self.flat.grad *= scale
-            optimizer.step()
-            return
-        assert isinstance(optimizer, AdamW)
-        self._updates = optimizer.updates()
-        settings = [update.settings for update in self._updates]
-        self._run("update", (settings, scale), len(_pieces(self._updates)))
-        for parameter in self.flat.parameters:
-            parameter.changed()
+        before = optimizer.run
+        if optimizer is self._optimizer and optimizer.flat is self.flat:
+            optimizer.run = self._share
+        try:
+            optimizer.step(scale)
+        finally:
+            optimizer.run = before
+
+    def _share(self, updates: list[Update], grad_scale: float) -> None:
+        """Do updates in all workers, and here those of memory that the others do not see."""
+        apply_all([update for update in updates if update.place is None], grad_scale)
+        pieces = [
+            Piece(update.place, update.settings, update.sign, part)
+            for update in updates
+            if update.place is not None
+            for part in update.pieces(SLICE)
+        ]
+        self._run("update", (pieces, grad_scale), len(pieces))
+
+    def micro_batches(self, arrays: Part, key: int = 0) -> Iterator[tuple[Part, int]]:
+        """The parts of a batch that are taken one by one, in order, with their losses' keys."""
+        plan = [rows for lane in self._plan(arrays) for rows in lane]
+        for number, rows in enumerate(plan):
+            yield tuple(a[rows] for a in arrays), key * MICRO_KEYS + number
 
     def measure(self, what: Callable[[], int]) -> int:
         """What `what` returns after `try_micro_batch` of several sizes.
@@ -227,8 +249,10 @@ class Workers:
                 total += lane
             self._squares[item] = np.dot(total, total)
         elif kind == "update":
-            settings, scale = payload
-            self._update_piece(settings, scale, item)
+            pieces, scale = payload
+            place, settings, sign, part = pieces[item]
+            assert self._optimizer is not None
+            self._optimizer.update_at(place, settings, sign).apply(part, scale)
         else:
             arrays, scale, key = payload
             self._run_lane(kind, arrays, scale, key, item)
@@ -250,20 +274,11 @@ class Workers:
                     total += self._losses[kind](part, micro_key).item()
                 continue
             with first_order():
-                loss = self._losses[kind](part, micro_key) * scale
-            total += loss.item()
+                loss = self._losses[kind](part, micro_key)
+            total += (loss.array * scale).item()
             leave = add_gradients if number else write_gradients  # so lanes need no zeroing
-            leave(loss, self.flat.parameters, places)
+            leave(loss, self.flat.parameters, places, scale=scale)
         self._lane_losses[lane] = total
-
-    def _update_piece(self, settings: list[dict[str, Any]], scale: float, item: int) -> None:
-        """The optimizer's step on a piece; the settings are the calling process's."""
-        if not self._updates:
-            assert isinstance(self._optimizer, AdamW)
-            self.flat.attach_grad()
-            self._updates = self._optimizer.updates(count=False)
-        number, part = _pieces(self._updates)[item]
-        Update(self._updates[number].arrays, settings[number]).apply(part, scale)
 
     def close(self) -> None:
         """End the workers. The parameters stay where they are."""
@@ -276,12 +291,3 @@ class Workers:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _pieces(updates: list[Update]) -> list[tuple[int, slice]]:
-    """All updates cut into slices: the update's number, and the slice."""
-    return [
-        (number, slice(start, start + SLICE))
-        for number, update in enumerate(updates)
-        for start in range(0, update.size, SLICE)
-    ]

@@ -1,0 +1,27 @@
+"""AdamW: Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101).
+
+With gradient g at step t (from 1), learning rate η, decay λ and the averages m and v of g and g²:
+
+    p' = p·(1 - ηλ)
+    m' = β₁m + (1 - β₁)g,    v' = β₂v + (1 - β₂)g²
+    p'' = p' - η · m'/(1 - β₁ᵗ) / (√(v'/(1 - β₂ᵗ)) + ε)
+
+The divisions by 1 - βᵗ undo the pull of the averages towards the zeros they start from.
+"""
+
+from math import sqrt
+
+from minigrad.ops.updates.rule import Rule
+
+
+class adamw(Rule):
+    state = ("step", "exp_avg", "exp_avg_sq")
+
+    @staticmethod
+    def step(xp, p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step):
+        """One update; returns the new p, m and v."""
+        p = p * (1 - lr * weight_decay)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * (g * g)
+        denominator = xp.sqrt(v) / sqrt(1 - beta2**step) + eps
+        return p - (lr / (1 - beta1**step)) * m / denominator, m, v

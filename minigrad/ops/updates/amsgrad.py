@@ -1,0 +1,32 @@
+"""AMSGrad: Adam or AdamW, divided by the largest average of g² that there has been.
+
+    v̂' = max(v̂, v'),    p' = p - η · m'/(1 - β₁ᵗ) / (√(v̂'/(1 - β₂ᵗ)) + ε)
+
+Everything else is as on their pages. Where large gradients are rare, Adam forgets them, and its
+steps grow again; these do not. Reddi, Kale and Kumar, "On the convergence of Adam and beyond",
+2018, in the form of PyTorch's, which takes the largest before its correction.
+"""
+
+from math import sqrt
+
+from minigrad.ops.updates.rule import Rule
+
+
+class amsgrad(Rule):
+    state = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+    @staticmethod
+    def step(xp, p, g, m, v, largest, *, lr, beta1, beta2, eps, weight_decay, step, decoupled=True):
+        """One update; returns the new p, m, v and the largest v so far.
+
+        `decoupled` takes the decay off the parameter, as AdamW; else it is added to the gradient.
+        """
+        if decoupled:
+            p = p * (1 - lr * weight_decay)
+        else:
+            g = g + weight_decay * p
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * (g * g)
+        largest = xp.maximum(largest, v)
+        denominator = xp.sqrt(largest) / sqrt(1 - beta2**step) + eps
+        return p - (lr / (1 - beta1**step)) * m / denominator, m, v, largest

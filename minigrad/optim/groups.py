@@ -1,0 +1,38 @@
+"""What a user gives an optimizer as a group of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from minigrad.tensor import Tensor
+
+
+def parameters_of(group: Mapping[str, Any], defaults: Iterable[str]) -> list[Tensor]:
+    """The parameters of a group.
+
+    Args:
+        group: "params" (a tensor or several) and settings.
+        defaults: the settings that there are.
+
+    Raises:
+        TypeError: the group is no dict, or holds something else than tensors.
+        ValueError: a parameter is no leaf; a setting is unknown.
+    """
+    if not isinstance(group, Mapping):
+        raise TypeError(f"a group of parameters is a dict, not a {type(group).__name__}")
+    unknown = [k for k in group if k != "params" and k not in defaults]
+    if unknown:
+        raise ValueError(f"unknown setting {unknown[0]!r}; there are {sorted(defaults)}")
+    if "params" not in group:
+        raise ValueError(f"a group has no 'params', only {sorted(group)}")
+    given = group["params"]
+    if isinstance(given, (set, frozenset)):
+        raise TypeError("the parameters of a group come in a list: a set has no order")
+    parameters = [given] if isinstance(given, Tensor) else list(given)
+    for parameter in parameters:
+        if not isinstance(parameter, Tensor):
+            raise TypeError(f"parameters must be tensors, not {type(parameter).__name__}")
+        if not parameter.is_leaf:
+            raise ValueError("parameters must be leaves: results of ops are not kept")
+    return parameters

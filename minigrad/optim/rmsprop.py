@@ -1,0 +1,64 @@
+"""RMSprop. The update rule is on the page `minigrad.ops.updates.rmsprop`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from minigrad.ops.updates.rmsprop import rmsprop
+from minigrad.optim.optimizer import Optimizer
+from minigrad.tensor import Tensor
+
+
+class RMSprop(Optimizer):
+    """The gradient over the root of its mean square, as `torch.optim.RMSprop`.
+
+    Args:
+        params: parameters, or groups with settings of their own.
+        lr: learning rate.
+        alpha: decay of the average of the square.
+        eps: added to its root.
+        weight_decay: λ of the penalty λ/2·‖p‖².
+        momentum: μ; 0 is no velocity.
+        centered: take the square of the gradient's average off the average of its square.
+        maximize: climb along the gradient.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    rule = rmsprop
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "alpha": alpha,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "centered": centered,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults)
+
+    def check_settings(self, group: Mapping[str, Any]) -> None:
+        self.require_not_negative(group, "lr", "alpha", "eps", "weight_decay", "momentum")
+
+    def state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        mean = ("grad_avg",) if group["centered"] else ()
+        velocity = ("momentum_buffer",) if group["momentum"] else ()
+        return (*self.rule.state, *mean, *velocity)
+
+    def settings_of(self, group: Mapping[str, Any], step: int | None, new: bool) -> dict[str, Any]:
+        return super().settings_of(group, None, new)  # the rule is the same at each step

@@ -1,0 +1,75 @@
+"""What computes losses and gradients of batches, and makes an optimizer's steps from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
+from typing import Any, Protocol
+
+from minigrad.optim.flat import FlatParameters
+from minigrad.optim.optimizer import Optimizer
+from minigrad.tensor import Tensor
+
+Part = tuple[Any, ...]  # arrays of a batch or of a part of it, each with sequences as its rows
+Loss = Callable[[Part, int], Tensor]  # the summed loss of a part, from its arrays and its key
+
+
+class Engine(Protocol):
+    """One step is `gradients`, then `update`, whoever computes them: several workers or a GPU.
+
+    An engine is made from parameters and two losses, and from the optimizer that will make the
+    steps. It lays parameters and gradients, and the optimizer's averages, into flat memory.
+
+    Attributes:
+        flat: the parameters and, after `gradients`, their gradients.
+        grad_norm: the 2-norm of all gradients, after `gradients`.
+    """
+
+    flat: FlatParameters
+    grad_norm: float
+
+    def gradients(self, arrays: Part, *, scale: float, key: int = 0) -> float:
+        """Write the gradient of `scale` times the summed loss of a batch to `flat.grad`.
+
+        Args:
+            arrays: (B, ...) each.
+            scale: for example one over the number of predictions, for a mean.
+            key: the step's number; what draws random numbers makes its own from it.
+
+        Returns:
+            `scale` times the summed loss.
+        """
+        ...
+
+    def update(self, optimizer: Optimizer, max_norm: float = inf) -> None:
+        """Clip the gradients of the last `gradients` to `max_norm` and step the optimizer.
+
+        `flat.grad` itself is not scaled: `optimizer.step` takes the factor.
+        """
+        ...
+
+    def evaluate(self, arrays: Part) -> Any:
+        """The summed loss of a batch, without gradients: a number, which may stay on a GPU."""
+        ...
+
+    def micro_batches(self, arrays: Part, key: int = 0) -> Iterator[tuple[Part, int]]:
+        """The parts of a batch that `gradients` takes one by one, with the keys of their losses."""
+        ...
+
+    def close(self) -> None:
+        """End what computes. The parameters stay where they are."""
+        ...
+
+
+def in_the_order_of(optimizer: Optimizer, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The same parameters, the optimizer's first, so that a group of it is one stretch of memory.
+
+    Raises:
+        ValueError: the optimizer has a parameter that is not among them.
+    """
+    theirs = optimizer.parameters()
+    known = {id(p) for p in theirs}
+    rest = [p for p in parameters if id(p) not in known]
+    if len(rest) + len(theirs) != len(parameters):
+        raise ValueError("the optimizer steps a parameter that the engine was not given")
+    return theirs + rest
