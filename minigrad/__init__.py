@@ -17,6 +17,7 @@ from minigrad.errors import (
 from minigrad.functional import value_and_grad
 from minigrad.functions import *  # noqa: F403
 from minigrad.gradcheck import GradientError, gradcheck, gradcheck_module
+from minigrad.kernels.cuda import cuda_kernel
 from minigrad.op import Op, kernel
 from minigrad.precision import get_precision, set_precision, supported_precisions
 from minigrad.random import Generator

@@ -37,7 +37,7 @@ def check_kernel(
     Args:
         op: the op; it has a kernel for `backend` (see `minigrad.kernel`).
         arrays: the inputs; None for an optional one that is left out. Floats are differentiated.
-        backend: "cpu" or "gpu".
+        backend: "cpu" or "gpu" (also called "cuda").
         dtypes: what the floats are converted to, one after the other.
         tolerance: how many roundings of the largest element values and gradients may be off by.
         seed: of the upstream gradient and the other inputs.
@@ -47,6 +47,7 @@ def check_kernel(
         KernelError: says what differs, by how much.
         ValueError: there is no such kernel, or it does not take these inputs.
     """
+    backend = {"cuda": "gpu"}.get(backend, backend)
     if backend not in op.kernels:
         raise ValueError(f"check_kernel: {op.name!r} has no kernel for {backend!r}")
     pair, device = op.kernels[backend], Device(backend)

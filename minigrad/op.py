@@ -25,7 +25,9 @@ shapes, flags. All that backward needs passes through `saved`. `needs[i]` says w
 a gradient; work that nobody wants may be left out. The engine sums gradients over broadcast axes.
 
 An op may set two attributes: `view = True` if its result can share memory with its first input, and
-`exact = True` if it only moves or chooses numbers, so that float16 need not be widened for it.
+`exact = True` if it only moves or chooses numbers, so that float16 need not be widened for it. One
+that reads a part of its only input may have `add_backward(xp, total, dy, **statics)`, which adds the
+input's gradient to `total` in place, where there is one already.
 
 A kernel does an op's work faster on one kind of device: the same two functions without `xp`. It may
 choose what it saves, and promises that the arrays that it returns are new memory, which nobody else
@@ -35,6 +37,8 @@ holds (or the same array for several inputs), so that the engine may add into th
     class fast_square:
         def forward(x): ...
         def backward(dy, saved, needs): ...
+
+On a GPU an element-wise op gets one from two lines of CUDA C++ (`minigrad.cuda_kernel`).
 
 A node remembers which pair ran, so that the forward of one never meets the backward of the other.
 With `minigrad.textbook()` no kernel runs. A kernel may also offer
@@ -130,7 +134,7 @@ def kernel(op: type[Op], backend: str) -> Callable[[Any], Any]:
 
     Args:
         op: the op.
-        backend: "cpu" or "gpu".
+        backend: "cpu" or "gpu" (also called "cuda").
 
     Raises:
         TypeError: `op` is no op, or the kernel has no `forward` or no `backward`.
@@ -138,6 +142,7 @@ def kernel(op: type[Op], backend: str) -> Callable[[Any], Any]:
     """
     if not (isinstance(op, type) and issubclass(op, Op)):
         raise TypeError(f"kernel: {op!r} is no op; subclass minigrad.Op")
+    backend = {"cuda": "gpu"}.get(backend, backend)
     if backend not in ("cpu", "gpu"):
         raise ValueError(f'kernel: backend must be "cpu" or "gpu", not {backend!r}')
 

@@ -93,7 +93,7 @@ def libraries(kept_folder: Path) -> Libraries:
     if reason:
         pytest.skip(reason)
     by_code = {s.text(): s.expressions() for s in SOURCES}
-    return Libraries(kept_folder, by_code.__getitem__)
+    return Libraries(kept_folder, by_code.get)
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ from minigrad.kernels.cuda import (
     linear,
     linear_norm,
 )
+from minigrad.kernels.cuda.compile import Source
+from minigrad.kernels.cuda.from_string import cuda_kernel
 from minigrad.op import Op, kernel
 from minigrad.ops.updates.adamw import adamw as adamw_rule
 from minigrad.ops.updates.muon import adamw_beside
@@ -51,4 +53,4 @@ for _op, _pair in KERNELS.items():
     kernel(_op, "gpu")(_pair)
 adamw_rule.kernels["gpu"] = adamw_beside.kernels["gpu"] = adamw.adamw_step
 
-__all__ = ["KERNELS", "adamw", "changes"]
+__all__ = ["KERNELS", "Source", "adamw", "changes", "cuda_kernel"]

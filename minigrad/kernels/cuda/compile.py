@@ -33,29 +33,41 @@ INCLUDE = r'#include "(\w+)\.cuh"\n'
 
 
 def _read(package: str, name: str) -> str:
-    """A file as ASCII: CuPy writes sources in the locale's encoding, which may not have the letters
-    of mathematics. Only comments do."""
+    """A file as ASCII."""
     data = get_data(package, name)
     assert data is not None, f"{package} is not in a folder"
-    text = data.decode()
+    return _ascii(data.decode())
+
+
+def _ascii(text: str) -> str:
+    """CuPy writes sources in the locale's encoding, which may not have the letters of mathematics.
+    Only comments do."""
     # No question marks: two of them begin a trigraph, of which compilers warn.
     return "".join(letter if letter.isascii() else "_" for letter in text)
 
 
 class Source:
-    """The kernels of one .cu file.
+    """The kernels of one .cu file, or of a string.
 
     Args:
-        file: its name without ending.
+        file: its name without ending; of a string, what messages call it.
         templates: every kernel that is launched, with `{real}` for float or double, `{id}` for the
             type of ids, `{head}` for a head size and `{factors}` for what tensor cores round to:
             `relu_forward<{real}>`.
         package: in whose folder the file lies, with the headers of its own.
+        code: CUDA C++ in the place of a file. The prelude is put before it.
     """
 
-    def __init__(self, file: str, *templates: str, package: str = PACKAGE) -> None:
+    def __init__(
+        self, file: str, *templates: str, package: str = PACKAGE, code: str | None = None
+    ) -> None:
         self.file, self.templates, self.package = file, templates, package
-        SOURCES.append(self)
+        self._code = None if code is None else _ascii(f'#include "prelude.cuh"\n{code}')
+        if code is None:
+            SOURCES.append(self)
+
+    def _written(self) -> str:
+        return _read(self.package, f"{self.file}.cu") if self._code is None else self._code
 
     def headers(self) -> dict[str, str]:
         """The headers that the file includes, in their order: name and text.
@@ -63,7 +75,7 @@ class Source:
         A header lies beside the file, or here.
         """
         found = {}
-        for name in re.findall(INCLUDE, _read(self.package, f"{self.file}.cu")):
+        for name in re.findall(INCLUDE, self._written()):
             try:
                 text = _read(self.package, f"{name}.cuh")
             except FileNotFoundError:
@@ -77,7 +89,7 @@ class Source:
         Raises:
             ValueError: it does not include the prelude first, or something that is not ours.
         """
-        text = re.sub(INCLUDE, "", _read(self.package, f"{self.file}.cu"))
+        text = re.sub(INCLUDE, "", self._written())
         if next(iter(self.headers()), "") != "prelude" or "#include" in text:
             raise ValueError(
                 f"{self.file}.cu must include the prelude first, and only headers of kernels"
@@ -153,7 +165,7 @@ def _device_of(arguments: Sequence[Any]) -> AbstractContextManager[Any]:
     return first.device
 
 
-SOURCES: list[Source] = []  # all there are, for tools that compile every kernel
+SOURCES: list[Source] = []  # those of files, for tools that compile every kernel
 
 
 @cache

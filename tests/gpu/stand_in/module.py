@@ -27,14 +27,20 @@ from tests.gpu.stand_in.names import NAMES
 class Libraries:
     """Sources that have been compiled for the CPU; a test session has one."""
 
-    def __init__(self, folder: Any, expressions: Callable[[str], tuple[str, ...]]) -> None:
+    def __init__(self, folder: Any, expressions: Callable[[str], tuple[str, ...] | None]) -> None:
         self.folder, self.expressions = folder, expressions
-        self.by_code: dict[str, Library] = {}
+        self.by_code: dict[Any, Library] = {}
 
     def __getitem__(self, code: str) -> Library:
-        if code not in self.by_code:
-            self.by_code[code] = Library(code, self.expressions(code), self.folder)
-        return self.by_code[code]
+        return self.of(code, ())
+
+    def of(self, code: str, names: tuple[str, ...]) -> Library:
+        """A source of ours with all its kernels; one of somebody's op with those named."""
+        every = self.expressions(code)
+        key = code if every else (code, names)
+        if key not in self.by_code:
+            self.by_code[key] = Library(code, every or names, self.folder)
+        return self.by_code[key]
 
 
 class StandIn(ModuleType):
@@ -140,7 +146,8 @@ class RawModule:
     def get_function(self, name: str) -> Callable[..., None]:
         if name not in self.names:
             raise KeyError(f"{name!r} is not among the module's name expressions")
-        return functools.partial(self._launch, self.engine.libraries[self.code].kernels[name])
+        kernels = self.engine.libraries.of(self.code, self.names).kernels
+        return functools.partial(self._launch, kernels[name])
 
     def _launch(self, kernel: Any, grid: Any, block: Any, args: Any) -> None:
         for i, argument in enumerate(args):
