@@ -26,8 +26,8 @@ a gradient; work that nobody wants may be left out. The engine sums gradients ov
 
 An op may set two attributes: `view = True` if its result can share memory with its first input, and
 `exact = True` if it only moves or chooses numbers, so that float16 need not be widened for it. One
-that reads a part of its only input may have `add_backward(xp, total, dy, **statics)`, which adds the
-input's gradient to `total` in place, where there is one already.
+that reads a part of its only input may have `add_backward(xp, total, dy, **statics)`, which adds
+the input's gradient to `total` in place, where there is one already.
 
 A kernel does an op's work faster on one kind of device: the same two functions without `xp`. It may
 choose what it saves, and promises that the arrays that it returns are new memory, which nobody else
