@@ -21,7 +21,7 @@ from minigrad.device import Device
 from minigrad.errors import ShapeError
 from minigrad.functions import gelu, reshape, silu
 from minigrad.nn import functional as F
-from minigrad.nn.module import LoadedKeys
+from minigrad.nn.state_dicts import LoadedKeys
 from tinyalpaca.config import ConfigError, ModelConfig
 
 # Before they had the original's names, embeddings were layers with a weight, and files say so.

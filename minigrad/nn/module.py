@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import reprlib
-from collections import UserDict, UserList, deque
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
 from minigrad.device import CPU, Device
+from minigrad.nn.hidden_parts import require_nothing_hidden
+from minigrad.nn.state_dicts import LoadedKeys, fitting
 from minigrad.state import STATE
 from minigrad.tensor import Tensor
-
-_SIMPLE = frozenset({bool, float, int, str, type(None)})  # hold nothing; told apart quickly
-_MAPPINGS = (dict, UserDict, MappingProxyType)
-_COLLECTIONS = (list, tuple, set, frozenset, deque, UserList)
-
-
-class LoadedKeys(NamedTuple):
-    """What `Module.load_state_dict` did not find, and what it had no place for."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
 
 
 class Parameter(Tensor):
@@ -167,7 +157,7 @@ class Module:
             ValueError: a module is below itself.
         """
         if not prefix:
-            self._require_nothing_hidden()
+            require_nothing_hidden(self, Module, Parameter)
         yield from self._named_below(prefix, ())
 
     def _named_below(self, prefix: str, above: tuple[Module, ...]) -> Iterator[tuple[str, Module]]:
@@ -179,33 +169,6 @@ class Module:
         yield prefix, self
         for name, child in self.named_children():
             yield from child._named_below(f"{prefix}.{name}" if prefix else name, (*above, self))
-
-    def _require_nothing_hidden(self) -> None:
-        found: dict[int, None] = {}
-        hidden: list[tuple[Module, str, Any]] = []
-        stack: list[Module] = [self]
-        while stack:
-            module = stack.pop()
-            if id(module) in found:
-                continue
-            found[id(module)] = None
-            for name, value in vars(module).items():
-                if type(value) in _SIMPLE:
-                    continue
-                if isinstance(value, Module):
-                    stack.append(value)
-                elif isinstance(value, Parameter):
-                    found[id(value)] = None
-                else:
-                    hidden += [(module, name, part) for part in _parts_within(value)]
-        for module, name, part in hidden:
-            if id(part) not in found:
-                raise TypeError(
-                    f"{type(module).__name__}.{name} is a plain {type(vars(module)[name]).__name__}"
-                    f" that holds a {type(part).__name__}, which neither training nor the state "
-                    "dict would find. Put modules into an nn.ModuleList or nn.Sequential, and "
-                    "parameters into attributes."
-                )
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it."""
@@ -272,23 +235,7 @@ class Module:
                 holds no numbers, at once.
         """
         own = dict(self._all_named_tensors(saved=True))
-        arrays = {name: _as_array(state[name]) for name in own if name in state}
-        keys = LoadedKeys([k for k in own if k not in state], [k for k in state if k not in own])
-        problems = []
-        if strict:
-            problems += [f"  missing: {name} {own[name].shape}" for name in keys.missing_keys]
-            problems += [f"  unexpected: {name}" for name in keys.unexpected_keys]
-        for name, array in arrays.items():
-            if array.dtype.kind not in "fiub":
-                problems.append(f"  no numbers: {name} is {array.dtype} in the state")
-            elif array.shape != own[name].shape:
-                problems.append(
-                    f"  wrong shape: {name} is {own[name].shape} here, {array.shape} in the state"
-                )
-        if problems:
-            raise ValueError(
-                f"the state does not fit {type(self).__name__}:\n" + "\n".join(problems)
-            )
+        arrays, keys = fitting(type(self).__name__, own, state, strict)
         for name, array in arrays.items():
             own[name].assign(array)
         return keys
@@ -363,22 +310,3 @@ class Module:
         ]
         head = f"{type(self).__name__}({self.extra_repr()}"
         return head + ("\n" + "\n".join(lines) + "\n" if lines else "") + ")"
-
-
-def _parts_within(value: Any) -> Iterator[Any]:
-    """The modules and parameters in nested plain containers."""
-    if isinstance(value, _MAPPINGS):
-        value = value.values()
-    elif not isinstance(value, _COLLECTIONS):
-        return
-    for part in value:
-        if isinstance(part, (Module, Parameter)):
-            yield part
-        else:
-            yield from _parts_within(part)
-
-
-def _as_array(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.array
-    return value if hasattr(value, "__cuda_array_interface__") else np.asarray(value)
