@@ -151,6 +151,19 @@ def gpu_available() -> bool:
     return True
 
 
+def choose_device(name: str) -> Device:
+    """The device that `name` asks for; "auto" takes a GPU if there is one.
+
+    Raises:
+        DeviceError: a GPU is asked for and there is none; says what to install.
+    """
+    if name == "auto":
+        name = "gpu" if gpu_available() else "cpu"
+    device = Device(name)
+    _ = device.xp  # a missing CuPy or GPU is an error now, not when it is first used
+    return device
+
+
 def gpu_name(device: Device) -> str:
     """What the maker calls a GPU, for example "NVIDIA H200"."""
     name = cupy().cuda.runtime.getDeviceProperties(device.index)["name"]

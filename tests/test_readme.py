@@ -15,10 +15,21 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_python_example_runs(capsys):
-    (program,) = blocks("python")
-    exec(compile(program, "README.md", "exec"), {})
+def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
+    engine, training = blocks("python")
+    exec(compile(engine, "README.md", "exec"), {})
     assert "Tensor([[ 6." in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    words = ("the king", "and", "the queen", "speak", "no more,\n", "thou")
+    text = " ".join(words[n * n % 7 % 6] for n in range(3000))
+    Path("my_book.txt").write_text(text, encoding="utf-8")
+    program = compile(training, "README.md", "exec")
+    exec(program, {"__name__": "readme"})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[-1].startswith("Best validation")
+    assert len(training.split("config = ")[1].splitlines()) < 15
+    again = training.replace("hooks=[Tell()])", "hooks=[Tell()], resume=True)")
+    exec(compile(again, "README.md", "exec"), {"__name__": "readme"})
 
 
 def test_both_commands_do_their_own_set_up():

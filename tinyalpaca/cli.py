@@ -15,6 +15,7 @@ from tinyalpaca.commands import (
     convert_command,
     evaluate_command,
     generate_command,
+    sweep_command,
     tokenize_command,
     train_command,
 )
@@ -23,12 +24,13 @@ COMMANDS: dict[str, ModuleType] = {
     "train": train_command,
     "generate": generate_command,
     "tokenize": tokenize_command,
+    "sweep": sweep_command,
     "evaluate": evaluate_command,
     "convert": convert_command,
 }
 
 
-ABOUT = "The command line: train, generate, tokenize, evaluate, convert."
+ABOUT = "The command line: train, generate, tokenize, sweep, evaluate, convert."
 
 
 def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

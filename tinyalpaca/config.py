@@ -12,21 +12,12 @@ from typing import Literal
 
 from tinyalpaca.settings import (
     ConfigError,
-    add_arguments,
     check_choices,
-    from_arguments,
     from_dict,
     setting,
 )
 
-__all__ = [
-    "ConfigError",
-    "ModelConfig",
-    "TrainConfig",
-    "add_arguments",
-    "from_arguments",
-    "from_dict",
-]
+__all__ = ["ConfigError", "ModelConfig", "TrainConfig", "from_dict"]
 
 MOST_WORKERS = 1024  # processes; more than the cores of any machine that these models are for
 
@@ -78,16 +69,17 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained. The defaults are the original's setting.
+    """How a model is trained, in groups of settings. The defaults are the original's setting.
 
     Raises:
         ConfigError: a setting is out of range.
     """
 
     data: str = setting(
-        "tinyshakespeare", "text to learn: a name, a file, a folder, - (stdin), or a file of tokens"
+        "tinyshakespeare",
+        "text to learn: a name, a file, a folder, - (stdin), or a file of tokens",
+        group="data",
     )
-    out: str = setting("runs/shakespeare", "folder for everything that the run writes")
     validation: str = setting("", "text for validation, instead of a share of --data")
     validation_fraction: float = setting(0.1, "share of the characters, at the end, for validation")
     tokenizer: str = setting(
@@ -95,18 +87,36 @@ class TrainConfig:
         "bpe (byte pairs), char (a token a character), or a tokenizer: a file, or its folder",
     )
     num_merges: int = setting(256, "merges that the tokenizer learns from the training part")
-    epochs: int = setting(10, "passes over the training data")
-    max_steps: int = setting(0, "stop after this many steps; 0 for no limit")
-    max_minutes: float = setting(0.0, "stop and save after so long; 0 for no limit")
-    patience: int = setting(0, "stop after so many epochs without a better validation; 0: never")
     batch_size: int = setting(32, "sequences a batch")
     accumulate: int = setting(1, "batches whose gradients make a step")
     seq_len: int = setting(128, "tokens of a training window, one more than are predicted")
     windows: Literal["consecutive", "random"] = setting(
         "consecutive", "cut the text once into windows, or draw them at random places"
     )
+    init_from: str = setting(
+        "",
+        "begin with the weights, sizes and tokenizer in this folder: a run's or a converted one",
+        group="start",
+    )
+    freeze: str = setting(
+        "", "leave parameters as they are whose names match, as in 'embedding.*,*.bias'"
+    )
+    lora_rank: int = setting(
+        0, "train adapters of this rank (LoRA) beside the weights of --init-from; 0: the weights"
+    )
+    lora_alpha: float = setting(16.0, "how strong adapters are: their scale is this over the rank")
+    lora_layers: str = setting(
+        "*.qkv_proj,*.out_proj", "linear layers that get an adapter, by patterns of their names"
+    )
+    seed: int = setting(0, "of the initial weights, the order of windows, dropout and samples")
+    epochs: int = setting(10, "passes over the training data", group="length")
+    max_steps: int = setting(0, "stop after this many steps; 0 for no limit")
+    max_minutes: float = setting(0.0, "stop and save after so long; 0 for no limit")
+    patience: int = setting(0, "stop after so many validations without a better one; 0: never")
     optimizer: Literal["adamw", "muon"] = setting(
-        "adamw", "muon makes the updates of the layers' matrices orthogonal; AdamW does the rest"
+        "adamw",
+        "muon makes the updates of the layers' matrices orthogonal; AdamW does the rest",
+        group="optimizer",
     )
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
     muon_learning_rate: float = setting(1e-2, "peak learning rate of Muon")
@@ -125,8 +135,9 @@ class TrainConfig:
     label_smoothing: float = setting(0.0, "share of the target spread over all tokens")
     ema: float = setting(0.0, "decay of an average of the weights that is used instead; 0: none")
     skip_bad_steps: bool = setting(False, "leave out steps that are not finite; else stop there")
-    seed: int = setting(0, "of the initial weights, the order of windows, dropout and samples")
-    device: Literal["cpu", "gpu", "auto"] = setting("cpu", "where to compute; auto takes a GPU")
+    device: Literal["cpu", "gpu", "auto"] = setting(
+        "cpu", "where to compute; auto takes a GPU", group="hardware"
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", "of matrix products on a GPU; auto takes tf32 where the GPU has it"
     )
@@ -136,14 +147,19 @@ class TrainConfig:
     measure_micro_batch: bool = setting(
         False, "choose that number by timing: on another day it, and so last digits, may differ"
     )
+    preflight: bool = setting(True, "check model, gradients and memory before training")
+    out: str = setting(
+        "runs/shakespeare", "folder for everything that the run writes", group="logging"
+    )
     save_every: int = setting(0, "save a checkpoint every so many steps too; 0: at epochs only")
     save_minutes: float = setting(10.0, "save a checkpoint at least so often; 0: at epochs only")
     keep: int = setting(2, "newest checkpoints to keep, besides the best")
-    preflight: bool = setting(True, "check model, gradients and memory before training")
     log_every: int = setting(10, "steps between two records in metrics.jsonl")
+    eval_every: int = setting(0, "validate every so many steps too; 0: after each epoch only")
     eval_stride: int = setting(
         0, "tokens that the windows of the last validation move on; 0: they do not overlap"
     )
+    tensorboard: bool = setting(False, "write TensorBoard's event files too")
     prompt: str = setting("To be or not to be, that is the question:", "how samples begin")
     sample_tokens: int = setting(200, "tokens of the sample at the end; 0 for none")
     epoch_sample_tokens: int = setting(60, "tokens of the sample after each epoch; 0 for none")
@@ -162,9 +178,11 @@ class TrainConfig:
             "sample_tokens",
             "epoch_sample_tokens",
             "patience",
+            "lora_rank",
             "max_minutes",
             "save_every",
             "save_minutes",
+            "eval_every",
             "eval_stride",
             "weight_decay",
             "grad_clip",
@@ -179,7 +197,13 @@ class TrainConfig:
             raise ConfigError(
                 f"seq_len must be at least 2 (a token and the next), not {self.seq_len}"
             )
-        for name in ("learning_rate", "muon_learning_rate"):
+        if self.lora_rank and not self.init_from:
+            raise ConfigError(
+                "adapters are added to a model that there is: give --init-from with --lora-rank"
+            )
+        if self.lora_rank and self.freeze:
+            raise ConfigError("with --lora-rank adapters alone are trained: leave --freeze out")
+        for name in ("learning_rate", "muon_learning_rate", "lora_alpha"):
             if not 0 < getattr(self, name) < inf:
                 raise ConfigError(f"{name} must be positive, it is {getattr(self, name)}")
         for name in ("beta1", "beta2", "label_smoothing", "ema"):

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minigrad.nn import functional
+
 Part = tuple[np.ndarray, ...]
 IGNORED = -100  # the cross-entropy's `ignore_index`
 
@@ -83,6 +85,20 @@ def _windows(tokens: np.ndarray, starts: np.ndarray, length: int, masked: int) -
         targets = targets.copy()
         targets[:, :masked] = IGNORED
     return windows[:, :-1], targets
+
+
+def summed_loss(model: Any, ids: Any, targets: Any, label_smoothing: float = 0.0) -> Any:
+    """The sum of a model's losses in nats: of its own `loss`, or the cross-entropy of its logits.
+
+    Args:
+        ids, targets: (B, T) each.
+    """
+    loss = getattr(model, "loss", None)
+    if loss is not None:
+        return loss(ids, targets, label_smoothing=label_smoothing, reduction="sum")
+    return functional.cross_entropy(
+        model(ids), targets, label_smoothing=label_smoothing, reduction="sum"
+    )
 
 
 def evaluate(

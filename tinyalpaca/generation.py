@@ -26,7 +26,7 @@ from minigrad.state import STATE
 from tinyalpaca.checkpoint import load_model
 from tinyalpaca.corpus.corpora import Corpus
 from tinyalpaca.corpus.token_file import encoded
-from tinyalpaca.evaluation import Score, evaluate
+from tinyalpaca.evaluation import Score, evaluate, summed_loss
 from tinyalpaca.generating.folded_weights import FoldedWeights
 from tinyalpaca.generating.readable import BETWEEN, Readable
 from tinyalpaca.generating.ready_model import ReadyModel
@@ -244,9 +244,9 @@ class Generator:
 
         device = self._ready.device
 
-        def summed_loss(part: tuple[np.ndarray, ...]) -> float:
+        def loss_of(part: tuple[np.ndarray, ...]) -> float:
             ids, targets = (device.asarray(array) for array in part)
-            return float(self.model.loss(ids, targets, reduction="sum").item())
+            return float(summed_loss(self.model, ids, targets).item())
 
         if isinstance(text, str):
             tokens, characters = self.tokenizer.encode_array(text), len(text)
@@ -256,7 +256,7 @@ class Generator:
         window = max(2, self.model.config.max_seq_len)
         with evaluating(self.model):
             return evaluate(
-                summed_loss,
+                loss_of,
                 tokens,
                 characters,
                 seq_len=window,
@@ -276,7 +276,7 @@ class Generator:
 
     def readable(self) -> Readable:
         """Which tokens are written, unless all are allowed."""
-        seen = self.model.seen_tokens
+        seen = getattr(self.model, "seen_tokens", None)  # not of a model of your own
         if self._readable is None or self._readable.seen is not seen:
             self._readable = Readable(self.tokenizer, seen)
         return self._readable
@@ -303,7 +303,7 @@ class Generator:
     def ends(self) -> list[int]:
         """The tokens that end a text: the tokenizer's end token, and those of the model's maker."""
         end = self.tokenizer.end_token
-        return [*([] if end is None else [end]), *self.model.end_tokens]
+        return [*([] if end is None else [end]), *getattr(self.model, "end_tokens", ())]
 
     def _writing(
         self,

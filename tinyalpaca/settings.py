@@ -7,15 +7,33 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import os
+import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Any
 
 
-def setting(default: Any, help: str) -> Any:
-    """A dataclass field with a default and a help text."""
-    return field(default=default, metadata={"help": help})
+def setting(default: Any, help: str, group: str = "") -> Any:
+    """A dataclass field with a default and a help text.
+
+    Args:
+        group: its name begins a group of settings, to which those that follow belong.
+    """
+    return field(default=default, metadata={"help": help, "group": group})
+
+
+def groups_of(cls: Any) -> dict[str, list[str]]:
+    """The names of a config's settings by group; one without groups is one, named ""."""
+    groups: dict[str, list[str]] = {}
+    group = ""
+    for f in dataclasses.fields(cls):
+        group = f.metadata["group"] or group
+        groups.setdefault(group, []).append(f.name)
+    return groups
 
 
 class ConfigError(ValueError):
@@ -39,6 +57,12 @@ def from_dict(cls: Any, values: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: an unknown setting, or a value of the wrong type; names it.
     """
+    check_types(cls, values)
+    return cls(**values)
+
+
+def check_types(cls: Any, values: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a setting that a config does not have, or of another type."""
     hints = typing.get_type_hints(cls)
     for name, value in values.items():
         if name not in hints:
@@ -48,14 +72,16 @@ def from_dict(cls: Any, values: Mapping[str, Any]) -> Any:
         fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
         if not fits and not (wanted is float and type(value) is int and abs(value) < 1e300):
             raise ConfigError(f"{cls.__name__}: {name} must be {wanted.__name__}, not {value!r}")
-    return cls(**values)
 
 
 def add_arguments(parser: argparse.ArgumentParser, cls: Any, title: str) -> None:
     """Add a flag for each field of a config: `d_model` becomes `--d-model`."""
-    group = parser.add_argument_group(title)
+    group: Any = None
     hints = typing.get_type_hints(cls)
     for f in dataclasses.fields(cls):
+        if group is None or f.metadata["group"]:
+            name = f.metadata["group"]
+            group = parser.add_argument_group(f"{title}: {name}" if name else title)
         hint, choices = hints[f.name], typing.get_args(hints[f.name])
         options: dict[str, Any] = {"default": None, "dest": f.name}
         text = f.metadata["help"].replace("%", "%%")
@@ -80,6 +106,67 @@ def given_arguments(cls: Any, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def from_arguments(cls: Any, args: argparse.Namespace, **defaults: Any) -> Any:
-    """A config from parsed flags; `defaults` stand in for flags that were not given."""
-    return cls(**{**defaults, **given_arguments(cls, args)})
+def read_settings(path: str | os.PathLike[str], **configs: Any) -> dict[str, dict[str, Any]]:
+    """Settings from a file: TOML, or the `config.json` of a run.
+
+        preset = "best"
+
+        [model]
+        d_model = 128
+
+        [training]
+        epochs = 3
+
+        [training.optimizer]  # or all of them in [training]
+        learning_rate = 1e-3
+
+    Of a run it is not taken where it was written to, nor the size of the vocabulary, which follows
+    from the tokenizer.
+
+    Args:
+        configs: the classes of the tables, by name.
+
+    Returns:
+        The settings of each table, and "" for what stands above them.
+
+    Raises:
+        ConfigError: it is not such a file, or has a setting that there is not.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("it is not a table")
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is neither TOML nor a run's config.json: {error}") from error
+    found = {name: _flat(path, name, cls, content.pop(name, {})) for name, cls in configs.items()}
+    if path.suffix == ".json":
+        if content.get("own"):
+            raise ConfigError(f"{path} is of a run with parts from Python: {content['own']}")
+        found["training"].pop("out", None)
+        found["model"].pop("vocab_size", None)
+        return {**found, "": {}}
+    return {**found, "": content}
+
+
+def _flat(path: Path, table: str, cls: Any, content: Any) -> dict[str, Any]:
+    """The settings of a table, with those of its groups."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: {table} must be a table of settings, not {content!r}")
+    flat: dict[str, Any] = {}
+    names = {f.name for f in dataclasses.fields(cls)}
+    for name, value in content.items():
+        members = groups_of(cls).get(name)
+        if members is None or (name in names and not isinstance(value, dict)):
+            flat[name] = value
+            continue
+        if not isinstance(value, dict) or not value.keys() <= set(members):
+            raise ConfigError(f"{path}: [{table}.{name}] has {members}, not {value!r}")
+        flat |= value
+    try:
+        check_types(cls, flat)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return flat

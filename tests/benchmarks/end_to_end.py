@@ -27,7 +27,7 @@ import numpy as np
 from minigrad import Generator, optim
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.trainer import make_engine
+from tinyalpaca.training.defaults import make_engine
 model = TinyAlpaca(ModelConfig(vocab_size=216), Generator(0))
 optimizer = optim.AdamW(model.parameters(), lr=3e-4)
 engine = make_engine(model, TrainConfig(), optimizer)

@@ -59,7 +59,7 @@ class Ours:
     ) -> None:
         from minigrad import optim
         from tinyalpaca.config import TrainConfig
-        from tinyalpaca.trainer import make_engine
+        from tinyalpaca.training.defaults import make_engine
 
         self.workload = Workload(*workload)
         self.model = make_model(self.workload)

@@ -1,4 +1,4 @@
-"""The short programs on minigrad alone do what they say."""
+"""The short programs do what they say."""
 
 import runpy
 from pathlib import Path
@@ -18,6 +18,17 @@ def test_an_op_of_ones_own_and_its_kernel_are_proved(capsys):
     assert "the gradient and the kernel are right" in capsys.readouterr().out
     lines = (EXAMPLES / "your_own_op.py").read_text(encoding="utf-8").splitlines()
     assert len(lines) < 40
+
+
+def test_a_transformer_is_trained_by_hand(capsys, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("to be, or not to be: that is the question.\n" * 60, encoding="utf-8")
+    path = EXAMPLES / "train_by_hand.py"
+    score = runpy.run_path(str(path))["main"](40, str(text), batch_size=4, time=16)
+    assert score < 2.0  # ln V is 2.9
+    assert "step   40  training" in capsys.readouterr().out
+    loop = path.read_text(encoding="utf-8").split("def main")[1].split("if __name__")[0]
+    assert len(loop.splitlines()) <= 45
 
 
 def test_newton_finds_the_minimum():

@@ -11,7 +11,7 @@ from minigrad.kernels.cuda import changes
 from minigrad.kernels.cuda.changes import Changes
 from minigrad.optim.flat import FlatParameters
 from tests.gpu.twins import PRECISIONS, SCHEDULES
-from tinyalpaca.training.metrics import UpdateRatios
+from tinyalpaca.training.hooks.metrics import UpdateRatios
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)

@@ -21,13 +21,13 @@ def test_the_same_losses(gpu: Any, each_library: str, tmp_path: Path, precision:
     reference = train(tmp_path / "cpu", text, **SETTINGS)
     with gemm.library(each_library):
         ours = train(tmp_path / "gpu", text, device="gpu", precision=precision, **SETTINGS)
-    assert ours.loop.steps.graphs >= 1
+    assert ours.steps.launched.graphs >= 1
     kernel = "fma" if precision == "fp32" else precision
     with_cublaslt = each_library == "cublaslt"
     assert bool(gpu.counts["cublasLtMatmul"]) is with_cublaslt
     assert bool(gpu.counts[f"gemm_{kernel}"]) is not with_cublaslt
     assert bool(gpu.counts["to_bf16"]) is (with_cublaslt and precision == "bf16")
-    losses = [[loss for _, loss in t.step_losses] for t in (ours, reference)]
+    losses = [[loss for _, loss in t.metrics.losses] for t in (ours, reference)]
     np.testing.assert_allclose(*losses, rtol=TOLERANCE[precision])
     np.testing.assert_allclose(results(ours), results(reference), rtol=10 * TOLERANCE[precision])
     if precision != "fp32":

@@ -12,7 +12,7 @@ from minigrad.device import Device
 from minigrad.kernels.cuda.columns import column_sums
 from tests.tinyalpaca.runs import train, write_text
 from tinyalpaca.generation import Generator
-from tinyalpaca.training import training_run
+from tinyalpaca.training import job
 
 pytestmark = pytest.mark.stand_in
 
@@ -76,10 +76,10 @@ def test_training_and_generating(
     settings |= {k: v for k, v in changes.items() if k != "dropout"}
     first = train(tmp_path / "0", text, dropout, device="gpu", **settings)
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "choose_device", lambda name: Device("gpu:1"))
+        patch.setattr(job, "choose_device", lambda name: Device("gpu:1"))
         second = train(tmp_path / "1", text, dropout, device="gpu", **settings)
-    assert str(second.parameters[0].device) == "gpu:1"
-    assert second.step_losses == first.step_losses and gpu.engine.device == 0
+    assert str(second.task.parameters[0].device) == "gpu:1"
+    assert second.metrics.losses == first.metrics.losses and gpu.engine.device == 0
     texts = {
         Generator.from_checkpoint(tmp_path / "1", device).generate("the ", 12, seed=1)
         for device in ("cpu", "gpu", "gpu:1")
@@ -91,7 +91,7 @@ def test_a_gpu_that_is_not_there_is_one_line(gpu: Any) -> None:
     for use in (
         lambda: mg.zeros(3, device="gpu:2"),
         lambda: nn.Linear(2, 2, rng=mg.Generator(0)).to("gpu:2"),
-        lambda: training_run.choose_device("gpu:2"),
+        lambda: job.choose_device("gpu:2"),
     ):
         with pytest.raises(mg.DeviceError, match=r"^there is no device 'gpu:2': there are 2 GPUs"):
             use()

@@ -21,10 +21,11 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
-from tinyalpaca.trainer import TrainingStopped
-from tinyalpaca.training import device_loop
-from tinyalpaca.training.host_loop import HostLoop
+from tinyalpaca.training.gpu_steps import GpuSteps, check_tokens
+from tinyalpaca.training.loss import Loss
 from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.steps import HostSteps
+from tinyalpaca.training.stopping import TrainingStopped
 
 # Sums in another order, 20-odd steps of AdamW long: losses agree to some units of float32.
 TOLERANCE = 2e-5
@@ -39,9 +40,9 @@ def assert_same_run(ours: Any, reference: Any, tolerance: float = TOLERANCE) -> 
     Weights are not compared: the true gradient of the keys' biases is 0, and AdamW makes steps of
     full length from what rounding leaves of it.
     """
-    assert len(ours.step_losses) == len(reference.step_losses) >= 20
-    assert [s for s, _ in ours.step_losses] == [s for s, _ in reference.step_losses]
-    losses = [[loss for _, loss in t.step_losses] for t in (ours, reference)]
+    assert len(ours.metrics.losses) == len(reference.metrics.losses) >= 20
+    assert [s for s, _ in ours.metrics.losses] == [s for s, _ in reference.metrics.losses]
+    losses = [[loss for _, loss in t.metrics.losses] for t in (ours, reference)]
     np.testing.assert_allclose(*losses, rtol=tolerance)
     np.testing.assert_allclose(results(ours), results(reference), rtol=10 * tolerance)
     assert losses[0][-1] < losses[0][0] - 0.1
@@ -56,7 +57,7 @@ def test_the_textbook_trains_on_the_device(gpu: Any, tmp_path: Path, text: Path)
     reference = train(tmp_path / "cpu", text, **SETTINGS)
     with mg.textbook():
         ours = train(tmp_path / "gpu", text, device="gpu", graph=False, **SETTINGS)
-    assert ours.engine.flat.data.__class__ is gpu.ndarray
+    assert ours.task.engine.flat.data.__class__ is gpu.ndarray
     assert_same_run(ours, reference)
     assert gpu.counts["matmul"] > 100
 
@@ -67,18 +68,20 @@ def test_a_step_is_one_graph_and_the_host_looks_once_in_many(
     """The main claim: the CPU's losses, one launch a step, and no transfer between two looks."""
     reference = train(tmp_path / "cpu", text, **SETTINGS)
     budgets: list[dict[str, int]] = []
-    run = device_loop.DeviceLoop.run
+    run = GpuSteps.run
 
-    def counted(loop: Any) -> Any:
-        ready = loop.known and loop.plan and loop.steps.graphs
+    def counted(steps: Any, state: Any) -> Any:
+        ready = steps.place and steps.plan and steps.launched.graphs
         gpu.counts.clear()
-        made = run(loop)
+        made = run(steps, state)
         if ready and len(made) == STEPS_BETWEEN_LOOKS:
             budgets.append(dict(gpu.counts))
         return made
 
-    monkeypatch.setattr(device_loop.DeviceLoop, "run", counted)
-    monkeypatch.setattr("tinyalpaca.training.metrics.UpdateRatios.remember", lambda ratios: None)
+    monkeypatch.setattr(GpuSteps, "run", counted)
+    monkeypatch.setattr(
+        "tinyalpaca.training.hooks.metrics.UpdateRatios.remember", lambda ratios: None
+    )
     settings = {**SETTINGS, "log_every": STEPS_BETWEEN_LOOKS}
     ours = train(tmp_path / "gpu", text, device="gpu", **settings)
     assert_same_run(ours, reference)
@@ -115,7 +118,7 @@ def test_the_same_run_as_on_the_cpu(gpu: Any, tmp_path: Path, text: Path, name: 
     settings = {**TWENTY, "log_every": STEPS_BETWEEN_LOOKS, **changes}
     reference = train(tmp_path / "cpu", text, model, **settings)
     ours = train(tmp_path / "gpu", text, model, device="gpu", **settings)
-    assert ours.loop.steps.graphs >= 1
+    assert ours.steps.launched.graphs >= 1
     assert_same_run(ours, reference, 1e-4)
     assert gpu.counts["matmul"] == 0
 
@@ -129,7 +132,7 @@ def test_a_graph_and_its_kernels_one_by_one_give_the_same_bits(
     launches = gpu.counts["graph launches"]
     without = train(tmp_path / "eager", text, changes, device="gpu", graph=False, **TWENTY)
     assert launches > 0 and gpu.counts["graph launches"] == launches
-    assert with_graph.step_losses == without.step_losses
+    assert with_graph.metrics.losses == without.metrics.losses
     assert_same_weights(tmp_path / "graph", tmp_path / "eager")
 
 
@@ -139,8 +142,8 @@ def test_masks_of_dropout_change_from_step_to_step(gpu: Any, tmp_path: Path, tex
     still = {**SETTINGS, "learning_rate": 1e-30, "weight_decay": 0.0, "batch_size": 1000}
     still |= {"epochs": 5, "log_every": 100}
     ours = train(tmp_path / "gpu", text, {"dropout": 0.3}, device="gpu", **still)
-    assert ours.loop.steps.graphs == 1
-    losses = [loss for _, loss in ours.step_losses]
+    assert ours.steps.launched.graphs == 1
+    losses = [loss for _, loss in ours.metrics.losses]
     assert len(set(losses)) == len(losses) == 5
     assert np.std(losses) < 0.1 * np.mean(losses)
 
@@ -157,7 +160,7 @@ def test_a_run_that_stops_and_goes_on_is_the_run_that_never_stopped(
     if "schedule" not in changes:  # whose end depends on max_steps
         assert_same_weights(tmp_path / "parts", tmp_path / "whole")
         assert results(ours)[-1] == results(whole)[-1]
-    assert ours.step == whole.step
+    assert ours.state.step == whole.state.step
 
 
 @pytest.mark.slow
@@ -166,26 +169,21 @@ def test_a_checkpoint_goes_from_device_to_device(gpu: Any, tmp_path: Path, text:
     train(tmp_path / "parts", text, device="gpu", **{**SETTINGS, "max_steps": 7})
     resume(tmp_path / "parts", device="cpu", max_steps=13)
     ours = resume(tmp_path / "parts", device="gpu", max_steps=0)
-    assert ours.step == whole.step
+    assert ours.state.step == whole.state.step
     np.testing.assert_allclose(results(ours)[-1], results(whole)[-1], rtol=10 * TOLERANCE)
 
 
 @pytest.fixture
 def bad_step(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the loss of the step that draws from 6 a NaN, on the device, without looking."""
-    original = device_loop.device_loss
+    original = Loss.on_device
 
-    def patched(model: Any, config: Any) -> Any:
-        loss = original(model, config)
-
-        def poisoned(x: Any, y: Any, draw: Any, ahead: int) -> Any:
-            distance = draw.astype(np.float32) - 6  # 0·(0 - 6), ..., 0/0 at the seventh step
-            return loss(x, y, draw, ahead) * mg.Tensor(distance / distance).reshape(())
-
-        return poisoned
+    def poisoned(self: Any, x: Any, y: Any, draw: Any, ahead: int) -> Any:
+        distance = draw.astype(np.float32) - 6  # 0·(0 - 6), ..., 0/0 at the seventh step
+        return original(self, x, y, draw, ahead) * mg.Tensor(distance / distance).reshape(())
 
     with monkeypatch.context() as patch:
-        patch.setattr(device_loop, "device_loss", patched)
+        patch.setattr(Loss, "on_device", poisoned)
         yield
 
 
@@ -202,8 +200,8 @@ def test_a_step_that_is_not_finite_stops_with_the_weights_before_it(
     report = json.loads(next((tmp_path / "run").glob("bad-steps/*/report.json")).read_text())
     assert report["step"] == 7 and report["texts"]
     batch, _ = load_safetensors(tmp_path / "run/bad-steps/step-00000007/batch.safetensors")
-    windows = reference.sampler.batch_at(6 * 4, 0)
-    np.testing.assert_array_equal(batch["0/x"], reference.dataset.batch_at(windows)[0])
+    windows = reference.task.sampler.batch_at(6 * 4, 0)
+    np.testing.assert_array_equal(batch["0/x"], reference.task.dataset.batch_at(windows)[0])
 
 
 @pytest.mark.slow
@@ -214,10 +212,10 @@ def test_a_step_that_is_not_finite_can_be_left_out(
     settings = {**TWENTY, "skip_bad_steps": True, "device": "gpu", "ema": 0.9}
     often = train(tmp_path / "often", text, **{**settings, "log_every": 1})
     seldom = train(tmp_path / "seldom", text, **{**settings, "log_every": 13})
-    assert often.skipped == seldom.skipped == 1
-    np.testing.assert_equal(often.step_losses, seldom.step_losses)
+    assert often.state.skipped == seldom.state.skipped == 1
+    np.testing.assert_equal(often.metrics.losses, seldom.metrics.losses)
     assert_same_weights(tmp_path / "often", tmp_path / "seldom")
-    assert np.isnan(seldom.step_losses[6][1]) and np.isfinite(seldom.step_losses[7][1])
+    assert np.isnan(seldom.metrics.losses[6][1]) and np.isfinite(seldom.metrics.losses[7][1])
 
 
 def test_an_optimizer_that_needs_the_host_is_announced(
@@ -227,7 +225,7 @@ def test_an_optimizer_that_needs_the_host_is_announced(
         ours = train(
             *(tmp_path / "gpu", text), device="gpu", optimizer="muon", max_steps=3, **SETTINGS
         )
-    assert ours.step == 3
+    assert ours.state.step == 3
     error = capsys.readouterr().err
     assert error.count("no CUDA graph: Muon decides its steps on the host") == 1
 
@@ -241,9 +239,9 @@ def test_tokens_that_a_gpu_has_no_room_for_stay_with_the_host(
     gpu.cuda.runtime.memGetInfo = lambda: (1000, 10**10)
     ours = train(tmp_path / "here", text, {"dropout": 0.1}, **settings)
     assert "the training tokens would take 0.0 GB of the 0.0 GB" in capsys.readouterr().err
-    assert isinstance(reference.loop, device_loop.DeviceLoop)
-    assert isinstance(ours.loop, HostLoop)
-    losses = [[loss for _, loss in trainer.step_losses] for trainer in (ours, reference)]
+    assert isinstance(reference.steps, GpuSteps)
+    assert isinstance(ours.steps, HostSteps)
+    losses = [[loss for _, loss in run.metrics.losses] for run in (ours, reference)]
     np.testing.assert_allclose(*losses, rtol=TOLERANCE)
 
 
@@ -273,15 +271,14 @@ def test_the_budget_of_launches(
 def test_a_step_that_cannot_be_captured_is_announced(
     gpu: Any, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = device_loop.device_loss
+    original = Loss.on_device
 
-    def looking(model: Any, config: Any) -> Any:
-        loss = original(model, config)
-        return lambda x, y, draw, ahead: loss(x, y, draw, ahead) * float(1 + 0 * x.sum())
+    def looking(self: Any, x: Any, y: Any, draw: Any, ahead: int) -> Any:
+        return original(self, x, y, draw, ahead) * float(1 + 0 * x.sum())
 
     few = {**SETTINGS, "max_steps": 6}
     train(tmp_path / "graph", text, device="gpu", **few)
-    monkeypatch.setattr(device_loop, "device_loss", looking)
+    monkeypatch.setattr(Loss, "on_device", looking)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         train(tmp_path / "eager", text, device="gpu", **few)
@@ -314,7 +311,7 @@ def test_the_loss_curve_of_rounded_products_stays_close(
     exact = train(tmp_path / "fp32", text, device="gpu", **TWENTY)
     rounded = train(tmp_path / name, text, device="gpu", **{**TWENTY, "precision": name})
     assert gpu.counts[f"gemm_{name}"] > 0 and gpu.counts["attention_backward_mma"] > 0
-    losses = [np.array([loss for _, loss in t.step_losses]) for t in (rounded, exact)]
+    losses = [np.array([loss for _, loss in t.metrics.losses]) for t in (rounded, exact)]
     assert 0 < np.abs(losses[0] - losses[1]).max() < bound * losses[1][0]
     assert rounded.engine.flat.data.dtype == np.float32
 
@@ -341,14 +338,14 @@ def test_a_precision_that_the_gpu_lacks(
     monkeypatch.setattr("minigrad.precision.capability_of", lambda xp, index: 70)
     with pytest.raises(mg.PrecisionError, match=r"bf16 need a GPU of compute capability 8\.0"):
         train(tmp_path / "gpu", text, device="gpu", precision="bf16")
-    assert train(tmp_path / "cpu", text, precision="bf16", max_steps=1).step == 1
+    assert train(tmp_path / "cpu", text, precision="bf16", max_steps=1).state.step == 1
 
 
 def test_tokens_are_looked_at_before_they_go_to_the_device() -> None:
-    device_loop.check_tokens(np.array([0, 5, 3], np.uint16), 6)
+    check_tokens(np.array([0, 5, 3], np.uint16), 6)
     for tokens in (np.array([0, 6]), np.array([-1, 2])):
         with pytest.raises(IndexError, match="vocabulary of 6"):
-            device_loop.check_tokens(tokens, 6)
+            check_tokens(tokens, 6)
 
 
 @pytest.mark.stand_in

@@ -21,9 +21,9 @@ import numpy as np
 
 from tests.tinyalpaca.runs import assert_same_weights, resume, train, write_text
 from tinyalpaca.checkpoint import load_model
-from tinyalpaca.training import epochs
 from tinyalpaca.training.checksums import check_sums
-from tinyalpaca.training.metrics import read_metrics
+from tinyalpaca.training.hooks import curve
+from tinyalpaca.training.metrics_file import read_metrics
 from tinyalpaca.training.run_folder import REQUIRED, RunFolder
 
 SETTINGS = {"save_every": 1, "optimizer": "muon", "windows": "random", "ema": 0.9}
@@ -68,7 +68,7 @@ def losses(folder: Path) -> list[tuple]:
 
 def stress(kills: int, seed: int, workers: int, folder: Path) -> str:
     """Returns a sentence about what was done. Raises AssertionError at the first fault."""
-    epochs.plots_available = lambda: False  # type: ignore[assignment]
+    curve.plots_available = lambda: False  # type: ignore[assignment]
     rng = np.random.default_rng(seed)
     text = write_text(folder)
     train(folder / "peace", text, **SETTINGS)

@@ -27,7 +27,7 @@ def signals_as_in_a_terminal():
 def no_pictures():
     """For files that ask for it: a picture takes longer than their runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+        patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
         yield
 
 

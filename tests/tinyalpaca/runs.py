@@ -8,9 +8,9 @@ import numpy as np
 
 from minigrad.storage import load_safetensors
 from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.training.job import resume_training, run_training
 from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.stopping import Stopping
-from tinyalpaca.training.training_run import resume_training, run_training
 
 ROOT = Path(__file__).parents[2]
 # For commands in processes of their own: a picture takes longer than their runs.
@@ -43,13 +43,13 @@ def write_text(folder: Path) -> Path:
 
 
 def train(folder: Path, text: Path, model: dict[str, Any] | None = None, **settings: Any):
-    """A new run; returns its trainer."""
+    """A new run."""
     config = TrainConfig(**{**TRAINING, "data": str(text), "out": str(folder), **settings})
     return run_training(ModelConfig(**{**MODEL, **(model or {})}), config)
 
 
 def resume(folder: Path, **settings: Any):
-    """Go on with a run; returns its trainer."""
+    """Go on with a run."""
     return resume_training(folder, {}, settings)
 
 
@@ -68,10 +68,10 @@ def assert_same_weights(a: Path, b: Path) -> None:
         assert np.array_equal(weights, right[name]), name
 
 
-def results(trainer: Any) -> list[tuple]:
+def results(run: Any) -> list[tuple]:
     """What must be the same in two runs: of each epoch, losses and learning rate."""
     keys = ("epoch", "step", "train_loss", "val_loss", "learning_rate", "grad_norm")
-    return [tuple(record[key] for key in keys) for record in trainer.records]
+    return [tuple(record[key] for key in keys) for record in run.state.records]
 
 
 class StopAt(Stopping):

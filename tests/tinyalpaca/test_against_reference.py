@@ -16,11 +16,13 @@ from tests.tinyalpaca.runs import StopAt, resume, train, write_text
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
-from tinyalpaca.trainer import Data, Trainer
-from tinyalpaca.training import epochs, training_run
-from tinyalpaca.training.report import REPORT, render
+from tinyalpaca.training import job
+from tinyalpaca.training.checkpoint import read_training
+from tinyalpaca.training.hooks import curve
+from tinyalpaca.training.hooks.report import REPORT
+from tinyalpaca.training.run import Run
 from tinyalpaca.training.run_folder import RunFolder
-from tinyalpaca.training.training_checkpoint import read_training
+from tinyalpaca.training.task import Data
 
 STORED = json.loads(LOSSES.read_text(encoding="utf-8"))
 # Ours is in single precision, the other in double. Ten steps of Adam enlarge the difference, the
@@ -30,8 +32,8 @@ TOKENIZER = CharTokenizer.train(["abcdefghijk"])
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
-def trainer_of(case, folder, **more):
-    """A trainer with a case's settings and the weights that both sides begin with."""
+def run_of(case, folder, saved=None, stopping=None, **more):
+    """A run with a case's settings and the weights that both sides begin with."""
     model_changes, changes = CASES[case]
     model = TinyAlpaca(ModelConfig(**{**MODEL, **model_changes}), Generator(0))
     shapes = {name: value.shape for name, value in model.state_dict().items()}
@@ -40,12 +42,12 @@ def trainer_of(case, folder, **more):
     settings = {"workers": 1, "epoch_sample_tokens": 0, "log_every": 1, "quiet": True}
     config = TrainConfig(**{**TRAINING, **changes, **settings, **more})
     data = Data(training, validating, len(validating))
-    return Trainer(model, TOKENIZER, data, config, folder)
+    return Run(model, TOKENIZER, data, config, folder, saved=saved, stopping=stopping)
 
 
-def assert_as_stored(case, trainer):
-    losses = [loss for _, loss in trainer.step_losses]
-    validations = [record["val_loss"] for record in trainer.records]
+def assert_as_stored(case, run):
+    losses = [loss for _, loss in run.metrics.losses]
+    validations = [record["val_loss"] for record in run.state.records]
     np.testing.assert_allclose(losses, STORED[case]["losses"], rtol=RELATIVE)
     np.testing.assert_allclose(validations, STORED[case]["validations"], rtol=RELATIVE)
 
@@ -58,28 +60,26 @@ def test_the_numbers_are_those_of_the_cases():
 
 @pytest.mark.parametrize("case", CASES)
 def test_ten_losses_and_two_validations(tmp_path, case):
-    trainer = trainer_of(case, tmp_path)
-    trainer.train()
-    assert_as_stored(case, trainer)
+    run = run_of(case, tmp_path)
+    run.train()
+    assert_as_stored(case, run)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
 @pytest.mark.parametrize("case", ["accumulated dropout", "decay of matrices"])
 def test_so_do_workers(tmp_path, case):
-    trainer = trainer_of(case, tmp_path, workers=2)
-    trainer.train()
-    assert_as_stored(case, trainer)
+    run = run_of(case, tmp_path, workers=2)
+    run.train()
+    assert_as_stored(case, run)
 
 
 @pytest.mark.parametrize("case", ["accumulated dropout", "restarts", "average, accumulated"])
 @pytest.mark.parametrize("stop", [3, 5, 8])
 def test_so_does_a_run_that_was_stopped_and_resumed(tmp_path, case, stop):
-    first = trainer_of(case, tmp_path)
-    first.stopping = StopAt(stop)
+    first = run_of(case, tmp_path, stopping=StopAt(stop))
     first.train()
-    assert first.step < 10
-    second = trainer_of(case, tmp_path)
-    second.load(read_training(RunFolder(tmp_path).latest()))
+    assert first.state.step < 10
+    second = run_of(case, tmp_path, saved=read_training(RunFolder(tmp_path).latest()))
     second.train()
     assert_as_stored(case, second)
 
@@ -110,7 +110,7 @@ def test_the_other_program_still_gives_these_numbers():
 def test_another_seed_at_resume_is_refused(tmp_path, monkeypatch):
     """Half a run with one seed and half with another would be the run of neither."""
     text = write_text(tmp_path)
-    monkeypatch.setattr(training_run, "Stopping", lambda *_: StopAt(4))
+    monkeypatch.setattr(job, "Stopping", lambda *_: StopAt(4))
     train(tmp_path / "run", text, seed=1)
     monkeypatch.undo()
     step = RunFolder(tmp_path / "run").latest().name
@@ -121,9 +121,9 @@ def test_another_seed_at_resume_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_report_says_bits_where_it_says_bits(tmp_path):
-    trainer = trainer_of("betas", tmp_path)
-    trainer.train()
-    page = render(trainer, "", "", 0.0)
+    run = run_of("betas", tmp_path)
+    run.train()
+    page = run.report.render(run.state)
     per_token = min(STORED["betas"]["validations"])
     characters = len(tokens()[1])  # each is a token here, and the first is not predicted
     nats = per_token * (characters - 1) / characters
@@ -144,19 +144,19 @@ def test_the_curves_have_every_step(tmp_path, monkeypatch):
         drawn.append({line.get_label(): line.get_xydata() for line in self.axes[0].lines})
 
     monkeypatch.setattr(figure.Figure, "savefig", savefig)
-    monkeypatch.setattr(epochs, "plots_available", lambda: True)
-    monkeypatch.setattr(epochs, "CURVE_EVERY", 0.0)
-    trainer = trainer_of("linear", tmp_path)
-    trainer.train()
+    monkeypatch.setattr(curve, "plots_available", lambda: True)
+    monkeypatch.setattr(curve, "CURVE_EVERY", 0.0)
+    run = run_of("linear", tmp_path)
+    run.train()
     losses, validations = STORED["linear"]["losses"], STORED["linear"]["validations"]
-    assert len(drawn) == 2
+    assert len(drawn) == 3  # after each epoch, and at the end
     points = drawn[-1]["training, each step"]
     np.testing.assert_allclose(points[:, 0], range(1, 11))
     np.testing.assert_allclose(points[:, 1], losses, rtol=RELATIVE)
     points = drawn[-1]["validation, each epoch"]
     np.testing.assert_allclose(points, list(zip([5, 10], validations, strict=True)), rtol=RELATIVE)
 
-    card = render(trainer, "", "", 0.0).split("<h3>Loss (nats per token)</h3>")[1]
+    card = run.report.render(run.state).split("<h3>Loss (nats per token)</h3>")[1]
     chart = card.split("</svg>")[0]
     lines = [part.split('"')[0] for part in chart.split('<path d="M')[1:]]
     assert [line.count("L") for line in lines] == [9, 1, 9]  # smoothed, validation, each step

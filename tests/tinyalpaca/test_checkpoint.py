@@ -17,7 +17,7 @@ def run(tmp_path_factory):
     """The folder of a short run."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+        patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
         train(folder / "run", write_text(folder), epochs=1)
     return folder / "run"
 

@@ -17,7 +17,7 @@ from tinyalpaca.corpus.token_file import TokenFile
 from tinyalpaca.generation import Generator
 from tinyalpaca.model import TinyAlpaca, parameter_shapes
 from tinyalpaca.training.checksums import SUMS, write_sums
-from tinyalpaca.training.metrics import line_of, read_metrics
+from tinyalpaca.training.metrics_file import line_of, read_metrics
 from tinyalpaca.training.resuming import find_checkpoint
 from tinyalpaca.training.run_folder import LATEST, RunFolder, read_pointer
 
@@ -91,7 +91,7 @@ def flips(begun: Path, tmp_path: Path, count: int, seed: int) -> None:
         else:
             assert saved.folder == latest or told, path  # an earlier one is not taken in silence
             for name, array in weights[saved.folder].items():
-                assert np.array_equal(array, saved.state.model[name]), path
+                assert np.array_equal(array, saved.weights[name]), path
         told.clear()
         found = read_metrics(run / "metrics.jsonl", told.append)
         if found != records:
@@ -129,13 +129,13 @@ def test_a_damaged_line_of_the_metrics_costs_that_line(run, capsys, damage):
         lines[1], lost = lines[1][:-1], 2
     path.write_bytes(b"".join(lines))
     assert len(read_metrics(path)) == count - lost
-    trainer = resume(run, max_steps=8)
+    resumed = resume(run, max_steps=8)
     err = capsys.readouterr().err
     assert "metrics.jsonl" in err and "damaged and left out" in err
     steps = [record["step"] for record in read_metrics(path) if record["kind"] == "step"]
     assert steps[-2:] == [7, 8] and len(steps) >= 8 - lost
     epochs = [record for record in read_metrics(path) if record["kind"] == "epoch"]
-    assert epochs == trainer.records  # those are in the checkpoints as well
+    assert epochs == resumed.state.records  # those are in the checkpoints as well
 
 
 def test_metrics_of_an_older_version_are_read(tmp_path):
@@ -168,8 +168,8 @@ def test_with_best_unreadable_the_best_weights_stay(run, capsys, content):
     (run / "elsewhere").rename(run / CONFIG)
     folder.prune(1)
     assert best.is_dir()
-    trainer = resume(run, max_steps=6)
-    assert trainer.step == 6
+    resumed = resume(run, max_steps=6)
+    assert resumed.state.step == 6
     assert (run / "model.safetensors").read_bytes() == published
     assert folder.best() == best
     assert "best" in capsys.readouterr().err

@@ -93,7 +93,7 @@ def test_a_former_file_for_pytorch_converts(tmp_path):
 @pytest.mark.parametrize("settings", [{}, HARD], ids=["plain", "hard"])
 def test_a_former_run_goes_on_bit_for_bit(tmp_path, settings, monkeypatch):
     """Weights, their average, the optimizer's averages and counters find their parameters."""
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+    monkeypatch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
     text = write_text(tmp_path)
     train(tmp_path / "half", text, epochs=1, **settings)
     shutil.copytree(tmp_path / "half", tmp_path / "former")

@@ -12,10 +12,14 @@ from tests.tinyalpaca.runs import assert_same_weights, resume, train, write_text
 from tinyalpaca import cli, console
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.model import TinyAlpaca, parameter_shapes
-from tinyalpaca.trainer import Trainer, TrainingStopped
-from tinyalpaca.training import epochs, memory_need, metrics, training_parts
+from tinyalpaca.training import memory_need
+from tinyalpaca.training.hooks import curve, tensorboard
+from tinyalpaca.training.hooks.report import Report
+from tinyalpaca.training.loss import Loss
 from tinyalpaca.training.memory_need import check_memory, count_parameters
 from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.stopping import TrainingStopped
+from tinyalpaca.training.task import Task
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -23,14 +27,14 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 def failing_at(monkeypatch, step, act):
     """Let the loss of a step (from 0) end in `act()`, in whichever process computes it."""
-    real = training_parts.train_loss
+    real = Loss.training
 
-    def loss(model, config, part, key):
+    def loss(self, part, key):
         if key // 2**20 == step:
             act()
-        return real(model, config, part, key)
+        return real(self, part, key)
 
-    monkeypatch.setattr(training_parts, "train_loss", loss)
+    monkeypatch.setattr(Loss, "training", loss)
 
 
 def no_memory():
@@ -70,7 +74,7 @@ def test_a_worker_that_is_killed_costs_no_step(tmp_path, monkeypatch):
     latest = RunFolder(tmp_path / "run").latest().name
     assert latest >= "step-00000003" and str(int(latest[5:])) in str(error.value)
     whole = train(tmp_path / "ones", text, micro_batch_size=1)
-    assert resume(tmp_path / "run").step == whole.step
+    assert resume(tmp_path / "run").state.step == whole.state.step
     assert_same_weights(tmp_path / "run", tmp_path / "ones")
 
 
@@ -78,7 +82,7 @@ def test_what_fails_in_a_validation_costs_no_step(tmp_path, monkeypatch):
     text = write_text(tmp_path)
     train(tmp_path / "whole", text)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "validate", lambda self, stride=0: no_memory())
+        patch.setattr(Task, "validate", lambda self, *_: no_memory())
         with pytest.raises(TrainingStopped, match="out of memory"):
             train(tmp_path / "run", text)
     assert RunFolder(tmp_path / "run").latest().name > "step-00000000"
@@ -90,12 +94,12 @@ def test_pictures_and_reports_that_fail_stop_nothing(tmp_path, monkeypatch, caps
     def fail(*arguments, **settings):
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr(epochs, "plots_available", lambda: True)
-    monkeypatch.setattr(epochs, "CURVE_EVERY", 0.0)
-    monkeypatch.setattr(epochs, "save_loss_curve", fail)
-    monkeypatch.setattr("tinyalpaca.training.training_run.save_report", fail)
+    monkeypatch.setattr(curve, "plots_available", lambda: True)
+    monkeypatch.setattr(curve, "CURVE_EVERY", 0.0)
+    monkeypatch.setattr(curve, "save_loss_curve", fail)
+    monkeypatch.setattr(Report, "save", fail)
     run = train(tmp_path / "run", write_text(tmp_path))
-    assert run.step == run.total_steps
+    assert run.state.step == run.task.total_steps
     error = capsys.readouterr().err
     assert error.count("loss.png could not be written (RuntimeError: no fonts)") == 3
     assert error.count("report.html could not be written") == 1
@@ -103,15 +107,19 @@ def test_pictures_and_reports_that_fail_stop_nothing(tmp_path, monkeypatch, caps
 
 def test_events_that_fail_are_given_up(tmp_path, monkeypatch, capsys):
     class Broken:
+        def __init__(self, folder, step):
+            pass
+
         def write(self, record):
             raise OSError("no space for events")
 
         def close(self):
             raise OSError("nor to close them")
 
-    monkeypatch.setattr(metrics, "make_events", lambda folder, step: Broken())
-    run = train(tmp_path / "run", write_text(tmp_path))
-    assert run.step == run.total_steps
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    monkeypatch.setattr(tensorboard, "Events", Broken)
+    run = train(tmp_path / "run", write_text(tmp_path), tensorboard=True)
+    assert run.state.step == run.task.total_steps
     assert capsys.readouterr().err.count("no TensorBoard events from now on") == 1
 
 
@@ -124,7 +132,7 @@ def test_an_epoch_is_saved_before_it_is_printed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(console, "say", say)
     run = train(tmp_path / "run", write_text(tmp_path), quiet=False)
-    assert saved == [f"step-{record['step']:08d}" for record in run.records]
+    assert saved == [f"step-{record['step']:08d}" for record in run.state.records]
 
 
 def test_no_memory_is_one_line_wherever_it_happens(capsys):

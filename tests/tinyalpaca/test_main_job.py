@@ -95,7 +95,7 @@ def test_a_run_writes_everything_and_says_so(text_file, tmp_path, capsys):
 
 def test_the_loss_curve_is_a_picture(text_file, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="the loss curve is drawn with matplotlib")
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: True)
+    monkeypatch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: True)
     train(text_file, tmp_path / "run")
     assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG\r\n")
 

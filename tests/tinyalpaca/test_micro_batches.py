@@ -84,7 +84,7 @@ def test_fresh_caches_slow_clocks_and_workers_change_nothing(tmp_path, monkeypat
     for number, run in enumerate(runs):
         assert_same_weights(tmp_path / "run 0", tmp_path / f"run {number}")
         assert results(run) == results(runs[0])
-        assert run.config.micro_batch_size == runs[0].engine.micro_batch_size
+        assert run.config.micro_batch_size == runs[0].task.engine.micro_batch_size
 
 
 def test_it_is_measured_on_request_and_kept_with_the_run(tmp_path, monkeypatch):

@@ -212,17 +212,15 @@ def test_characters_of_a_validation_text_of_its_own(tmp_path, end):
     validation = tmp_path / "validation.txt"
     validation.write_text("to be or not " * 5 + end, encoding="utf-8")
     text = write_text(tmp_path)
-    trainer = train(
-        tmp_path / "out", text, tokenizer="char", validation=str(validation), max_steps=1
-    )
-    assert set(end) <= set(trainer.tokenizer.characters)
-    assert trainer.tokenizer.decode(trainer.data.validation) == validation.read_text("utf-8")
+    run = train(tmp_path / "out", text, tokenizer="char", validation=str(validation), max_steps=1)
+    assert set(end) <= set(run.tokenizer.characters)
+    assert run.tokenizer.decode(run.task.data.validation) == validation.read_text("utf-8")
 
 
 def test_a_text_whose_characters_are_all_in_its_beginning_has_the_tokens_it_had(tmp_path, capsys):
     text = write_text(tmp_path)
-    trainer = train(tmp_path / "out", text, tokenizer="char", max_steps=1, quiet=False)
-    assert trainer.tokenizer.characters == "".join(sorted(set(text.read_text("utf-8"))))
+    run = train(tmp_path / "out", text, tokenizer="char", max_steps=1, quiet=False)
+    assert run.tokenizer.characters == "".join(sorted(set(text.read_text("utf-8"))))
     assert "never trained" not in capsys.readouterr().out
 
 
@@ -263,12 +261,14 @@ def test_a_finished_run_that_goes_on_says_what_its_rates_will_do(tmp_path, capsy
     text = write_text(tmp_path)
     train(tmp_path / "out", text, schedule=schedule)
     capsys.readouterr()
-    trainer = resume(tmp_path / "out", epochs=4, quiet=False)
+    run = resume(tmp_path / "out", epochs=4, quiet=False)
     captured = capsys.readouterr()
-    line = f"Learning rate: the {schedule} schedule is now for {trainer.total_steps} steps"
+    line = f"Learning rate: the {schedule} schedule is now for {run.task.total_steps} steps"
     assert line in (captured.err if jumps else captured.out)
     if jumps:
-        following = next(r for r in trainer.history if r["step"] == trainer.total_steps // 2 + 1)
+        following = next(
+            r for r in run.metrics.history if r["step"] == run.task.total_steps // 2 + 1
+        )
         assert f"is {following['learning_rate']:.2e} in the next" in captured.err
     resume(tmp_path / "out", quiet=False)
     assert "Learning rate:" not in "".join(capsys.readouterr())
@@ -281,7 +281,7 @@ def test_a_run_is_resumed_from_another_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train(tmp_path / "out", Path("text.txt"), epochs=1)
     monkeypatch.chdir(elsewhere)
-    assert resume(tmp_path / "out", epochs=2).step
+    assert resume(tmp_path / "out", epochs=2).state.step
     text.rename(elsewhere / "moved.txt")
     with pytest.raises(FileNotFoundError, match=r"not where it was .*text\.txt.*with --data"):
         resume(tmp_path / "out", epochs=3)
@@ -296,7 +296,7 @@ def test_a_run_on_standard_input_asks_for_its_text_again(tmp_path, monkeypatch):
     train(tmp_path / "out", "-", max_steps=1)
     with pytest.raises(ValueError, match=r"came by standard input: give it again, or a file"):
         resume(tmp_path / "out", max_steps=2)
-    assert resume(tmp_path / "out", max_steps=2, data=str(tmp_path / "text.txt")).step == 2
+    assert resume(tmp_path / "out", max_steps=2, data=str(tmp_path / "text.txt")).state.step == 2
 
 
 def test_files_of_other_people_are_never_moved(tmp_path, text_file, capsys):

@@ -8,7 +8,7 @@ from tinyalpaca.cli import example
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.presets import PRESETS
-from tinyalpaca.training.metrics import read_metrics
+from tinyalpaca.training.metrics_file import read_metrics
 from tinyalpaca.training.resuming import find_checkpoint
 
 ORIGINAL = 235_912  # parameters of the original, with the 216 tokens that its tokenizer had
@@ -45,7 +45,7 @@ def test_nanogpts_settings(name, millions, steps, batch, length):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_each_runs_and_gives_way_to_flags(tmp_path, name, monkeypatch):
-    monkeypatch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+    monkeypatch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
     text, out = write_text(tmp_path), tmp_path / "run"
     flags = {"data": text, "out": out, "max-steps": 2, "workers": 1, "batch-size": 2}
     flags |= {"d-model": 24, "d-ff": 32, "num-heads": 2, "num-layers": 2, "max-seq-len": 32}

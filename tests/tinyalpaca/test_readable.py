@@ -234,19 +234,19 @@ def test_targets_are_the_y_of_all_windows(kind, count, monkeypatch):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("seen")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
-        trainer = train(folder / "run", write_text(folder), epoch_sample_tokens=50)
-    return trainer, folder / "run"
+        patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
+        trained = train(folder / "run", write_text(folder), epoch_sample_tokens=50)
+    return trained, folder / "run"
 
 
 def test_a_run_keeps_what_it_has_seen_and_samples_are_of_that(run, tmp_path):
-    trainer, folder = run
+    trained, folder = run
     text = (folder.parent / "text.txt").read_text(encoding="utf-8")
     for path in (folder, folder / "checkpoints/latest"):
         model, tokenizer, _ = load_model(path)
         seen = [tokenizer.decode([token]) for token in np.flatnonzero(model.seen_tokens)]
         assert all(token in text for token in seen) and len(seen) < 60
-    for record in trainer.records:
+    for record in trained.state.records:
         assert set(record["sample"]) <= set(text) | set("the ")
     save_model(tmp_path, model, tokenizer)  # and goes with the model
     assert np.array_equal(load_model(tmp_path).model.seen_tokens, model.seen_tokens)

@@ -15,9 +15,9 @@ from minigrad import Generator, no_grad
 from tests.tinyalpaca.runs import MODEL, train, write_text
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.training.attention_maps import attention_maps
-from tinyalpaca.training.charts import Line, heat_map, line_chart, png
-from tinyalpaca.training.metrics import read_metrics
+from tinyalpaca.training.hooks.attention_maps import attention_maps
+from tinyalpaca.training.hooks.charts import Line, heat_map, line_chart, png
+from tinyalpaca.training.metrics_file import read_metrics
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     settings = {"epoch_sample_tokens": 5, "sample_tokens": 20, "prompt": "<b>the & king</b>"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.training.epochs.plots_available", lambda: False)
+        patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
         train(folder / "run", write_text(folder), epochs=3, eval_stride=4, **settings)
     return folder / "run"
 

@@ -18,12 +18,13 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
-from tinyalpaca import trainer as trainer_module
 from tinyalpaca.config import ConfigError
-from tinyalpaca.trainer import TrainingStopped
-from tinyalpaca.training import epochs, saving, training_parts, training_run
-from tinyalpaca.training.metrics import read_metrics
+from tinyalpaca.training import defaults, job, run, task
+from tinyalpaca.training.hooks.metrics import Metrics
+from tinyalpaca.training.hooks.samples import Samples
+from tinyalpaca.training.metrics_file import read_metrics
 from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.stopping import TrainingStopped
 
 HARD = {  # everything that has a state of its own
     "optimizer": "muon",
@@ -45,7 +46,7 @@ def text(tmp_path):
 
 def train_and_stop(monkeypatch, questions, *args, **settings):
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "Stopping", lambda minutes: StopAt(questions))
+        patch.setattr(job, "Stopping", lambda minutes: StopAt(questions))
         return train(*args, **settings)
 
 
@@ -62,7 +63,8 @@ def test_a_stop_at_any_place_changes_nothing(tmp_path, text, monkeypatch, settin
         stopped = train_and_stop(monkeypatch, questions, folder, text, model, **settings)
         if stopped.stopped is None:
             break
-        assert stopped.step < whole.step or len(stopped.records) < len(whole.records)
+        a, b = stopped.state, whole.state
+        assert a.step < b.step or len(a.records) < len(b.records)
         resumed = resume(folder)
         assert resumed.stopped is None
         assert results(resumed) == results(whole)
@@ -75,14 +77,14 @@ def test_a_chain_of_stops_changes_nothing_and_the_metrics_have_every_step_once(
     tmp_path, text, monkeypatch
 ):
     whole = train(tmp_path / "whole", text, **HARD)
-    trainer = train_and_stop(monkeypatch, 4, tmp_path / "chain", text, **HARD)
-    while trainer.stopped is not None:
+    run = train_and_stop(monkeypatch, 4, tmp_path / "chain", text, **HARD)
+    while run.stopped is not None:
         with monkeypatch.context() as patch:
-            patch.setattr(training_run, "Stopping", lambda minutes: StopAt(4))
-            trainer = resume(tmp_path / "chain")
-        if trainer.validation_is_due:  # it takes more questions than this chain allows
-            trainer = resume(tmp_path / "chain")
-    assert results(trainer) == results(whole)
+            patch.setattr(job, "Stopping", lambda minutes: StopAt(4))
+            run = resume(tmp_path / "chain")
+        if run.task.validation_is_due(run.state):  # it takes more questions than this chain allows
+            run = resume(tmp_path / "chain")
+    assert results(run) == results(whole)
     assert_same_weights(tmp_path / "chain", tmp_path / "whole")
     keys = ("kind", "step", "epoch", "loss", "val_loss", "grad_norm", "update_ratio")
     for record, expected in zip(
@@ -103,10 +105,10 @@ def test_the_number_of_workers_may_change_at_resume(tmp_path, text, monkeypatch)
 def test_the_size_of_micro_batches_is_kept_at_resume(tmp_path, text, monkeypatch):
     """It is measured where a run begins; another machine, or day, may find another."""
     sizes = iter([2, 2, 3])
-    monkeypatch.setattr(training_parts, "calibrated_micro_batch", lambda *_: next(sizes))
+    monkeypatch.setattr(defaults, "calibrated_micro_batch", lambda *_: next(sizes))
     train(tmp_path / "whole", text, micro_batch_size=0)
     train_and_stop(monkeypatch, 5, tmp_path / "stopped", text, micro_batch_size=0)
-    assert resume(tmp_path / "stopped").engine.micro_batch_size == 2
+    assert resume(tmp_path / "stopped").task.engine.micro_batch_size == 2
     assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
 
 
@@ -122,7 +124,7 @@ def test_resuming_a_finished_run_trains_no_further(tmp_path, text):
     first = train(tmp_path / "run", text)
     before = final_weights(tmp_path / "run")
     again = resume(tmp_path / "run")
-    assert again.step == first.step and results(again) == results(first)
+    assert again.state.step == first.state.step and results(again) == results(first)
     assert all((before[k] == v).all() for k, v in final_weights(tmp_path / "run").items())
 
 
@@ -135,7 +137,7 @@ def test_changed_settings_are_all_listed(tmp_path, text):
     assert "batch_size: 8 before, 3 now" in message
     assert "epochs" not in message and "--out" in message
     with pytest.raises(ConfigError, match="d_model: 8 before, 16 now"):
-        training_run.resume_training(tmp_path / "run", {"d_model": 16}, {})
+        job.resume_training(tmp_path / "run", {"d_model": 16}, {})
 
 
 def test_another_text_is_refused(tmp_path, text):
@@ -146,7 +148,7 @@ def test_another_text_is_refused(tmp_path, text):
         resume(tmp_path / "run", data=str(other))
     moved = tmp_path / "moved.txt"
     text.rename(moved)
-    assert resume(tmp_path / "run", data=str(moved), max_steps=3).step == 3
+    assert resume(tmp_path / "run", data=str(moved), max_steps=3).state.step == 3
 
 
 def test_nothing_to_resume_says_so(tmp_path):
@@ -218,9 +220,9 @@ def test_clocks_play_no_part(tmp_path, text, monkeypatch):
 
 def test_max_minutes_stops_saves_and_can_go_on(tmp_path, text):
     train(tmp_path / "whole", text)
-    trainer = train(tmp_path / "run", text, max_minutes=1e-6)
-    assert trainer.stopped == "--max-minutes 1e-06 have passed" and trainer.step == 0
-    assert trainer.stopping.exit_status == 0
+    run = train(tmp_path / "run", text, max_minutes=1e-6)
+    assert run.stopped == "--max-minutes 1e-06 have passed" and run.state.step == 0
+    assert run.stopping.exit_status == 0
     resume(tmp_path / "run", max_minutes=0.0)
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
@@ -231,9 +233,9 @@ def test_sigterm_between_steps(tmp_path, text, monkeypatch, place):
     settings = {"epoch_sample_tokens": 5}
     whole = train(tmp_path / "whole", text, **settings)
     owner, name = {
-        "validation": (trainer_module, "evaluate"),
-        "save": (saving, "write_checkpoint"),
-        "sampling": (epochs, "sample_text"),
+        "validation": (task, "evaluate"),
+        "save": (run, "write_checkpoint"),
+        "sampling": (Samples, "text"),
     }[place]
     original, calls = getattr(owner, name), 0
 
@@ -248,7 +250,8 @@ def test_sigterm_between_steps(tmp_path, text, monkeypatch, place):
         patch.setattr(owner, name, interrupted)
         stopped = train(tmp_path / "run", text, **settings)
     assert stopped.stopped == "SIGTERM"
-    assert len(stopped.records) == 1 and stopped.validation_is_due == (place != "save")
+    assert len(stopped.state.records) == 1
+    assert stopped.task.validation_is_due(stopped.state) == (place != "save")
     assert results(resume(tmp_path / "run")) == results(whole)
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
@@ -270,7 +273,7 @@ def test_workers_that_die_within_an_update_cost_steps_but_no_exactness(tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(Workers, "update", torn)
         stopped = train(tmp_path / "run", text, save_every=4)
-    assert stopped.stopped == "SIGTERM" and stopped.step == 4
+    assert stopped.stopped == "SIGTERM" and stopped.state.step == 4
     assert RunFolder(tmp_path / "run").latest().name == "step-00000004"
     resume(tmp_path / "run")
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
@@ -288,17 +291,17 @@ def test_a_worker_that_dies_ends_the_run_with_a_way_to_go_on(tmp_path, text, mon
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_finish_the_step_and_are_handed_back(tmp_path, text, monkeypatch, capsys, number):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    original = training_run.Trainer.log_step
+    original = Metrics.on_step
 
-    def interrupt(self, loss, rate):
-        original(self, loss, rate)
-        if self.step == 3:
+    def interrupt(self, state, made):
+        original(self, state, made)
+        if state.step == 3:
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_run.Trainer, "log_step", interrupt)
-        trainer = train(tmp_path / "run", text)
-    assert trainer.step == 3 and trainer.stopping.exit_status == 128 + number
+        patch.setattr(Metrics, "on_step", interrupt)
+        run = train(tmp_path / "run", text)
+    assert run.state.step == 3 and run.stopping.exit_status == 128 + number
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     out = capsys.readouterr().out
     assert "Stopped at step 3" in out and f"--resume {tmp_path / 'run'}" in out

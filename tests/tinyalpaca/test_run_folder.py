@@ -24,11 +24,13 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
-from tinyalpaca.trainer import Trainer, TrainingStopped
-from tinyalpaca.training import saving
 from tinyalpaca.training.checksums import check_sums
+from tinyalpaca.training.hooks import checkpoints
+from tinyalpaca.training.hooks.metrics import Metrics
 from tinyalpaca.training.run_folder import REQUIRED, RunFolder
 from tinyalpaca.training.run_lock import FolderInUse
+from tinyalpaca.training.stopping import TrainingStopped
+from tinyalpaca.training.task import Task
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -87,26 +89,26 @@ def test_a_kill_at_any_flush_of_a_save_leaves_good_checkpoints(tmp_path, text):
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path, text):
-    trainer = train(tmp_path / "run", text, save_every=2, keep=3)
+    state = train(tmp_path / "run", text, save_every=2, keep=3).state
     names = [path.name for path in RunFolder(tmp_path / "run").all()]
-    newest = [f"step-{trainer.step - back:08d}" for back in (4, 2, 0)]
-    best = trainer.records[trainer.best["record"]]["step"]
+    newest = [f"step-{state.step - back:08d}" for back in (4, 2, 0)]
+    best = state.records[state.best["record"]]["step"]
     assert names == sorted({*newest, f"step-{best:08d}"})
 
 
 def test_best_stays_with_the_lowest_validation_loss(tmp_path, text, monkeypatch):
-    original, scores = Trainer.validate, iter([1.0, 0.5, 0.75, 0.625])
+    original, scores = Task.validate, iter([1.0, 0.5, 0.75, 0.625])
 
-    def validate(self, stride=0):
-        score = original(self, stride)
+    def validate(self, *arguments):
+        score = original(self, *arguments)
         return score._replace(nats=next(scores) * score.tokens)
 
-    monkeypatch.setattr(Trainer, "validate", validate)
-    trainer = train(tmp_path / "run", text, epochs=4, keep=1)
+    monkeypatch.setattr(Task, "validate", validate)
+    records = train(tmp_path / "run", text, epochs=4, keep=1).state.records
     run = RunFolder(tmp_path / "run")
-    assert run.best().name == f"step-{trainer.records[1]['step']:08d}"
-    assert run.latest().name == f"step-{trainer.records[3]['step']:08d}"
-    assert [r["val_loss"] for r in trainer.records] == [1.0, 0.5, 0.75, 0.625]
+    assert run.best().name == f"step-{records[1]['step']:08d}"
+    assert run.latest().name == f"step-{records[3]['step']:08d}"
+    assert [r["val_loss"] for r in records] == [1.0, 0.5, 0.75, 0.625]
     published = (tmp_path / "run/model.safetensors").read_bytes()
     assert published == (run.best() / "model.safetensors").read_bytes()
 
@@ -151,15 +153,15 @@ def test_two_runs_of_one_process(tmp_path, text):
 def test_a_disk_that_fills_up_stops_the_run_and_harms_nothing(tmp_path, text):
     whole = train(tmp_path / "whole", text)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    original = Trainer.log_step
+    original = Metrics.on_step
 
-    def fill_up(self, loss, rate):
-        original(self, loss, rate)
-        if self.step == 3:
+    def fill_up(self, state, made):
+        original(self, state, made)
+        if state.step == 3:
             resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "log_step", fill_up)
+        patch.setattr(Metrics, "on_step", fill_up)
         try:
             with pytest.raises(TrainingStopped) as error:
                 train(tmp_path / "run", text, save_every=2)
@@ -196,15 +198,15 @@ def ordinary_user():
 
 def test_a_folder_that_becomes_read_only_stops_the_run_and_harms_nothing(ordinary_user):
     text = write_text(ordinary_user)
-    original = Trainer.log_step
+    original = Metrics.on_step
 
-    def close_the_folder(self, loss, rate):
-        original(self, loss, rate)
-        if self.step == 3:
-            os.chmod(self.run.checkpoints, 0o555)
+    def close_the_folder(self, state, made):
+        original(self, state, made)
+        if state.step == 3:
+            os.chmod(self.folder / "checkpoints", 0o555)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "log_step", close_the_folder)
+        patch.setattr(Metrics, "on_step", close_the_folder)
         with pytest.raises(TrainingStopped) as error:
             train(ordinary_user / "run", text, save_every=2)
     message = str(error.value)
@@ -301,7 +303,7 @@ def test_a_checkpoint_is_written_when_so_many_minutes_have_gone_by(tmp_path, tex
     """A clock that goes on by a minute with every look: a checkpoint is due at every step."""
     minutes = itertools.count()
     clock = SimpleNamespace(monotonic=lambda: 60.0 * next(minutes))
-    monkeypatch.setattr(saving, "time", clock)
+    monkeypatch.setattr(checkpoints, "time", clock)
     train(tmp_path / "often", text, save_minutes=1.0, keep=99)
     often = len(list((tmp_path / "often" / "checkpoints").glob("step-*")))
     train(tmp_path / "seldom", text, save_minutes=0, keep=99)
@@ -318,15 +320,15 @@ class Killed(BaseException):
 def test_a_run_that_was_killed_at_its_beginning_does_not_lock_its_folder(
     tmp_path, text, monkeypatch, moment
 ):
-    def killed(folder, *arguments):
+    def killed(*arguments):
         if moment == "metrics":
-            (folder / "metrics.jsonl").touch()
+            (out / "metrics.jsonl").touch()
         raise Killed
 
     out, whole = tmp_path / "run", tmp_path / "whole"
     with monkeypatch.context() as patch:
         if moment == "metrics":
-            patch.setattr("tinyalpaca.trainer.MetricsLog", killed)
+            patch.setattr(Metrics, "on_start", killed)
         else:
             patch.setattr("tinyalpaca.training.run_folder.write_sums", killed)
             patch.setattr("tinyalpaca.training.run_folder._remove", lambda folder: None)

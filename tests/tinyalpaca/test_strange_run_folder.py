@@ -17,7 +17,7 @@ from tinyalpaca import plots
 from tinyalpaca.checkpoint import save_model
 from tinyalpaca.cli import example
 from tinyalpaca.corpus.token_file import TokenFile
-from tinyalpaca.training.bad_steps import save_report
+from tinyalpaca.training.hooks.bad_steps import save_report
 from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.run_lock import FolderInUse, RunLock
 
@@ -31,9 +31,9 @@ SECRET = b"export PATH=/usr/bin\n"
 
 def begin(folder: Path, text: Path) -> None:
     """A short run, with all the files that a run can have."""
-    trainer = train(folder, text, epoch_sample_tokens=3, max_steps=4)
+    run = train(folder, text, epoch_sample_tokens=3, max_steps=4)
     batch = np.zeros((1, 3), np.int64)
-    save_report(folder, {"step": trainer.step}, [(batch, batch)], ["a"])
+    save_report(folder, {"step": run.state.step}, [(batch, batch)], ["a"])
     plots.save_loss_curve(folder / "loss.png", [(1, 1.0)], [])
 
 

@@ -1,4 +1,4 @@
-"""What the training loop does with its settings, and with numbers that are none."""
+"""What a training does with its settings, and with numbers that are none."""
 
 import io
 import json
@@ -14,12 +14,16 @@ from minigrad.storage import load_safetensors
 from tests.tinyalpaca.runs import MODEL, assert_same_weights, resume, train, write_text
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.trainer import Trainer, TrainingStopped
-from tinyalpaca.training import bad_steps, progress, training_parts
+from tinyalpaca.training.defaults import make_schedule, parameter_groups
 from tinyalpaca.training.ema import WeightAverage
-from tinyalpaca.training.metrics import MetricsLog, UpdateRatios, read_metrics
+from tinyalpaca.training.hooks.lines import progress_bar
+from tinyalpaca.training.hooks.metrics import Metrics, UpdateRatios
+from tinyalpaca.training.loss import Loss
+from tinyalpaca.training.metrics_file import read_metrics
 from tinyalpaca.training.run_folder import RunFolder
-from tinyalpaca.training.training_parts import parameter_groups
+from tinyalpaca.training.state import TrainingState
+from tinyalpaca.training.stopping import TrainingStopped
+from tinyalpaca.training.task import Task
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -42,15 +46,14 @@ def poison(monkeypatch):
     """Makes the loss of the steps with these numbers (from 0) infinite."""
 
     def poisoned(*steps):
-        original = training_parts.train_loss
+        original = Loss.training
 
-        def loss(model, config, part, key):
-            value = original(model, config, part, key)
+        def loss(self, part, key):
+            value = original(self, part, key)
             return value * math.inf if key // MICRO_KEYS in steps else value
 
         with monkeypatch.context() as patch:
-            patch.setattr(training_parts, "train_loss", loss)
-            patch.setattr(bad_steps, "train_loss", loss)
+            patch.setattr(Loss, "training", loss)
             yield
 
     return poisoned
@@ -70,7 +73,7 @@ def test_an_infinite_loss_stops_with_the_last_good_weights_and_the_evidence(tmp_
     assert content["op"] == "multiply" and content["phase"] == "forward" and content["texts"]
     arrays, _ = load_safetensors(report / "batch.safetensors")
     assert arrays["0/x"].shape == arrays["0/y"].shape == (8, 16)
-    assert resume(tmp_path / "run").step == whole.step  # nothing is wrong any more
+    assert resume(tmp_path / "run").state.step == whole.state.step  # nothing is wrong any more
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
@@ -85,10 +88,10 @@ def test_weights_that_are_useless_are_not_saved(tmp_path, text):
 
 def test_bad_steps_can_be_left_out(tmp_path, text, poison, capsys):
     for _ in poison(3, 5):
-        trainer = train(tmp_path / "run", text, skip_bad_steps=True, epochs=1)
-    assert trainer.skipped == 2 and trainer.records[-1]["skipped_steps"] == 2
-    assert trainer.step == trainer.total_steps
-    assert math.isfinite(trainer.records[-1]["train_loss"])
+        run = train(tmp_path / "run", text, skip_bad_steps=True, epochs=1)
+    assert run.state.skipped == 2 and run.state.records[-1]["skipped_steps"] == 2
+    assert run.state.step == run.task.total_steps
+    assert math.isfinite(run.state.records[-1]["train_loss"])
     assert capsys.readouterr().err.count("left out step") == 2
     assert (tmp_path / "run/bad-steps/step-00000006/report.json").is_file()
 
@@ -107,22 +110,22 @@ def test_accumulated_batches_are_one_large_batch(tmp_path, text):
     model = {"bias": False}  # a key's bias has no gradient but rounding, which Adam makes large
     large = train(tmp_path / "large", text, model, batch_size=8, **settings)
     small = train(tmp_path / "small", text, model, batch_size=4, accumulate=2, **settings)
-    assert small.steps_per_epoch == large.steps_per_epoch
-    for a, b in zip(large.parameters, small.parameters, strict=True):
+    assert small.task.steps_per_epoch == large.task.steps_per_epoch
+    for a, b in zip(large.task.parameters, small.task.parameters, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=2e-6)
 
 
 def test_patience_ends_a_run_that_gets_no_better(tmp_path, text, monkeypatch):
-    original, scores = Trainer.validate, iter([2.0, 1.0, 1.5, 1.25, 0.5])
+    original, scores = Task.validate, iter([2.0, 1.0, 1.5, 1.25, 0.5])
 
-    def validate(self, stride=0):
-        score = original(self, stride)
+    def validate(self, *arguments):
+        score = original(self, *arguments)
         return score._replace(nats=next(scores) * score.tokens)
 
-    monkeypatch.setattr(Trainer, "validate", validate)
-    trainer = train(tmp_path / "run", text, epochs=9, patience=2)
-    assert [r["val_loss"] for r in trainer.records] == [2.0, 1.0, 1.5, 1.25]
-    assert trainer.stopped is None
+    monkeypatch.setattr(Task, "validate", validate)
+    run = train(tmp_path / "run", text, epochs=9, patience=2)
+    assert [r["val_loss"] for r in run.state.records] == [2.0, 1.0, 1.5, 1.25]
+    assert run.stopped is None
 
 
 def test_vectors_need_not_decay_and_muon_gets_the_layers_matrices():
@@ -156,7 +159,7 @@ def test_the_linear_schedule_warms_up_and_ends_at_its_least():
     assert rates[14:] == pytest.approx([0.1, 0.1])
     with pytest.raises(ValueError, match="needs 0 <= warmup_steps <= total_steps"):
         WarmupLinearLR(optimizer, 5, 4)
-    made = training_parts.make_schedule(optimizer, TrainConfig(schedule="linear"), 5, 50)
+    made = make_schedule(optimizer, TrainConfig(schedule="linear"), 5, 50)
     assert isinstance(made, WarmupLinearLR) and made.total_steps == 50
 
 
@@ -174,19 +177,19 @@ def test_the_average_of_the_weights_follows_its_formula_and_is_what_is_saved(tmp
     with average.in_use():
         assert np.array_equal(model.parameters()[0].data.reshape(-1), average.average[: 11 * 8])
     assert np.array_equal(flat.data, kept)
-    trainer = train(tmp_path / "run", text, ema=0.9, epochs=1)
+    run = train(tmp_path / "run", text, ema=0.9, epochs=1)
     latest = RunFolder(tmp_path / "run").latest()
     weights, _ = load_safetensors(latest / "model.safetensors")
     arrays, _ = load_safetensors(latest / "optimizer.safetensors")
-    name = trainer.names[0]
+    name = run.task.names[0]
     assert np.abs(weights[name] - arrays[f"weights/{name}"]).max() > 1e-4
 
 
 def test_characters_can_be_the_tokens(tmp_path, text):
-    trainer = train(tmp_path / "run", text, tokenizer="char", epochs=1)
-    assert trainer.tokenizer.vocab_size == len(set(text.read_text(encoding="utf-8")))
-    assert trainer.records[0]["val_nats_per_char"] == pytest.approx(
-        trainer.records[0]["val_loss"], rel=0.01
+    run = train(tmp_path / "run", text, tokenizer="char", epochs=1)
+    assert run.tokenizer.vocab_size == len(set(text.read_text(encoding="utf-8")))
+    assert run.state.records[0]["val_nats_per_char"] == pytest.approx(
+        run.state.records[0]["val_loss"], rel=0.01
     )
 
 
@@ -216,14 +219,14 @@ def test_tensorboard_reads_the_events(tmp_path, text):
     """With the package's own reader: every number of every record, also after a resume."""
     module = "tensorboard.backend.event_processing.event_accumulator"
     accumulator = pytest.importorskip(module, reason="the extra tensorboard is not installed")
-    train(tmp_path / "run", text, epochs=1)
-    trainer = resume(tmp_path / "run", epochs=2)
+    train(tmp_path / "run", text, epochs=1, tensorboard=True)
+    run = resume(tmp_path / "run", epochs=2)
     events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
     losses = events.Scalars("step/loss")
-    assert [e.step for e in losses] == list(range(1, trainer.step + 1))
-    assert [e.value for e in losses] == pytest.approx([loss for _, loss in trainer.step_losses])
+    assert [e.step for e in losses] == list(range(1, run.state.step + 1))
+    assert [e.value for e in losses] == pytest.approx([loss for _, loss in run.metrics.losses])
     validation = [e.value for e in events.Scalars("epoch/val_nats_per_char")]
-    assert validation == pytest.approx([r["val_nats_per_char"] for r in trainer.records])
+    assert validation == pytest.approx([r["val_nats_per_char"] for r in run.state.records])
     assert "step/update_ratio/decoder_layers.0" in events.Tags()["scalars"]
 
 
@@ -240,7 +243,8 @@ def test_update_ratios_are_the_change_over_the_size():
 
 
 def test_a_torn_last_line_of_the_metrics_is_passed_over(tmp_path):
-    log = MetricsLog(tmp_path)
+    log = Metrics(tmp_path, every=1)
+    log.on_start(TrainingState({}))
     log.write({"kind": "step", "step": 1})
     log.close()
     with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
@@ -267,9 +271,9 @@ def test_bars_are_for_terminals(monkeypatch, terminal):
     stream = io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: terminal)
     monkeypatch.setattr("sys.stderr", stream)
-    with progress.progress_bar("Epoch 1/1", total=3) as bar:
+    with progress_bar("Epoch 1/1", total=3) as bar:
         bar.update(3)
     assert ("Epoch 1/1" in stream.getvalue()) == terminal
-    with progress.progress_bar("Epoch 1/1", total=3, quiet=True) as bar:
+    with progress_bar("Epoch 1/1", total=3, quiet=True) as bar:
         bar.update(3)
     assert stream.getvalue().count("Epoch 1/1") <= 9 * terminal

@@ -42,8 +42,8 @@ def test_two_trainings_in_two_threads_give_what_each_gives_alone(tmp_path, varia
 
 
 def _in_a_daemon(folder, text, pipe):
-    trainer = train(folder, text, workers=2)
-    pipe.send((trainer.engine.backend, multiprocessing.current_process().daemon))
+    run = train(folder, text, workers=2)
+    pipe.send((run.task.engine.backend, multiprocessing.current_process().daemon))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")

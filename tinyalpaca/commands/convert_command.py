@@ -15,7 +15,8 @@ DESCRIPTION = """Convert models: the PyTorch original's and GPT-2 into a checkpo
   tinyalpaca convert runs/shakespeare tinyalpaca.safetensors --to torch
   tinyalpaca convert runs/book GPT2_FOLDER --to gpt2
 
-The first two make a checkpoint folder OUT, to generate from. The last writes what Hugging Face's
+The first two make a checkpoint folder OUT, to generate from; so does the folder of a run, with
+adapters (LoRA) merged into the weights. The last writes what Hugging Face's
 transformers load (of models that GPT-2 can compute), and the one before what the original's
 classes load with model.load_state_dict(safetensors.torch.load_file("tinyalpaca.safetensors"))."""
 
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, write, and say what it was."""
-    from tinyalpaca.checkpoint import CONFIG, save_model
+    from tinyalpaca.checkpoint import CONFIG, find_model, load_model, save_model
     from tinyalpaca.converting.gpt2_export import save_for_gpt2
     from tinyalpaca.converting.gpt2_weights import is_gpt2, load_gpt2
     from tinyalpaca.converting.original_weights import load_original, save_for_original
@@ -67,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
         model, tokenizer = load_original(weights, vocabulary, heads)
     elif len(args.source) == 1 and is_gpt2(args.source[0]):
         model, tokenizer = load_gpt2(args.source[0], warn)
+    elif len(args.source) == 1 and (find_model(args.source[0]) / CONFIG).is_file():
+        model, tokenizer, _ = load_model(args.source[0])
     else:
         raise ValueError(
             "give the original's weights and its training_vocab.json, or a folder of Hugging "

@@ -62,10 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score and print."""
+    from minigrad.device import choose_device
     from tinyalpaca.corpus.corpora import Corpus, load_corpus
     from tinyalpaca.corpus.token_file import unmarked_joins
     from tinyalpaca.generation import Generator
-    from tinyalpaca.training.training_run import choose_device
 
     require_output()
     if args.batch_size < 1:

@@ -137,10 +137,10 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Write as the flags say."""
+    from minigrad.device import choose_device
     from tinyalpaca.checkpoint import load_model
     from tinyalpaca.generating.interactive import converse
     from tinyalpaca.generation import Generator
-    from tinyalpaca.training.training_run import choose_device
 
     _check_flags(args)
     args.prompt = utf8_argument("--prompt", args.prompt)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import say, warn
 from tinyalpaca.presets import PRESETS
 from tinyalpaca.settings import add_arguments as add_settings
-from tinyalpaca.settings import given_arguments
+from tinyalpaca.settings import given_arguments, read_settings
 
+# Settings beside which a run is still the default one.
+SAME_RUN = {"out", "device", "workers", "keep", "save_every", "save_minutes", "log_every"}
+BETTER = (
+    "In about the same time, --preset best gives 1.47 nats per character from the same size "
+    "instead of 1.87."
+)
 DESCRIPTION = """Train a transformer on a text, on minigrad's own autograd.
 
 Without arguments it learns Tiny Shakespeare in the original's setting: 10 epochs of 32 sequences of
@@ -22,17 +29,28 @@ written to --out. Ctrl-C saves and stops; --resume goes on as if nothing had hap
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of training: one for each setting of both configurations."""
     parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="go on with the run in this folder (default: --out), or from one of its checkpoints",
+    )
+    add_settings_flags(parser)
+
+
+def add_settings_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that name settings: a preset, a file, and one for each."""
+    parser.add_argument(
         "--preset",
         choices=PRESETS,
         help="settings to begin with: "
         + "; ".join(f"{name}: {preset.help}" for name, preset in PRESETS.items()),
     )
     parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="go on with the run in this folder (default: --out), or from one of its checkpoints",
+        "--config",
+        metavar="FILE",
+        help="more settings: TOML with tables [model] and [training], or the config.json of a run; "
+        "flags given beside it take precedence",
     )
     add_settings(parser, TrainConfig, "training")
     add_settings(parser, ModelConfig, "model")
@@ -40,12 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train as the flags say. The exit status is 0, or 128 + the signal that stopped the run."""
+    from tinyalpaca.training.fine_tuning import sizes_of
+    from tinyalpaca.training.job import resume_training, run_training
     from tinyalpaca.training.stopping import StopRequested
     from tinyalpaca.training.texts import windows_that_follow
-    from tinyalpaca.training.training_run import resume_training, run_training
 
-    preset = PRESETS[args.preset or "seed"]
-    model_flags, flags = given_arguments(ModelConfig, args), given_arguments(TrainConfig, args)
+    name, model_flags, flags = settings_given(args)
+    preset = PRESETS[name]
     model = {**preset.model, **model_flags}
     training = {**preset.training, **flags}
     try:
@@ -53,20 +72,53 @@ def run(args: argparse.Namespace) -> int:
             lengths = {"max_seq_len": ModelConfig.max_seq_len, "seq_len": TrainConfig.seq_len}
             lengths |= preset.model | preset.training
             follow = windows_that_follow(model_flags, lengths, flags)
-            if follow and not args.quiet:
+            if training.get("init_from"):
+                # The model is taken as it is, and windows are no longer than it takes them.
+                preset_only = preset.model.keys() - model_flags.keys()
+                model = {k: v for k, v in model.items() if k not in preset_only}
+                longest = sizes_of(training["init_from"], model).max_seq_len + 1
+                follow = {"seq_len": min(lengths["seq_len"], longest)}
+                follow = {} if "seq_len" in flags else follow
+            elif follow and not args.quiet:
                 say(f"Windows: {follow['seq_len']} tokens each, because of --max-seq-len")
             training |= follow
             config = TrainConfig(**training)
             for line in without_effect(flags, config):
                 warn(f"Warning: {line}")
-            trainer = run_training(ModelConfig(**model), config)
+            trained = run_training(ModelConfig(**model), config)
         else:
             folder = args.resume or training.get("out") or TrainConfig.out
-            trainer = resume_training(Path(folder), model, training)
+            trained = resume_training(Path(folder), model, training)
     except StopRequested as stop:  # before there was anything to save
         warn(f"Stopped ({stop}) before training began; nothing was changed.")
         return stop.exit_status
-    return trainer.stopping.exit_status if trainer.stopped else 0
+    if trained.stopped:
+        return trained.stopping.exit_status
+    default = not (args.preset or args.config or model or args.resume is not None)
+    if default and training.keys() <= SAME_RUN:
+        say(BETTER)
+    return 0
+
+
+def settings_given(args: argparse.Namespace) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The preset's name, and the settings of model and training that a file and flags give.
+
+    Raises:
+        ConfigError: the file has something that is no setting.
+    """
+    name, model, training = args.preset, {}, {}
+    if args.config is not None:
+        found = read_settings(args.config, model=ModelConfig, training=TrainConfig)
+        model, training, above = found["model"], found["training"], found[""]
+        name = name or above.pop("preset", None)
+        if above or name not in (None, *PRESETS):
+            raise ConfigError(
+                f"{args.config} has tables [model] and [training], and above them preset, one of "
+                f"{', '.join(PRESETS)}; not {above or name!r}"
+            )
+    model |= given_arguments(ModelConfig, args)
+    training |= given_arguments(TrainConfig, args)
+    return name or "seed", model, training
 
 
 def without_effect(given: Collection[str], config: TrainConfig) -> list[str]:

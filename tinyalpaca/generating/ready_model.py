@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minigrad import nn
 from minigrad.announce import announce
 from minigrad.device import Device
 from minigrad.state import STATE
@@ -13,7 +14,29 @@ from tinyalpaca.generating.folded_weights import FoldedWeights, fold
 from tinyalpaca.generating.inference import CachedDecoder
 from tinyalpaca.generating.uncached import Tokens, UncachedDecoder
 from tinyalpaca.generating.writing import Decoder
-from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.model import (
+    DecoderLayer,
+    Embedding,
+    FeedForwardNetwork,
+    MaskedMultiHeadSelfAttention,
+    TinyAlpaca,
+)
+
+# What the faster ways of generating are copies of. A layer of another class may do anything else.
+COPIED = {
+    *(TinyAlpaca, Embedding, DecoderLayer, MaskedMultiHeadSelfAttention, FeedForwardNetwork),
+    *(nn.ModuleList, nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Dropout),
+}
+
+
+def why_not_copied(model: nn.Module) -> str | None:
+    """Why only the model itself can compute what it computes; None for a `TinyAlpaca` as it is."""
+    for module in model.modules():
+        if type(module) not in COPIED:
+            return f"the model has a {type(module).__name__}"
+        if "forward" in vars(module):
+            return f"a {type(module).__name__} of the model has been given another forward"
+    return None
 
 
 class ReadyModel:
@@ -34,7 +57,7 @@ class ReadyModel:
     @property
     def device(self) -> Device:
         """Where the model lives."""
-        return self.model.final_linear.weight.device
+        return self.model.parameters()[0].device
 
     @property
     def on_gpu(self) -> bool:
@@ -42,7 +65,14 @@ class ReadyModel:
         return self.device.kind == "gpu"
 
     def folded(self) -> FoldedWeights:
-        """The weights in main memory, folded again if they have changed."""
+        """The weights in main memory, folded again if they have changed.
+
+        Raises:
+            ValueError: the model is not a `TinyAlpaca` as it is.
+        """
+        reason = why_not_copied(self.model)
+        if reason is not None:
+            raise ValueError(f"this looks into the layers of a TinyAlpaca, and {reason}")
         with self.device.in_use():
             sums = [p.array.sum() for p in self.model.parameters()]
             if self.on_gpu:
@@ -54,6 +84,8 @@ class ReadyModel:
 
     def prepare(self) -> None:
         """Do now what the first call would do: fold, and on a GPU compile as well."""
+        if why_not_copied(self.model) is not None:
+            return
         inference = self._on_gpu()
         if inference is None:
             self.folded()
@@ -62,7 +94,7 @@ class ReadyModel:
 
     def decoder(self, sequences: Sequence[Tokens], capacity: int) -> Decoder:
         """A decoder for sequences that become `capacity` tokens long at most."""
-        if not STATE.textbook:
+        if not STATE.textbook and why_not_copied(self.model) is None:
             inference = self._on_gpu()
             if inference is not None:
                 return inference.decoder(sequences, capacity)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import Say
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.training.checkpoint import SavedRun, read_training
 from tinyalpaca.training.checksums import check_sums
+from tinyalpaca.training.defaults import count_steps, make_schedule
 from tinyalpaca.training.run_folder import CHECKPOINTS, REQUIRED, TRAINER, RunFolder, read_pointer
-from tinyalpaca.training.training_checkpoint import SavedRun, read_training, versions
+from tinyalpaca.training.task import Task
+from tinyalpaca.versions import versions
 
 # What may change: how long, where, and what is told. Everything else decides about the numbers.
 MAY_CHANGE = frozenset(
@@ -29,6 +34,8 @@ MAY_CHANGE = frozenset(
         "keep",
         "preflight",
         "log_every",
+        "eval_every",
+        "tensorboard",
         "eval_stride",
         "prompt",
         "sample_tokens",
@@ -36,12 +43,16 @@ MAY_CHANGE = frozenset(
         "quiet",
     }
 )
+JUMP = 2.0  # a learning rate that grows by more than this is worth a warning
 # A text may have moved: whether it is still the same is told by the hash of its tokens.
 TEXTS = frozenset({"data", "validation"})
 
 
-def find_checkpoint(path: Path, say: Say) -> SavedRun:
+def find_checkpoint(path: Path, say: Say, model: Any = TinyAlpaca) -> SavedRun:
     """The checkpoint to go on from: the newest good one of a run, or the one that `path` is.
+
+    Args:
+        model: the class of the model.
 
     Raises:
         FileNotFoundError: there is none.
@@ -51,8 +62,8 @@ def find_checkpoint(path: Path, say: Say) -> SavedRun:
         path = read_pointer(path) or path
     if (path / TRAINER).is_file():
         check_sums(path, REQUIRED)
-        return read_training(path)
-    return read_training(RunFolder(path).newest_good(say))
+        return read_training(path, model)
+    return read_training(RunFolder(path).newest_good(say), model)
 
 
 def run_folder_of(saved: SavedRun) -> Path:
@@ -88,6 +99,21 @@ def merge(
     return dataclasses.replace(saved.training, **given), allowed
 
 
+def refuse_other_parts(saved: SavedRun, now: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if what is the user's is `now` something else than in the run before."""
+    if saved.own != now:
+        lines = [
+            f"{part}: {saved.own.get(part, 'ours')} before, {now.get(part, 'ours')} now"
+            for part in sorted({*saved.own, *now})
+            if saved.own.get(part) != now.get(part)
+        ]
+        raise ConfigError(
+            f"{saved.folder} was trained with other parts:\n  "
+            + "\n  ".join(lines)
+            + "\nGive the same ones to tinyalpaca.train(..., resume=True)."
+        )
+
+
 def refuse_to_go_back(saved: SavedRun, asked_for: Path, config: TrainConfig) -> None:
     """Raise `ConfigError` if a run is to go on, in its own folder, from before its newest step."""
     run = RunFolder(config.out)
@@ -116,9 +142,44 @@ def _changes(config: Any, given: Mapping[str, Any]) -> dict[str, str]:
 
 def other_versions(saved: SavedRun) -> list[str]:
     """In words, the programs whose version is another than when the checkpoint was written."""
-    before, now = saved.state.progress["versions"], versions()
+    before, now = saved.progress["versions"], versions()
     return [
         f"{name} {before.get(name)} then, {now[name]} now"
         for name in ("minigrad", "numpy")
         if before.get(name) != now[name]
     ]
+
+
+def tell_rates(
+    task: Task, step: int, config: TrainConfig, before: TrainConfig, tell: Say, warn: Say
+) -> None:
+    """Say how learning rates change with the number of steps, if that has changed.
+
+    A schedule that falls to its end by the last step is stretched over the new number: a run that
+    had come to its end begins again at the rate that the longer one has there.
+
+    Args:
+        step: updates made so far.
+        before: the settings that the run has had until now.
+    """
+    planned = count_steps(before, task.steps_per_epoch)
+    if planned == task.total_steps or not step:
+        return
+    base = task.schedule.base_lrs[0]
+    optimizer = SimpleNamespace(param_groups=[{"lr": base}])
+    old = make_schedule(optimizer, before, task.steps_per_epoch, planned)  # type: ignore[arg-type]
+    last = old.lr_at(base, step - 1)
+    following = task.schedule.lr_at(base, step)
+    end = task.schedule.lr_at(base, max(step, task.total_steps - 1))
+    line = (
+        f"Learning rate: the {config.schedule} schedule is now for "
+        f"{task.total_steps:,} steps instead of {planned:,}. It was {last:.2e} in the last "
+        f"step, is {following:.2e} in the next and {end:.2e} at the end."
+    )
+    if following > JUMP * last:
+        warn(
+            f"Warning: {line} What was learned at low rates may be lost at first; for a small rate "
+            "throughout, train anew with more epochs"
+        )
+    else:
+        tell(line)

@@ -26,6 +26,10 @@ class StopRequested(Exception):
         self.exit_status = exit_status
 
 
+class TrainingStopped(RuntimeError):
+    """Training cannot go on. The message says where and why; the last good weights are saved."""
+
+
 class Stopping:
     """Notes a wish to stop, so that the loop can come to a good place first.
 

@@ -20,10 +20,11 @@ from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
 from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
 from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
+from tinyalpaca.training.checkpoint import SavedRun
 from tinyalpaca.training.run_folder import TOKENIZER, RunFolder
-from tinyalpaca.training.training_checkpoint import SavedRun
-from tinyalpaca.training.training_parts import Data
+from tinyalpaca.training.task import Data
 
+Texts = tuple[Data, Tokenizer, str]  # what is read: and where it is from
 TOKENS = "tokens"  # the folder of a run that has its texts as tokens
 SHOWN = 10  # characters that a line lists
 DECODED_AT_A_TIME = 1 << 16  # tokens
@@ -31,7 +32,7 @@ DECODED_AT_A_TIME = 1 << 16  # tokens
 
 def read_tokens(
     config: TrainConfig, saved: SavedRun | None, run: RunFolder, tell: Say, warn: Say
-) -> tuple[Data, Tokenizer, str]:
+) -> Texts:
     """The tokens of the text, mapped from files in the run's folder, so that texts of any size fit.
 
     Returns:
@@ -236,6 +237,7 @@ def placed(config: TrainConfig) -> TrainConfig:
         config,
         data=whole_path(config.data),
         validation=config.validation and whole_path(config.validation),
+        init_from=config.init_from and whole_path(config.init_from),
     )
 
 

@@ -18,8 +18,8 @@ from minigrad.parallel.capture import Captured
 from tests.gpu.proving.processes import Clock, Save
 from tests.tinyalpaca.runs import MODEL, TRAINING, final_weights
 from tinyalpaca.config import ModelConfig, TrainConfig
-from tinyalpaca.training.device_loop import DeviceLoop
-from tinyalpaca.training.training_run import run_training
+from tinyalpaca.training.gpu_steps import GpuSteps
+from tinyalpaca.training.job import run_training
 
 # Rounding of products, over 200 steps, as a share of the first loss.
 CURVES = {"tf32": 0.01, "bf16": 0.03}
@@ -60,18 +60,18 @@ class Trainings:
             contextlib.redirect_stdout(io.StringIO()),
         ):
             warnings.simplefilter("always")
-            trainer = run_training(ModelConfig(**self.model), TrainConfig(**settings))
+            run = run_training(ModelConfig(**self.model), TrainConfig(**settings))
         return {
-            "losses": [loss for _, loss in trainer.step_losses],
+            "losses": [loss for _, loss in run.metrics.losses],
             "weights": final_weights(out),
-            "graphs": graphs_of(trainer),
+            "graphs": graphs_of(run),
             "why not": told(found),
         }
 
 
-def graphs_of(trainer: Any) -> int:
+def graphs_of(run: Any) -> int:
     """How many shapes of steps have become graphs."""
-    return trainer.loop.steps.graphs if isinstance(trainer.loop, DeviceLoop) else 0
+    return run.steps.launched.graphs if isinstance(run.steps, GpuSteps) else 0
 
 
 def told(found: list[warnings.WarningMessage]) -> list[str]:

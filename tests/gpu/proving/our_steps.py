@@ -17,7 +17,7 @@ from tests.benchmarks.workloads import LEARNING_RATE, Workload, make_batch, make
 from tests.gpu.proving.equality import told
 from tinyalpaca.config import TrainConfig
 from tinyalpaca.training.device_steps import DeviceSteps
-from tinyalpaca.training.training_parts import device_loss
+from tinyalpaca.training.loss import Loss
 
 MOST = 500  # steps of a turn
 
@@ -65,7 +65,7 @@ class OurSteps:
         self.steps = DeviceSteps(
             FlatParameters(optimizer.parameters()),
             optimizer,
-            device_loss(model, TrainConfig(batch_size=w.batch, seq_len=w.time + 1)),
+            Loss(model, TrainConfig(batch_size=w.batch, seq_len=w.time + 1)).on_device,
             tokens=np.concatenate([x_and_y[0], x_and_y[1][:, -1:]], axis=1).reshape(-1),
             time=w.time,
             windows=w.batch * MOST,

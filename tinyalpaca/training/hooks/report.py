@@ -6,22 +6,22 @@ import dataclasses
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from minigrad.storage import write_text_atomically
+from tinyalpaca.config import TrainConfig
+from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import smoothed
-from tinyalpaca.training.attention_maps import attention_maps
-from tinyalpaca.training.charts import Line, heat_map, line_chart
-from tinyalpaca.training.training_checkpoint import versions
-
-if TYPE_CHECKING:
-    from tinyalpaca.trainer import Trainer
+from tinyalpaca.training.hooks.attention_maps import attention_maps
+from tinyalpaca.training.hooks.charts import Line, heat_map, line_chart
+from tinyalpaca.training.hooks.metrics import Metrics
+from tinyalpaca.training.state import Record, TrainingState
+from tinyalpaca.versions import versions
 
 REPORT = "report.html"
 ATTENTION_TOKENS = 40
-Record = dict[str, Any]
 
 # Nothing may be loaded, from anywhere: the page is complete.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -58,63 +58,98 @@ summary{cursor:pointer;font-weight:600}details pre{margin-top:8px}
 """
 
 
-def save_report(
-    trainer: Trainer, *, source: str = "", sample: str = "", score: float = 0.0
-) -> Path:
-    """Write the report of a run into its folder.
+class Report:
+    """Writes the report of a run into its folder.
 
     Args:
+        folder: of the run.
+        model, tokenizer: that are trained.
+        config: the settings.
+        validation: the tokens of the validation text.
+        metrics: has the records.
         source: where the text is from.
-        sample: the text that the model has written at the end.
-        score: the last validation in nats per character, with windows that overlap; 0 for none.
     """
-    path = trainer.folder / REPORT
-    page = render(trainer, source, sample, score)
-    page = page.encode("utf-8", "replace").decode("utf-8")  # a file's name need not be UTF-8
-    write_text_atomically(path, page, follow_links=False)
-    return path
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Any,
+        tokenizer: Any,
+        config: TrainConfig,
+        validation: np.ndarray,
+        metrics: Metrics,
+        source: str = "",
+    ) -> None:
+        self.folder, self.model, self.tokenizer, self.config = folder, model, tokenizer, config
+        self.validation, self.metrics, self.source = validation, metrics, source
+
+    def save(
+        self, state: TrainingState, *, stopped: bool = False, sample: str = "", score: float = 0.0
+    ) -> None:
+        """Write `report.html`.
+
+        Args:
+            stopped: whether the run has not come to its end.
+            sample: the text that the model has written at the end.
+            score: the last validation in nats per character, with windows that overlap; 0 for none.
+        """
+        page = self.render(state, stopped, sample, score)
+        page = page.encode("utf-8", "replace").decode("utf-8")  # a file's name need not be UTF-8
+        write_text_atomically(self.folder / REPORT, page, follow_links=False)
+
+    def render(
+        self, state: TrainingState, stopped: bool = False, sample: str = "", score: float = 0.0
+    ) -> str:
+        """The page."""
+        title = f"TinyAlpaca in {self.folder.resolve().name}"
+        sections = [
+            tiles(state, self.model.num_parameters(), score),
+            "<h2>Curves</h2>" + charts(state.records, self.metrics),
+            "<h2>Samples</h2>" + samples(state.records, sample),
+            "<h2>Attention of the final model</h2>" + self._attention(),
+            "<h2>Settings</h2>" + settings(self.model, self.config),
+        ]
+        done = f"stopped at step {state.step:,}" if stopped else f"{state.step:,} steps"
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
+            f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
+            f'<h1>{escape(title)}</h1><p class="soft">{escape(self.source)} · {done}</p>'
+            + "\n".join(sections)
+            + "</main></body></html>\n"
+        )
+
+    def _attention(self) -> str:
+        if type(self.model) is not TinyAlpaca:
+            return f'<p class="none">Not drawn for {escape(type(self.model).__name__)}.</p>'
+        try:
+            ids = np.asarray(self.tokenizer.encode(self.config.prompt), np.int64)
+        except ValueError:  # characters that no token stands for
+            ids = np.zeros(0, np.int64)
+        if not len(ids):
+            ids = self.validation.astype(np.int64)
+        ids = ids[: min(ATTENTION_TOKENS, self.model.config.max_seq_len)]
+        return attention(self.model, ids, self.tokenizer)
 
 
-def render(trainer: Trainer, source: str, sample: str, score: float) -> str:
-    """The page."""
-    steps = [r for r in trainer.history if r["kind"] == "step"]
-    title = f"TinyAlpaca in {trainer.folder.resolve().name}"
-    sections = [
-        tiles(trainer, score),
-        "<h2>Curves</h2>" + charts(trainer, steps),
-        "<h2>Samples</h2>" + samples(trainer.records, sample),
-        "<h2>Attention of the final model</h2>" + attention(trainer),
-        "<h2>Settings</h2>" + settings(trainer),
-    ]
-    state = f"stopped at step {trainer.step:,}" if trainer.stopped else f"{trainer.step:,} steps"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f'<h1>{escape(title)}</h1><p class="soft">{escape(source)} · {state}</p>'
-        + "\n".join(sections)
-        + "</main></body></html>\n"
-    )
-
-
-def tiles(trainer: Trainer, score: float) -> str:
+def tiles(state: TrainingState, parameters: int, score: float) -> str:
     """The numbers that one looks for first."""
     found: list[tuple[str, str]] = []
     if score:
         found.append((f"{score:.4f}", "nats per character, windows overlap"))
-    if trainer.best is not None:
-        best = trainer.records[trainer.best["record"]]
+    if state.best is not None:
+        best = state.records[state.best["record"]]
         perplexity = best["val_perplexity"]
         found += [
             (f"{best['val_nats_per_char']:.4f}", f"nats per character, epoch {best['epoch']}"),
             (f"{best['val_bits_per_char']:.4f}", "bits per character"),
             ("∞" if perplexity is None else f"{perplexity:.2f}", "perplexity per token"),
         ]
-    seconds = sum(record["seconds"] for record in trainer.records)
-    speed = [r["tokens_per_second"] for r in trainer.records if r["tokens_per_second"]]
+    seconds = sum(record["seconds"] for record in state.records)
+    speed = [r["tokens_per_second"] for r in state.records if r["tokens_per_second"]]
     found += [
-        (f"{trainer.model.num_parameters():,}", "parameters"),
+        (f"{parameters:,}", "parameters"),
         (f"{seconds / 60:.1f} min", "of training and validation"),
     ]
     if speed:
@@ -123,11 +158,12 @@ def tiles(trainer: Trainer, score: float) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-def charts(trainer: Trainer, steps: Sequence[Record]) -> str:
+def charts(records: Sequence[Record], metrics: Metrics) -> str:
     """Losses, learning rate, gradient norms, update ratios, speed."""
-    losses = [(float(step), loss) for step, loss in trainer.step_losses]
+    steps = [r for r in metrics.history if r["kind"] == "step"]
+    losses = [(float(step), loss) for step, loss in metrics.losses]
     smooth = smoothed([loss for _, loss in losses])
-    validated = [(r["step"], r["val_loss"]) for r in trainer.records]
+    validated = [(r["step"], r["val_loss"]) for r in records]
 
     def column(name: str) -> list[tuple[float, float]]:
         return [(r["step"], r[name]) for r in steps]
@@ -149,7 +185,7 @@ def charts(trainer: Trainer, steps: Sequence[Record]) -> str:
             [
                 Line(
                     "validation",
-                    [(r["step"], r["val_nats_per_char"]) for r in trainer.records],
+                    [(r["step"], r["val_nats_per_char"]) for r in records],
                     True,
                 )
             ],
@@ -187,16 +223,9 @@ def samples(records: Sequence[Record], last: str) -> str:
     return "".join(parts) or '<p class="none">None were asked for.</p>'
 
 
-def attention(trainer: Trainer) -> str:
+def attention(model: TinyAlpaca, ids: np.ndarray, tokenizer: Any) -> str:
     """A picture for each layer and head: each token (row) looks at those before it (columns)."""
-    try:
-        ids = np.asarray(trainer.tokenizer.encode(trainer.config.prompt), np.int64)
-    except ValueError:  # characters that no token stands for
-        ids = np.zeros(0, np.int64)
-    if not len(ids):
-        ids = trainer.data.validation.astype(np.int64)
-    ids = ids[: min(ATTENTION_TOKENS, trainer.model.config.max_seq_len)]
-    maps = attention_maps(trainer.model.eval(), ids)  # (L, H, T, T)
+    maps = attention_maps(model.eval(), ids)  # (L, H, T, T)
     heads = "".join(f"<th>head {h + 1}</th>" for h in range(maps.shape[1]))
     rows = [f"<tr><th></th>{heads}</tr>"]
     for number, layer in enumerate(maps):
@@ -205,7 +234,7 @@ def attention(trainer: Trainer) -> str:
             for h, head in enumerate(layer)
         )
         rows.append(f"<tr><th>layer {number + 1}</th>{pictures}</tr>")
-    tokens = "|".join(trainer.tokenizer.decode([token]) for token in ids.tolist())
+    tokens = "|".join(tokenizer.decode([token]) for token in ids.tolist())
     return (
         f'<p class="soft">Each token (a row) looks at itself and those before it (columns, from '
         "the left). Dark is 0, yellow is 1, on a square-root scale. The tokens: "
@@ -214,11 +243,11 @@ def attention(trainer: Trainer) -> str:
     )
 
 
-def settings(trainer: Trainer) -> str:
+def settings(model: Any, config: TrainConfig) -> str:
     """Both configurations, and the versions that made the run."""
     tables = {
-        "Model": dataclasses.asdict(trainer.model.config),
-        "Training": dataclasses.asdict(trainer.config),
+        "Model": dataclasses.asdict(model.config),
+        "Training": dataclasses.asdict(config),
         "Versions": versions(),
     }
     cards = []

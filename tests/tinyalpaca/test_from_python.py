@@ -1,0 +1,170 @@
+"""Training from Python, with parts of one's own; what is written tells the truth about them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn, optim
+from minigrad.storage import FileFormatError
+from tests.tinyalpaca.runs import MODEL, TRAINING, assert_same_weights, write_text
+from tests.tinyalpaca.tiny_models import tiny_tokenizer
+from tinyalpaca import (
+    Data,
+    Generator,
+    Hook,
+    ModelConfig,
+    TinyAlpaca,
+    TrainConfig,
+    load,
+    save,
+    train,
+)
+from tinyalpaca.config import ConfigError
+from tinyalpaca.training import job
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+class Squared(TinyAlpaca):
+    """Another model: its logits are half as large."""
+
+    def forward(self, ids):
+        return super().forward(ids) * 0.5
+
+
+class Table(nn.Module):
+    """A model that has nothing in common with ours: the next token depends on the last alone."""
+
+    def __init__(self, config, rng):
+        self.config = config
+        self.table = nn.Parameter(rng.normal((config.vocab_size, config.vocab_size), std=0.02))
+
+    def forward(self, ids):
+        return self.table[ids]
+
+
+class Told(Hook):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.steps, self.epochs, self.ended = [], [], None
+
+    def on_step(self, state, made):
+        self.steps.append((state.step, made.results[-1].loss))
+
+    def on_validation(self, state):
+        return {"twice": 2 * state.step}
+
+    def on_epoch(self, state, record):
+        self.epochs.append(record["val_loss"])
+
+    def on_stop(self, state, reason):
+        self.ended = (state.step, reason)
+
+
+def momentum(groups):
+    return optim.SGD(groups, lr=0.5, momentum=0.9)
+
+
+@pytest.fixture
+def text(tmp_path):
+    return write_text(tmp_path)
+
+
+def config_for(folder, text, **changes):
+    return TrainConfig(**{**TRAINING, "data": str(text), "out": str(folder), **changes})
+
+
+def test_a_model_an_optimizer_and_a_hook_of_ones_own(tmp_path, text):
+    told, out = Told(), tmp_path / "run"
+    config, parts = config_for(out, text), {"model": Squared, "optimizer": momentum}
+    run = train(config, ModelConfig(**MODEL), **parts, hooks=[told])
+    assert [step for step, _ in told.steps] == list(range(1, run.state.step + 1))
+    assert told.epochs == [record["val_loss"] for record in run.records]
+    assert told.epochs[-1] < told.epochs[0] and told.ended == (run.state.step, None)
+    assert run.records[-1]["twice"] == 2 * run.state.step
+    content = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert content["training"]["out"] == str(out) and content["training"]["data"] == str(text)
+    assert content["own"]["model"] == "Squared"
+    assert content["own"]["optimizer"].startswith("SGD(lr=0.5, momentum=0.9")
+
+    loaded = load(out, model=Squared)
+    ids = np.array([[1, 2, 3]])
+    np.testing.assert_array_equal(loaded.model(ids).numpy(), run.model(ids).numpy())
+    with pytest.raises(FileFormatError, match="weights of a Squared"):
+        load(out)
+    with pytest.raises(ConfigError, match="optimizer: SGD"):
+        train(config, model=Squared, resume=True)
+
+
+def test_such_a_run_resumes_bit_for_bit(tmp_path, text):
+    sizes, parts = ModelConfig(**MODEL), {"model": Squared, "optimizer": momentum}
+    train(config_for(tmp_path / "whole", text), sizes, **parts)
+    train(config_for(tmp_path / "run", text, max_steps=5), sizes, **parts)
+    run = train(config_for(tmp_path / "run", text), sizes, **parts, resume=True)
+    assert run.stopped is None
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_any_module_any_loss_and_tokens_that_are_there(tmp_path):
+    rng, tokenizer = np.random.default_rng(0), tiny_tokenizer()
+    tokens = np.tile(rng.integers(0, tokenizer.vocab_size, 40), 30)
+    data = Data(tokens[:1000], tokens[1000:], 200)
+
+    def loss(model, x, y):
+        return nn.functional.cross_entropy(model(x), y, reduction="sum", label_smoothing=0.01)
+
+    config = TrainConfig(**{**TRAINING, "out": str(tmp_path / "run"), "learning_rate": 0.1})
+    sizes = ModelConfig(vocab_size=tokenizer.vocab_size, max_seq_len=16)
+    given = {"model": Table, "loss": loss, "data": data, "tokenizer": tokenizer}
+    run = train(config, sizes, **given)
+    assert run.records[-1]["val_loss"] < run.records[0]["val_loss"]
+    own = json.loads((tmp_path / "run/config.json").read_text(encoding="utf-8"))["own"]
+    assert own == {"model": "Table", "loss": "loss", "data": "given in Python"}
+    again = train(config, sizes, **given, resume=True)
+    assert again.state.step == run.state.step
+    with pytest.raises(ValueError, match="another text"):
+        train(
+            config, sizes, **{**given, "data": data._replace(train=data.train[::-1])}, resume=True
+        )
+    with pytest.raises(ConfigError, match="give the tokenizer"):
+        train(config, sizes, model=Table, data=data)
+
+
+def test_the_text_is_that_of_the_model_itself(tmp_path):
+    """Generation has a copy of TinyAlpaca's forward pass, and uses it for nothing else."""
+    tokenizer = tiny_tokenizer()
+    sizes = ModelConfig(**{**MODEL, "vocab_size": tokenizer.vocab_size})
+    ours, other = (kind(sizes, mg.Generator(0)) for kind in (TinyAlpaca, Squared))
+    for model in (ours, other):
+        made = Generator(model, tokenizer).generate("ab", 20, temperature=2.0, seed=3)
+        with mg.textbook():
+            assert Generator(model, tokenizer).generate("ab", 20, temperature=2.0, seed=3) == made
+    with pytest.raises(ValueError, match="a Squared"):
+        Generator(other, tokenizer).folded()
+    (tmp_path / "model").mkdir()
+    save(tmp_path / "model", other, tokenizer)
+    assert type(load(tmp_path / "model", model=Squared).model) is Squared
+
+
+def test_importing_the_package_imports_little():
+    code = "import sys, tinyalpaca; print('numpy' in sys.modules, tinyalpaca.TinyAlpaca.__name__)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", "TinyAlpaca"]
+
+
+def test_every_public_name_is_there():
+    import tinyalpaca
+
+    for name in tinyalpaca.__all__:
+        assert getattr(tinyalpaca, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'alpaca'"):
+        _ = tinyalpaca.alpaca
+    assert tinyalpaca.train is job.train

@@ -1,0 +1,224 @@
+"""All that is needed to go on training: the model's files and two more beside them.
+
+    optimizer.safetensors   the optimizer's averages; and the weights as trained, if
+                            model.safetensors holds their average
+    trainer.json            the state of the run, schedule, random generator, versions
+
+Nothing in them is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigrad.device import CPU
+from minigrad.storage import (
+    FileFormatError,
+    load_safetensors,
+    save_safetensors,
+    write_text_atomically,
+)
+from tinyalpaca.checkpoint import (
+    WEIGHTS,
+    check_class,
+    check_sizes,
+    lora_of,
+    read_config,
+    write_model,
+)
+from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.lora import LoRA, load_weights
+from tinyalpaca.model import TinyAlpaca, present_name, with_present_names
+from tinyalpaca.training.run_folder import OPTIMIZER, TRAINER
+from tinyalpaca.training.state import TrainingState
+from tinyalpaca.training.task import Task
+from tinyalpaca.versions import versions
+
+FORMAT = 1
+KEYS = ("step", "sampler", "schedule", "random", "optimizer", "records", "best", "loss", "versions")
+
+
+class SavedRun(NamedTuple):
+    """A training checkpoint that has been read.
+
+    Attributes:
+        own: what of the task was the user's, in words.
+        lora: what adapters it has, which are then all of its weights.
+        weights: for use, by name.
+        arrays: what stands in optimizer.safetensors.
+        progress: what stands in trainer.json.
+    """
+
+    folder: Path
+    model_config: ModelConfig
+    training: TrainConfig
+    own: dict[str, str]
+    lora: LoRA | None
+    weights: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
+    progress: dict[str, Any]
+
+
+def write_checkpoint(
+    folder: Path,
+    task: Task,
+    state: TrainingState,
+    tokenizer: Any,
+    config: TrainConfig,
+    data: str,
+) -> None:
+    """All files of a checkpoint, into an existing folder.
+
+    Args:
+        data: the fingerprint of the tokens.
+    """
+    arrays, optimizer = optimizer_to_files(task.optimizer.state_dict(), task.names)
+    if task.average is not None:
+        named = zip(task.names, task.parameters, strict=True)
+        arrays |= {f"weights/{name}": CPU.asarray(p.array) for name, p in named}
+    rng = getattr(task.model, "rng", None)
+    content = {
+        "format": FORMAT,
+        **state.to_json(),
+        "schedule": task.schedule.state_dict(),
+        "random": {} if rng is None else rng.state_dict(),
+        "optimizer": optimizer,
+        "data": data,
+        "micro_batch_size": getattr(task.engine, "micro_batch_size", None),
+        "versions": versions(),
+    }
+    save_safetensors(arrays, folder / OPTIMIZER)
+    write_text_atomically(folder / TRAINER, json.dumps(content, indent=1) + "\n")
+    with task.weights_for_use():
+        write_model(folder, task.model, tokenizer, config, task.own)
+
+
+def restore(task: Task, saved: SavedRun, data: str, name: str) -> TrainingState:
+    """Put a new task where a checkpoint was written. Returns the state of the run there.
+
+    Args:
+        data: the fingerprint of the tokens.
+        name: of the text, for people.
+
+    Raises:
+        ValueError: it belongs to other data or another model.
+        FileFormatError: its files hold something else than the state of a training.
+    """
+    if saved.progress.get("data") != data:
+        raise ValueError(
+            f"{saved.folder} was trained on another text than {name!r} is now: "
+            "to resume, give the same text as --data"
+        )
+    try:
+        return _restore(task, saved)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        raise FileFormatError(
+            saved.folder / TRAINER, f"not the state of this training ({error!r})"
+        ) from error
+
+
+def _restore(task: Task, saved: SavedRun) -> TrainingState:
+    progress = saved.progress
+    load_weights(task.model, saved.weights)
+    if task.average is not None:
+        task.average.average[...] = task.engine.flat.array
+        for name, parameter in zip(task.names, task.parameters, strict=True):
+            parameter.assign(saved.arrays[f"weights/{name}"])
+    state = optimizer_from_files(saved.arrays, progress["optimizer"], task.names)
+    task.optimizer.load_state_dict(state)
+    task.schedule.load_state_dict(progress["schedule"])
+    task.sampler.load_state_dict(progress["sampler"])
+    if getattr(task.model, "rng", None) is not None:
+        task.model.rng.load_state_dict(progress["random"])
+    if hasattr(task.engine, "micro_batch_size") and progress["micro_batch_size"]:
+        # Another size would add up the same gradients in another order.
+        task.engine.micro_batch_size = progress["micro_batch_size"]
+    return TrainingState.from_json(progress)
+
+
+def read_training(folder: Path, model: Any = TinyAlpaca) -> SavedRun:
+    """Read a checkpoint whose checksums have been looked at.
+
+    Args:
+        model: the class of the model.
+
+    Raises:
+        FileFormatError: it is of another format, or not a checkpoint of a training.
+    """
+    model_config, training, content = read_config(folder, model)
+    check_class(folder, content, model)
+    if training is None:
+        raise FileFormatError(folder, "holds a model, but nothing of its training to go on with")
+    path = folder / TRAINER
+    try:
+        progress = json.loads(path.read_text(encoding="utf-8"))
+        found = progress["format"]
+        missing = [key for key in KEYS if key not in progress]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileFormatError(path, f"not the state of a training ({error!r})") from error
+    if found != FORMAT:
+        raise FileFormatError(
+            path,
+            f"format {found} is not one that this version reads ({FORMAT}); go on with the version "
+            f"that wrote it: {progress.get('versions')}",
+        )
+    if missing:
+        raise FileFormatError(path, f"not the state of a training: it lacks {', '.join(missing)}")
+    if model is TinyAlpaca and "lora" not in content:
+        check_sizes(folder, model_config)
+    weights = with_present_names(load_safetensors(folder / WEIGHTS)[0])
+    arrays = with_present_names(load_safetensors(folder / OPTIMIZER)[0])
+    optimizer = progress["optimizer"]
+    try:
+        optimizer["names"] = [present_name(name) for name in optimizer["names"]]
+        optimizer["numbers"] = with_present_names(optimizer["numbers"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(path, f"not the state of an optimizer ({error!r})") from error
+    own = content.get("own", {})
+    lora = lora_of(folder, content)
+    return SavedRun(folder, model_config, training, own, lora, weights, arrays, progress)
+
+
+def optimizer_to_files(
+    saved: dict[str, Any], names: list[str]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """An optimizer's `state_dict` as named arrays, and the rest for JSON.
+
+    Args:
+        saved: from `Optimizer.state_dict`.
+        names: of the optimizer's parameters, in its order.
+    """
+    arrays, numbers = {}, {}
+    for number, entry in saved["state"].items():
+        name = names[number]
+        for key, value in entry.items():
+            if isinstance(value, np.ndarray):
+                arrays[f"{key}/{name}"] = value
+            else:
+                numbers[f"{key}/{name}"] = value
+    return arrays, {"names": names, "numbers": numbers, "groups": saved["param_groups"]}
+
+
+def optimizer_from_files(
+    arrays: dict[str, np.ndarray], rest: dict[str, Any], names: list[str]
+) -> dict[str, Any]:
+    """The inverse of `optimizer_to_files`.
+
+    Raises:
+        ValueError: the state is that of other parameters.
+    """
+    if rest["names"] != names:
+        raise ValueError("the optimizer's state is that of other parameters")
+    state: dict[int, dict[str, Any]] = {}
+    for source in (arrays, rest["numbers"]):
+        for full, value in source.items():
+            key, _, name = full.partition("/")
+            if name in names and key != "weights":
+                state.setdefault(names.index(name), {})[key] = value
+    return {"state": state, "param_groups": rest["groups"]}

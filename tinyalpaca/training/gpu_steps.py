@@ -1,0 +1,191 @@
+"""A task's steps on a GPU, many at a time, between two looks at what came of them.
+
+The host looks where somebody wants to see a step and at the end of an epoch. Until then it only
+launches. It then counts what the device has done, so that between two looks schedule and optimizer
+are as if the host had made each step itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from minigrad.optim import AdamW
+from tinyalpaca.training import device_steps as launching
+from tinyalpaca.training.state import Result, TrainingState
+from tinyalpaca.training.steps import BeforeUpdate, HostSteps, Steps
+from tinyalpaca.training.task import Task
+
+MOST_MEMORY = 0.5  # share of a GPU's free memory that tokens may take
+MOST_STEPS = 4096  # between two looks, whatever anybody wants to see
+
+
+class PlannedStep(NamedTuple):
+    """The windows of each batch of a step, and the sampler's state after them."""
+
+    batches: list[np.ndarray]
+    after: dict[str, int]
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        return tuple(len(batch) for batch in self.batches)
+
+
+def why_not(task: Task) -> str | None:
+    """Why this task's steps need the host, or None if a GPU can make them on its own."""
+    device = task.parameters[0].device
+    if device.kind != "gpu":
+        return "the model is on the CPU"
+    needed = 4 * len(task.data.train) + 8 * task.sampler.count
+    free, _ = device.xp.cuda.runtime.memGetInfo()
+    if needed > MOST_MEMORY * free:
+        sizes = f"{needed / 1e9:,.1f} GB of the {free / 1e9:,.1f} GB that are free on the GPU"
+        return f"the training tokens would take {sizes}"
+    return launching.why_not(task.optimizer)
+
+
+def check_tokens(tokens: np.ndarray, vocab_size: int) -> None:
+    """Look at all tokens once, before they go where nobody looks at them.
+
+    Raises:
+        IndexError: one is not in the model's vocabulary.
+    """
+    lowest, highest = int(tokens.min()), int(tokens.max())
+    if lowest < 0 or highest >= vocab_size:
+        raise IndexError(
+            f"the training tokens go from {lowest} to {highest}, but the model has a vocabulary of "
+            f"{vocab_size}: it was made for another tokenizer"
+        )
+
+
+class GpuSteps:
+    """Makes a task's steps on its GPU.
+
+    Args:
+        task: what is trained.
+        before_update: called before each launch.
+        looks: somebody wants to see the steps whose numbers these divide; 0 for nobody. The first
+            is given.
+        graph: whether a step is captured as one CUDA graph.
+
+    Raises:
+        ValueError: `why_not(task)` has a reason.
+        IndexError: a token is not in the model's vocabulary.
+    """
+
+    def __init__(
+        self, task: Task, before_update: BeforeUpdate, looks: Sequence[int], graph: bool
+    ) -> None:
+        reason = why_not(task)
+        if reason:
+            raise ValueError(reason)
+        assert isinstance(task.optimizer, AdamW)
+        check_tokens(task.data.train, task.model.config.vocab_size)
+        self.task, self.before_update, self.looks = task, before_update, looks
+        self.torn = False
+        self.ring = min(looks[0], MOST_STEPS)
+        schedule, average = task.schedule, task.average
+        self.launched = launching.DeviceSteps(
+            task.engine.flat,
+            task.optimizer,
+            lambda *arguments: task.loss.on_device(*arguments),
+            tokens=task.data.train,
+            time=task.seq_len - 1,
+            windows=task.sampler.count,
+            rates=np.array(
+                [
+                    [schedule.lr_at(base, step) for step in range(task.total_steps)]
+                    for base in schedule.base_lrs
+                ]
+            ),
+            ring=self.ring,
+            max_norm=task.max_norm,
+            average=None if average is None else average.average,
+            average_decay=0.0 if average is None else average.decay,
+            graph=graph,
+        )
+        self.plan: list[PlannedStep] = []  # what is left of the epoch that the device knows
+        self.place: tuple[int, dict[str, int]] | None = None  # where it is: step and sampler
+
+    @property
+    def whole(self) -> bool:
+        """Never sure: the device may be some steps ahead of the host."""
+        return False
+
+    def run(self, state: TrainingState) -> list[Result]:
+        """Steps up to the next look."""
+        if self.place != (state.step, state.sampler) or not self.plan:
+            self._tell_device(state)
+        count = min(self._until_look(state.step), len(self.plan))
+        self.torn = True  # until the host has counted what the device does
+        for number, step in enumerate(self.plan[:count], state.step + 1):
+            self.before_update(number)
+            self.launched.launch(step.rows)
+        progress = self.launched.look()
+        made = [self._result(step, progress) for step in range(state.step, progress.step)]
+        for _ in made:
+            self.task.schedule.step()
+        for entry in self.task.optimizer.state.values():
+            entry["step"] += len(made)
+        self.torn = False
+        if made:
+            self.place = progress.step, made[-1].sampler
+        if progress.halted:
+            self.place = None
+            batches = [self.task.dataset.batch_at(indices) for indices in self.plan[0].batches]
+            bad = self._result(progress.step, progress)
+            made.append(bad._replace(batches=(batches, progress.step * self.task.accumulate)))
+        return made
+
+    def leave_out(self, state: TrainingState) -> None:
+        self.task.schedule.step()
+        if self.task.average is not None:
+            self.task.average.update(state.step + 1)
+
+    def _result(self, step: int, progress: launching.Progress) -> Result:
+        """What came of a step, which is taken off the plan."""
+        loss, grad_norm = progress.of(step)
+        planned = self.plan.pop(0)
+        tokens = sum(planned.rows) * (self.task.seq_len - 1)
+        return Result(loss, grad_norm, self.task.learning_rate(step), tokens, planned.after)
+
+    def _until_look(self, step: int) -> int:
+        """How many steps may be launched before the host has to look."""
+        bounds = [self.task.total_steps - step, self.ring]
+        return min(bounds + [every - step % every for every in self.looks if every])
+
+    def _tell_device(self, state: TrainingState) -> None:
+        """The rest of this epoch's windows, and where the run is."""
+        task, batches = self.task, []
+        self.plan = []
+        task.sampler.load_state_dict(state.sampler)
+        for indices in task.sampler:
+            batches.append(indices)
+            over = task.sampler.epoch != state.sampler["epoch"]
+            if len(batches) == task.accumulate or over:
+                self.plan.append(PlannedStep(batches, task.sampler.state_dict()))
+                batches = []
+        rest = [indices for step in self.plan for indices in step.batches]
+        self.launched.set_windows(task.dataset.starts_at(np.concatenate(rest)))
+        updates = next(iter(task.optimizer.state.values()))["step"]
+        draw = state.step * task.accumulate
+        self.launched.set_position(state.step, updates=updates, draw=draw)
+        self.place = state.step, state.sampler
+
+
+def make_steps(
+    task: Task,
+    before_update: BeforeUpdate,
+    looks: Sequence[int],
+    graph: bool,
+    warn: Callable[[str], None],
+) -> Steps:
+    """What makes this task's steps. If a GPU cannot make them on its own, that is said."""
+    reason = why_not(task)
+    if reason is None:
+        return GpuSteps(task, before_update, looks, graph)
+    if task.parameters[0].device.kind == "gpu":
+        warn(f"the host makes every step, there is no CUDA graph: {reason}")
+    return HostSteps(task, before_update)

@@ -1,0 +1,154 @@
+"""When a run is saved, and what is said if it cannot be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tinyalpaca.console import Say
+from tinyalpaca.training.hooks.hook import Hook
+from tinyalpaca.training.run_folder import LATEST, RunFolder
+from tinyalpaca.training.state import Made, Record, TrainingState
+from tinyalpaca.training.stopping import TrainingStopped
+
+Write = Callable[[Path, TrainingState], None]
+
+
+class Checkpoints(Hook):
+    """Saves a run's checkpoints, at each validation and between them.
+
+    Args:
+        run: the folder.
+        write: writes the files of a checkpoint into a folder.
+        every, minutes: save after so many steps, and so many minutes, too; 0: do not.
+        keep: how many to keep, besides the best.
+        due: whether a validation, after which there is a checkpoint anyway, comes next.
+        whole: whether the weights are surely those of the state.
+        torn: whether they are surely not: an update was interrupted.
+        sync: called before a checkpoint is written, which relies on what that flushes to disk.
+        say, warn: told what happens.
+        home: the folder of the checkpoint that the run goes on from.
+
+    Attributes:
+        step: the step that was saved last, or -1.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        write: Write,
+        *,
+        every: int,
+        minutes: float,
+        keep: int,
+        due: Callable[[TrainingState], bool],
+        whole: Callable[[], bool],
+        torn: Callable[[], bool],
+        sync: Callable[[], None],
+        say: Say,
+        warn: Say,
+        home: Path | None = None,
+    ) -> None:
+        self.run, self.write, self.keep = run, write, keep
+        self.every, self.minutes = every, minutes
+        self.due, self.whole, self.torn, self.sync = due, whole, torn, sync
+        self.say, self.warn, self.home = say, warn, home
+        self.step, self._at, self._ready = -1, time.monotonic(), False
+
+    def begin(self, state: TrainingState) -> None:
+        """Before anything else is written: what another run has left in the folder is set aside.
+
+        A run that is new here writes its first checkpoint: the folder takes one, and by it a run
+        that is killed from now on is known as one of ours.
+        """
+        if self.home is not None and self.home.resolve() == self.run.path.resolve():
+            self.step = state.step
+        else:
+            earlier = self.run.set_earlier_aside()
+            if earlier is not None:
+                self.say(f"The run that was in {self.run.path} is now in {earlier}")
+            last = state.records[-1]["step"] if state.records else -1
+            self.save(state, best=state.is_best and last == state.step)
+        self._ready = True
+        if state.best is not None:
+            if self.run.all():
+                self.run.mend_best(state.records[state.best["record"]]["step"], self.warn)
+            self.run.publish()
+
+    def on_step(self, state: TrainingState, made: Made) -> None:
+        if self.due(state):
+            return
+        minutes = (time.monotonic() - self._at) / 60
+        wanted = self.every > 0 and state.step % self.every == 0
+        if wanted or (self.minutes > 0 and minutes >= self.minutes):
+            self.save(state)
+
+    def on_epoch(self, state: TrainingState, record: Record) -> None:
+        self.save(state, best=state.is_best)
+        if state.is_best:
+            self.run.publish()
+
+    def on_stop(self, state: TrainingState, reason: str | None) -> None:
+        if reason is not None:
+            self.save_at_stop(state)
+
+    def save_at_stop(self, state: TrainingState) -> None:
+        """Save where the loop ends before its time, unless that has been done."""
+        if self.step != state.step and not self.torn():
+            self.save(state)
+        if state.best is None:
+            self.run.publish(LATEST)
+
+    def save(self, state: TrainingState, *, best: bool = False) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            TrainingStopped: it could not be written; the last good one is as it was.
+        """
+        try:
+            self._write(state, best)
+        except (OSError, MemoryError) as error:
+            raise self._could_not_save(state, error) from error
+
+    def stopped_by(self, state: TrainingState, error: Exception) -> TrainingStopped:
+        """The error that says what is safe, after the last step has been made so if that can be."""
+        if not (self._ready and self.whole()):
+            return self._could_not_save(state, error)
+        if state.step != self.step:
+            try:
+                new = state.best is not None
+                new = new and state.records[state.best["record"]]["step"] > self.step
+                self._write(state, new)
+            except (OSError, MemoryError) as second:
+                return self._could_not_save(state, second)
+        return TrainingStopped(
+            f"{_told(error)}\nThe weights of step {state.step} are in {self.run.latest()}. "
+            "--resume goes on from there."
+        )
+
+    def _write(self, state: TrainingState, best: bool) -> None:
+        self.sync()
+        name = self.run.name_for(state.step)
+        self.run.add(name, lambda path: self.write(path, state), best=best, keep=self.keep)
+        self.step, self._at = state.step, time.monotonic()
+
+    def _could_not_save(self, state: TrainingState, error: Exception) -> TrainingStopped:
+        latest = self.run.latest() if self.step >= 0 else None
+        good = (
+            f"The last good checkpoint is {latest}. --resume goes on from there."
+            if latest
+            else "Nothing has been saved yet."
+        )
+        disk = isinstance(error, OSError)
+        what = f"step {state.step} could not be saved: " if disk else ""
+        return TrainingStopped(f"{what}{_told(error)}\n{good}")
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return (
+            f"out of memory: {str(error) or 'no more is to be had'}. Fewer --workers need less; "
+            "so does a new run with a smaller --batch-size, --micro-batch-size or model."
+        )
+    return str(error)

@@ -1,0 +1,324 @@
+"""The main job from end to end: text, tokenizer, model, a run, and what is said about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad import Generator as RandomGenerator
+from minigrad.device import Device, choose_device, gpu_name
+from minigrad.precision import check_precision, get_precision, precision
+from tinyalpaca.checkpoint import add_to_base
+from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
+from tinyalpaca.console import Say, say, utf8_argument, warn
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.plots import plots_available
+from tinyalpaca.training.checkpoint import SavedRun
+from tinyalpaca.training.defaults import check_schedule
+from tinyalpaca.training.fine_tuning import add_lora, sizes_of, take_weights
+from tinyalpaca.training.gpu_steps import why_not
+from tinyalpaca.training.hooks import Hook
+from tinyalpaca.training.hooks.curve import LOSS_CURVE, decoration
+from tinyalpaca.training.hooks.report import REPORT
+from tinyalpaca.training.loss import LossFunction
+from tinyalpaca.training.memory_need import check_memory
+from tinyalpaca.training.metrics_file import METRICS
+from tinyalpaca.training.resuming import (
+    TEXTS,
+    find_checkpoint,
+    merge,
+    other_versions,
+    refuse_to_go_back,
+    run_folder_of,
+    tell_rates,
+)
+from tinyalpaca.training.run import Run
+from tinyalpaca.training.run_folder import RunFolder
+from tinyalpaca.training.stopping import Stopping, StopRequested
+from tinyalpaca.training.task import GIVEN, OURS, Data, MakeOptimizer, MakeSchedule, Own
+from tinyalpaca.training.texts import (
+    Texts,
+    fitted,
+    placed,
+    read_tokens,
+    warn_of_positions,
+    whole_path,
+)
+
+
+def products_of(config: TrainConfig, device: Device) -> str | None:
+    """The precision of matrix products that `config` asks for; None for the device's own choice.
+
+    On the CPU it is not looked at, so that a run can go on there.
+
+    Raises:
+        PrecisionError: the GPU does not have it.
+    """
+    if config.precision == "auto" or device.kind == "cpu":
+        return None
+    check_precision(config.precision, device)
+    return config.precision
+
+
+def train(
+    config: TrainConfig,
+    model_config: Any = None,
+    *,
+    model: Any = TinyAlpaca,
+    loss: LossFunction | None = None,
+    optimizer: MakeOptimizer | None = None,
+    schedule: MakeSchedule | None = None,
+    data: Data | None = None,
+    tokenizer: Any = None,
+    hooks: Sequence[Hook] = (),
+    resume: bool = False,
+) -> Run:
+    """Train a model from Python, with any part of your own in place of ours.
+
+    Args:
+        config: the settings; what a part of your own does not look at has no effect.
+        model_config: the model's sizes; a `ModelConfig`, or what your own class takes.
+        model: makes the model from these and a `minigrad.Generator`, as a class does. It maps ids
+            (B, T) to logits (B, T, V), keeps its `config`, with a `vocab_size` and a
+            `max_seq_len`, and if it has dropout the generator as `rng`. A class whose settings are
+            no `ModelConfig` names theirs as its `config_class`.
+        loss: maps the model, inputs and targets (B, T) to the *sum* of their losses.
+        optimizer: makes one from groups of parameters.
+        schedule: makes one from the optimizer and the number of steps of the run.
+        data, tokenizer: tokens and what made them, in place of the text that `config.data` names.
+        hooks: more of them; see `tinyalpaca.training.hooks`.
+        resume: go on with the run in `config.out`, given the same parts again.
+
+    Returns:
+        The run: its `model` has the best weights, its `records` what the validations gave, and
+        `stopped` says if somebody asked to stop before the end.
+
+    Raises:
+        ValueError, OSError: what is asked for cannot be had, or not gone on with.
+        TrainingStopped: the loss or a gradient became NaN or infinite, or the disk is full.
+    """
+    own = Own(model, loss, optimizer, schedule, data, tokenizer)
+    if data is not None:
+        if tokenizer is None:
+            raise ConfigError("data are tokens: give the tokenizer that made them as well")
+        config = dataclasses.replace(config, data=GIVEN, validation="")
+    if not resume:
+        return run_training(model_config or ModelConfig(), config, own=own, hooks=hooks)
+    given = dataclasses.asdict(config)
+    if not config.micro_batch_size:
+        del given["micro_batch_size"]  # which the run has chosen
+    sizes = {} if model_config is None else dataclasses.asdict(model_config)
+    sizes = {name: value for name, value in sizes.items() if name != "vocab_size" or value}
+    return resume_training(Path(config.out), sizes, given, own, hooks)
+
+
+def resume_training(
+    folder: Path,
+    model_given: Mapping[str, Any],
+    given: Mapping[str, Any],
+    own: Own = OURS,
+    hooks: Sequence[Hook] = (),
+    texts: Texts | None = None,
+) -> Run:
+    """Go on with the run in `folder`, or from one of its checkpoints.
+
+    Args:
+        model_given, given: settings that are given again; see `tinyalpaca.training.resuming.merge`.
+        own, hooks: what the user brings.
+        texts: what reading the text gives, if it has been read.
+
+    Raises:
+        ConfigError, FileNotFoundError, FileFormatError: it cannot be resumed so; says why.
+    """
+    saved = find_checkpoint(folder, warn, own.model)
+    source = run_folder_of(saved)
+    given = {
+        name: whole_path(value) if name in TEXTS and value else value
+        for name, value in given.items()
+    }
+    config, changes = merge(saved, model_given, {"out": str(source), **given})
+    refuse_to_go_back(saved, folder, config)
+    tell = (lambda line: None) if config.quiet else say
+    tell(f"Going on from {saved.folder} (step {saved.progress['step']:,})")
+    for line in changes:
+        tell(f"Changed on purpose: {line}")
+    for line in other_versions(saved):
+        warn(f"Warning: {line}; the last digits of losses may differ.")
+    return run_training(saved.model_config, config, saved, own, hooks, texts)
+
+
+def run_training(
+    model_config: Any,
+    config: TrainConfig,
+    saved: SavedRun | None = None,
+    own: Own = OURS,
+    hooks: Sequence[Hook] = (),
+    texts: Texts | None = None,
+) -> Run:
+    """Train as the two configurations say, print what happens, and write everything to `out`.
+
+    Args:
+        saved: the checkpoint to go on from.
+        own, hooks: what the user brings.
+        texts: what reading the text gives, if it has been read.
+
+    Returns:
+        The run; its `stopped` says if it was asked to stop before its end.
+
+    Raises:
+        DeviceError, OSError, ValueError: something that is asked for cannot be had; found before
+            training starts.
+        FolderInUse: another run writes to the folder.
+        TrainingStopped: the loss or a gradient became NaN or infinite, or the disk is full.
+    """
+    tell: Say = (lambda line: None) if config.quiet else say
+    config = dataclasses.replace(placed(config), prompt=utf8_argument("--prompt", config.prompt))
+    if config.init_from and saved is None:
+        fields = {f.name: f.default for f in dataclasses.fields(model_config)}
+        given = {k: v for k, v in vars(model_config).items() if v != fields[k]}
+        model_config = sizes_of(config.init_from, given, own.model)
+        config = dataclasses.replace(config, tokenizer=config.init_from)
+    if own.model is TinyAlpaca:
+        check_memory(with_vocabulary(model_config, config))
+    device = choose_device(config.device)
+    products = products_of(config, device)
+    folder = RunFolder(config.out)
+    if saved is None:  # an old run goes on as it was
+        check_schedule(config)
+        folder.refuse_strangers()
+    with (
+        device.in_use(),
+        Stopping(config.max_minutes) as stopping,
+        folder.open(),
+        precision(products),
+    ):
+        if own.data is not None:
+            texts = own.data, own.tokenizer, GIVEN
+        if texts is None:
+            with stopping.at_once():
+                texts = read_tokens(config, saved, folder, tell, warn)
+        more: dict[str, Any] = {"stopping": stopping, "own": own, "hooks": hooks}
+        run = prepare(model_config, config, saved, device, folder, tell, texts, **more)
+        if config.preflight and saved is None:
+            findings = run.preflight()
+            for line in findings.lines():
+                tell(line)
+            for line in findings.warnings:
+                warn(f"Warning: {line}")
+        left = run.task.total_steps - run.state.step
+        sequences = config.batch_size * config.accumulate
+        tell(f"Training: {left:,} steps of {sequences} sequences")
+        run.train()
+        finish(run, tell)
+    return run
+
+
+def with_vocabulary(model: ModelConfig, config: TrainConfig) -> ModelConfig:
+    """The sizes with the fewest tokens that there can be, where the text is to say how many."""
+    fewest = 256 if config.tokenizer == "bpe" else 1
+    return model if model.vocab_size else dataclasses.replace(model, vocab_size=fewest)
+
+
+def prepare(
+    model_config: Any,
+    config: TrainConfig,
+    saved: SavedRun | None,
+    device: Device,
+    folder: RunFolder,
+    tell: Say,
+    texts: Texts,
+    own: Own = OURS,
+    **more: Any,
+) -> Run:
+    """Make the model, and a run of it; `more` is for that."""
+    data, tokenizer, source = texts
+    if saved is None:
+        model_config = fitted(model_config, tokenizer, warn)
+        warn_of_positions(model_config, config, warn)
+    if own.model is TinyAlpaca:
+        check_memory(model_config)
+    model = own.model(model_config, RandomGenerator(config.seed))
+    if saved is not None and saved.lora is not None:
+        add_to_base(model, saved.lora)
+    elif config.init_from and saved is None:
+        take_weights(model, config.init_from)
+        tell(f"Weights: from {config.init_from}")
+        if config.lora_rank:
+            add_lora(model, config)
+    model.to(device)
+    run = Run(model, tokenizer, data, config, folder, source=source, saved=saved, own=own, **more)
+    if saved is not None:
+        tell_rates(run.task, run.state.step, config, saved.training, tell, warn)
+    tell(
+        f"Model: {model.num_parameters():,} parameters, "
+        + (f"{model_config.num_layers} layers, " if hasattr(model_config, "num_layers") else "")
+        + f"on {device} ({describe_engine(run)})"
+    )
+    return run
+
+
+def describe_engine(run: Run) -> str:
+    """What computes and how the work is shared, for people."""
+    device, engine = run.task.parameters[0].device, run.task.engine
+    if device.kind == "cpu":
+        team = f"{engine.workers} {engine.backend}" if engine.workers > 1 else "1 process"
+        return f"{team}, {engine.micro_batch_size} sequence(s) at a time"
+    products = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}[get_precision(device)]
+    if not run.config.graph:
+        steps = "kernels launched one by one"
+    elif why_not(run.task):
+        steps = "steps made by the host"
+    else:
+        steps = "one CUDA graph a step"
+    return f"{gpu_name(device)}, products in {products}, {steps}"
+
+
+def finish(run: Run, tell: Say) -> None:
+    """Say where a run that has ended has left things, with a sample and a last validation."""
+    folder, config, state = run.folder.path, run.config, run.state
+    if run.stopped:
+        with decoration(REPORT, run.warn):
+            run.report.save(state, stopped=True)
+        say(
+            f"Stopped at step {state.step:,} of {run.task.total_steps:,} ({run.stopped}). "
+            f"Everything is saved in {folder}; go on with\n    {resume_command(folder)}"
+        )
+        return
+    run.use_best()
+    best = state.records[(state.best or {"record": -1})["record"]]["val_nats_per_char"]
+    sliding, how = 0.0, ""
+    try:
+        if config.eval_stride:
+            with np.errstate(all="ignore"):
+                score = run.task.validate(run.stopping.check, config.eval_stride)
+            sliding = score.nats_per_character
+            how = f"; {sliding:.4f} with windows that move on by {config.eval_stride} tokens"
+        text = run.samples.text(config.sample_tokens)
+    except StopRequested:
+        text = ""
+    finally:
+        run.task.engine.close()
+    if text:
+        tell(f"\nSample:\n{text}\n")
+    with decoration(REPORT, run.warn):
+        run.report.save(state, sample=text, score=sliding)
+    say(f"Best validation: {best:.4f} nats per character{how}")
+    tell(f"In {folder}: model.safetensors, config.json, tokenizer.json, {METRICS}, {REPORT}")
+    if plots_available():
+        tell(f"Loss curve: {folder / LOSS_CURVE}")
+    else:
+        tell('No loss curve: it needs matplotlib, pip install -e ".[plots]"')
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with a run, as this one was called."""
+    program = Path(sys.argv[0])
+    if program.suffix == ".py" and program.name != "__main__.py":
+        return shlex.join(["python", str(program), "--resume", str(folder)])
+    return shlex.join(["tinyalpaca", "train", "--resume", str(folder)])

@@ -1,0 +1,74 @@
+"""The loss that a task makes smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.device import device_of
+from minigrad.parallel.lanes import MICRO_KEYS
+from tinyalpaca.config import TrainConfig
+from tinyalpaca.evaluation import summed_loss
+from tinyalpaca.training.state import Part
+
+LossFunction = Callable[[nn.Module, Any, Any], mg.Tensor]  # model, inputs, targets -> summed loss
+
+
+class Loss:
+    """The summed loss of a micro-batch, in training and in validation.
+
+    Dropout masks depend on the seed and the key alone. On a GPU they are drawn there, from the
+    number of the batch in the run.
+
+    Args:
+        model: with `rng`, a `minigrad.Generator`, if it has dropout.
+        config: for the seed and the smoothing of labels.
+        function: maps the model, inputs and targets (B, T) to the *sum* of their losses;
+            `tinyalpaca.evaluation.summed_loss` if left out.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: TrainConfig, function: LossFunction | None = None
+    ) -> None:
+        self.model, self.function = model, function
+        self.seed, self.label_smoothing = config.seed, config.label_smoothing
+
+    def training(self, part: Part, key: int) -> mg.Tensor:
+        """With dropout, from the key of a micro-batch."""
+        x, y = part
+        if not isinstance(x, np.ndarray):
+            number = np.array([key // MICRO_KEYS % 2**32], np.uint32)
+            return self.on_device(x, y, device_of(x).asarray(number), 0)
+        rng = getattr(self.model, "rng", None)
+        if rng is None:
+            return self._summed(x, y)
+        with rng.seeded(self.seed, key):
+            return self._summed(x, y)
+
+    def on_device(self, x: Any, y: Any, draw: Any, ahead: int) -> mg.Tensor:
+        """As `training`, with what masks are drawn from on the GPU as well."""
+        rng = getattr(self.model, "rng", None)
+        if rng is None:
+            return self._summed(x, y)
+        with rng.seeded_on_device(self.seed, draw, ahead):
+            return self._summed(x, y)
+
+    def evaluation(self, part: Part) -> mg.Tensor:
+        """Without dropout or smoothing."""
+        if self.model.training:
+            self.model.eval()
+        return self._of(*part, 0.0)
+
+    def _summed(self, x: Any, y: Any) -> mg.Tensor:
+        if not self.model.training:
+            self.model.train()
+        return self._of(x, y, self.label_smoothing)
+
+    def _of(self, x: Any, y: Any, label_smoothing: float) -> mg.Tensor:
+        if self.function is not None:
+            return self.function(self.model, x, y)
+        return summed_loss(self.model, x, y, label_smoothing)

@@ -1,0 +1,258 @@
+"""A run: its parts, built from the settings. This is the one place that knows all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.parallel import WorkerError
+from minigrad.parallel.blas import OneBlasThread
+from minigrad.storage import load_safetensors
+from tinyalpaca import console
+from tinyalpaca.config import TrainConfig
+from tinyalpaca.lora import load_weights
+from tinyalpaca.training import loop
+from tinyalpaca.training.checkpoint import SavedRun, read_training, restore, write_checkpoint
+from tinyalpaca.training.checksums import check_sums
+from tinyalpaca.training.fine_tuning import freeze
+from tinyalpaca.training.gpu_steps import make_steps, why_not
+from tinyalpaca.training.hooks import Hook
+from tinyalpaca.training.hooks.bad_steps import BadSteps
+from tinyalpaca.training.hooks.checkpoints import Checkpoints
+from tinyalpaca.training.hooks.curve import LossCurve
+from tinyalpaca.training.hooks.early_stop import EarlyStop
+from tinyalpaca.training.hooks.lines import Lines, ProgressBar
+from tinyalpaca.training.hooks.metrics import Metrics, UpdateRatios
+from tinyalpaca.training.hooks.preflight import Findings, preflight
+from tinyalpaca.training.hooks.report import Report
+from tinyalpaca.training.hooks.samples import Samples
+from tinyalpaca.training.hooks.tensorboard import TensorBoard
+from tinyalpaca.training.metrics_file import history_of
+from tinyalpaca.training.resuming import (
+    refuse_other_parts,
+    run_folder_of,
+)
+from tinyalpaca.training.run_folder import REQUIRED, WEIGHTS, RunFolder
+from tinyalpaca.training.state import Record, TrainingState
+from tinyalpaca.training.steps import Steps
+from tinyalpaca.training.stopping import Stopping
+from tinyalpaca.training.task import OURS, Data, Own, make_task
+
+
+class Run:
+    """A training with everything around it: what it writes, tells, and remembers.
+
+    Args:
+        model: moved to its device already.
+        tokenizer: saved beside the weights.
+        data: the tokens.
+        config: the settings.
+        folder: for everything that is written; a `RunFolder` if the caller has opened one.
+        stopping: asked between steps whether to stop.
+        source: where the text is from, for people.
+        saved: the checkpoint to go on from.
+        own: what the user has brought.
+        hooks: more of them, called after ours.
+
+    Attributes:
+        task, state, hooks: see the modules of these names.
+        stopped: why training has stopped before its end, or None.
+
+    Raises:
+        ValueError: the training sequences are longer than the data or than the model allows, or
+            shorter than a move of the last validation's windows; or `saved` belongs elsewhere.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        data: Data,
+        config: TrainConfig,
+        folder: Path | RunFolder,
+        *,
+        stopping: Stopping | None = None,
+        source: str = "",
+        saved: SavedRun | None = None,
+        own: Own = OURS,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        check_windows(config, model.config.max_seq_len)
+        self.folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+        config = dataclasses.replace(config, out=str(self.folder.path))
+        self.tokenizer, self.stopping = tokenizer, stopping or Stopping()
+        self.stopped: str | None = None
+        self.steps: Steps | None = None
+        self._fingerprint = data.fingerprint()
+        self.own = own
+        freeze(model, config.freeze)
+        self.task = task = make_task(model, data, config, own)
+        size = getattr(task.engine, "micro_batch_size", 0)
+        if size:  # what was chosen decides about the last bits
+            config = dataclasses.replace(config, micro_batch_size=size)
+        self.config = config
+        model.seen_tokens = task.dataset.targets_among(tokenizer.vocab_size)
+        self.state, history, home = task.start(), [], None
+        if saved is not None:
+            refuse_other_parts(saved, task.own)
+            self.state = restore(task, saved, self._fingerprint, config.data)
+            home = run_folder_of(saved)
+            history = history_of(home, self.state.step, self.state.records, self.warn)
+        path = self.folder.path
+        ratios = UpdateRatios(task.engine.flat, task.names)
+        self.metrics = Metrics(path, config.log_every, history, ratios)
+        self.checkpoints = Checkpoints(
+            self.folder,
+            self._write,
+            every=config.save_every,
+            minutes=config.save_minutes,
+            keep=config.keep,
+            due=task.validation_is_due,
+            whole=lambda: self.steps is not None and self.steps.whole,
+            torn=lambda: self.steps is not None and self.steps.torn,
+            sync=self.metrics.sync,
+            say=self.say,
+            warn=self.warn,
+            home=home,
+        )
+        self.samples = Samples(
+            model,
+            tokenizer,
+            prompt=config.prompt,
+            tokens=config.epoch_sample_tokens,
+            seed=config.seed,
+            ask=self.stopping.check,
+            warn=self.warn,
+        )
+        self.report = Report(path, model, tokenizer, config, data.validation, self.metrics, source)
+        self.hooks = [*self._hooks(), *hooks]
+
+    def _hooks(self) -> list[Hook]:
+        """Ours, in the order in which they act: what is shown comes after what is saved."""
+        config, task, path = self.config, self.task, self.folder.path
+        windows = task.sampler.batch_size * config.accumulate
+        length = (task.steps_per_epoch, task.total_steps, windows)
+        hooks: list[Hook] = [
+            ProgressBar(config.epochs, *length, quiet=config.quiet),
+            self.samples,
+            self.metrics,
+        ]
+        if config.tensorboard:
+            hooks.append(TensorBoard(path, self.metrics, self.warn))
+        hooks += [
+            self.checkpoints,
+            BadSteps(
+                task.engine,
+                lambda part, key: task.loss.training(part, key),
+                task.weights_are_good,
+                self.checkpoints,
+                self.tokenizer.decode,
+                config.skip_bad_steps,
+                self.warn,
+            ),
+            Lines(config.epochs, self.say),
+            LossCurve(path, self.metrics, self.warn),
+        ]
+        if config.patience:
+            hooks.append(EarlyStop(config.patience))
+        return hooks
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        return self.task.model
+
+    @property
+    def records(self) -> list[Record]:
+        """Of the validations, as in `metrics.jsonl`."""
+        return self.state.records
+
+    def preflight(self) -> Findings:
+        """Look at everything that usually goes wrong; see `tinyalpaca.training.hooks.preflight`."""
+        graph = self.config.graph and why_not(self.task) is None
+        # What a cross-entropy is before any training.
+        known = self.own.loss is None and not self.config.init_from
+        expected = log(self.task.model.config.vocab_size) if known else None
+        return preflight(self.task, expected, graph)
+
+    def train(self) -> None:
+        """All steps that are left.
+
+        Raises:
+            TrainingStopped: a loss or gradient is not finite, or the disk does not take a file.
+        """
+        config, task = self.config, self.task
+        # Overflow is looked for, and found, by what becomes of it: a loss that is not finite.
+        # BLAS has one thread, since how many it has decides about last bits (Muon's, say).
+        with self.folder.open(), OneBlasThread(), np.errstate(all="ignore"):
+            try:
+                self.checkpoints.begin(self.state)
+                if getattr(task.engine, "why_slower", None):
+                    self.warn(
+                        "training runs on threads instead of processes, which is slower (up to 1.6 "
+                        f"times for the default model): {task.engine.why_slower}"
+                    )
+                looks = (config.log_every, config.save_every, config.eval_every)
+                before = self.metrics.before_update
+                self.steps = make_steps(task, before, looks, config.graph, self.warn)
+                self.stopped = loop.train(task, self.state, self.steps, self.hooks, self.stopping)
+                if self.stopped and self.steps.torn:
+                    self._go_back()
+            except (OSError, WorkerError, MemoryError) as error:
+                raise self.checkpoints.stopped_by(self.state, error) from error
+            finally:
+                task.engine.close()
+                for hook in self.hooks:
+                    hook.close()
+
+    def _go_back(self) -> None:
+        """To the last checkpoint: workers have died in the middle of an update."""
+        latest = self.folder.latest()
+        assert latest is not None  # there is one from the first step on
+        saved = read_training(latest, self.own.model)
+        self.state = restore(self.task, saved, self._fingerprint, self.config.data)
+        self.metrics.losses = [pair for pair in self.metrics.losses if pair[0] <= self.state.step]
+
+    def use_best(self) -> None:
+        """Put the best weights so far into the model: training is over."""
+        best = self.folder.best()
+        if best is not None:
+            check_sums(best, REQUIRED)
+            weights, _ = load_safetensors(best / WEIGHTS)
+            load_weights(self.task.model, weights)
+            self.task.average = None
+        elif self.state.best is not None:
+            self.warn(
+                "this folder has no checkpoint of the best weights; what follows is of the last"
+            )
+
+    def say(self, line: str) -> None:
+        """Print a line between the bars, unless the run is quiet."""
+        if not self.config.quiet:
+            console.say(line)
+
+    def warn(self, line: str) -> None:
+        """Print a warning, on standard error, in a quiet run too."""
+        console.warn(f"Warning: {line}")
+
+    def _write(self, folder: Path, state: TrainingState) -> None:
+        write_checkpoint(folder, self.task, state, self.tokenizer, self.config, self._fingerprint)
+
+
+def check_windows(config: TrainConfig, longest: int) -> None:
+    """Raise `ValueError` if windows do not fit a model that takes so many tokens."""
+    if config.seq_len - 1 > longest:
+        raise ValueError(
+            f"training windows of {config.seq_len} tokens predict {config.seq_len - 1}, more "
+            f"than the model's max_seq_len ({longest})"
+        )
+    if config.eval_stride >= config.seq_len:  # found now, not when training is over
+        raise ValueError(
+            f"eval_stride is {config.eval_stride}, but windows of {config.seq_len} tokens "
+            f"(seq_len) can move on by {config.seq_len - 1} at most: give --eval-stride less"
+        )

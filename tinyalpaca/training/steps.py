@@ -1,0 +1,98 @@
+"""Steps that are made one by one: the host sees each loss before it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from minigrad.parallel import Workers
+from tinyalpaca.training.state import Part, Result, TrainingState
+from tinyalpaca.training.task import Task
+
+BeforeUpdate = Callable[[int], None]  # told the number of a step whose update comes next
+
+
+class Steps(Protocol):
+    """What makes a task's steps.
+
+    Attributes:
+        torn: an update was interrupted half-way; the weights are those of no step.
+    """
+
+    torn: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether the task surely has exactly the weights of the state's step."""
+
+    def run(self, state: TrainingState) -> list[Result]:
+        """Make the next step, or several. The state is left as it is.
+
+        What came of a step that is not finite is the last result; it has changed nothing.
+        """
+
+    def leave_out(self, state: TrainingState) -> None:
+        """The step after `state` was not finite and shall count all the same."""
+
+
+class HostSteps:
+    """Makes a task's steps with its engine, on the CPU or on a GPU.
+
+    Args:
+        task: what is trained.
+        before_update: called before each update.
+    """
+
+    def __init__(self, task: Task, before_update: BeforeUpdate = lambda step: None) -> None:
+        self.task, self.before_update = task, before_update
+        self.torn = False
+
+    @property
+    def whole(self) -> bool:
+        return not self.torn and isinstance(self.task.engine, Workers)
+
+    def run(self, state: TrainingState) -> list[Result]:
+        """One update from the mean gradient of all tokens of the sampler's next batches."""
+        task = self.task
+        batches, after = self._next_batches(state)
+        count, key = sum(part[1].size for part in batches), state.step * task.accumulate
+        loss, grad_norm = self._gradients(batches, 1 / count, key)
+        result = Result(loss, grad_norm, task.learning_rate(state.step), count, after)
+        if not result.finite:
+            return [result._replace(batches=(batches, key))]
+        self.before_update(state.step + 1)
+        self.torn = True
+        task.engine.update(task.optimizer, task.max_norm)
+        self._step_made(state)
+        self.torn = False
+        return [result]
+
+    def leave_out(self, state: TrainingState) -> None:
+        self._step_made(state)
+
+    def _next_batches(self, state: TrainingState) -> tuple[list[Part], dict[str, int]]:
+        """A step's batches, fewer at the end of an epoch; and the sampler's state after them."""
+        task, batches = self.task, []
+        task.sampler.load_state_dict(state.sampler)
+        for indices in task.sampler:
+            batches.append(task.dataset.batch_at(indices))
+            if len(batches) == task.accumulate:
+                break
+        return batches, task.sampler.state_dict()
+
+    def _gradients(self, batches: list[Part], scale: float, key: int) -> tuple[float, float]:
+        """Leave the sum of the batches' gradients with the engine. Returns loss and norm."""
+        engine, loss, total = self.task.engine, 0.0, None
+        for number, part in enumerate(batches):
+            loss += engine.gradients(part, scale=scale, key=key + number)
+            if len(batches) > 1:
+                total = engine.flat.grad + (0 if total is None else total)
+        if total is not None:
+            engine.flat.grad[...] = total
+            engine.grad_norm = float(total @ total) ** 0.5
+        return loss, engine.grad_norm
+
+    def _step_made(self, state: TrainingState) -> None:
+        self.task.schedule.step()
+        if self.task.average is not None:
+            self.task.average.update(state.step + 1)
