@@ -3,6 +3,7 @@
 from minigrad import functions
 from minigrad.autograd import grad
 from minigrad.check_kernel import KernelError, check_kernel
+from minigrad.constants import *  # noqa: F403
 from minigrad.device import Device, gpu_available
 from minigrad.engine import apply
 from minigrad.errors import (
@@ -16,6 +17,7 @@ from minigrad.errors import (
 )
 from minigrad.functional import value_and_grad
 from minigrad.functions import *  # noqa: F403
+from minigrad.functions.data_types import __array_namespace_info__
 from minigrad.gradcheck import GradientError, gradcheck, gradcheck_module
 from minigrad.kernels.cuda import cuda_kernel
 from minigrad.op import Op, kernel
@@ -28,3 +30,4 @@ from minigrad.tensor import Tensor
 from minigrad import functional, kernels, nn, optim  # isort: skip
 
 __version__ = "0.1.0"
+__array_api_version__ = "2024.12"  # of the standard whose names and behaviours these are

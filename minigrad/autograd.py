@@ -206,7 +206,7 @@ def _seed(
         return Variable.tensor.wrap(seed) if create_graph else seed
     if not isinstance(gradient, Variable):
         gradient = Variable.tensor(np.asarray(gradient, dtype=output.dtype), device=output.device)
-    gradient = gradient.astype(output.dtype)
+    gradient = gradient.astype(output.dtype, copy=False)
     if gradient.shape != output.shape:
         raise ValueError(
             f"the upstream gradient has shape {gradient.shape}, the output {output.shape}."

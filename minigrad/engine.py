@@ -66,7 +66,7 @@ def apply(op: type[Op], *inputs: Variable | None, **statics: Any) -> Any:
             out = rule.infer(*arrays, **statics)
         else:
             out, saved = rule.forward(*arrays, **statics)
-    except ShapeError:
+    except (ShapeError, np.linalg.LinAlgError):  # a singular matrix has the right shape
         raise
     except ValueError as error:
         raise ShapeError(f"{describe(op, inputs, statics)}: {error}") from error

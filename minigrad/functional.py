@@ -118,7 +118,7 @@ def vjp(
     variables, value, higher = _called("vjp", function, everything, primals, {}, create_graph)
 
     def pullback(v: Any) -> tuple[Tensor, ...]:
-        v = as_float(v).astype(value.dtype)
+        v = as_float(v).astype(value.dtype, copy=False)
         if v.shape != value.shape:
             raise ShapeError(f"functional.vjp: v has shape {v.shape}, the value {value.shape}")
         again = higher or v.requires_grad
@@ -313,7 +313,7 @@ def _tangents(name: str, primals: Sequence[Any], tangents: Sequence[Any]) -> lis
     shapes, own = [x.shape for x in points], [t.shape for t in directions]
     if shapes != own:
         raise ShapeError(f"functional.{name}: primals of shapes {shapes}, tangents of {own}")
-    return [t.astype(x.dtype) for t, x in zip(directions, points, strict=True)]
+    return [t.astype(x.dtype, copy=False) for t, x in zip(directions, points, strict=True)]
 
 
 def _along(gradients: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:

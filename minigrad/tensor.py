@@ -10,8 +10,8 @@ keeps `array` for itself, so that its own reading is never mistaken for somebody
 from __future__ import annotations
 
 import copy as copy_module
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,10 +22,15 @@ from minigrad.graph import Variable, require_floats
 from minigrad.state import STATE
 from minigrad.version import Version
 
+if TYPE_CHECKING:
+    from minigrad.functions.methods import Methods
+else:
+    Methods = object  # `minigrad.functions` adds them, as they need the class
+
 Axis = int | tuple[int, ...] | None
 
 
-class Tensor(Variable):
+class Tensor(Variable, Methods):
     """An n-dimensional array that can be differentiated.
 
     Args:
@@ -114,6 +119,11 @@ class Tensor(Variable):
     @property
     def T(self) -> Tensor:
         return F.transpose(self)
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes exchanged."""
+        return F.matrix_transpose(self)
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -249,16 +259,28 @@ class Tensor(Variable):
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ValueError(
-                f"the truth of a tensor of shape {self.shape} is ambiguous; use .numpy().any() or "
-                ".numpy().all()"
+                f"the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all()"
             )
         return bool(self.item())
 
-    def __dlpack__(self, **kwargs: Any) -> Any:
-        """DLPack: hands the memory to PyTorch, JAX or CuPy without a copy."""
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """DLPack: hands the memory to PyTorch, JAX or CuPy, without a copy unless one is asked for.
+
+        Raises:
+            BufferError: the tensor is in a graph.
+        """
         if self.requires_grad:
             raise BufferError("export a tensor in a graph with .detach(): DLPack carries no graph")
-        return self.data.__dlpack__(**kwargs)
+        options = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
+        given = {key: value for key, value in options.items() if value is not None}
+        return self.data.__dlpack__(stream=stream, **given)  # old libraries know the stream alone
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.array.__dlpack_device__()
@@ -341,7 +363,7 @@ class Tensor(Variable):
                 "new tensor with minigrad.where(mask, new, old) or minigrad.concatenate([...]), or "
                 "use .detach() where no gradient is needed; a leaf is changed under no_grad()."
             )
-        self.array[_plain_index(index)] = value.array if isinstance(value, Tensor) else value
+        self.array[plain_index(index)] = value.array if isinstance(value, Tensor) else value
         self.changed()
 
     def assign(self, value: Any) -> None:
@@ -419,19 +441,8 @@ class Tensor(Variable):
     def __imatmul__(self, other: Any) -> Tensor:
         return change("matmul", self, other)
 
-    def __iand__(self, other: Any) -> Tensor:
-        _require_booleans("&", self, other)
-        return change("logical_and", self, other)
-
-    def __ior__(self, other: Any) -> Tensor:
-        _require_booleans("|", self, other)
-        return change("logical_or", self, other)
-
     def __neg__(self) -> Tensor:
         return F.negative(self)
-
-    def __abs__(self) -> Tensor:
-        return F.abs(self)
 
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
         return NotImplemented if other is None or isinstance(other, str) else F.equal(self, other)
@@ -441,91 +452,7 @@ class Tensor(Variable):
             return NotImplemented
         return F.not_equal(self, other)
 
-    def __lt__(self, other: Any) -> Tensor:
-        return F.less(self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return F.less_equal(self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return F.greater(self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return F.greater_equal(self, other)
-
-    def __invert__(self) -> Tensor:
-        _require_booleans("~", self)
-        return F.logical_not(self)
-
-    def __and__(self, other: Any) -> Tensor:
-        _require_booleans("&", self, other)
-        return F.logical_and(self, other)
-
-    def __or__(self, other: Any) -> Tensor:
-        _require_booleans("|", self, other)
-        return F.logical_or(self, other)
-
-    # Methods with NumPy's names
-
-    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return F.sum(self, axis, keepdims)
-
-    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return F.mean(self, axis, keepdims)
-
-    def var(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-        return F.var(self, axis, ddof, keepdims)
-
-    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return F.max(self, axis, keepdims)
-
-    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return F.min(self, axis, keepdims)
-
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        return F.argmax(self, axis, keepdims)
-
-    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        return F.argmin(self, axis, keepdims)
-
-    def exp(self) -> Tensor:
-        return F.exp(self)
-
-    def log(self) -> Tensor:
-        return F.log(self)
-
-    def sqrt(self) -> Tensor:
-        return F.sqrt(self)
-
-    def tanh(self) -> Tensor:
-        return F.tanh(self)
-
-    def abs(self) -> Tensor:
-        return F.abs(self)
-
-    def clip(self, min: Any = None, max: Any = None) -> Tensor:
-        return F.clip(self, min, max)
-
-    def reshape(self, *shape: Any) -> Tensor:
-        return F.reshape(self, shape[0] if len(shape) == 1 else shape)
-
-    def transpose(self, *axes: Any) -> Tensor:
-        return F.transpose(self, axes[0] if len(axes) == 1 else axes or None)
-
-    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
-        return F.swapaxes(self, axis1, axis2)
-
-    def squeeze(self, axis: Axis = None) -> Tensor:
-        return F.squeeze(self, axis)
-
-    def expand_dims(self, axis: int | tuple[int, ...]) -> Tensor:
-        return F.expand_dims(self, axis)
-
-    def broadcast_to(self, shape: Sequence[int]) -> Tensor:
-        return F.broadcast_to(self, shape)
-
-    def astype(self, dtype: Any) -> Tensor:
-        return F.astype(self, dtype)
+    # All other operators and methods are functions of the same names: see `functions.methods`.
 
 
 def _as_array(data: Any, dtype: Any) -> Any:
@@ -560,20 +487,10 @@ def _plain_array(array: np.ndarray) -> np.ndarray:
     return array.view(np.ndarray)
 
 
-def _require_booleans(symbol: str, *operands: Any) -> None:
-    """NumPy's operators work on the bits of integers, ours do not, so integers are refused."""
-    for x in operands:
-        if not isinstance(x, (bool, np.bool)) and getattr(x, "dtype", None) != np.bool:
-            raise TypeError(
-                f"{symbol} is for tensors of booleans. Compare first, as in (x > 0) & (x < 1), or "
-                "use minigrad.logical_and, logical_or and logical_not."
-            )
-
-
-def _plain_index(index: Any) -> Any:
+def plain_index(index: Any) -> Any:
     """An index whose tensors and lists are arrays that nobody else can change."""
     if isinstance(index, tuple):
-        return tuple(_plain_index(i) for i in index)
+        return tuple(plain_index(i) for i in index)
     if isinstance(index, list):
         return np.asarray(index, dtype=None if index else np.intp)
     if isinstance(index, Tensor):

@@ -1,172 +1,63 @@
-"""Array functions on tensors, under NumPy's names.
+"""Array functions on tensors, under NumPy's names and those of the Array API standard.
 
 This package is also an array namespace: a textbook op that runs with `xp = minigrad.functions`
 works on tensors and is differentiated as it runs.
+
+A function stands in the file of its theme and in that file's `__all__`, which is all that makes it
+public here and in `minigrad`. Which functions are methods of tensors is said in `methods`.
 """
 
-from minigrad.functions.creation import (
-    arange,
-    asarray,
-    default_device,
-    eye,
-    from_dlpack,
-    full,
-    full_like,
-    linspace,
-    ones,
-    ones_like,
-    zeros,
-    zeros_like,
-)
-from minigrad.functions.elementwise import (
-    abs,
-    add,
-    astype,
-    clip,
-    cos,
-    divide,
-    equal,
-    erf,
-    exp,
-    expm1,
-    gelu,
-    greater,
-    greater_equal,
-    isfinite,
-    less,
-    less_equal,
-    log,
-    log1p,
-    logical_and,
-    logical_not,
-    logical_or,
-    logsigmoid,
-    maximum,
-    minimum,
-    multiply,
-    negative,
-    normal_cdf,
-    not_equal,
-    power,
-    relu,
-    sigmoid,
-    sign,
-    silu,
-    sin,
-    softplus,
-    sqrt,
-    stop_gradient,
-    subtract,
-    tanh,
-    where,
-)
-from minigrad.functions.products import einsum, matmul
-from minigrad.functions.reduce import (
-    argmax,
-    argmin,
-    log_softmax,
-    logsumexp,
-    max,
-    mean,
-    min,
-    softmax,
-    sum,
-    var,
-)
-from minigrad.functions.shape import (
-    broadcast_to,
-    concatenate,
-    expand_dims,
-    getitem,
-    pad,
-    reshape,
-    scatter_add,
-    split,
-    squeeze,
-    stack,
-    swapaxes,
-    take,
-    to_device,
-    transpose,
-)
+# ruff: noqa: F403
 
-__all__ = [
-    "abs",
-    "add",
-    "arange",
-    "argmax",
-    "argmin",
-    "asarray",
-    "astype",
-    "broadcast_to",
-    "clip",
-    "concatenate",
-    "cos",
-    "default_device",
-    "divide",
-    "einsum",
-    "equal",
-    "erf",
-    "exp",
-    "expand_dims",
-    "expm1",
-    "eye",
-    "from_dlpack",
-    "full",
-    "full_like",
-    "gelu",
-    "getitem",
-    "greater",
-    "greater_equal",
-    "isfinite",
-    "less",
-    "less_equal",
-    "linspace",
-    "log",
-    "log1p",
-    "log_softmax",
-    "logical_and",
-    "logical_not",
-    "logical_or",
-    "logsigmoid",
-    "logsumexp",
-    "matmul",
-    "max",
-    "maximum",
-    "mean",
-    "min",
-    "minimum",
-    "multiply",
-    "negative",
-    "normal_cdf",
-    "not_equal",
-    "ones",
-    "ones_like",
-    "pad",
-    "power",
-    "relu",
-    "reshape",
-    "scatter_add",
-    "sigmoid",
-    "sign",
-    "silu",
-    "sin",
-    "softmax",
-    "softplus",
-    "split",
-    "sqrt",
-    "squeeze",
-    "stack",
-    "stop_gradient",
-    "subtract",
-    "sum",
-    "swapaxes",
-    "take",
-    "tanh",
-    "to_device",
-    "transpose",
-    "var",
-    "where",
-    "zeros",
-    "zeros_like",
-]
+from minigrad.functions import (
+    activations,
+    comparisons,
+    creation,
+    cumulative,
+    data_types,
+    elementwise,
+    linalg,
+    products,
+    rearrange,
+    reduce,
+    rounding,
+    shape,
+    sorting,
+    trigonometry,
+)
+from minigrad.functions.activations import *
+from minigrad.functions.comparisons import *
+from minigrad.functions.creation import *
+from minigrad.functions.cumulative import *
+from minigrad.functions.data_types import *
+from minigrad.functions.elementwise import *
+from minigrad.functions.linalg import norm
+from minigrad.functions.products import *
+from minigrad.functions.rearrange import *
+from minigrad.functions.reduce import *
+from minigrad.functions.rounding import *
+from minigrad.functions.shape import *
+from minigrad.functions.sorting import *
+from minigrad.functions.trigonometry import *
+
+__all__ = ["linalg", "norm"]
+__all__ += activations.__all__
+__all__ += comparisons.__all__
+__all__ += creation.__all__
+__all__ += cumulative.__all__
+__all__ += data_types.__all__
+__all__ += elementwise.__all__
+__all__ += products.__all__
+__all__ += rearrange.__all__
+__all__ += reduce.__all__
+__all__ += rounding.__all__
+__all__ += shape.__all__
+__all__ += sorting.__all__
+__all__ += trigonometry.__all__
+__all__.sort()
+
+# At the end because the methods are the functions above.
+from minigrad.functions.methods import add_to  # noqa: E402
+from minigrad.tensor import Tensor  # noqa: E402
+
+add_to(Tensor)

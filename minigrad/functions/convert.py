@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.dtypes import DEFAULT_FLOAT, SCALARS, beside, fitting, plain_number, promote
+from minigrad.errors import ShapeError
 from minigrad.graph import require_floats
+from minigrad.ops.reduce import normalize_axes
 from minigrad.tensor import Tensor
 
 
@@ -90,6 +92,18 @@ def as_float(x: Any) -> Tensor:
     if isinstance(x, Tensor) and x.array.dtype.kind == "f":  # the usual case
         return x
     return as_dtype(as_tensor(x), DEFAULT_FLOAT)
+
+
+def axes_of(op: str, axes: Any, ndim: int) -> tuple[int, ...]:
+    """`axes` (None, a number or a sequence) as a tuple of distinct numbers from 0 on.
+
+    Raises:
+        ShapeError: there is no such axis, or one is given twice.
+    """
+    try:
+        return normalize_axes(axes, ndim)
+    except ValueError as error:
+        raise ShapeError(f"{op}: {error}") from error
 
 
 def as_dtype(x: Tensor, dtype: np.dtype) -> Tensor:

@@ -11,11 +11,37 @@ from typing import Any
 import numpy as np
 
 from minigrad import functions
-from minigrad.device import Device
-from minigrad.dtypes import DEFAULT_FLOAT, DEFAULT_INT, SCALARS, fitting, plain_number, real_dtype
+from minigrad.device import Device, namespace_of
+from minigrad.dtypes import (
+    BOOL,
+    DEFAULT_FLOAT,
+    DEFAULT_INT,
+    SCALARS,
+    beside,
+    fitting,
+    plain_number,
+    real_dtype,
+)
 from minigrad.settings import Setting
 from minigrad.state import STATE, setting
 from minigrad.tensor import Tensor
+
+__all__ = [
+    "arange",
+    "asarray",
+    "default_device",
+    "empty",
+    "empty_like",
+    "eye",
+    "from_dlpack",
+    "full",
+    "full_like",
+    "linspace",
+    "ones",
+    "ones_like",
+    "zeros",
+    "zeros_like",
+]
 
 
 def default_device(device: Device | str) -> Setting:
@@ -34,17 +60,39 @@ def asarray(
     dtype: Any = None,
     *,
     device: Device | str | None = None,
+    copy: bool | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """`data` (an array, numbers, nested lists) as a tensor; an array is not copied.
 
     A tensor is given back as it is, unless its dtype or device is to be another one, or it is to be
-    a leaf; its graph is kept.
+    a leaf; its graph is kept. `copy=True` gives new memory in any case.
+
+    Raises:
+        ValueError: with `copy=False`, if a copy is needed.
     """
     if isinstance(data, Tensor) and not (requires_grad and not data.requires_grad):
-        moved = data if device is None else data.to(device)
-        return moved if dtype is None else moved.astype(dtype)
-    return Tensor(data, dtype, device=device, requires_grad=requires_grad)
+        result = data if device is None else data.to(device)
+        result = result if dtype is None else result.astype(dtype, copy=False)
+    else:
+        result = Tensor(data, dtype, device=device, requires_grad=requires_grad)
+    given = data.array if isinstance(data, Tensor) else data
+    shared = hasattr(given, "dtype") and hasattr(given, "shape") and _shares(given, result.array)
+    if copy is False and not shared:
+        raise ValueError(f"asarray: a tensor of {result.dtype} on {result.device} needs a copy")
+    if copy and shared:
+        if requires_grad:
+            return Tensor(result.array.copy(), requires_grad=True)
+        return functions.clone(result)
+    return result
+
+
+def _shares(given: Any, array: Any) -> bool:
+    return given is array or (
+        isinstance(given, np.ndarray) == isinstance(array, np.ndarray)
+        and given.size > 0
+        and bool(namespace_of(array).may_share_memory(given, array))
+    )
 
 
 def zeros(
@@ -92,13 +140,17 @@ def _float_unless(dtype: Any) -> Any:
 
 def full(
     shape: int | Sequence[int],
-    value: Any,
+    fill_value: Any,
     dtype: Any = None,
     *,
     device: Device | str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor filled with `value`, which may be a tensor: gradients flow to it."""
+    """A tensor filled with a value, which may be a tensor: gradients flow to it.
+
+    Without a dtype integers become int64, booleans bool, and all else float32.
+    """
+    value = fill_value
     if isinstance(value, Tensor):
         if requires_grad and value.requires_grad:
             raise ValueError("full: a leaf cannot be filled from a graph; use value.detach()")
@@ -108,25 +160,53 @@ def full(
             return filled
         return _make(filled.array.copy(), filled.device, requires_grad)
     if isinstance(value, SCALARS):
-        value = fitting(plain_number(value), _float_unless(dtype))
+        value = plain_number(value)
+        if dtype is None:
+            dtype = beside(BOOL, value)
+        value = fitting(value, real_dtype(dtype))
     elif np.asarray(value).dtype.kind not in "fiub":
         raise TypeError(f"full: a tensor holds real numbers or booleans, not {value!r:.60}")
     return _make(np.full(shape, value, _float_unless(dtype)), device, requires_grad)
 
 
-def zeros_like(x: Tensor) -> Tensor:
-    """Zeros of x's shape, dtype and device."""
-    return zeros(x.shape, x.dtype, device=x.device)
+def empty(
+    shape: int | Sequence[int],
+    *more: Any,
+    dtype: Any = None,
+    device: Device | str | None = None,
+) -> Tensor:
+    """A tensor whose values are whatever the memory holds; otherwise as `zeros`."""
+    sizes, dtype = _sizes_and_dtype("empty", shape, more, dtype)
+    return _make(np.empty(sizes, dtype), device, False)
 
 
-def ones_like(x: Tensor) -> Tensor:
-    """Ones of x's shape, dtype and device."""
-    return ones(x.shape, x.dtype, device=x.device)
+def zeros_like(x: Tensor, *, dtype: Any = None, device: Device | str | None = None) -> Tensor:
+    """Zeros of x's shape, and of its dtype and device unless others are given."""
+    return zeros(x.shape, **_like(x, dtype, device))
 
 
-def full_like(x: Tensor, value: Any) -> Tensor:
-    """`value` in x's shape, dtype and device."""
-    return full(x.shape, value, x.dtype, device=x.device)
+def ones_like(x: Tensor, *, dtype: Any = None, device: Device | str | None = None) -> Tensor:
+    """Ones of x's shape, and of its dtype and device unless others are given."""
+    return ones(x.shape, **_like(x, dtype, device))
+
+
+def empty_like(x: Tensor, *, dtype: Any = None, device: Device | str | None = None) -> Tensor:
+    """Any values in x's shape, and in its dtype and on its device unless others are given."""
+    return empty(x.shape, **_like(x, dtype, device))
+
+
+def full_like(
+    x: Tensor, fill_value: Any, *, dtype: Any = None, device: Device | str | None = None
+) -> Tensor:
+    """`fill_value` in x's shape, and in its dtype and on its device unless others are given."""
+    return full(x.shape, fill_value, **_like(x, dtype, device))
+
+
+def _like(x: Tensor, dtype: Any, device: Any) -> dict[str, Any]:
+    return {
+        "dtype": x.dtype if dtype is None else dtype,
+        "device": x.device if device is None else device,
+    }
 
 
 def arange(
@@ -157,10 +237,12 @@ def linspace(
     dtype: Any = None,
     *,
     device: Device | str | None = None,
+    endpoint: bool = True,
 ) -> Tensor:
-    """`num` evenly spaced values in [start, stop]."""
+    """`num` evenly spaced values in [start, stop], or in [start, stop) without the endpoint."""
     start, stop = _number("linspace", start), _number("linspace", stop)
-    return _make(np.linspace(start, stop, num, dtype=_float_unless(dtype)), device, False)
+    values = np.linspace(start, stop, num, endpoint, dtype=_float_unless(dtype))
+    return _make(values, device, False)
 
 
 def eye(
@@ -199,11 +281,17 @@ def _number(name: str, value: Any) -> Any:
     return value.item()
 
 
-def from_dlpack(array: Any) -> Tensor:
-    """A tensor over the memory of a PyTorch, JAX, CuPy or NumPy array, without a copy.
+def from_dlpack(
+    array: Any, *, device: Device | str | None = None, copy: bool | None = None
+) -> Tensor:
+    """A tensor over the memory of a PyTorch, JAX, CuPy or NumPy array.
 
-    On the CPU the memory is shared; a tensor made from read-only memory cannot be written.
+    On the CPU the memory is shared unless `copy` is True; a tensor made from read-only memory
+    cannot be written.
+
+    Raises:
+        ValueError: with `copy=False`, if another device is asked for.
     """
     kind, _ = array.__dlpack_device__()
     xp = np if int(kind) == 1 else Device("gpu").xp
-    return Tensor(xp.from_dlpack(array))
+    return asarray(Tensor(xp.from_dlpack(array)), device=device, copy=copy)

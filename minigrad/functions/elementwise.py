@@ -1,18 +1,47 @@
-"""Element-wise functions. Operands broadcast; numbers and arrays are accepted beside tensors."""
+"""Arithmetic, exponentials and choices, element by element.
+
+Operands broadcast; numbers and arrays are accepted beside tensors.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minigrad import ops
-from minigrad.device import namespace_of
+from minigrad.device import Device
 from minigrad.dtypes import BOOL, DEFAULT_INT, SCALARS, beside, fitting, plain_number, real_dtype
 from minigrad.engine import apply
-from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_dtype, as_float, as_group, as_pair, as_tensor
 from minigrad.tensor import Tensor
+
+__all__ = [
+    "abs",
+    "add",
+    "astype",
+    "clip",
+    "clone",
+    "divide",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "logaddexp",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "positive",
+    "pow",
+    "power",
+    "reciprocal",
+    "sqrt",
+    "square",
+    "stop_gradient",
+    "subtract",
+    "where",
+]
 
 
 def add(x: Any, y: Any) -> Tensor:
@@ -81,14 +110,49 @@ def _require_no_negative(exponent: Any, negative: bool) -> None:
         )
 
 
+pow = power
+
+
 def negative(x: Any) -> Tensor:
     """-x"""
     return apply(ops.elementwise.negative, as_tensor(x))
 
 
+def positive(x: Any) -> Tensor:
+    """+x, in new memory."""
+    return clone(x)
+
+
+def square(x: Any) -> Tensor:
+    """x·x"""
+    x = as_tensor(x)
+    return multiply(x, x)
+
+
+def reciprocal(x: Any) -> Tensor:
+    """1/x. Integers are divided as float32."""
+    return divide(1, x)
+
+
 def exp(x: Any) -> Tensor:
     """e to the power of x."""
     return apply(ops.elementwise.exp, as_float(x))
+
+
+def log2(x: Any) -> Tensor:
+    """Logarithm to base 2, exact where x is a power of 2."""
+    return apply(ops.elementwise.log2, as_float(x))
+
+
+def log10(x: Any) -> Tensor:
+    """Logarithm to base 10."""
+    return apply(ops.elementwise.log10, as_float(x))
+
+
+def logaddexp(x: Any, y: Any) -> Tensor:
+    """ln(e^x + e^y), without overflow."""
+    x, y = as_pair(x, y)
+    return apply(ops.elementwise.logaddexp, as_float(x), as_float(y))
 
 
 def expm1(x: Any) -> Tensor:
@@ -109,31 +173,6 @@ def log1p(x: Any) -> Tensor:
 def sqrt(x: Any) -> Tensor:
     """Square root."""
     return apply(ops.elementwise.sqrt_, as_float(x))
-
-
-def sin(x: Any) -> Tensor:
-    """Sine of x in radians."""
-    return apply(ops.elementwise.sin, as_float(x))
-
-
-def cos(x: Any) -> Tensor:
-    """Cosine of x in radians."""
-    return apply(ops.elementwise.cos, as_float(x))
-
-
-def tanh(x: Any) -> Tensor:
-    """Hyperbolic tangent."""
-    return apply(ops.elementwise.tanh, as_float(x))
-
-
-def erf(x: Any) -> Tensor:
-    """The error function 2/√π ∫₀ˣ e^(-t²) dt."""
-    return apply(ops.elementwise.erf, as_float(x))
-
-
-def normal_cdf(x: Any) -> Tensor:
-    """(1 + erf(x/√2))/2, the standard normal distribution function, exact in its tail too."""
-    return apply(ops.elementwise.normal_cdf, as_float(x))
 
 
 def abs(x: Any) -> Tensor:
@@ -184,142 +223,27 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
     return apply(ops.elementwise.where, condition, x, y)
 
 
-def astype(x: Any, dtype: Any) -> Tensor:
-    """x in another dtype, a copy unless it has that dtype already.
+def astype(x: Any, dtype: Any, *, copy: bool = True, device: Device | str | None = None) -> Tensor:
+    """x in another dtype, and on another device if one is given.
+
+    It is new memory. With `copy=False` it is x itself if that has the dtype already.
 
     Raises:
         TypeError: no tensor can have that dtype.
     """
     x = as_tensor(x)
+    x = x if device is None else x.to(device)
     dtype = real_dtype(dtype)
-    return x if x.dtype == dtype else apply(ops.elementwise.astype, x, dtype=dtype)
+    if x.dtype != dtype:
+        return apply(ops.elementwise.astype, x, dtype=dtype)
+    return clone(x) if copy else x
 
 
-def relu(x: Any) -> Tensor:
-    """max(x, 0)"""
-    return apply(ops.elementwise.relu, as_tensor(x))
+def clone(x: Any) -> Tensor:
+    """x in new memory, in the graph of x."""
+    return apply(ops.elementwise.clone, as_tensor(x))
 
 
-def sigmoid(x: Any) -> Tensor:
-    """1/(1 + e^-x)"""
-    return apply(ops.elementwise.sigmoid, as_float(x))
-
-
-def softplus(x: Any, beta: float = 1.0) -> Tensor:
-    """ln(1 + e^(βx))/β, a smooth max(x, 0). Exact at any x, so there is no threshold.
-
-    Raises:
-        ValueError: beta is not positive.
-    """
-    if not beta > 0:
-        raise ValueError(f"softplus: beta must be positive, not {beta}")
-    x = as_float(x)
-    return (
-        apply(ops.elementwise.softplus, x)
-        if beta == 1
-        else apply(ops.elementwise.softplus, x * beta) / beta
-    )
-
-
-def logsigmoid(x: Any) -> Tensor:
-    """ln sigmoid(x) = -softplus(-x), exact where sigmoid(x) is close to 0 or 1."""
-    return -softplus(-as_float(x))
-
-
-def silu(x: Any) -> Tensor:
-    """x·sigmoid(x)"""
-    return apply(ops.elementwise.silu, as_float(x))
-
-
-def gelu(x: Any, approximate: str = "none") -> Tensor:
-    """x·Φ(x), exact, or with `approximate="tanh"` the tanh approximation.
-
-    Raises:
-        ValueError: `approximate` is neither "none" nor "tanh".
-    """
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f'gelu: approximate must be "none" or "tanh", not {approximate!r}')
-    return apply(ops.elementwise.gelu, as_float(x), approximate=approximate)
-
-
-def stop_gradient(x: Tensor) -> Tensor:
+def stop_gradient(x: Any) -> Tensor:
     """x as a constant: no gradient flows through."""
-    return x.detach()
-
-
-# Functions with no gradient: comparisons and tests.
-
-
-def _compared(name: str, x: Any, y: Any) -> Tensor:
-    """Scalars go to NumPy as Python numbers: it compares them exactly with any dtype."""
-    like = x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else None
-    left, right = (
-        plain_number(v) if isinstance(v, SCALARS) else as_tensor(v, like).array for v in (x, y)
-    )
-    xp = np if like is None else like.device.xp
-    try:
-        return Tensor.wrap(xp.asarray(getattr(xp, name)(left, right)))
-    except ValueError as error:
-        raise ShapeError(f"{name} of shapes {xp.shape(left)} and {xp.shape(right)}") from error
-
-
-def _looked_at(name: str, x: Any) -> Tensor:
-    """A function of one array that has no gradient."""
-    x = as_tensor(x)
-    xp = namespace_of(x.array)
-    return Tensor.wrap(xp.asarray(getattr(xp, name)(x.array)))
-
-
-def equal(x: Any, y: Any) -> Tensor:
-    """x == y, element by element."""
-    return _compared("equal", x, y)
-
-
-def not_equal(x: Any, y: Any) -> Tensor:
-    """x != y, element by element."""
-    return _compared("not_equal", x, y)
-
-
-def less(x: Any, y: Any) -> Tensor:
-    """x < y, element by element."""
-    return _compared("less", x, y)
-
-
-def less_equal(x: Any, y: Any) -> Tensor:
-    """x <= y, element by element."""
-    return _compared("less_equal", x, y)
-
-
-def greater(x: Any, y: Any) -> Tensor:
-    """x > y, element by element."""
-    return _compared("greater", x, y)
-
-
-def greater_equal(x: Any, y: Any) -> Tensor:
-    """x >= y, element by element."""
-    return _compared("greater_equal", x, y)
-
-
-def logical_and(x: Any, y: Any) -> Tensor:
-    """True where both are."""
-    return _compared("logical_and", x, y)
-
-
-def logical_or(x: Any, y: Any) -> Tensor:
-    """True where at least one is."""
-    return _compared("logical_or", x, y)
-
-
-def logical_not(x: Any) -> Tensor:
-    """True where x is False or 0."""
-    return _looked_at("logical_not", x)
-
-
-def isfinite(x: Any) -> Tensor:
-    """True where x is neither NaN nor infinite."""
-    return _looked_at("isfinite", x)
-
-
-def sign(x: Any) -> Tensor:
-    """-1, 0 or 1. Flat almost everywhere, so no gradient flows through."""
-    return _looked_at("sign", x)
+    return as_tensor(x).detach()

@@ -41,7 +41,6 @@ _PARAMETERS: dict[str, dict[str, str | None]] = {
         "mode": None,
         "constant_values": "constant_values",
     },
-    "full_like": {"a": "x", "fill_value": "value"},
 }
 # Values of options that change nothing, beside NumPy's own defaults.
 _PLAIN = {"mode": "constant", "casting": "same_kind", "order": "C", "where": True}
@@ -85,7 +84,7 @@ def function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     name = function.__name__
     given = _translated(function, args, kwargs)
     if given is not None:
-        return getattr(F, _offered_functions()[function])(*given[0], **given[1])
+        return _offered_functions()[function](*given[0], **given[1])
     if _in_graph((args, kwargs)) and name not in _QUESTIONS:
         module = function.__module__.removeprefix("numpy.").removeprefix("numpy")
         ours = function in _offered_functions()
@@ -97,12 +96,15 @@ def _translated(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The arguments for minigrad's function of this name, None if it does not take them."""
-    name = _offered_functions().get(function)
-    if name is None:
+    ours = _offered_functions().get(function)
+    if ours is None:
         return None
+    name = ours.__name__
     if name == "einsum":
         return (args, {}) if not kwargs and isinstance(args[0], str) else None
-    names, defaults = _parameters(function, name)
+    if name in ("broadcast_arrays", "meshgrid"):  # any number of tensors
+        return (args, kwargs) if kwargs.keys() <= {"indexing"} else None
+    names, defaults = _parameters(function, ours)
     order = list(names)
     if len(args) > len(order):
         return None
@@ -110,29 +112,31 @@ def _translated(
     for key, value in [*zip(order, args, strict=False), *kwargs.items()]:
         if value is defaults.get(key, np._NoValue) or (value is None and names.get(key) is None):
             continue  # as if it was not given
-        ours = names.get(key)
-        if ours is not None and ours not in result:
-            result[ours] = value
-        elif ours is not None or not (key in _PLAIN and value is _PLAIN[key]):
+        called = names.get(key)
+        if called is not None and called not in result:
+            result[called] = value
+        elif called is not None or not (key in _PLAIN and value is _PLAIN[key]):
             return None
     return (), result
 
 
 @cache
 def _parameters(
-    function: Callable[..., Any], name: str
+    function: Callable[..., Any], ours: Callable[..., Any]
 ) -> tuple[dict[str, str | None], dict[str, Any]]:
     """NumPy's parameters and what ours are called, and NumPy's defaults."""
-    if name in _PARAMETERS:
-        return _PARAMETERS[name], {}
+    if ours.__name__ in _PARAMETERS:
+        return _PARAMETERS[ours.__name__], {}
     theirs = inspect.signature(function).parameters
-    ours = list(inspect.signature(getattr(F, name)).parameters)
+    parameters = inspect.signature(ours).parameters.values()
+    own = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    by_name = [p.name for p in parameters]
     names: dict[str, str | None] = {}
     for position, (key, parameter) in enumerate(theirs.items()):
-        names[key] = key if key in ours else None
-        by_position = parameter.kind is not parameter.KEYWORD_ONLY and position < len(ours)
-        if names[key] is None and by_position and ours[position] not in theirs:
-            names[key] = ours[position]
+        names[key] = key if key in by_name else None
+        by_position = parameter.kind is not parameter.KEYWORD_ONLY and position < len(own)
+        if names[key] is None and by_position and own[position] not in theirs:
+            names[key] = own[position]
     return names, {k: p.default for k, p in theirs.items() if p.default is not p.empty}
 
 
@@ -143,29 +147,20 @@ def _offered_ufuncs() -> dict[Any, Callable[..., Tensor]]:
         for name in F.__all__
         if isinstance(getattr(np, name, None), np.ufunc)
     }
-    found[np.bitwise_and], found[np.bitwise_or] = _both, _either
-    found[np.invert] = Tensor.__invert__
     return found
 
 
 @cache
-def _offered_functions() -> dict[Any, str]:
-    """NumPy's functions that ask tensors what to do, and the names of ours."""
+def _offered_functions() -> dict[Any, Callable[..., Any]]:
+    """NumPy's functions that ask tensors what to do, and ours."""
     found = {
-        getattr(np, name): name
-        for name in F.__all__
-        if hasattr(getattr(np, name, None), "_implementation")
+        getattr(theirs, name): getattr(ours, name)
+        for theirs, ours in ((np, F), (np.linalg, F.linalg))
+        for name in ours.__all__
+        if hasattr(getattr(theirs, name, None), "_implementation") and name not in _QUESTIONS
     }
-    found[np.amax], found[np.amin] = "max", "min"
+    found[np.amax], found[np.amin] = F.max, F.min
     return found
-
-
-def _both(x: Any, y: Any) -> Tensor:
-    return x & y if isinstance(x, Tensor) else y & x
-
-
-def _either(x: Any, y: Any) -> Tensor:
-    return x | y if isinstance(x, Tensor) else y | x
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ import numpy as np
 from minigrad import ops
 from minigrad.engine import apply
 from minigrad.errors import ShapeError
-from minigrad.functions.convert import as_group, as_pair
+from minigrad.functions.convert import as_group, as_pair, axes_of
 from minigrad.functions.creation import eye
+from minigrad.functions.elementwise import multiply
+from minigrad.functions.shape import expand_dims, moveaxis, reshape, squeeze, transpose
 from minigrad.tensor import Tensor
+
+__all__ = ["dot", "einsum", "matmul", "outer", "tensordot", "vecdot"]
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -20,6 +25,57 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def matmul(x: Any, y: Any) -> Tensor:
     """Matrix product of the last two axes; leading axes broadcast; vectors as NumPy treats them."""
     return apply(ops.matmul.matmul, *as_pair(x, y))
+
+
+def dot(x: Any, y: Any) -> Tensor:
+    """x·y of numbers, otherwise Σ over the last axis of x and the last but one of y, as NumPy."""
+    x, y = as_pair(x, y)
+    if x.ndim == 0 or y.ndim == 0:
+        return multiply(x, y)
+    if x.ndim <= 2 and y.ndim <= 2:
+        return matmul(x, y)
+    return tensordot(x, y, ([-1], [-2 if y.ndim > 1 else -1]))
+
+
+def vecdot(x: Any, y: Any, axis: int = -1) -> Tensor:
+    """Σ x·y along `axis`."""
+    x, y = as_pair(x, y)
+    for operand in (x, y):
+        axes_of("vecdot", (axis,), operand.ndim)
+    if x.shape[axis] != y.shape[axis]:
+        raise ShapeError(f"vecdot of shapes {x.shape} and {y.shape}: axis {axis} differs")
+    rows, columns = expand_dims(moveaxis(x, axis, -1), -2), expand_dims(moveaxis(y, axis, -1), -1)
+    return squeeze(matmul(rows, columns), (-2, -1))
+
+
+def outer(x: Any, y: Any) -> Tensor:
+    """All products of an element of x (N,) with one of y (M,): (N, M). Others are flattened."""
+    x, y = as_pair(x, y)
+    return multiply(reshape(x, (-1, 1)), reshape(y, (1, -1)))
+
+
+def tensordot(x: Any, y: Any, axes: Any = 2) -> Tensor:
+    """Σ x·y over axes of both: the last `axes` of x with the first of y, or two lists of axes.
+
+    The result has the other axes of x, then those of y.
+    """
+    x, y = as_pair(x, y)
+    if hasattr(axes, "__index__"):
+        if not 0 <= axes <= min(x.ndim, y.ndim):
+            raise ShapeError(f"tensordot: {axes} axes of shapes {x.shape} and {y.shape}")
+        summed_x, summed_y = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
+    else:
+        summed_x = axes_of("tensordot", axes[0], x.ndim)
+        summed_y = axes_of("tensordot", axes[1], y.ndim)
+    sizes = [x.shape[a] for a in summed_x]
+    if sizes != [y.shape[a] for a in summed_y]:
+        raise ShapeError(f"tensordot of shapes {x.shape} and {y.shape}: the axes {axes} differ")
+    left_x = [a for a in range(x.ndim) if a not in summed_x]
+    left_y = [a for a in range(y.ndim) if a not in summed_y]
+    rows, columns = [x.shape[a] for a in left_x], [y.shape[a] for a in left_y]
+    x = reshape(transpose(x, [*left_x, *summed_x]), (prod(rows), prod(sizes)))
+    y = reshape(transpose(y, [*summed_y, *left_y]), (prod(sizes), prod(columns)))
+    return reshape(matmul(x, y), (*rows, *columns))
 
 
 def einsum(subscripts: str, *operands: Any) -> Tensor:

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from math import prod
+import math
 from typing import Any
 
 from minigrad import ops
-from minigrad.device import namespace_of
+from minigrad.dtypes import compute_dtype
 from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float, as_tensor
+from minigrad.functions.elementwise import astype, sqrt, where
+from minigrad.functions.outside import of_one
+from minigrad.functions.shape import reshape, transpose
 from minigrad.ops.reduce import normalize_axes
 from minigrad.tensor import Axis, Tensor
+
+__all__ = [
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "count_nonzero",
+    "log_softmax",
+    "logsumexp",
+    "max",
+    "mean",
+    "min",
+    "prod",
+    "softmax",
+    "std",
+    "sum",
+    "var",
+]
 
 
 def _axis(axis: Any, x: Tensor) -> Any:
@@ -21,10 +42,26 @@ def _axis(axis: Any, x: Tensor) -> Any:
     return normalize_axes(axis, 0) if x.ndim == 0 and axis in (0, -1) else axis
 
 
-def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Sum over `axis`."""
-    x = as_tensor(x)
+def sum(x: Any, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
+    """Sum over `axis`, in `dtype` if one is given. Integers narrower than int64 are added in it."""
+    x = as_tensor(x) if dtype is None else astype(x, dtype, copy=False)
     return apply(ops.reduce.sum_, x, axis=_axis(axis, x), keepdims=keepdims)
+
+
+def prod(x: Any, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
+    """Product over `axis`, in `dtype` if one is given; 1 where there is nothing to multiply."""
+    x = as_tensor(x) if dtype is None else astype(x, dtype, copy=False)
+    try:
+        axes = normalize_axes(_axis(axis, x), x.ndim)
+    except ValueError as error:
+        raise ShapeError(f"prod of shape {x.shape}: {error}") from error
+    left = [a for a in range(x.ndim) if a not in axes]
+    sizes = [x.shape[a] for a in left]
+    last = reshape(transpose(x, [*left, *axes]), [*sizes, math.prod(x.shape[a] for a in axes)])
+    product = apply(ops.cumulative.prod, last)
+    if not keepdims:
+        return product
+    return reshape(product, [1 if a in axes else n for a, n in enumerate(x.shape)])
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -33,17 +70,45 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return apply(ops.reduce.mean, x, axis=_axis(axis, x), keepdims=keepdims)
 
 
-def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    """Variance over `axis`: squared distances from the mean, summed and divided by n - ddof."""
+def var(
+    x: Any,
+    axis: Axis = None,
+    ddof: float = 0,
+    keepdims: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """Variance over `axis`: squared distances from the mean, summed and divided by n - ddof.
+
+    `correction` is the standard's and PyTorch's word for `ddof`.
+    """
     x = as_float(x)
     axis = _axis(axis, x)
+    ddof = ddof if correction is None else correction
     try:
-        count = prod(x.shape[a] for a in normalize_axes(axis, x.ndim))
+        count = math.prod(x.shape[a] for a in normalize_axes(axis, x.ndim))
     except ValueError as error:
         raise ShapeError(f"var of shape {x.shape}: {error}") from error
     if count <= ddof:
         raise ValueError(f"var of shape {x.shape}: {count} elements along the axis, ddof={ddof}")
     return apply(ops.reduce.var, x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+def std(
+    x: Any,
+    axis: Axis = None,
+    ddof: float = 0,
+    keepdims: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """Standard deviation over `axis`, the root of `var`; its gradient is 0 where it is 0."""
+    x = as_float(x)
+    dtype = x.dtype
+    x = astype(x, compute_dtype(dtype), copy=False)  # a variance may be beyond float16
+    variance = var(x, axis, ddof, keepdims, correction=correction)
+    none = variance == 0
+    return astype(where(none, 0, sqrt(where(none, 1, variance))), dtype, copy=False)
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -69,12 +134,24 @@ def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
 
 
 def _arg(name: str, x: Any, axis: int | None, keepdims: bool) -> Tensor:
+    return of_one(name, x, axis=axis, keepdims=keepdims)
+
+
+def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Whether all elements along `axis` are True, or not 0."""
     x = as_tensor(x)
-    xp = namespace_of(x.array)
-    try:
-        return Tensor.wrap(xp.asarray(getattr(xp, name)(x.array, axis=axis, keepdims=keepdims)))
-    except ValueError as error:
-        raise ShapeError(f"{name} of shape {x.shape} over axis {axis}: {error}") from error
+    return of_one("all", x, axis=_axis(axis, x), keepdims=keepdims)
+
+
+def any(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Whether an element along `axis` is True, or not 0."""
+    x = as_tensor(x)
+    return of_one("any", x, axis=_axis(axis, x), keepdims=keepdims)
+
+
+def count_nonzero(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """How many elements along `axis` are not 0."""
+    return sum(as_tensor(x) != 0, axis, keepdims)
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -272,7 +272,7 @@ def rotary(x: Tensor, cos: Any, sin: Any) -> Tensor:
         TypeError: cos or sin requires a gradient, which this op does not compute.
     """
     (x,) = as_floats(x)
-    cos, sin = (as_tensor(part, like=x).astype(x.dtype) for part in (cos, sin))
+    cos, sin = (as_tensor(part, like=x).astype(x.dtype, copy=False) for part in (cos, sin))
     if cos.requires_grad or sin.requires_grad:
         raise TypeError("rotary: cos and sin are constants; pass .detach() of them")
     return apply(ops.rotary.rotary, x, cos, sin)

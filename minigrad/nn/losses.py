@@ -113,7 +113,7 @@ def binary_cross_entropy_with_logits(
     targets, weight, pos_weight = (
         None if x is None else as_tensor(x, like=logits) for x in (targets, weight, pos_weight)
     )
-    targets = targets if targets.dtype.kind == "f" else targets.astype(logits.dtype)
+    targets = targets if targets.dtype.kind == "f" else targets.astype(logits.dtype, copy=False)
     if targets.shape != logits.shape:
         raise ShapeError(f"{name}: logits of shape {logits.shape}, targets of {targets.shape}")
     for word, factor in (("weight", weight), ("pos_weight", pos_weight)):
@@ -207,7 +207,7 @@ def _class_weights(op: str, logs: Tensor, weight: Any) -> Tensor:
     size = logs.shape[-1]
     if weight is None:
         return functions.ones(size, dtype=logs.dtype, device=logs.device)
-    factors = as_tensor(weight, like=logs).astype(logs.dtype)
+    factors = as_tensor(weight, like=logs).astype(logs.dtype, copy=False)
     if factors.shape != (size,):
         raise ShapeError(f"{op}: weight of shape {factors.shape} for {size} classes")
     return factors

@@ -4,10 +4,13 @@ Inputs broadcast as NumPy's do. A gradient is returned in the output's shape; th
 over the axes along which an input was broadcast.
 """
 
-from math import inf, pi, sqrt
+from math import inf
+from math import log as ln
 
 from minigrad.op import Op
 from minigrad.ops import special
+
+LN_2, LN_10 = ln(2), ln(10)
 
 
 class add(Op):
@@ -59,6 +62,22 @@ class divide(Op):
         x, y = saved
         # (x/y)/y, because y² leaves the range of floats long before the quotient does
         return dz / y if needs[0] else None, -dz * (x / y) / y if needs[1] else None
+
+
+class remainder(Op):
+    """z = x - ⌊x/y⌋·y, which has the sign of y;  dx = dz, dy = -dz·⌊x/y⌋
+
+    The steps of ⌊x/y⌋ are passed over: it counts as a constant.
+    """
+
+    @staticmethod
+    def forward(xp, x, y):
+        return xp.remainder(x, y), (x, y)
+
+    @staticmethod
+    def backward(xp, dz, saved, needs):
+        x, y = saved
+        return dz, -dz * xp.floor_divide(x, y) if needs[1] else None
 
 
 class power(Op):
@@ -162,6 +181,45 @@ class log1p(Op):
         return (dy / (1 + x),)
 
 
+class log2(Op):
+    """y = log₂ x;  dx = dy/(x·ln 2)"""
+
+    @staticmethod
+    def forward(xp, x):
+        return xp.log2(x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy / x / LN_2,)
+
+
+class log10(Op):
+    """y = log₁₀ x;  dx = dy/(x·ln 10)"""
+
+    @staticmethod
+    def forward(xp, x):
+        return xp.log10(x), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        return (dy / x / LN_10,)
+
+
+class logaddexp(Op):
+    """z = ln(e^x + e^y);  dx = dz·σ(x - y), dy = dz·σ(y - x)"""
+
+    @staticmethod
+    def forward(xp, x, y):
+        return xp.logaddexp(x, y), (x, y)
+
+    @staticmethod
+    def backward(xp, dz, saved, needs):
+        x, y = saved
+        same = (x == y) & xp.isinf(x)  # they share the gradient, but have no difference
+        share, rest = special.logistic_pair(xp, xp.where(same, 0, x) - xp.where(same, 0, y))
+        return dz * share, dz * rest
+
+
 class sqrt_(Op):
     """y = √x;  dx = dy/(2y)"""
 
@@ -173,45 +231,6 @@ class sqrt_(Op):
     @staticmethod
     def backward(xp, dy, y, needs):
         return (dy / (2 * y),)
-
-
-class sin(Op):
-    """y = sin x;  dx = dy·cos x"""
-
-    @staticmethod
-    def forward(xp, x):
-        return xp.sin(x), x
-
-    @staticmethod
-    def backward(xp, dy, x, needs):
-        return (dy * xp.cos(x),)
-
-
-class cos(Op):
-    """y = cos x;  dx = -dy·sin x"""
-
-    @staticmethod
-    def forward(xp, x):
-        return xp.cos(x), x
-
-    @staticmethod
-    def backward(xp, dy, x, needs):
-        return (-dy * xp.sin(x),)
-
-
-class tanh(Op):
-    """y = tanh x;  dx = dy/cosh² x
-
-    That is dy·(1 - y²) as well, but where y is close to 1 the difference keeps no digits.
-    """
-
-    @staticmethod
-    def forward(xp, x):
-        return xp.tanh(x), x
-
-    @staticmethod
-    def backward(xp, dy, x, needs):
-        return (dy * special.sech_squared(xp, x),)
 
 
 class abs_(Op):
@@ -226,30 +245,6 @@ class abs_(Op):
     @staticmethod
     def backward(xp, dy, x, needs):
         return (dy * xp.sign(x),)
-
-
-class erf(Op):
-    """y = erf x = 2/√π ∫₀ˣ e^(-t²) dt;  dx = dy·2/√π·e^(-x²)"""
-
-    @staticmethod
-    def forward(xp, x):
-        return special.erf(xp, x), x
-
-    @staticmethod
-    def backward(xp, dy, x, needs):
-        return (dy * (2 / sqrt(pi)) * special.gaussian(xp, x, 1.0),)
-
-
-class normal_cdf(Op):
-    """y = Φ(x) = (1 + erf(x/√2))/2, the standard normal distribution;  dx = dy·e^(-x²/2)/√(2π)"""
-
-    @staticmethod
-    def forward(xp, x):
-        return special.normal_cdf(xp, x), x
-
-    @staticmethod
-    def backward(xp, dy, x, needs):
-        return (dy * (1 / sqrt(2 * pi)) * special.gaussian(xp, x, 0.5),)
 
 
 class maximum(Op):
@@ -364,87 +359,15 @@ class astype(Op):
         return (dy.astype(x_dtype),)
 
 
-class relu(Op):
-    """y = max(x, 0);  dx = 0 where x <= 0, else dy (Nair and Hinton, 2010). NaN passes through."""
+class clone(Op):
+    """y = x in new memory;  dx = dy"""
 
     exact = True
 
     @staticmethod
     def forward(xp, x):
-        return xp.maximum(x, 0), x
-
-    @staticmethod
-    def backward(xp, dy, x, needs):
-        return (xp.where(x <= 0, 0, dy),)
-
-
-class sigmoid(Op):
-    """y = σ(x) = 1/(1 + e^-x);  dx = dy·σ(x)·σ(-x)"""
-
-    @staticmethod
-    def forward(xp, x):
-        y, rest = special.logistic_pair(xp, x)
-        return y, (y, rest)
+        return x.copy(), None
 
     @staticmethod
     def backward(xp, dy, saved, needs):
-        y, rest = saved
-        return (dy * y * rest,)
-
-
-class softplus(Op):
-    """y = ln(1 + e^x);  dx = dy·σ(x)"""
-
-    @staticmethod
-    def forward(xp, x):
-        return special.softplus(xp, x), x
-
-    @staticmethod
-    def backward(xp, dy, x, needs):
-        return (dy * special.logistic(xp, x),)
-
-
-class silu(Op):
-    """y = x·σ(x);  dx = dy·σ(x)·(1 + x·σ(-x)) (Elfwing, Uchibe and Doya, 2017)"""
-
-    @staticmethod
-    def forward(xp, x):
-        s, rest = special.logistic_pair(xp, x)
-        return x * s, (x, s, rest)
-
-    @staticmethod
-    def backward(xp, dy, saved, needs):
-        x, s, rest = saved
-        return (dy * s * (1 + x * rest),)
-
-
-class gelu(Op):
-    """y = x·Φ(x), Φ the standard normal distribution (Hendrycks and Gimpel, arXiv:1606.08415)
-
-    exact:  dx = dy·(Φ + x·φ),  φ(x) = e^(-x²/2)/√(2π)
-    tanh:   Φ(x) ≈ (1 + tanh u)/2 = σ(2u),  u = √(2/π)·(x + 0.044715 x³),
-            dx = dy·σ(2u)·(1 + x·σ(-2u)·2u'),  u' = √(2/π)·(1 + 3·0.044715 x²)
-    """
-
-    @staticmethod
-    def forward(xp, x, *, approximate):
-        if approximate == "tanh":
-            near = xp.clip(x, -special.FAR, special.FAR)  # further out σ is 0 or 1
-            doubled = near * (SLOPE + SLOPE * CUBIC * near * near)  # 2u
-            s, rest = special.logistic_pair(xp, doubled)
-            return x * s, (near, s, rest)
-        cdf = special.normal_cdf(xp, x)
-        return x * cdf, (x, cdf)
-
-    @staticmethod
-    def backward(xp, dy, saved, needs, *, approximate):
-        if approximate == "tanh":
-            near, s, rest = saved
-            slope = SLOPE + 3 * SLOPE * CUBIC * near * near
-            return (dy * s * (1 + near * rest * slope),)
-        x, cdf = saved
-        density = (1 / sqrt(2 * pi)) * special.gaussian(xp, x, 0.5)
-        return (dy * (cdf + x * density),)
-
-
-SLOPE, CUBIC = 2 * sqrt(2 / pi), 0.044715  # 2u = x·(SLOPE + SLOPE·CUBIC·x²)
+        return (dy,)

@@ -95,6 +95,17 @@ def mean_of(xp, x, axis=None, keepdims=False):
     return total / (x.size // max(1, total.size) if total.size else 1)
 
 
+def running(xp, name, x, axis):
+    """NumPy's `cumsum` or `cumprod` of floats, rounded once.
+
+    They go on one by one, so the rounding of float32 would grow with the length: they run in
+    float64. On tensors they are ops.
+    """
+    if xp.__name__ == "minigrad.functions" or x.dtype.char != "f":
+        return getattr(xp, name)(x, axis=axis)
+    return getattr(xp, name)(x, axis=axis, dtype=np.float64).astype(x.dtype)
+
+
 def centred(xp, x, axis):
     """x - μ, the distances from the mean along `axis`.
 

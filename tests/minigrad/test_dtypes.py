@@ -141,7 +141,7 @@ def test_the_cases_that_used_to_widen() -> None:
     assert mg.pad(mg.arange(3), 1, 0.5).tolist() == [0.5, 0, 1, 2, 0.5]
     half = x.astype("float16")
     assert (half * np.float32(2)).dtype == (half + np.arange(3)).dtype == np.float16
-    for make in (mg.zeros, mg.ones, lambda n, dtype: mg.full(n, 2, dtype), mg.eye):
+    for make in (mg.zeros, mg.ones, lambda n, dtype: mg.full(n, 2.0, dtype), mg.eye):
         assert make(3, dtype=None).dtype == np.float32
     assert mg.linspace(0, 1, 3, None).dtype == mg.arange(3.0).dtype == np.float32
     assert mg.arange(np.float64(3)).dtype == mg.arange(0, 3, np.float32(1)).dtype == np.float32

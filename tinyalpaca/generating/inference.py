@@ -253,9 +253,9 @@ def activated(xp: Any, x: Any, activation: str) -> Any:
     if activation == "relu":
         return xp.maximum(x, 0, out=x)
     if activation == "silu":
-        return ops.elementwise.silu.forward(xp, x)[0]
+        return ops.activations.silu.forward(xp, x)[0]
     approximate = "tanh" if activation == "gelu_tanh" else "none"
-    return ops.elementwise.gelu.forward(xp, x, approximate=approximate)[0]
+    return ops.activations.gelu.forward(xp, x, approximate=approximate)[0]
 
 
 def mix_values(xp: Any, scores: Any, values: Any, out: Any) -> None:

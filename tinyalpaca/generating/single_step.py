@@ -145,7 +145,7 @@ class SingleStep:
     def _activate(self, hidden: np.ndarray) -> None:
         """What is not ReLU, in place."""
         if self._config.activation == "silu":
-            hidden[:] = ops.elementwise.silu.forward(np, hidden)[0]
+            hidden[:] = ops.activations.silu.forward(np, hidden)[0]
         else:
             kind = "tanh" if self._config.activation == "gelu_tanh" else "none"
-            hidden[:] = ops.elementwise.gelu.forward(np, hidden, approximate=kind)[0]
+            hidden[:] = ops.activations.gelu.forward(np, hidden, approximate=kind)[0]

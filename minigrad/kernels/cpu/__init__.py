@@ -33,10 +33,10 @@ from minigrad.ops.updates.muon import adamw_beside
 KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
     {
         ops.linear.linear: linear,
-        ops.elementwise.sigmoid: activations.sigmoid,
-        ops.elementwise.silu: activations.silu,
-        ops.elementwise.gelu: activations.gelu,
-        ops.elementwise.tanh: activations.tanh,
+        ops.activations.sigmoid: activations.sigmoid,
+        ops.activations.silu: activations.silu,
+        ops.activations.gelu: activations.gelu,
+        ops.trigonometry.tanh: activations.tanh,
         ops.layer_norm.layer_norm: layer_norm,
         ops.layer_norm.add_layer_norm: layer_norm.add_layer_norm,
         ops.attention.scaled_dot_product_attention: attention,

@@ -1,4 +1,4 @@
-"""Sigmoid, SiLU, GELU and tanh. Twins of the classes of these names in `minigrad.ops.elementwise`.
+"""Sigmoid, SiLU, GELU and tanh. Twins of the classes of these names in `minigrad.ops`.
 
 Shapes: any. Dtypes: float32 and float64.
 
@@ -31,8 +31,8 @@ import numpy as np
 
 from minigrad.kernels.cpu.scratch import scratch
 from minigrad.op import Op
-from minigrad.ops import elementwise
-from minigrad.ops.elementwise import CUBIC, SLOPE
+from minigrad.ops import activations
+from minigrad.ops.activations import CUBIC, SLOPE
 from minigrad.ops.special import FAR, by_strides
 
 SLICE = 131_072  # bytes: half a dozen arrays of it stay in the cache
@@ -332,6 +332,6 @@ def _gaussian(size, out, work):
     out += low
 
 
-sigmoid = _SavesSlope(elementwise.sigmoid, _sigmoid)
-silu = _SavesSlope(elementwise.silu, _silu)
-gelu = _SavesSlope(elementwise.gelu, _gelu)
+sigmoid = _SavesSlope(activations.sigmoid, _sigmoid)
+silu = _SavesSlope(activations.silu, _silu)
+gelu = _SavesSlope(activations.gelu, _gelu)

@@ -38,8 +38,8 @@ KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
     {
         ops.linear.linear: linear,
         ops.linear_norm.linear_norm: linear_norm,
-        ops.elementwise.relu: activations.relu,
-        ops.elementwise.gelu: activations.gelu,
+        ops.activations.relu: activations.relu,
+        ops.activations.gelu: activations.gelu,
         ops.embedding.embedding: embedding,
         ops.embedding.embedding_with_positions: embedding.embedding_with_positions,
         ops.layer_norm.layer_norm: layer_norm,

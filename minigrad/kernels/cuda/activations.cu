@@ -1,6 +1,6 @@
 #include "prelude.cuh"
 
-// ReLU and GELU, a thread an element; see minigrad/ops/elementwise.py. The bias is added, and ReLU
+// ReLU and GELU, a thread an element; see minigrad/ops/activations.py. The bias is added, and ReLU
 // applied, by the epilogue of the matrix product (gemm.cu); its gradient is a column sum.
 
 #define FOR_EACH_ELEMENT(i, size)                                             \

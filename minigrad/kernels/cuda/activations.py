@@ -1,4 +1,4 @@
-"""ReLU and GELU. Twins of the classes of the same names in `minigrad.ops.elementwise`.
+"""ReLU and GELU. Twins of the classes of the same names in `minigrad.ops.activations`.
 
 Shapes: any. One launch forward, one backward.
 

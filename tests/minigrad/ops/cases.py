@@ -2,13 +2,12 @@
 
 A case is a function of tensors and the float64 arrays to call it with; those of them that are
 floats are differentiated. Shapes are small and odd, have axes of size 1, and broadcast. That an op
-without a case is an error is tested in `test_gradients.py`.
+without a case is an error is tested in `test_gradients.py`, and that each public function has one
+or has no derivative, in `test_registry.py`. Functions made of others are in `cases_of_functions`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 
@@ -18,62 +17,10 @@ from minigrad.device import CPU
 from minigrad.engine import apply
 from minigrad.nn import functional as F
 from minigrad.ops import TEXTBOOK
+from tests.minigrad.ops import cases_of_functions
+from tests.minigrad.ops.registry import CASES, Case, case, distinct, positive
 
-
-@dataclass(frozen=True)
-class Case:
-    """One way to use an op.
-
-    Attributes:
-        op: its name in `minigrad.ops.TEXTBOOK`.
-        label: what is special about this use.
-        function: calls it on tensors.
-        arrays: the inputs of the function.
-    """
-
-    op: str
-    label: str
-    function: Callable[..., Tensor]
-    arrays: tuple[np.ndarray, ...]
-
-    def tensors(self, layout: Callable[[np.ndarray], np.ndarray] = np.array) -> list[Tensor]:
-        """Fresh inputs; floats require a gradient and get their memory from `layout`."""
-        return [
-            Tensor(layout(a), requires_grad=True) if a.dtype.kind == "f" else Tensor(a.copy())
-            for a in self.arrays
-        ]
-
-
-CASES: list[Case] = []
-
-
-def case(op: str, label: str, function: Callable[..., Tensor], *inputs: Any) -> None:
-    """Add a case. An input is an array, or a shape to be filled with normal numbers.
-
-    The numbers are at least 0.05 away from 0, where relu and abs have their kinks.
-    """
-    rng = np.random.default_rng(crc32(f"{op}: {label}".encode()))
-    arrays = []
-    for shape in inputs:
-        if isinstance(shape, np.ndarray):
-            arrays.append(shape)
-        else:
-            normal = rng.standard_normal(shape)
-            arrays.append(np.asarray(normal + 0.05 * np.sign(normal)))
-    CASES.append(Case(op, label, function, tuple(arrays)))
-
-
-def positive(*shape: int) -> np.ndarray:
-    """Numbers between 0.3 and 2."""
-    return np.random.default_rng(crc32(repr(shape).encode())).uniform(0.3, 2, shape)
-
-
-def distinct(*shape: int) -> np.ndarray:
-    """Numbers that differ by at least 0.1, in random order: no ties for max and min."""
-    size = int(np.prod(shape))
-    order = np.random.default_rng(size).permutation(size)
-    return (0.1 * order - 0.05 * size).reshape(shape)
-
+__all__ = ["CASES", "Case", "cases_of_functions"]
 
 # Element-wise
 
@@ -91,6 +38,10 @@ for label, (left, right) in BROADCASTS.items():
     case("divide", label, mg.divide, left, positive(*right))
     case("power", label, mg.power, positive(*left), right)
     case("maximum", label, mg.maximum, left, right)
+    case("logaddexp", label, mg.logaddexp, left, right)
+    case("hypot", label, mg.hypot, left, right)
+    case("arctan2", label, mg.arctan2, left, right)
+    case("remainder", label, mg.remainder, left, positive(*right))
     case("minimum", label, mg.minimum, left, right)
     case(
         "where",
@@ -110,6 +61,12 @@ case("power_scalar", "a square of negatives", lambda x: x**2, (5,))
 
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "negative": mg.negative,
+    "clone": mg.clone,
+    "tan": mg.tan,
+    "arctan": mg.arctan,
+    "sinh": mg.sinh,
+    "cosh": mg.cosh,
+    "arcsinh": mg.arcsinh,
     "exp": mg.exp,
     "expm1": mg.expm1,
     "sin": mg.sin,
@@ -129,7 +86,12 @@ for op, function in UNARY.items():
 for shape in ((3, 5), (1,), ()):
     case("log", f"{shape}", mg.log, positive(*shape))
     case("log1p", f"{shape}", mg.log1p, positive(*shape))
-    case("softplus", f"logsigmoid {shape}", mg.logsigmoid, shape)
+    case("log2", f"{shape}", mg.log2, positive(*shape))
+    case("log10", f"{shape}", mg.log10, positive(*shape))
+    for op in ("arcsin", "arccos", "arctanh"):
+        case(op, f"{shape}", getattr(mg, op), np.asarray(positive(*shape) - 1.15))
+    case("arccosh", f"{shape}", mg.arccosh, np.asarray(positive(*shape) + 1))
+    case("softplus", f"logsigmoid {shape}", mg.logsigmoid, shape, public="logsigmoid")
     case("softplus", f"beta {shape}", lambda x: mg.softplus(x, 2.5), shape)
     case("sqrt", f"{shape}", mg.sqrt, positive(*shape))
     for approximate in ("none", "tanh"):
@@ -141,6 +103,7 @@ case("clip_between", "two tensors", mg.clip, distinct(4, 5), (5,), 2.0 + positiv
 case("clip_between", "below only", lambda x, low: mg.clip(x, low), distinct(7), ())
 case("clip_between", "above only", lambda x, high: mg.clip(x, None, high), distinct(2, 3), (3,))
 case("clip_between", "crossed", mg.clip, (6,), 1 + positive(6), -positive(1))
+case("logaddexp", "equal numbers", lambda x: mg.logaddexp(x, x), (3,))
 case(
     "astype",
     "to the same precision and back",
@@ -178,13 +141,13 @@ case("reshape", "with -1", lambda x: mg.reshape(x, (-1, 2)), (2, 3, 2))
 case("reshape", "to a number", lambda x: mg.reshape(x, ()), (1, 1))
 case("transpose", "reversed", mg.transpose, (2, 3, 4))
 case("transpose", "a cycle", lambda x: mg.transpose(x, (2, 0, 1)), (2, 3, 4))
-case("transpose", "swapaxes", lambda x: mg.swapaxes(x, 0, -1), (2, 1, 3))
+case("transpose", "swapaxes", lambda x: mg.swapaxes(x, 0, -1), (2, 1, 3), public="swapaxes")
 case("broadcast_to", "new and stretched axes", lambda x: mg.broadcast_to(x, (2, 3, 4)), (3, 1))
 case("broadcast_to", "a number", lambda x: mg.broadcast_to(x, (2, 3)), ())
 case("broadcast_to", "its own shape", lambda x: mg.broadcast_to(x, (3,)), (3,))
 case("concatenate", "three", lambda *xs: mg.concatenate(xs, 1), (2, 1), (2, 3), (2, 2))
 case("concatenate", "one twice", lambda x: mg.concatenate([x, x], -1), (2, 3))
-case("concatenate", "stack", lambda *xs: mg.stack(xs, 1), (2, 3), (2, 3))
+case("concatenate", "stack", lambda *xs: mg.stack(xs, 1), (2, 3), (2, 3), public="stack")
 case("concatenate", "one alone", lambda x: mg.concatenate([x]), (3,))
 case("pad", "a pair for each axis", lambda x: mg.pad(x, ((1, 2), (0, 1))), (2, 3))
 case("pad", "one width, a value", lambda x: mg.pad(x, 1, constant_values=7.0), (2, 2))
@@ -213,7 +176,7 @@ for label, index in INDICES.items():
     case("getitem", label, lambda x, i=index: x[i], (3, 4))
     chosen = np.empty((3, 4))[index]
     case("scatter_add", label, lambda x, i=index: mg.scatter_add(x, i, (3, 4)), chosen.shape)
-case("getitem", "take", lambda x: mg.take(x, [[1, 1], [0, 2]], axis=1), (2, 3))
+case("getitem", "take", lambda x: mg.take(x, [[1, 1], [0, 2]], 1), (2, 3), public="take")
 case("to_device", "to the device it is on", lambda x: mg.to_device(x, CPU), (2, 3))
 
 # Matrix products and layers

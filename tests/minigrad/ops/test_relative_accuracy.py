@@ -12,6 +12,7 @@ roundings: `condition` says so.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import mpmath as mp
@@ -21,7 +22,7 @@ import pytest
 import minigrad as mg
 from minigrad import Tensor, grad
 from minigrad.nn import functional as F
-from minigrad.ops import TEXTBOOK, elementwise
+from minigrad.ops import TEXTBOOK, activations, elementwise, trigonometry
 
 DTYPES = [np.float32, np.float64]
 
@@ -96,6 +97,32 @@ UNARY = {
     "log": Truth(mg.log, mp.log, lambda x: 1 / x, (2, 1), lambda x: x > 0),
     "log1p": Truth(mg.log1p, mp.log1p, lambda x: 1 / (1 + x), (2, 2), lambda x: x > -0.99),
     "sqrt": Truth(mg.sqrt, mp.sqrt, lambda x: 1 / (2 * mp.sqrt(x)), (1, 2), lambda x: x > 0),
+    "log2": Truth(
+        mg.log2, lambda x: mp.log(x, 2), lambda x: 1 / (x * mp.log(2)), (2, 3), lambda x: x > 0
+    ),
+    "log10": Truth(mg.log10, mp.log10, lambda x: 1 / (x * mp.log(10)), (2, 3), lambda x: x > 0),
+    "clone": Truth(mg.clone, lambda x: x, lambda x: 1, (0, 0)),
+    "tan": Truth(mg.tan, mp.tan, lambda x: mp.sec(x) ** 2, (2, 6), lambda x: np.abs(x) < 1e4),
+    "arcsin": Truth(
+        mg.arcsin, mp.asin, lambda x: 1 / mp.sqrt(1 - x * x), (2, 3), lambda x: np.abs(x) < 1
+    ),
+    "arccos": Truth(
+        mg.arccos, mp.acos, lambda x: -1 / mp.sqrt(1 - x * x), (2, 3), lambda x: np.abs(x) < 1
+    ),
+    "arctan": Truth(mg.arctan, mp.atan, lambda x: 1 / (1 + x * x), (2, 4)),
+    "sinh": Truth(
+        mg.sinh, mp.sinh, mp.cosh, (2, 2), lambda x: np.abs(x) < np.log(np.finfo(x.dtype).max) - 1
+    ),
+    "cosh": Truth(
+        mg.cosh, mp.cosh, mp.sinh, (2, 2), lambda x: np.abs(x) < np.log(np.finfo(x.dtype).max) - 1
+    ),
+    "arcsinh": Truth(mg.arcsinh, mp.asinh, lambda x: 1 / mp.sqrt(1 + x * x), (3, 3)),
+    "arccosh": Truth(
+        mg.arccosh, mp.acosh, lambda x: 1 / mp.sqrt(x * x - 1), (3, 4), lambda x: x > 1
+    ),
+    "arctanh": Truth(
+        mg.arctanh, mp.atanh, lambda x: 1 / (1 - x * x), (3, 3), lambda x: np.abs(x) < 1
+    ),
     "sin": Truth(mg.sin, mp.sin, mp.cos, (2, 2), lambda x: np.abs(x) < 1e4),
     "cos": Truth(mg.cos, mp.cos, lambda x: -mp.sin(x), (2, 2), lambda x: np.abs(x) < 1e4),
     "tanh": Truth(mg.tanh, mp.tanh, lambda x: mp.sech(x) ** 2, (2, 4)),
@@ -142,6 +169,7 @@ for exponent in (2, 3, 1, 0.5, -0.5, -1, -2, 1.5):
     )
 
 BINARY = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "where"}
+BINARY |= {"hypot", "arctan2", "remainder", "logaddexp"}
 
 
 def arguments(dtype: Any, number: int = 50) -> np.ndarray:
@@ -185,7 +213,7 @@ def assert_accurate(
 
 
 def test_every_element_wise_op_is_here() -> None:
-    own = vars(elementwise).values()
+    own = [op for page in (elementwise, activations, trigonometry) for op in vars(page).values()]
     pages = {name for name, op in TEXTBOOK.items() if op in own}
     assert pages - {"astype", "clip_between"} == {name.split(",")[0] for name in UNARY} | BINARY
 
@@ -217,6 +245,16 @@ def test_function_of_one_number(name: str, dtype: Any) -> None:
         assert_accurate(what, found.numpy(), slope, slope_units, truth.bounds[1], factors)
 
 
+def remainder(x: Any, y: Any) -> Any:
+    x, y = Fraction(float(x)), Fraction(float(y))
+    rest = x % y
+    return mp.mpf(rest.numerator) / rest.denominator
+
+
+def whole_quotient(x: Any, y: Any) -> Any:
+    return mp.mpf(Fraction(float(x)) // Fraction(float(y)))
+
+
 PAIRS: dict[str, tuple[Callable[..., Tensor], Callable[..., Any], Any, Any, tuple[float, ...]]] = {
     "multiply": (mg.multiply, lambda x, y: x * y, lambda x, y: y, lambda x, y: x, (1, 1, 1)),
     "divide": (
@@ -237,6 +275,27 @@ PAIRS: dict[str, tuple[Callable[..., Tensor], Callable[..., Any], Any, Any, tupl
         lambda x, y: int(not x > 1),
         (0, 0, 0),
     ),
+    "hypot": (
+        mg.hypot,
+        lambda x, y: mp.sqrt(x * x + y * y),
+        lambda x, y: x / mp.sqrt(x * x + y * y),
+        lambda x, y: y / mp.sqrt(x * x + y * y),
+        (2, 3, 3),
+    ),
+    "arctan2": (
+        mg.arctan2,
+        mp.atan2,
+        lambda y, x: x / (x * x + y * y),
+        lambda y, x: -y / (x * x + y * y),
+        (3, 4, 4),
+    ),
+    "remainder": (
+        mg.remainder,
+        remainder,
+        lambda x, y: 1,
+        lambda x, y: -whole_quotient(x, y),
+        (1, 0, 3),
+    ),
     "power": (
         mg.power,
         lambda x, y: x**y,
@@ -253,6 +312,8 @@ def test_function_of_two_numbers(name: str, dtype: Any) -> None:
     ours, value, by_x, by_y, bounds = PAIRS[name]
     numbers = arguments(dtype, 12)
     others = numbers * dtype(0.75)
+    if name in ("hypot", "arctan2"):  # so that √(x² + y²) is a number
+        numbers = numbers[np.abs(numbers) < np.finfo(dtype).max / 2]
     if name == "power":
         numbers = numbers[numbers > 4 * np.finfo(dtype).smallest_normal]
         others = others[np.abs(others) < 1e3]
@@ -275,11 +336,35 @@ def test_function_of_two_numbers(name: str, dtype: Any) -> None:
             what = f"gradient {i} of {name}{how}"
             assert found[i].dtype == dtype
             factors = None  # what a quotient is divided by, what a power is multiplied by
-            if name in ("divide", "power"):
-                factors = [
-                    1 / b if name == "divide" else max(abs(b), abs(mp.log(a))) for a, b in exact
-                ]
+            if name in ("divide", "power", "arctan2", "hypot"):
+                factor = {
+                    "divide": lambda a, b: 1 / b,
+                    "power": lambda a, b: max(abs(b), abs(mp.log(a))),
+                    "arctan2": lambda a, b: 1 / mp.hypot(a, b),
+                    "hypot": lambda a, b: 1 / mp.hypot(a, b),
+                }[name]
+                factors = [factor(a, b) for a, b in exact]
             assert_accurate(what, found[i].numpy(), true, units, bounds[1 + i], factors)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_logarithm_of_a_sum_of_exponentials(dtype: Any) -> None:
+    """The larger number and ln(1 + e^-d) may cancel, and d, their distance, is rounded."""
+    numbers = arguments(dtype, 12)
+    numbers = numbers[np.abs(numbers) < np.finfo(dtype).max / 4]
+    x = Tensor(np.repeat(numbers, len(numbers)), requires_grad=True)
+    y = Tensor(np.tile(numbers * dtype(0.75), len(numbers)), requires_grad=True)
+    exact = [(mp.mpf(a), mp.mpf(b)) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+    z = mg.logaddexp(x, y)
+    parts = [(max(a, b), softplus(-abs(a - b))) for a, b in exact]
+    true, units = [a + b for a, b in parts], [abs(a) + b for a, b in parts]
+    assert_accurate("logaddexp", z.numpy(), true, units, 2)
+    for graph in (False, True):
+        found = grad(z, [x, y], mg.ones_like(z), create_graph=graph, retain_graph=True)
+        for dx, sign in zip(found, (1, -1), strict=True):
+            shares = [sigma(sign * (a - b)) for a, b in exact]
+            units = [s * (1 + abs(a - b)) for s, (a, b) in zip(shares, exact, strict=True)]
+            assert_accurate("gradient of logaddexp", dx.numpy(), shares, units, 4)
 
 
 def test_a_sigmoid_far_out_keeps_its_digits() -> None:

@@ -2,7 +2,7 @@
 
 // What the kernels of generation share.
 
-// The activations of minigrad/ops/elementwise.py, by their places in ACTIVATIONS of decode.py.
+// The activations of minigrad/ops/activations.py, by their places in ACTIVATIONS of decode.py.
 template <typename real> __device__ __forceinline__ real decode_activated(real z, int activation) {
   if (activation == 1) return z < 0 ? 0 : z;
   if (activation == 2) return real(0.5) * z * (1 + erf(z * real(0.70710678118654752440)));

@@ -1,0 +1,65 @@
+"""Products along an axis, and sums and products of what comes up to each element."""
+
+from minigrad.op import Op
+from minigrad.ops.summation import running
+
+
+class prod(Op):
+    """y = Π x over the last axis;  dx_i = dy·(Π of those before i)·(Π of those after i)
+
+    That is dy·y/x_i, without a division that a 0 would spoil.
+    """
+
+    @staticmethod
+    def forward(xp, x):
+        return xp.prod(x, axis=-1), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        after = _backwards(_before(xp, _backwards(x)))
+        return (xp.expand_dims(dy, -1) * _before(xp, x) * after,)
+
+
+class cumsum(Op):
+    """y_i = Σ_{j≤i} x_j along `axis`;  dx_j = Σ_{i≥j} dy_i"""
+
+    @staticmethod
+    def forward(xp, x, *, axis):
+        return running(xp, "cumsum", x, axis), None
+
+    @staticmethod
+    def backward(xp, dy, saved, needs, *, axis):
+        return (_backwards(running(xp, "cumsum", _backwards(dy, axis), axis), axis),)
+
+
+class cumprod(Op):
+    """y_i = Π_{j≤i} x_j along the last axis
+
+    dx_j = Σ_{i≥j} dy_i·(Π_{k≤i} x_k without x_j) = (Π_{k<j} x_k)·r_j, where r_j gathers what comes
+    from behind: r_j = dy_j + x_{j+1}·r_{j+1}. There is no division that a 0 would spoil.
+    """
+
+    @staticmethod
+    def forward(xp, x):
+        return running(xp, "cumprod", x, -1), x
+
+    @staticmethod
+    def backward(xp, dy, x, needs):
+        if x.shape[-1] == 0:
+            return (dy,)
+        gathered = [dy[..., -1]]
+        for j in range(x.shape[-1] - 2, -1, -1):
+            gathered.append(dy[..., j] + x[..., j + 1] * gathered[-1])
+        return (_before(xp, x) * xp.stack(gathered[::-1], axis=-1),)
+
+
+def _before(xp, x):
+    """For each element of the last axis the product of those before it: 1 for the first."""
+    products = running(xp, "cumprod", x, -1)
+    return xp.concatenate([xp.ones_like(x[..., :1]), products[..., :-1]], axis=-1)
+
+
+def _backwards(x, axis=-1):
+    at = [slice(None)] * x.ndim
+    at[axis] = slice(None, None, -1)
+    return x[tuple(at)]

@@ -1,0 +1,146 @@
+"""The page `minigrad/functions/README.md`: what there is, beside NumPy, PyTorch and the standard.
+
+    python -m tests.minigrad.functions.page
+
+writes it anew; `test_page.py` holds it up to date. PyTorch has to be installed.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import Tensor, functions
+from tests.minigrad.functions.standard import FUNCTIONS, NOT_OFFERED
+from tests.minigrad.functions.test_registry import WITHOUT_DERIVATIVE
+from tests.minigrad.ops.cases import CASES
+
+PAGE = Path(functions.__file__).parent / "README.md"
+THEMES = {
+    "New tensors": functions.creation,
+    "Dtypes": functions.data_types,
+    "Arithmetic, exponentials, choices": functions.elementwise,
+    "Trigonometry": functions.trigonometry,
+    "Activations": functions.activations,
+    "Rounding, signs, remainders": functions.rounding,
+    "Comparisons and bits": functions.comparisons,
+    "Reductions": functions.reduce,
+    "Running sums and products": functions.cumulative,
+    "Order, search, sets": functions.sorting,
+    "Shapes": functions.shape,
+    "Repeating, turning, cutting out": functions.rearrange,
+    "Products": functions.products,
+    "`minigrad.linalg`": functions.linalg,
+}
+# What PyTorch calls them, where that is another name.
+TORCHS = {
+    "astype": "Tensor.to",
+    "concatenate": "concatenate",
+    "copy": "clone",
+    "cumulative_prod": "cumprod",
+    "cumulative_sum": "cumsum",
+    "expand_dims": "unsqueeze",
+    "gelu": "nn.functional.gelu",
+    "getitem": "Tensor.__getitem__",
+    "linspace": "linspace",
+    "logsigmoid": "nn.functional.logsigmoid",
+    "matrix_transpose": "Tensor.mT",
+    "normal_cdf": "special.ndtr",
+    "pad": "nn.functional.pad",
+    "permute_dims": "permute",
+    "repeat": "repeat_interleave",
+    "silu": "nn.functional.silu",
+    "softplus": "nn.functional.softplus",
+    "stop_gradient": "Tensor.detach",
+    "take_along_axis": "take_along_dim",
+    "to_device": "Tensor.to",
+    "tile": "tile",
+    "transpose": "permute",
+    "unstack": "unbind",
+    "bitwise_invert": "bitwise_not",
+    "isdtype": "",
+}
+INTRODUCTION = """\
+# Array functions
+
+This page is made by `python -m tests.minigrad.functions.page` and held up to date by a test.
+
+All functions are in `minigrad` under NumPy's names and those of the [Array API
+standard](https://data-apis.org/array-api/2024.12), which NumPy, PyTorch, JAX and others share.
+"method" is whether `x.name(...)` is there too. "gradient": proved to the second derivative (yes),
+or flat, or of booleans and integers, so that there is none (no). The other columns say under which
+name NumPy, PyTorch and the standard have it.
+
+## Not offered of the standard
+
+Complex numbers, so there are no complex dtypes. Of its functions:
+
+"""
+
+
+def rows(theirs: dict[str, str]) -> str:
+    """The tables, with PyTorch's names from `theirs`."""
+    proved = {case.public for case in CASES}
+    standard = {line.partition("(")[0] for line in FUNCTIONS}
+    text = ""
+    for title, theme in THEMES.items():
+        prefix = "linalg." if theme is functions.linalg else ""
+        text += f"\n## {title}\n\n| function | method | gradient | NumPy | PyTorch | standard |\n"
+        text += "|---|---|---|---|---|---|\n"
+        for name in theme.__all__:
+            full = prefix + name
+            space = np.linalg if prefix else np
+            cells = (
+                f"`{full}`",
+                "yes" if is_method(full) else "",
+                gradient(full, proved),
+                f"`{full}`" if hasattr(space, name) else "",
+                f"`{theirs[full]}`" if theirs.get(full) else "",
+                "yes" if full in standard else "",
+            )
+            text += f"| {' | '.join(cells)} |\n".replace("|  |", "| |").replace("|  |", "| |")
+    return text
+
+
+def is_method(name: str) -> bool:
+    if name.startswith("linalg."):  # where NumPy's method means the same
+        return vars(Tensor).get(name.removeprefix("linalg.")) is getattr(mg.linalg, name[7:])
+    return hasattr(Tensor, name)
+
+
+def gradient(name: str, proved: set[str]) -> str:
+    if name in proved:
+        return "yes"
+    return "no" if name in WITHOUT_DERIVATIVE else ""
+
+
+def torchs_names() -> dict[str, str]:
+    """What PyTorch calls each function, "" if it has none."""
+    torch = importlib.import_module("torch")
+    found = {}
+    for theme in THEMES.values():
+        prefix = "linalg." if theme is functions.linalg else ""
+        for name in theme.__all__:
+            wanted = TORCHS.get(name, prefix + name)
+            space: Any = torch
+            for part in wanted.split("."):
+                space = getattr(space, part, None) if part else None
+            found[prefix + name] = wanted if space is not None else ""
+    return found
+
+
+def names_on_the_page() -> dict[str, str]:
+    """What the page says of PyTorch, so that it can be made again without it."""
+    cells = [line.split("|") for line in PAGE.read_text("utf-8").splitlines() if "| `" in line]
+    return {row[1].strip(" `"): row[5].strip(" `") for row in cells if len(row) == 8}
+
+
+def page(theirs: dict[str, str]) -> str:
+    left_out = "".join(f"- `{name}`: {why}\n" for name, why in NOT_OFFERED.items())
+    return INTRODUCTION + left_out + rows(theirs)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(torchs_names()), "utf-8")

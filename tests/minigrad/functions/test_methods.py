@@ -1,0 +1,207 @@
+"""Operators and methods: the functions of the same names, wherever NumPy or PyTorch has one."""
+
+import operator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import Tensor
+from minigrad.functions.methods import Methods
+
+F = mg.functions
+# Theirs mean something else: whether all are equal, sizes instead of sections, other arguments.
+OTHER_MEANING = {"equal", "split", "scatter_add"}
+LINALG = [name for name in mg.linalg.__all__ if name not in F.__all__]
+
+
+def missing(theirs: type) -> set[str]:
+    return {
+        name
+        for name in [*F.__all__, *LINALG]
+        if hasattr(theirs, name) and not hasattr(Tensor, name)
+    } - OTHER_MEANING
+
+
+def test_what_is_a_method_in_numpy_is_one_here() -> None:
+    assert missing(np.ndarray) == set()
+
+
+def test_what_is_a_method_in_pytorch_is_one_here() -> None:
+    torch = pytest.importorskip("torch")
+    assert missing(torch.Tensor) == set()
+
+
+def test_a_method_is_the_function_of_its_name() -> None:
+    for name, method in vars(Methods).items():
+        if name.startswith("__") or name in ("copy", "reshape", "transpose", "tile", "where"):
+            continue
+        if name != "to_device":
+            assert method is getattr(F, name, None) or method is getattr(mg.linalg, name), name
+        assert getattr(Tensor, name) is method
+
+
+BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lt", "le", "gt", "ge", "eq")
+BINARY += ("ne", "matmul")
+BITS = ("and_", "or_", "xor", "lshift", "rshift")
+IN_PLACE = {"and_": "iand", "or_": "ior"}
+
+
+@pytest.mark.parametrize("name", BINARY + BITS)
+@pytest.mark.parametrize("dtype", ["int32", "float64", "bool"])
+def test_operators_are_numpys(name: str, dtype: str) -> None:
+    if (name in BITS and dtype == "float64") or (name in ("lshift", "rshift") and dtype == "bool"):
+        with pytest.raises(TypeError, match="works on bits"):
+            getattr(operator, name)(mg.ones(2, dtype), mg.ones(2, dtype))
+        return
+    if dtype == "bool" and name not in ("and_", "or_", "xor", "eq", "ne", "lt", "le", "gt", "ge"):
+        return
+    x = np.array([[5, 7], [1, 2]]).astype(dtype)
+    y = np.array([3, 2]).astype(dtype)
+    function = getattr(operator, name)
+    number = True if dtype == "bool" else 3
+    for left, right in ((x, y), (x, x), (x, number), (number, x)):
+        if name == "matmul" and np.ndim(left) * np.ndim(right) == 0:
+            continue
+        want = function(left, right)
+        if dtype == "int32" and name == "truediv":
+            want = want.astype(np.float32)
+        tensors = [Tensor(v) if isinstance(v, np.ndarray) else v for v in (left, right)]
+        cases = [tensors, [left, tensors[1]], [tensors[0], right]]
+        for a, b in cases:
+            if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+                continue
+            got = function(a, b)
+            assert isinstance(got, Tensor) and got.dtype == want.dtype
+            np.testing.assert_allclose(got.numpy(), want, 1e-6)
+
+
+@pytest.mark.parametrize("name", ("floordiv", "mod", *BITS))
+def test_operators_in_place_write_to_the_memory(name: str) -> None:
+    changed = IN_PLACE.get(name, f"i{name}")
+    x, y = np.array([5, 7, 9]), np.array([3, 2, 1])
+    want = getattr(operator, name)(x, y)
+    tensor = Tensor(x.copy())
+    view = tensor[1:]
+    result = getattr(operator, changed)(tensor, y)
+    assert result is tensor
+    np.testing.assert_array_equal(tensor.numpy(), want)
+    np.testing.assert_array_equal(view.numpy(), want[1:])
+
+
+def test_signs_and_inversions() -> None:
+    x = mg.arange(-2, 3)
+    assert (+x).tolist() == x.tolist() and (-x).tolist() == [2, 1, 0, -1, -2]
+    assert (~x).tolist() == [1, 0, -1, -2, -3] and (~(x > 0)).tolist() == [True] * 3 + [False] * 2
+    with pytest.raises(TypeError, match="works on bits"):
+        ~mg.ones(2)
+    x = Tensor([5.0, -5.0], requires_grad=True)
+    assert (x % 3).tolist() == [2, 1] and (7 // x).tolist() == [1, -2]
+    assert not (x // 2).requires_grad
+    assert mg.grad((x % 3 + 7 % x).sum(), x).tolist() == [0, 3]
+
+
+def test_methods_with_arguments_of_their_own() -> None:
+    x = Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    assert x.reshape(3, 2).shape == x.reshape((3, 2)).shape == (3, 2)
+    assert x.transpose(1, 0).shape == x.transpose((1, 0)).shape == x.transpose().shape == (3, 2)
+    assert x.tile(2, 1).shape == x.tile((2, 1)).shape == (4, 3)
+    assert x.where(x > 2, 0).tolist() == [[0, 0, 3], [4, 5, 6]]
+    assert x.mT.shape == (3, 2) and mg.ones((2, 3, 4)).mT.shape == (2, 4, 3)
+    with pytest.raises(mg.ShapeError):
+        mg.ones(3).mT  # noqa: B018
+    assert x.std(1, 1).tolist() == [1, 1] and x.std(0, correction=1).shape == (3,)
+    assert x.topk(1).indices.tolist() == [[2], [2]] and x.sort(descending=True)[0, 0].item() == 3
+    assert x.any().item() and x.all().item() and x.norm().item() == pytest.approx(91**0.5)
+    assert x.prod().item() == 720 and x.cumsum(1)[1].tolist() == [4, 9, 15]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        (lambda x: x.sort(2), mg.ShapeError, "axis 2"),
+        (lambda x: x.topk(5), mg.ShapeError, "topk"),
+        (lambda x: x.cumsum(3), mg.ShapeError, "cumsum"),
+        (lambda x: x.prod(2), mg.ShapeError, "prod"),
+        (lambda x: x.std(5), mg.ShapeError, "var"),
+        (lambda x: x.any(4), mg.ShapeError, "any"),
+        (lambda x: x.flip(2), mg.ShapeError, "flip"),
+        (lambda x: x.roll((1, 2), 0), mg.ShapeError, "roll"),
+        (lambda x: x.repeat([1, 2], 1), mg.ShapeError, "repeat"),
+        (lambda x: x.diagonal(0, 1, 1), mg.ShapeError, "moveaxis"),
+        (lambda x: x[0].tril(), mg.ShapeError, "tril"),
+        (lambda x: x[0].diagonal(), mg.ShapeError, "diagonal"),
+        (lambda x: x.flatten(1, 0), mg.ShapeError, "flatten"),
+        (lambda x: x.det(), mg.ShapeError, "square"),
+        (lambda x: x.cross(x, axis=0), mg.ShapeError, "cross"),
+        (lambda x: x[0, 0].nonzero(), mg.ShapeError, "nonzero"),
+        (lambda x: x[0, 0].sort(), mg.ShapeError, "order"),
+        (lambda x: x.searchsorted(1.0), mg.ShapeError, "searchsorted"),
+        (lambda x: x[0].searchsorted(1.0, "middle"), ValueError, "side"),
+        (lambda x: x.diff(-1), ValueError, "diff"),
+        (lambda x: mg.take_along_axis(x, [0]), mg.ShapeError, "take_along_axis"),
+        (lambda x: mg.tensordot(x, x, 1), mg.ShapeError, "tensordot"),
+        (lambda x: mg.tensordot(x, x, 3), mg.ShapeError, "tensordot"),
+        (lambda x: mg.vecdot(x, x[:, :2]), mg.ShapeError, "vecdot"),
+        (lambda x: mg.meshgrid(x, x), mg.ShapeError, "meshgrid"),
+        (lambda x: mg.meshgrid(x[0], indexing="yx"), ValueError, "indexing"),
+        (lambda x: mg.broadcast_arrays(x, x[:, :2]), mg.ShapeError, "broadcast_arrays"),
+        (lambda x: mg.moveaxis(x, (0, 1), 0), mg.ShapeError, "moveaxis"),
+        (lambda x: mg.unstack(x, axis=2), mg.ShapeError, "unstack"),
+        (lambda x: mg.norm(mg.ones((2, 2, 2)), 1), mg.ShapeError, "norm"),
+        (lambda x: mg.linalg.matrix_norm(x, ord=3), ValueError, "matrix_norm"),
+        (lambda x: mg.linalg.matrix_norm(x[0]), mg.ShapeError, "matrix_norm"),
+        (lambda x: mg.linalg.inv(mg.zeros((2, 2))), np.linalg.LinAlgError, "[Ss]ingular"),
+        (lambda x: mg.linalg.cholesky(-mg.eye(2)), np.linalg.LinAlgError, "definite"),
+        (lambda x: mg.linalg.solve(mg.eye(2), x.T), mg.ShapeError, "solve"),
+        (lambda x: (x > 1) // (x > 2), TypeError, "booleans"),
+        (lambda x: (x > 1) % (x > 2), TypeError, "booleans"),
+    ],
+)
+def test_mistakes_name_the_function_and_the_shapes(wrong: Any, error: Any, says: str) -> None:
+    with pytest.raises(error, match=says):
+        wrong(Tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 5.0, 6.0, 7.0]]))
+
+
+def test_what_has_no_gradient_says_so_in_a_graph() -> None:
+    x = mg.ones((2, 2), requires_grad=True)
+    for cut in (lambda: mg.nextafter(x, 2.0), lambda: mg.linalg.matrix_norm(x, ord="nuc")):
+        with pytest.raises(TypeError, match=r"no gradient.*\.detach\(\)"):
+            cut()
+        with mg.no_grad():
+            assert not cut().requires_grad
+    for flat in (x.floor(), x // 2, x.sign(), x.round(), x.trunc(), x.ceil()):
+        assert not flat.requires_grad
+
+
+def test_gradients_at_special_points() -> None:
+    zero = mg.zeros(3, requires_grad=True)
+    assert mg.grad(zero.norm(), zero).tolist() == [0, 0, 0]
+    assert mg.grad(zero.std(), zero).tolist() == [0, 0, 0]
+    assert mg.grad(mg.hypot(zero, 0.0).sum(), zero).tolist() == [0, 0, 0]
+    x = Tensor([np.inf, -np.inf, 1.0], requires_grad=True)
+    assert mg.grad(mg.logaddexp(x, x), x, mg.ones(3)).tolist() == [1, 1, 1]
+    tied = Tensor([2.0, 1.0, 2.0], requires_grad=True)
+    weights = Tensor([1.0, 10.0, 100.0])
+    assert mg.grad((tied.sort() * weights).sum(), tied).tolist() == [10, 1, 100]
+    assert mg.grad((tied.sort(descending=True) * weights).sum(), tied).tolist() == [1, 100, 10]
+    assert mg.topk(Tensor([1.0, np.nan, 3.0]), 2).indices.tolist() == [1, 2]
+    big = Tensor([3e30, 4e30], requires_grad=True)
+    assert big.norm().item() == pytest.approx(5e30)
+    assert mg.grad(big.norm(), big).tolist() == pytest.approx([0.6, 0.8])
+    assert Tensor([3e-30, 4e-30]).norm().item() == pytest.approx(5e-30)
+
+
+def test_long_running_sums_and_products_keep_their_digits() -> None:
+    tenths = mg.full(300_000, 0.1)
+    assert mg.cumsum(tenths)[-1].item() == pytest.approx(30_000.00044703484, rel=1e-7)
+    near = mg.full(100_000, 1.0001)
+    true = float(np.cumprod(near.numpy().astype(np.float64))[-1])
+    assert mg.cumprod(near)[-1].item() == pytest.approx(true, rel=1e-7)
+
+
+def test_a_standard_deviation_of_float16_is_computed_wide() -> None:
+    x = Tensor(np.array([-3000.0, 3000.0], np.float16), requires_grad=True)
+    assert x.std().item() == 3000 and x.std().dtype == np.float16
+    assert mg.grad(x.std(), x).tolist() == [-0.5, 0.5]
