@@ -30,4 +30,3 @@ from minigrad.tensor import Tensor
 from minigrad import functional, kernels, nn, optim  # isort: skip
 
 __version__ = "0.1.0"
-__array_api_version__ = "2024.12"  # of the standard whose names and behaviours these are

@@ -17,7 +17,10 @@ float16, float32, float64 = (np.dtype(f"float{bits}") for bits in (16, 32, 64))
 e, pi, inf, nan = math.e, math.pi, math.inf, math.nan
 newaxis = None
 
+__array_api_version__ = "2024.12"  # of the standard whose names and behaviours minigrad has
+
 __all__ = [
+    "__array_api_version__",
     "bool",
     "e",
     "float16",

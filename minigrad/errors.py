@@ -5,6 +5,10 @@ class ShapeError(ValueError):
     """Arrays whose shapes do not fit an op. Names the op and the shapes."""
 
 
+class AxisError(ShapeError, IndexError):
+    """An axis that a tensor does not have, or that is given twice."""
+
+
 class GraphFreedError(RuntimeError):
     """A backward pass through a graph whose saved arrays were freed by an earlier one."""
 

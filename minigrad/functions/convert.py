@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.dtypes import DEFAULT_FLOAT, SCALARS, beside, fitting, plain_number, promote
-from minigrad.errors import ShapeError
+from minigrad.errors import AxisError
 from minigrad.graph import require_floats
 from minigrad.ops.reduce import normalize_axes
 from minigrad.tensor import Tensor
@@ -98,12 +98,12 @@ def axes_of(op: str, axes: Any, ndim: int) -> tuple[int, ...]:
     """`axes` (None, a number or a sequence) as a tuple of distinct numbers from 0 on.
 
     Raises:
-        ShapeError: there is no such axis, or one is given twice.
+        AxisError: there is no such axis, or one is given twice.
     """
     try:
         return normalize_axes(axes, ndim)
     except ValueError as error:
-        raise ShapeError(f"{op}: {error}") from error
+        raise AxisError(f"{op}: {error}") from error
 
 
 def as_dtype(x: Tensor, dtype: np.dtype) -> Tensor:

@@ -18,7 +18,7 @@ __all__ = ["cumprod", "cumsum", "cumulative_prod", "cumulative_sum"]
 def cumsum(x: Any, axis: int | None = None, *, dtype: Any = None) -> Tensor:
     """The sum of all up to each element along `axis`; of the flattened tensor if it is None."""
     x, axis = _prepared("cumsum", x, axis, dtype)
-    return apply(ops.cumulative.cumsum, x, axis=axis)
+    return astype(apply(ops.cumulative.cumsum, x, axis=axis), x.dtype, copy=False)
 
 
 def cumprod(x: Any, axis: int | None = None, *, dtype: Any = None) -> Tensor:
@@ -27,7 +27,8 @@ def cumprod(x: Any, axis: int | None = None, *, dtype: Any = None) -> Tensor:
     Its gradient takes a step of Python for each place along the axis.
     """
     x, axis = _prepared("cumprod", x, axis, dtype)
-    return moveaxis(apply(ops.cumulative.cumprod, moveaxis(x, axis, -1)), -1, axis)
+    y = moveaxis(apply(ops.cumulative.cumprod, moveaxis(x, axis, -1)), -1, axis)
+    return astype(y, x.dtype, copy=False)
 
 
 def cumulative_sum(

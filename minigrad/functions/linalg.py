@@ -191,9 +191,9 @@ def matrix_norm(x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Tensor:
         return vector_norm(x, axis=(-2, -1), keepdims=keepdims)
     if ord in (1, -1, math.inf, -math.inf):
         added, chosen = (-2, -1) if ord in (1, -1) else (-1, -2)
-        sums = sum(abs(x), added, keepdims=True)
-        y = (max if ord > 0 else min)(sums, chosen, keepdims=True)
-        return y if keepdims else squeeze(y, (-2, -1))
+        size = abs(astype(x, compute_dtype(x.dtype), copy=False))
+        y = (max if ord > 0 else min)(sum(size, added, keepdims=True), chosen, keepdims=True)
+        return astype(y if keepdims else squeeze(y, (-2, -1)), x.dtype, copy=False)
     if ord not in (2, -2, "nuc"):
         raise ValueError(f"matrix_norm: {ord!r} is none of 'fro', 'nuc', 1, -1, 2, -2, inf, -inf")
     if x.requires_grad and STATE.grad_enabled:

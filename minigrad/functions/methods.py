@@ -7,11 +7,13 @@ arithmetic that everybody reads first, `+ - * / @ **`, stands in `minigrad.tenso
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from minigrad import functions as F
+from minigrad.constants import __array_api_version__
 from minigrad.device import Device
 from minigrad.functions.in_place import change
 
@@ -97,14 +99,12 @@ class Methods:
         Raises:
             ValueError: another version of the standard is asked for than the library's.
         """
-        import minigrad
-
-        if api_version not in (None, *EARLIER, minigrad.__array_api_version__):
+        if api_version not in (None, *EARLIER, __array_api_version__):
             raise ValueError(
-                f"minigrad follows the Array API standard {minigrad.__array_api_version__}, not "
+                f"minigrad follows the Array API standard {__array_api_version__}, not "
                 f"{api_version}"
             )
-        return minigrad
+        return sys.modules["minigrad"]  # above this file, so it is not imported here
 
     def to_device(self: Any, device: Device | str, /, *, stream: Any = None) -> Tensor:
         """`to` under the standard's name.

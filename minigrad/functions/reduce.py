@@ -45,7 +45,8 @@ def _axis(axis: Any, x: Tensor) -> Any:
 def sum(x: Any, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
     """Sum over `axis`, in `dtype` if one is given. Integers narrower than int64 are added in it."""
     x = as_tensor(x) if dtype is None else astype(x, dtype, copy=False)
-    return apply(ops.reduce.sum_, x, axis=_axis(axis, x), keepdims=keepdims)
+    total = apply(ops.reduce.sum_, x, axis=_axis(axis, x), keepdims=keepdims)
+    return total if dtype is None else astype(total, dtype, copy=False)
 
 
 def prod(x: Any, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
@@ -59,6 +60,7 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None
     sizes = [x.shape[a] for a in left]
     last = reshape(transpose(x, [*left, *axes]), [*sizes, math.prod(x.shape[a] for a in axes)])
     product = apply(ops.cumulative.prod, last)
+    product = product if dtype is None else astype(product, dtype, copy=False)
     if not keepdims:
         return product
     return reshape(product, [1 if a in axes else n for a, n in enumerate(x.shape)])
@@ -80,17 +82,11 @@ def var(
 ) -> Tensor:
     """Variance over `axis`: squared distances from the mean, summed and divided by n - ddof.
 
-    `correction` is the standard's and PyTorch's word for `ddof`.
+    `correction` is the standard's and PyTorch's word for `ddof`. NaN if n is not above it.
     """
     x = as_float(x)
     axis = _axis(axis, x)
     ddof = ddof if correction is None else correction
-    try:
-        count = math.prod(x.shape[a] for a in normalize_axes(axis, x.ndim))
-    except ValueError as error:
-        raise ShapeError(f"var of shape {x.shape}: {error}") from error
-    if count <= ddof:
-        raise ValueError(f"var of shape {x.shape}: {count} elements along the axis, ddof={ddof}")
     return apply(ops.reduce.var, x, axis=axis, ddof=ddof, keepdims=keepdims)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from minigrad import ops
 from minigrad.dtypes import BOOL
 from minigrad.engine import apply
-from minigrad.functions.comparisons import signbit
+from minigrad.functions.comparisons import isinf, signbit
 from minigrad.functions.convert import as_float, as_pair, as_tensor
-from minigrad.functions.elementwise import negative, where
+from minigrad.functions.elementwise import divide, negative, where
 from minigrad.functions.outside import of_arrays, of_one
 from minigrad.state import STATE
 from minigrad.tensor import Tensor
@@ -61,10 +61,18 @@ def sign(x: Any) -> Tensor:
 
 
 def floor_divide(x: Any, y: Any) -> Tensor:
-    """floor(x/y), as the operator //. Flat almost everywhere, so no gradient flows through."""
+    """floor(x/y), as the operator //. Flat almost everywhere, so no gradient flows through.
+
+    NumPy looks at the remainder, so that a rounded quotient is not taken for a whole number. But
+    where x or y is infinite the standard wants the floor of the quotient; NumPy gives NaN or -1.
+    """
     x, y = as_pair(x, y)
     _require_numbers("//", x, y)
-    return of_arrays("floor_divide", x.device.xp, x.array, y.array)
+    whole = of_arrays("floor_divide", x.device.xp, x.array, y.array)
+    infinite = isinf(x) | isinf(y) if whole.dtype.kind == "f" else None
+    if infinite is None or not infinite.array.any():
+        return whole
+    return where(infinite, floor(divide(x, y)), whole)
 
 
 def remainder(x: Any, y: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """Reductions along axes, and the soft-max family."""
 
-from math import inf, prod
+from math import inf, nan, prod
 from operator import index
 
 from minigrad.op import Op
@@ -66,6 +66,7 @@ class var(Op):
     def forward(xp, x, *, axis, ddof, keepdims):
         distance = centred(xp, x, axis)
         count = prod(x.shape[a] for a in normalize_axes(axis, x.ndim)) - ddof
+        count = count if count > 0 else nan  # too few elements to know
         return sum_of(xp, distance * distance, axis, keepdims) / count, (distance, count)
 
     @staticmethod

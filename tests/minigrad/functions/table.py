@@ -123,8 +123,9 @@ for options in ({}, {"axis": 0}, {"axis": (0, 1), "keepdims": True}, {"axis": -1
         call(name, by_name(name, **options))
     for name in ("mean", "var", "std"):
         call(name, by_name(name, **options), floats=True)
-call("sum", by_name("sum", dtype="float64"))
-call("prod", by_name("prod", dtype="float64"))
+for dtype in ("float64", "int8"):
+    for name in ("sum", "prod", "cumsum", "cumprod"):
+        call(name, by_name(name, dtype=dtype), kinds="biuf" if dtype == "float64" else "biu")
 for name in ("var", "std"):
     call(name, by_name(name, ddof=1), floats=True)
     call(name, by_name(name, correction=1.5), numpys=by_name(name, ddof=1.5), floats=True)

@@ -125,6 +125,7 @@ def test_methods_with_arguments_of_their_own() -> None:
         (lambda x: x.cumsum(3), mg.ShapeError, "cumsum"),
         (lambda x: x.prod(2), mg.ShapeError, "prod"),
         (lambda x: x.std(5), mg.ShapeError, "var"),
+        (lambda x: x.var(axis=(0, 0)), mg.ShapeError, "var"),
         (lambda x: x.any(4), mg.ShapeError, "any"),
         (lambda x: x.flip(2), mg.ShapeError, "flip"),
         (lambda x: x.roll((1, 2), 0), mg.ShapeError, "roll"),
@@ -162,6 +163,13 @@ def test_methods_with_arguments_of_their_own() -> None:
 def test_mistakes_name_the_function_and_the_shapes(wrong: Any, error: Any, says: str) -> None:
     with pytest.raises(error, match=says):
         wrong(Tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 5.0, 6.0, 7.0]]))
+
+
+def test_an_axis_that_is_not_there_is_an_index_error_too() -> None:
+    """As the standard wants it of `expand_dims`."""
+    for wrong in (lambda x: x.expand_dims(3), lambda x: x.flip(2), lambda x: x.cumsum(-3)):
+        with pytest.raises(IndexError, match="out of range"):
+            wrong(mg.ones((2, 2)))
 
 
 def test_what_has_no_gradient_says_so_in_a_graph() -> None:

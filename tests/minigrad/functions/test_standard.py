@@ -131,6 +131,9 @@ def test_special_values_and_signs_of_zero(name: str) -> None:
     with np.errstate(all="ignore"):
         got = getattr(mg, name)(*map(Tensor, operands)).numpy()
         want = getattr(np, NUMPYS.get(name, name))(*operands)
+        if name == "floor_divide":  # of which NumPy gives NaN and -1, where the standard has these
+            infinite = np.isinf(operands[0]) | np.isinf(operands[1])
+            want = np.where(infinite, np.floor(operands[0] / operands[1]), want)
     np.testing.assert_array_equal(got, want)
     if want.dtype.kind == "f":
         zeros = want == 0

@@ -15,7 +15,8 @@ from minigrad.ops import TEXTBOOK
 ANY_SHAPE = {
     *("power_scalar", "negative", "exp", "log", "sqrt", "sin", "cos", "tanh", "abs", "erf"),
     *("clip", "astype", "relu", "sigmoid", "silu", "gelu", "to_device"),
-    *("softplus", "normal_cdf", "log1p", "expm1"),
+    *("softplus", "normal_cdf", "log1p", "expm1", "log2", "log10", "clone"),
+    *("tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "arcsinh", "arccosh", "arctanh"),
 }
 
 
@@ -31,6 +32,12 @@ BAD: dict[str, Callable[[], Tensor]] = {
     "multiply": bad("multiply", (2, 3), (3, 2)),
     "divide": bad("divide", (2, 3), (4, 1, 2)),
     "power": bad("power", (2,), (3,)),
+    "remainder": bad("remainder", (2,), (3,)),
+    "logaddexp": bad("logaddexp", (2,), (3,)),
+    "hypot": bad("hypot", (2, 3), (2,)),
+    "arctan2": bad("arctan2", (2, 3), (2,)),
+    "cumsum": bad("cumsum", (2, 3), axis=2),
+    "solve": bad("solve", (2, 2), (3, 1)),
     "maximum": bad("maximum", (2,), (3,)),
     "minimum": bad("minimum", (2,), (3,)),
     "clip_between": lambda: mg.clip(mg.ones((2, 3)), mg.ones(2)),
@@ -80,8 +87,12 @@ BAD: dict[str, Callable[[], Tensor]] = {
 }
 
 
+# The functions in front of them see to the shapes (see `functions.test_methods`).
+SEEN_TO = {"inv", "det", "log_abs_det", "cholesky", "prod", "cumprod", "norm"}
+
+
 def test_every_op_has_a_case_or_takes_any_shape() -> None:
-    assert set(BAD) | ANY_SHAPE == set(TEXTBOOK)
+    assert set(BAD) | ANY_SHAPE | SEEN_TO == set(TEXTBOOK)
     assert not set(BAD) & ANY_SHAPE
 
 
