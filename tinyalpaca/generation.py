@@ -27,7 +27,6 @@ from tinyalpaca.checkpoint import load_model
 from tinyalpaca.corpus.corpora import Corpus
 from tinyalpaca.corpus.token_file import encoded
 from tinyalpaca.evaluation import Score, evaluate, summed_loss
-from tinyalpaca.generating.folded_weights import FoldedWeights
 from tinyalpaca.generating.readable import BETWEEN, Readable
 from tinyalpaca.generating.ready_model import ReadyModel
 from tinyalpaca.generating.sampling import Sampling
@@ -269,10 +268,6 @@ class Generator:
         self.readable()
         with self._limit():
             self._ready.prepare()
-
-    def folded(self) -> FoldedWeights:
-        """The model's weights for generation, in main memory, folded again if they have changed."""
-        return self._ready.folded()
 
     def readable(self) -> Readable:
         """Which tokens are written, unless all are allowed."""

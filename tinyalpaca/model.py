@@ -138,7 +138,8 @@ class DecoderLayer(nn.Module):
         return (
             all(type(module) is nn.Linear for module in linears)
             and all(type(module) is nn.LayerNorm for module in norms)
-            and not any("forward" in vars(m) for m in (attention, ffn, *linears, *norms))
+            and type(self.dropout) is nn.Dropout
+            and all(m.runs_as_defined() for m in (attention, ffn, *linears, *norms, self.dropout))
             and not (self.dropout.training and self.dropout.p)
         )
 

@@ -115,6 +115,14 @@ class Module:
 
         return remove
 
+    def runs_as_defined(self) -> bool:
+        """Whether a call does what the class says: there is no forward hook, and nobody has put
+        something else in the place of a method of this one module."""
+        kind = type(self)
+        return not self._forward_hooks and not any(
+            callable(getattr(kind, name, None)) for name in vars(self)
+        )
+
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Set attribute `name` to a tensor that is saved and moved with the module, not trained.
 

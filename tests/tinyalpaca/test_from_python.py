@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn, optim
+from minigrad.errors import KernelFallbackWarning
 from minigrad.storage import FileFormatError
 from tests.tinyalpaca.runs import MODEL, TRAINING, assert_same_weights, write_text
 from tests.tinyalpaca.tiny_models import tiny_tokenizer
@@ -143,11 +145,13 @@ def test_the_text_is_that_of_the_model_itself(tmp_path):
     sizes = ModelConfig(**{**MODEL, "vocab_size": tokenizer.vocab_size})
     ours, other = (kind(sizes, mg.Generator(0)) for kind in (TinyAlpaca, Squared))
     for model in (ours, other):
-        made = Generator(model, tokenizer).generate("ab", 20, temperature=2.0, seed=3)
         with mg.textbook():
-            assert Generator(model, tokenizer).generate("ab", 20, temperature=2.0, seed=3) == made
-    with pytest.raises(ValueError, match="a Squared"):
-        Generator(other, tokenizer).folded()
+            expected = Generator(model, tokenizer).generate("ab", 20, temperature=2.0, seed=3)
+        with warnings.catch_warnings():
+            if model is other:
+                warnings.simplefilter("ignore", KernelFallbackWarning)
+            made = Generator(model, tokenizer).generate("ab", 20, temperature=2.0, seed=3)
+        assert made == expected
     (tmp_path / "model").mkdir()
     save(tmp_path / "model", other, tokenizer)
     assert type(load(tmp_path / "model", model=Squared).model) is Squared

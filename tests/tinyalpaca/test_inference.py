@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import minigrad
-from minigrad.ops.attention import causal_mask
 from tests.tinyalpaca.tiny_models import tiny_model
 from tinyalpaca.generating.batch_decoder import ENOUGH_SEQUENCES, BatchDecoder
 from tinyalpaca.generating.folded_weights import fold
@@ -143,35 +142,13 @@ def test_the_window_slides_by_halves_and_depends_on_the_length_alone():
 
 
 @pytest.mark.parametrize("options", [{}, {"pre_norm": True, "norm": "rms", "positions": "rotary"}])
-def test_a_whole_window_gives_all_logits_and_the_attention(options, rng):
-    """Attention: causal, summing to 1, and without influence from what is not looked at."""
+def test_a_whole_window_gives_all_logits(options, rng):
     model = tiny_model(**options)
     ids = rng.integers(0, 30, (2, 9))
-    attention = {}
-    logits = run_window(fold(model, 30), ids, watch=attention.__setitem__)
+    logits = run_window(fold(model, 30), ids)
     with minigrad.no_grad():
         expected = model(ids).numpy()
     np.testing.assert_allclose(logits.reshape(2, 9, 30), expected, atol=1e-5 * abs(expected).max())
-    assert sorted(attention) == [0, 1]
-    for probabilities in attention.values():
-        assert probabilities.shape == (2, 3, 9, 9)
-        np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-6)
-        assert not probabilities[..., ~causal_mask(np, 9, 9)].any()
-
-
-def test_the_first_layers_attention_is_the_soft_max_of_its_queries_and_keys(rng):
-    model = tiny_model()
-    ids = rng.integers(0, 30, (1, 6))
-    attention = {}
-    run_window(fold(model, 30), ids, watch=attention.__setitem__)
-    with minigrad.no_grad():
-        layer = model.decoder_layers[0].multi_head_attention
-        qkv = layer.qkv_proj(model.embedding(ids)).numpy().reshape(6, 3, 3, 8)
-    for head in range(3):
-        scores = qkv[:, 0, head] @ qkv[:, 1, head].T / np.sqrt(8)
-        weights = np.exp(scores) * np.tri(6)
-        expected = weights / weights.sum(-1, keepdims=True)
-        np.testing.assert_allclose(attention[0][0, head], expected, atol=1e-5)
 
 
 def test_folding_leaves_the_model_alone():

@@ -12,7 +12,7 @@ def test_a_text_is_read_as_it_was_written(options):
     generator = tiny_generator(**options)
     prompt = generator.tokenizer.encode("the cat")
     result = generator.generate("the cat", 40, seed=1, return_logprobs=True)
-    readings = list(read_back(generator.folded(), prompt + result.tokens))
+    readings = list(read_back(generator, prompt + result.tokens))
     assert [reading.place for reading in readings] == list(range(1, len(prompt) + 40))
     again = [
         reading.logprobs[token]
@@ -29,7 +29,7 @@ def test_the_likeliest_are_those_of_the_steps():
     generator = tiny_generator()
     steps = list(generator.steps("the", 15, seed=2, alternatives=4, allow_all_tokens=True))
     tokens = generator.tokenizer.encode("the") + [step.token for step in steps]
-    readings = list(read_back(generator.folded(), tokens))[-15:]
+    readings = list(read_back(generator, tokens))[-15:]
     for reading, step in zip(readings, steps, strict=True):
         ours, theirs = reading.likeliest(4), step.alternatives
         assert [token for token, _ in ours] == [token for token, _ in theirs]
@@ -37,4 +37,4 @@ def test_the_likeliest_are_those_of_the_steps():
 
 
 def test_a_single_token_has_nothing_to_read():
-    assert list(read_back(tiny_generator().folded(), [5])) == []
+    assert list(read_back(tiny_generator(), [5])) == []

@@ -66,7 +66,7 @@ def test_surprise_and_alternatives_are_the_models(written):
 
 def test_attention_is_packed_and_averaged_when_there_is_too_much(written, monkeypatch):
     generator, tokens, _ = written
-    readings = list(read_back(generator.folded(), tokens))
+    readings = list(read_back(generator, tokens))
     packed, layers, heads = packed_attention(readings)
     assert (layers, heads) == (2, 3)
     assert len(packed) == sum(6 * (r.place - r.start) for r in readings)
@@ -147,7 +147,7 @@ def test_in_a_browser(tmp_path, written):
         """,
     )
     shown = data_of(page)["tokens"]
-    readings = {reading.place: reading for reading in read_back(generator.folded(), tokens)}
+    readings = {reading.place: reading for reading in read_back(generator, tokens)}
     assert found["text"] == "".join(token["text"] for token in shown)
     assert found["prompts"] == len(generator.tokenizer.encode(PROMPT))
     expected = [0, *(min(1, token["bits"] / 8) * 0.8 for token in shown[1:])]

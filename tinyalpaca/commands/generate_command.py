@@ -260,7 +260,7 @@ def _as_json(generator: Generator, prompt: Prompt, sample: Any, args: argparse.N
     if args.show_alternatives:
         tokenizer, before = generator.tokenizer, generator.prompt_tokens(prompt)
         tokens = before + sample.tokens
-        readings = list(read_back(generator.folded(), tokens))
+        readings = list(read_back(generator, tokens))
         readable = None if args.allow_all_tokens else generator.readable()
         record["alternatives"] = []
         for number, reading in enumerate(readings[len(before) - 1 :]):

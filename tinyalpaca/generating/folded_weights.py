@@ -26,6 +26,7 @@ import numpy as np
 
 from minigrad.device import CPU, namespace_of
 from tinyalpaca.config import ModelConfig
+from tinyalpaca.lora import LoRALinear
 from tinyalpaca.model import DecoderLayer, TinyAlpaca, rotary_angles
 
 
@@ -163,7 +164,9 @@ def _without_mean(rows: Any) -> Any:
 
 
 def _linear(linear: Any) -> tuple[Any, Any]:
-    """Wᵀ (C_in, C_out) and b (C_out,)."""
+    """Wᵀ (C_in, C_out) and b (C_out,), adapters included."""
+    if type(linear) is LoRALinear:
+        linear = linear.merged()
     matrix = _float64(linear.weight).T
     if linear.bias is None:
         return matrix, np.zeros(matrix.shape[1])

@@ -166,13 +166,11 @@ def run_window(
     weights: FoldedWeights,
     ids: np.ndarray,
     keep: Callable[[int, Any], None] | None = None,
-    watch: Callable[[int, Any], None] | None = None,
 ) -> Any:
     """Logits (B·T, V) of whole windows, ids (B, T), at positions 0 to T - 1.
 
     Args:
         keep: is given each layer's number, and its keys and values (B, T, 2, H, D).
-        watch: is given each layer's number, and its attention probabilities (B, H, T, T).
     """
     xp, config = weights.xp, weights.config
     batch, length = ids.shape
@@ -188,8 +186,6 @@ def run_window(
         scores -= scores.max(axis=-1, keepdims=True)
         xp.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
-        if watch is not None:
-            watch(layer, scores)
         mixed = xp.matmul(scores, v).swapaxes(1, 2)  # (B, T, H, D)
         out[...] = mixed.reshape(batch * length, heads * size)
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from minigrad.device import CPU
-from tinyalpaca.generating.folded_weights import FoldedWeights
-from tinyalpaca.generating.inference import run_window
+from tinyalpaca.generating.attention import watch_attention
 from tinyalpaca.generating.sampling import likeliest_of, log_probabilities
-from tinyalpaca.generating.uncached import window_start
+from tinyalpaca.generating.uncached import evaluating, window_start
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 
 
 class Reading(NamedTuple):
@@ -26,7 +26,8 @@ class Reading(NamedTuple):
         place: the token's number in the text, from 1 on.
         start: the first token that the model saw.
         logprobs: (V,) of what might have come, float64.
-        attention: (layers, H, place - start) how much each token before was looked at.
+        attention: (layers, H, place - start) how much each token before was looked at; without
+            layers where the model's attention is not TinyAlpaca's, or has other heads by layer.
     """
 
     place: int
@@ -39,23 +40,30 @@ class Reading(NamedTuple):
         return likeliest_of(self.logprobs, count, allowed)
 
 
-def read_back(weights: FoldedWeights, tokens: Sequence[int]) -> Iterator[Reading]:
-    """A reading of every token but the first."""
-    context = weights.config.max_seq_len
+class Writer(Protocol):
+    """What reading a text again asks of a `tinyalpaca.Generator`."""
+
+    model: TinyAlpaca
+    tokenizer: Tokenizer
+
+
+def read_back(writer: Writer, tokens: Sequence[int]) -> Iterator[Reading]:
+    """A reading of every token of a text but the first, by the model itself."""
+    model, vocab_size = writer.model, writer.tokenizer.vocab_size
+    context = model.config.max_seq_len
+    device = next(model.named_parameters())[1].device
 
     def start_of(place: int) -> int:
         return window_start(place, context)
 
     for start, group in groupby(range(1, len(tokens)), start_of):
         places = list(group)
-        window = np.array([tokens[start : places[-1]]])  # (1, T)
-        attention: list[np.ndarray] = []
-
-        def keep(_: int, probabilities: object, kept: list[np.ndarray] = attention) -> None:
-            kept.append(CPU.asarray(probabilities)[0])
-
-        logits = CPU.asarray(run_window(weights, window, watch=keep))  # (T, V)
-        stacked = np.stack(attention)  # (layers, H, T, T)
+        window = device.asarray(np.array([tokens[start : places[-1]]]))  # (1, T)
+        with evaluating(model), watch_attention(model) as attention:
+            logits = model(window).numpy()[0, :, :vocab_size]  # (T, V)
+        length = len(logits)
+        alike = len({layer.shape for layer in attention}) == 1
+        stacked = np.stack(attention) if alike else np.zeros((0, 0, length, length))
         for place in places:
             row = place - 1 - start
             yield Reading(

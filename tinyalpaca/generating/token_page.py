@@ -11,24 +11,15 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from math import log
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from tinyalpaca.generating.folded_weights import FoldedWeights
-from tinyalpaca.generating.reading import Reading, read_back
+from tinyalpaca.generating.reading import Reading, Writer, read_back
 from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
 from tinyalpaca.tokenizing.tokenizer_files import readable_token
 
 MAX_ATTENTION = 8 << 20  # bytes; of larger models the heads, then the layers, are averaged
-
-
-class Writer(Protocol):
-    """What a page asks of a `tinyalpaca.Generator`."""
-
-    tokenizer: Tokenizer
-
-    def folded(self) -> FoldedWeights: ...
 
 
 def token_page(
@@ -43,7 +34,7 @@ def token_page(
         alternatives: how many likely tokens to list for each.
     """
     tokenizer = generator.tokenizer
-    readings = list(read_back(generator.folded(), tokens))
+    readings = list(read_back(generator, tokens))
     shown = shown_tokens(tokenizer, tokens)
     for reading in readings:
         token = tokens[reading.place]

@@ -58,7 +58,7 @@ class UncachedDecoder:
     def next_logits(self) -> np.ndarray:
         """Logits of the token after each sequence, (B, V)."""
         context = self.model.config.max_seq_len
-        device = self.model.parameters()[0].device
+        device = next(self.model.named_parameters())[1].device
         rows = []
         for tokens in self.sequences:
             window = np.array([tokens[window_start(len(tokens), context) :]])  # (1, T)

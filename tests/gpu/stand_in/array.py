@@ -339,7 +339,8 @@ class DeviceContext:
 
 OPERATORS = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide"}
 OPERATORS |= {"floordiv": "floor_divide", "mod": "remainder", "and": "bitwise_and"}
-OPERATORS |= {"or": "bitwise_or", "pow": "power", "matmul": "matmul"}
+OPERATORS |= {"or": "bitwise_or", "xor": "bitwise_xor", "rshift": "right_shift"}
+OPERATORS |= {"pow": "power", "matmul": "matmul"}
 COMPARISONS = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
 COMPARISONS |= {"eq": "equal", "ne": "not_equal"}
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from minigrad.storage import write_text_atomically
 from tinyalpaca.config import TrainConfig
+from tinyalpaca.generating.attention import attention_maps
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import smoothed
-from tinyalpaca.training.hooks.attention_maps import attention_maps
 from tinyalpaca.training.hooks.charts import Line, heat_map, line_chart
 from tinyalpaca.training.hooks.metrics import Metrics
 from tinyalpaca.training.state import Record, TrainingState

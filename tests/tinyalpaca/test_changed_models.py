@@ -1,0 +1,308 @@
+"""A model that somebody has changed writes its own text, not that of the model it was made from."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import announce, nn
+from minigrad.errors import KernelFallbackWarning
+from minigrad.functions import gelu, relu, silu
+from tests.tinyalpaca.tiny_models import tiny_generator, tiny_model, tiny_tokenizer
+from tinyalpaca.config import ModelConfig
+from tinyalpaca.generating.as_written import why_not_as_written
+from tinyalpaca.generating.reading import read_back
+from tinyalpaca.generating.token_page import token_page
+from tinyalpaca.generation import Generator
+from tinyalpaca.lora import LoRA, add_adapters
+from tinyalpaca.model import DecoderLayer, FeedForwardNetwork, TinyAlpaca
+
+PROMPTS = ["the", "the cat sat on the mat, the hat"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_announced(monkeypatch):
+    """What is announced is announced once for each message: begin anew in each test."""
+    monkeypatch.setattr(announce, "_announced", set())
+
+
+class SquaredReLU(FeedForwardNetwork):
+    def hidden(self, x):
+        return relu(self.fc1(x)) ** 2
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, size, hidden):
+        self.gate = nn.Linear(size, hidden, rng=mg.Generator(1))
+        self.up = nn.Linear(size, hidden, rng=mg.Generator(2))
+        self.down = nn.Linear(hidden, size, rng=mg.Generator(3))
+
+    def forward(self, x):
+        return self.down(silu(self.gate(x)) * self.up(x))
+
+
+class Parallel(DecoderLayer):
+    def forward(self, x):
+        return x + self.multi_head_attention(self.layer_norm1(x)) + self.ffn(self.layer_norm2(x))
+
+
+class Adapted(nn.Module):
+    """A linear layer with low-rank additions beside it."""
+
+    def __init__(self, linear):
+        self.linear = linear
+        self.a = nn.Parameter(mg.Generator(4).normal((2, linear.weight.shape[1])))
+        self.b = nn.Parameter(mg.Generator(5).normal((linear.weight.shape[0], 2)))
+
+    def forward(self, x):
+        return self.linear(x) + (x @ self.a.T) @ self.b.T
+
+
+class Sum(nn.Module):
+    def forward(self, x, residual):
+        return x + residual
+
+
+class Sub(TinyAlpaca):
+    def forward(self, ids):
+        return super().forward(ids) * 0.5
+
+
+def squared(model):
+    model.decoder_layers[1].ffn.__class__ = SquaredReLU
+
+
+def swiglu(model):
+    model.decoder_layers[0].ffn = SwiGLU(24, 40)
+
+
+def parallel(model):
+    model.decoder_layers[0].__class__ = Parallel
+
+
+def adapted(model):
+    layer = model.decoder_layers[0].multi_head_attention
+    layer.qkv_proj = Adapted(layer.qkv_proj)
+
+
+def subclass(model):
+    model.__class__ = Sub
+
+
+def activation(model):
+    model.decoder_layers[0].ffn.activation = "silu"
+
+
+def other_heads(model):
+    model.decoder_layers[1].multi_head_attention.num_heads = 4
+
+
+def turned_by_position(model):
+    model.decoder_layers[1].multi_head_attention.rotary = True
+
+
+def pre_norm(model):
+    model.decoder_layers[1].pre_norm = True
+
+
+def other_norm(model):
+    model.decoder_layers[0].layer_norm1 = nn.RMSNorm(24)
+
+
+def no_norm(model):
+    model.decoder_layers[0].layer_norm2 = Sum()
+
+
+def other_eps(model):
+    model.decoder_layers[1].layer_norm2.eps = 0.5
+
+
+def a_hook(model):
+    model.decoder_layers[0].ffn.fc1.register_forward_hook(lambda module, args, y: gelu(y))
+
+
+def a_hook_on_all(model):
+    model.register_forward_hook(lambda module, args, logits: logits * 0.5)
+
+
+def a_method_of_its_own(model):
+    ffn = model.decoder_layers[0].ffn
+    ffn.hidden = lambda x: relu(ffn.fc1(x)) * 2
+
+
+def a_layer_more(model):
+    model.decoder_layers.append(DecoderLayer(model.config, mg.Generator(8)))
+
+
+def a_norm_at_the_end(model):
+    model.final_norm = nn.LayerNorm(24)
+
+
+def two_dtypes(model):
+    model.decoder_layers[0].ffn.fc1.astype("float64")
+
+
+CHANGES = [
+    *(squared, swiglu, parallel, adapted, subclass, activation, other_heads, turned_by_position),
+    *(pre_norm, other_norm, no_norm, other_eps, a_hook, a_hook_on_all, a_method_of_its_own),
+    *(a_layer_more, a_norm_at_the_end, two_dtypes),
+]
+
+
+def texts(generator, **options):
+    return generator.generate(PROMPTS, 25, seed=3, return_logprobs=True, **options)
+
+
+def assert_same(ours, expected):
+    for a, b in zip(ours, expected, strict=True):
+        assert a.tokens == b.tokens
+        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=2e-5)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("options", [{}, {"tie_weights": True}], ids=["", "tied"])
+def test_a_changed_model_writes_its_own_text(change, options):
+    generator = tiny_generator(**options)
+    before = texts(generator)  # so that folded weights are there
+    change(generator.model)
+    with mg.textbook():
+        expected = texts(generator)
+    with pytest.warns(KernelFallbackWarning, match="generation runs the whole model for every"):
+        ours = texts(generator)
+    assert_same(ours, expected)
+    assert [t.logprobs for t in ours] != [t.logprobs for t in before]
+    assert_same(texts(generator), expected)  # announced once: a second warning would be an error
+    steps = list(generator.steps(PROMPTS[0], 25, seed=3, alternatives=2))
+    alone = generator.generate(PROMPTS[0], 25, seed=3)
+    assert "".join(step.text for step in steps) == alone
+
+
+@pytest.mark.parametrize("options", [{}, {"pre_norm": True, "norm": "rms", "positions": "rotary"}])
+def test_a_model_as_it_was_made_takes_the_fast_way(options):
+    for more in ({}, {"tie_weights": True}, {"bias": False}, {"activation": "gelu_tanh"}):
+        assert why_not_as_written(tiny_model(**options, **more)) is None
+    texts(tiny_generator(**options))  # where a warning would be an error
+
+
+@pytest.mark.parametrize("options", [{}, {"pre_norm": True, "bias": False}])
+def test_adapters_are_folded_in(options):
+    generator = tiny_generator(**options)
+    before = texts(generator)
+    add_adapters(generator.model, LoRA(rank=2, alpha=4.0, layers="*"), mg.Generator(6))
+    for name, parameter in generator.model.named_parameters():
+        if name.endswith("lora_b"):
+            parameter.assign(mg.Generator(7).normal(parameter.shape).array)
+    with mg.textbook():
+        expected = texts(generator)
+    assert_same(texts(generator), expected)  # a warning would be an error
+    assert [t.logprobs for t in expected] != [t.logprobs for t in before]
+
+
+def test_a_method_of_the_class_that_was_replaced(monkeypatch):
+    generator = tiny_generator()
+    monkeypatch.setattr(FeedForwardNetwork, "hidden", lambda ffn, x: relu(ffn.fc1(x)) * 3)
+    with mg.textbook():
+        expected = texts(generator)
+    with pytest.warns(KernelFallbackWarning, match=r"FeedForwardNetwork.hidden was replaced"):
+        assert_same(texts(generator), expected)
+
+
+def swap(array):
+    array[[1, 5]] = array[[5, 1]]
+
+
+def move(array):
+    array[3] += 1
+    array[7] -= 1
+
+
+WAYS = {
+    "a bias moves to another token": lambda m: swap(m.final_linear.bias.data),
+    "rows change places": lambda m: swap(m.embedding.token_embed.data),
+    "what is added is taken away elsewhere": lambda m: move(m.final_linear.bias.data),
+    "in place, by the engine": lambda m: m.final_linear.weight.assign(
+        np.ascontiguousarray(m.final_linear.weight.array[::-1])
+    ),
+    "an array that was handed out before": None,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_changed_weights_are_seen_whatever_their_sum(way):
+    generator = tiny_generator()
+    handed_out = generator.model.final_linear.weight.data
+    before = texts(generator)
+    if WAYS[way] is None:
+        swap(handed_out)
+    else:
+        WAYS[way](generator.model)
+    with mg.textbook():
+        expected = texts(generator)
+    assert_same(texts(generator), expected)
+    assert [t.logprobs for t in expected] != [t.logprobs for t in before]
+
+
+def test_a_parameter_of_the_same_sum_takes_anothers_place():
+    generator = tiny_generator()
+    texts(generator)
+    bias = generator.model.final_linear.bias
+    generator.model.final_linear.bias = nn.Parameter(np.roll(bias.numpy(), 1))
+    with mg.textbook():
+        expected = texts(generator)
+    assert_same(texts(generator), expected)
+
+
+def test_pages_and_alternatives_are_the_changed_models():
+    generator = tiny_generator()
+    swiglu(generator.model)
+    parallel(generator.model)
+    tokens = generator.tokenizer.encode("the cat sat")
+    with mg.no_grad():
+        logits = generator.model.eval()(np.array([tokens]))[0].numpy().astype(np.float64)
+    logits = logits[:, : generator.tokenizer.vocab_size]
+    expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    readings = list(read_back(generator, tokens))
+    for place, reading in enumerate(readings):
+        np.testing.assert_allclose(reading.logprobs, expected[place], atol=1e-5)
+        assert reading.attention.shape == (2, 3, place + 1)
+    assert '"layers": 2' in token_page(generator, tokens, 3)
+
+
+def test_a_page_of_a_model_without_attention_of_ours():
+    class Bigrams(nn.Module):
+        """Each token tells the next one."""
+
+        def __init__(self):
+            self.config = ModelConfig(vocab_size=300, max_seq_len=11)
+            self.table = nn.Parameter(mg.Generator(0).normal((300, 300)))
+            self.seen_tokens, self.end_tokens = None, ()
+
+        def forward(self, ids):
+            return nn.functional.embedding(self.table, ids)
+
+    generator = Generator(Bigrams(), tiny_tokenizer())
+    with pytest.warns(KernelFallbackWarning, match="the model is a Bigrams, not a TinyAlpaca"):
+        written = generator.generate("the", 20, seed=0)
+    page = token_page(generator, generator.tokenizer.encode(written), 1)
+    data = page.split('type="application/json">')[1].split("</script>")[0]
+    assert json.loads(data)["layers"] == 0
+
+
+def test_hooks_are_called_where_blocks_end_in_one_op():
+    layer = tiny_model().decoder_layers[0].eval()
+    assert layer.ends_are_plain()
+    remove = layer.ffn.register_forward_hook(lambda module, args, y: y)
+    assert not layer.ends_are_plain()
+    remove()
+    layer.multi_head_attention.heads = lambda x: x
+    assert not layer.ends_are_plain()
+
+
+def test_nothing_is_announced_by_the_textbook():
+    generator = tiny_generator()
+    squared(generator.model)
+    with warnings.catch_warnings(), mg.textbook():
+        warnings.simplefilter("error")
+        texts(generator)

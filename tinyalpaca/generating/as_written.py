@@ -1,0 +1,101 @@
+"""Whether a model computes what `tinyalpaca.model` says, so that a copy of that may stand for it.
+
+Generation has the forward pass written down again, for weights that are folded together and for one
+token at a time. A model whose layers somebody has changed computes something else: it runs itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from minigrad import nn
+from tinyalpaca.config import ModelConfig
+from tinyalpaca.lora import ADAPTERS, LoRALinear
+from tinyalpaca.model import (
+    DecoderLayer,
+    Embedding,
+    FeedForwardNetwork,
+    MaskedMultiHeadSelfAttention,
+    TinyAlpaca,
+    parameter_shapes,
+)
+
+Part = tuple[type[nn.Module], dict[str, Any]]  # a module's class, and its settings
+CLASSES = (TinyAlpaca, Embedding, DecoderLayer, MaskedMultiHeadSelfAttention, FeedForwardNetwork)
+CLASSES += (nn.Module, nn.Linear, LoRALinear, nn.LayerNorm, nn.RMSNorm, nn.Dropout)  # type: ignore[assignment]
+METHODS = [(c, name, value) for c in CLASSES for name, value in vars(c).items() if callable(value)]
+
+
+def why_not_as_written(model: nn.Module) -> str | None:
+    """None if the model is a `TinyAlpaca` as its configuration makes one, else the reason."""
+    if type(model) is not TinyAlpaca:
+        return f"the model is a {type(model).__name__}, not a {TinyAlpaca.__name__}"
+    parts, modules = _parts(model.config), dict(model.named_modules())
+    for path in parts.keys() ^ modules.keys():
+        there = "has the part" if path in modules else "lacks the part"
+        return f"the model {there} {path!r}, against its configuration"
+    for path, module in modules.items():
+        kind, settings = parts[path]
+        name = path or "the model"
+        adapted = kind is nn.Linear and type(module) is LoRALinear  # is merged where it is folded
+        if type(module) is not kind and not adapted:
+            return f"{name} is a {type(module).__name__}, not a {kind.__name__}"
+        if not module.runs_as_defined():
+            return f"{name} has hooks, or methods of its own"
+        for setting, value in settings.items():
+            if getattr(module, setting) != value:
+                return f"{name} has {setting} {getattr(module, setting)!r}, not {value!r}"
+    if len({module.eps for path, module in modules.items() if "norm" in path}) > 1:  # type: ignore[attr-defined]
+        return "its norms have different eps"
+    for owner, name, method in METHODS:
+        if vars(owner).get(name) is not method:
+            return f"{owner.__name__}.{name} was replaced"
+    return None
+
+
+def why_not_these_weights(model: TinyAlpaca) -> str | None:
+    """None if the parameters are those of the configuration and of one dtype, else the reason."""
+    found = {name: p.shape for name, p in model.named_parameters() if not name.endswith(ADAPTERS)}
+    wanted = dict(parameter_shapes(model.config))
+    if model.final_linear.weight is model.embedding.token_embed:
+        wanted.pop("final_linear.weight")
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            return f"{name} has the shape {found.get(name)}, not {wanted.get(name)}"
+    dtypes = sorted({str(p.dtype) for p in model.parameters()})
+    return f"its weights have the dtypes {', '.join(dtypes)}" if len(dtypes) > 1 else None
+
+
+@lru_cache(maxsize=16)
+def _parts(config: ModelConfig) -> dict[str, Part]:
+    return dict(_describe(config))
+
+
+def _describe(config: ModelConfig) -> Iterator[tuple[str, Part]]:
+    """Every module of `TinyAlpaca(config)` by its path."""
+    norm = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
+    linear: Part = (nn.Linear, {})
+    yield "", (TinyAlpaca, {})
+    yield "embedding", (Embedding, {})
+    yield "dropout", (nn.Dropout, {})
+    yield "decoder_layers", (nn.ModuleList, {})
+    for number in range(config.num_layers):
+        layer = f"decoder_layers.{number}"
+        attention, ffn = f"{layer}.multi_head_attention", f"{layer}.ffn"
+        yield layer, (DecoderLayer, {"pre_norm": config.pre_norm})
+        rotary = config.positions == "rotary"
+        heads = {"num_heads": config.num_heads, "rotary": rotary}
+        yield attention, (MaskedMultiHeadSelfAttention, heads)
+        yield f"{attention}.qkv_proj", linear
+        yield f"{attention}.out_proj", linear
+        yield ffn, (FeedForwardNetwork, {"activation": config.activation})
+        yield f"{ffn}.fc1", linear
+        yield f"{ffn}.fc2", linear
+        yield f"{layer}.layer_norm1", (norm, {})
+        yield f"{layer}.layer_norm2", (norm, {})
+        yield f"{layer}.dropout", (nn.Dropout, {})
+    if config.pre_norm:
+        yield "final_norm", (norm, {})
+    yield "final_linear", linear

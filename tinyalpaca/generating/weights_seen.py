@@ -1,0 +1,52 @@
+"""Whether a model's weights are still those that were looked at last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad import Tensor
+from minigrad.device import Device
+from minigrad.version import checksum, odd_factors
+
+
+class WeightsSeen:
+    """Parameters of one device as they are when this is made.
+
+    Engine and optimizers count what they change (see `minigrad.version`): a parameter with the same
+    count, whose memory nobody outside of the engine holds, has not changed. Of others, and on a
+    GPU, where a graph that runs again counts nothing, a checksum of the content is compared.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], device: Device) -> None:
+        self._seen = [(p, p.version, p.version.number) for p in parameters]
+        self._sums = checksums(parameters, device)
+
+    def still_hold(self, parameters: Sequence[Tensor], device: Device) -> bool:
+        """Whether these are the same parameters, with the same values."""
+        if len(parameters) != len(self._seen) or not all(
+            p is before and p.version is version and p.version.number == number
+            for p, (before, version, number) in zip(parameters, self._seen, strict=True)
+        ):
+            return False
+        changeable = device.kind == "gpu" or any(p.version.outside for p in parameters)
+        return not changeable or checksums(parameters, device) == self._sums
+
+
+def checksums(parameters: Sequence[Tensor], device: Device) -> list[int]:
+    """`minigrad.version.checksum` of each parameter; on a GPU, the same kind of sum."""
+    if device.kind == "cpu":
+        return [checksum(p.array) for p in parameters]
+    with device.in_use():
+        sums = device.xp.stack([_on_device(device.xp, p.array) for p in parameters])
+        return [int(number) for number in sums.tolist()]  # one copy to the host
+
+
+def _on_device(xp: Any, array: Any) -> Any:
+    words = xp.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
+    words = words.astype(np.uint64)
+    words ^= words >> np.uint64(31)
+    words *= odd_factors(xp, words.size)
+    return words.sum()
