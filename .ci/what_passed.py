@@ -5,13 +5,14 @@ The second has everything (PyTorch, a browser, compilers) and the slow tests; ru
 passed would take minutes and prove nothing. Both write what became of every test:
 
     PYTEST_PLUGINS=what_passed WHAT_PASSED=first.json python -m pytest
-    PYTEST_PLUGINS=what_passed WHAT_PASSED=second.json PASSED_BEFORE=first.json \
-        python -m pytest -m ""
+    WHAT_PASSED=second.json PASSED_BEFORE=first.json \
+        python -m pytest -m "" -p what_passed -n 2
     python .ci/what_passed.py first.json second.json
 
 The last line fails if a test has run in neither, unless the reason is one that no machine of
 ours can do away with (`MAY_BE_SKIPPED`). It is the environment that says what to do, because the
-README's command is run as it stands there.
+README's command is run as it stands there. The second may be shared out among processes
+(pytest-xdist), which all leave out the same tests; what became of the others, one process hears.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ MAY_BE_SKIPPED = {
 class WhatPassed:
     """Keeps what became of every test, and leaves out those that have passed before."""
 
-    def __init__(self, file: Path, before: set[str]) -> None:
-        self.file, self.before = file, before
+    def __init__(self, file: Path, before: set[str], writes: bool) -> None:
+        self.file, self.before, self.writes = file, before, writes
         self.passed: list[str] = []
         self.skipped: dict[str, str] = {}
 
@@ -55,6 +56,8 @@ class WhatPassed:
             self.passed.append(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
+        if not self.writes:
+            return
         record = {"passed": self.passed, "skipped": self.skipped}
         self.file.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
@@ -68,9 +71,9 @@ def reason(report: Any) -> str:
 def pytest_configure(config: Any) -> None:
     # Tests that start pytest themselves shall not write to the same file.
     os.environ.pop("PYTEST_PLUGINS", None)
-    file, before = os.environ.pop("WHAT_PASSED"), os.environ.pop("PASSED_BEFORE", None)
+    before, writes = os.environ.get("PASSED_BEFORE"), not hasattr(config, "workerinput")
     passed = set(json.loads(Path(before).read_text("utf-8"))["passed"]) if before else set()
-    config.pluginmanager.register(WhatPassed(Path(file), passed))
+    config.pluginmanager.register(WhatPassed(Path(os.environ["WHAT_PASSED"]), passed, writes))
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ def test_wants_torch(): needs("torch")
 def test_wants_gpu(): pytest.importorskip("cupy", reason="CuPy is not installed")
 def test_starts_pytest():
     import os
-    assert "PYTEST_PLUGINS" not in os.environ and "WHAT_PASSED" not in os.environ
+    assert "PYTEST_PLUGINS" not in os.environ
 @pytest.mark.slow
 def test_slow(): pass
 @pytest.mark.parametrize("x", [1, 2])
@@ -39,8 +39,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, out, *options, before=None):
-    environment = {**os.environ, "PYTHONPATH": str(CI), "PYTEST_PLUGINS": "what_passed"}
+def run(folder, out, *options, before=None, plugins="what_passed"):
+    environment = {**os.environ, "PYTHONPATH": str(CI), "PYTEST_PLUGINS": plugins}
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment |= {"WHAT_PASSED": out} | ({"PASSED_BEFORE": before} if before else {})
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
@@ -85,3 +85,13 @@ def test_records_that_cannot_be_right_fail(folder):
     run(folder, "second.json")
     code, said = compare(folder)
     assert code == 1 and "4 tests ran in both" in said
+
+
+def test_the_second_run_may_be_shared_out_among_processes(folder):
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed")
+    run(folder, "first.json")
+    (folder / "torch").touch()
+    options = ("-m", "", "-p", "what_passed", "-p", "xdist", "-n", "2")
+    passed, skipped = run(folder, "second.json", *options, before="first.json", plugins="")
+    assert passed == {"test_wants_torch", "test_slow"}
+    assert skipped == {"test_one.py::test_wants_gpu": "CuPy is not installed"}
