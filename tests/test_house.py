@@ -19,7 +19,7 @@ MINIGRAD = """
     errors version constants storage serialization
     device announce settings dtypes state
     op ops precision kernels
-    describe graph paths places engine backward_pass autograd
+    describe graph interchange paths places engine backward_pass autograd
     tensor+functions
     functional random gradcheck check_kernel
     nn optim parallel
