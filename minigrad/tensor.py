@@ -18,7 +18,7 @@ from minigrad import autograd
 from minigrad.device import Device
 from minigrad.errors import InPlaceError, ShapeError
 from minigrad.graph import Variable, require_floats
-from minigrad.interchange import Interchange
+from minigrad.interchange import Interchange, as_array
 from minigrad.state import STATE
 from minigrad.version import Version
 
@@ -68,7 +68,7 @@ class Tensor(Interchange, Methods):
         requires_grad: bool = False,
         device: Device | str | None = None,
     ) -> None:
-        array = _as_array(data, dtype)
+        array = as_array(data, dtype)
         if device is not None:
             array = Device(device).asarray(array)
         self.array = array
@@ -103,7 +103,7 @@ class Tensor(Interchange, Methods):
         if value is self.array:  # as after `x.data -= 1`, which has written to it
             self.changed()
             return
-        array = _as_array(value, None)
+        array = as_array(value, None)
         if self.requires_grad and array.dtype.kind != "f":
             raise TypeError(f"a tensor that requires a gradient holds floats, not {array.dtype}")
         self.array = array
@@ -132,33 +132,6 @@ class Tensor(Interchange, Methods):
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
-
-    def __repr__(self) -> str:
-        body = np.array2string(self.on_host(), separator=", ", prefix="Tensor(", threshold=60)
-        notes = f", shape={self.shape}" if self.size > 60 or self.size == 0 else ""
-        notes += f", dtype={self.dtype}"
-        if self.device.kind != "cpu":
-            notes += f", device='{self.device}'"
-        if self.node is not None:
-            notes += f", made by {self.node.op.name!r}"
-        elif self.requires_grad:
-            notes += ", requires_grad=True"
-        return f"Tensor({body}{notes})"
-
-    def __format__(self, spec: str) -> str:
-        """`f"{loss:.3f}"`: a tensor without axes as its number. Without a format, its repr.
-
-        Raises:
-            TypeError: there is a format and the tensor has axes.
-        """
-        if not spec:
-            return str(self)
-        if self.ndim:
-            raise TypeError(
-                f"the format {spec!r} is for one number, the tensor has shape {self.shape}: format "
-                "its elements, or .item() if there is one"
-            )
-        return format(self.item(), spec)
 
     __hash__ = object.__hash__
 
@@ -341,38 +314,6 @@ class Tensor(Interchange, Methods):
         return F.not_equal(self, other)
 
     # All other operators and methods are functions of the same names: see `functions.methods`.
-
-
-def _as_array(data: Any, dtype: Any) -> Any:
-    """The array behind `data`; Python floats and lists of them default to float32."""
-    if isinstance(data, Tensor):
-        if data.requires_grad and STATE.grad_enabled:
-            raise TypeError(
-                "a tensor made from this one would leave its graph silently. Use it as it is, or "
-                ".detach() where no gradient is needed; .astype(dtype) and .to(device) are "
-                "differentiable, and nn.Parameter(x) makes a leaf of its own."
-            )
-        return _as_array(data.array, dtype)
-    if isinstance(data, np.ndarray) or hasattr(data, "__cuda_array_interface__"):
-        if isinstance(data, np.ndarray) and type(data) is not np.ndarray:
-            data = _plain_array(data)
-        array = data if dtype is None or data.dtype == dtype else data.astype(dtype)
-    else:
-        array = np.asarray(data, dtype=dtype)
-        if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
-            array = array.astype(np.float32)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"a tensor holds numbers or booleans, not {array.dtype} ({data!r:.60})")
-    return array
-
-
-def _plain_array(array: np.ndarray) -> np.ndarray:
-    """A matrix, a memory map and their like as the array that they are, without a copy."""
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(
-            "a tensor has no mask: give .filled(value) of the masked array, and the mask beside it"
-        )
-    return array.view(np.ndarray)
 
 
 def plain_index(index: Any) -> Any:
