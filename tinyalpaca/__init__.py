@@ -13,29 +13,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinyalpaca.checkpoint import load_model as load
-    from tinyalpaca.checkpoint import save_model as save
     from tinyalpaca.config import ModelConfig, TrainConfig
     from tinyalpaca.generation import Generator
     from tinyalpaca.model import TinyAlpaca
-    from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
-    from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+    from tinyalpaca.runs import load_model as load
+    from tinyalpaca.runs import save_model as save
+    from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
     from tinyalpaca.training.hooks import Hook
     from tinyalpaca.training.job import train
     from tinyalpaca.training.task import Data
 
 _HOMES = {
     "BPETokenizer": "tinyalpaca.tokenizer",
-    "CharTokenizer": "tinyalpaca.tokenizing.char_tokenizer",
+    "CharTokenizer": "tinyalpaca.tokenizer",
     "Data": "tinyalpaca.training.task",
     "Generator": "tinyalpaca.generation",
     "Hook": "tinyalpaca.training.hooks",
     "ModelConfig": "tinyalpaca.config",
     "TinyAlpaca": "tinyalpaca.model",
     "TrainConfig": "tinyalpaca.config",
-    "load": "tinyalpaca.checkpoint",
+    "load": "tinyalpaca.runs",
     "load_tokenizer": "tinyalpaca.tokenizer",
-    "save": "tinyalpaca.checkpoint",
+    "save": "tinyalpaca.runs",
     "train": "tinyalpaca.training.job",
 }
 _NAMES_THERE = {"load": "load_model", "save": "save_model"}

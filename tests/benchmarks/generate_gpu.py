@@ -4,7 +4,7 @@
 
 The same texts, drawn at temperature 0.7, alone, as a stream and in batches: with one kernel a token
 and with one for each part of it, each as a graph and launch by launch. The ways take turns. What
-comes out says where `SMALL` and `FEW` of `tinyalpaca.generating.token_step` should lie.
+comes out says where `SMALL` and `FEW` of `tinyalpaca.generation.token_step` should lie.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from minigrad.device import cupy
 from minigrad.errors import DeviceError
 from tests.benchmarks.contest import table, write_json
 from tests.benchmarks.generation_model import PROMPT_TEXT, TOKENIZER, make_model
-from tinyalpaca.generating import token_step
-from tinyalpaca.generation import Generator
+from tinyalpaca.generation import Generator, token_step
 
 WAYS = {  # whether one kernel does all, and whether a graph is replayed
     "one kernel": (True, True),

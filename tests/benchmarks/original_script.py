@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tests.benchmarks.tokenizer import encode_like_the_original, train_like_the_original
 from tests.tinyalpaca.torch_model import TorchAlpaca
 from tinyalpaca.config import ModelConfig
-from tinyalpaca.corpus.corpora import load_corpus
+from tinyalpaca.data import load_corpus
 
 MERGES, SEQ_LEN, BATCH = 150, 128, 32
 

@@ -40,7 +40,7 @@ from tests.benchmarks.contest import (
     table,
     write_json,
 )
-from tinyalpaca.corpus.corpora import load_corpus
+from tinyalpaca.data import load_corpus
 from tinyalpaca.tokenizer import BPETokenizer
 
 MODULE = "tests.benchmarks.tokenizer"
@@ -228,8 +228,8 @@ def write_generated(path: Path, megabytes: int, distinct_words: int) -> None:
 TRAIN_AND_REPORT = """
 import json, sys, time
 from pathlib import Path
-from tinyalpaca.tokenizing.bpe_training import count_words, learn_merges
-from tinyalpaca.tokenizing.pretokenize import PreSplitter
+from tinyalpaca.tokenizer.bpe_training import count_words, learn_merges
+from tinyalpaca.tokenizer.pretokenize import PreSplitter
 from tinyalpaca.text_files import read_utf8_blocks
 def peak():  # of this process alone; getrusage would include the one that started it
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -1,6 +1,6 @@
 """Every CUDA source that there is, the engine's and the model's."""
 
-import tinyalpaca.generating.cuda
+import tinyalpaca.generation.cuda
 import tinyalpaca.training.windows  # noqa: F401 - importing a launcher lists its source
 from minigrad.kernels.cuda.compile import SOURCES
 

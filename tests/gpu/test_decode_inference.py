@@ -13,12 +13,12 @@ from minigrad.errors import CaptureWarning
 from tests.gpu.twins import SCHEDULES
 from tests.tinyalpaca.test_inference import CHOICES, OPTIONS, compare
 from tests.tinyalpaca.tiny_models import tiny_model
-from tinyalpaca.generating import token_step
-from tinyalpaca.generating.device_inference import DeviceInference
-from tinyalpaca.generating.folded_weights import fold
-from tinyalpaca.generating.sampling import Sampler, Sampling
-from tinyalpaca.generating.uncached import UncachedDecoder
-from tinyalpaca.generating.writing import next_tokens
+from tinyalpaca.generation import token_step
+from tinyalpaca.generation.device_inference import DeviceInference
+from tinyalpaca.generation.folded_weights import fold
+from tinyalpaca.generation.sampling import Sampler, Sampling
+from tinyalpaca.generation.uncached import UncachedDecoder
+from tinyalpaca.generation.writing import next_tokens
 
 GPU = Device("gpu")
 COVERING = OPTIONS[::11]

@@ -7,7 +7,7 @@ import pytest
 
 from minigrad.ops import TEXTBOOK
 from tests.gpu.twins import PRECISIONS, SCHEDULES, assert_close
-from tinyalpaca.generating.cuda import decode
+from tinyalpaca.generation.cuda import decode
 
 NOBODY = -1
 

@@ -11,7 +11,7 @@ from tests.gpu.test_draw_kernel import ROUNDS, check
 from tests.gpu.test_mutants import Mutant, assert_found
 from tests.gpu.twins import assert_close
 from tests.tinyalpaca.tiny_models import tiny_model
-from tinyalpaca.generating.cuda import decode
+from tinyalpaca.generation.cuda import decode
 
 
 def step(gpu: Any, rng: np.random.Generator, schedule: int) -> None:

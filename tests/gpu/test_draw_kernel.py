@@ -7,9 +7,9 @@ import pytest
 
 from tests.gpu.twins import PRECISIONS, SCHEDULES
 from tests.tinyalpaca.tiny_models import tiny_tokenizer
-from tinyalpaca.generating.cuda import draw
-from tinyalpaca.generating.readable import Readable
-from tinyalpaca.generating.sampling import Sampler, Sampling
+from tinyalpaca.generation.cuda import draw
+from tinyalpaca.generation.readable import Readable
+from tinyalpaca.generation.sampling import Sampler, Sampling
 
 ROUNDS = 3
 

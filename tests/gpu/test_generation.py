@@ -18,8 +18,8 @@ from tests.tinyalpaca.runs import train, write_text
 from tests.tinyalpaca.test_generation import MODELS, SAMPLING
 from tests.tinyalpaca.tiny_models import TEXT, tiny_generator
 from tinyalpaca import cli
-from tinyalpaca.checkpoint import save_model
 from tinyalpaca.generation import Generator
+from tinyalpaca.runs import save_model
 
 PROMPTS = ["the", "the cat sat on the mat, the hat", "é", "🦙 that"]
 

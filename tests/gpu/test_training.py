@@ -21,9 +21,9 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
+from tinyalpaca.runs import RunFolder
 from tinyalpaca.training.gpu_steps import GpuSteps, check_tokens
 from tinyalpaca.training.loss import Loss
-from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.steps import HostSteps
 from tinyalpaca.training.stopping import TrainingStopped
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from tests.tinyalpaca.runs import assert_same_weights, resume, train, write_text
-from tinyalpaca.checkpoint import load_model
-from tinyalpaca.training.checksums import check_sums
+from tinyalpaca.runs import RunFolder, load_model
+from tinyalpaca.runs.checksums import check_sums
+from tinyalpaca.runs.run_folder import REQUIRED
 from tinyalpaca.training.hooks import curve
 from tinyalpaca.training.metrics_file import read_metrics
-from tinyalpaca.training.run_folder import REQUIRED, RunFolder
 
 SETTINGS = {"save_every": 1, "optimizer": "muon", "windows": "random", "ema": 0.9}
 

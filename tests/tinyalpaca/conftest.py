@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.tinyalpaca.tiny_models import tiny_tokenizer
-from tinyalpaca.tokenizing.pretokenize import byte_alphabet
+from tinyalpaca.tokenizer.pretokenize import byte_alphabet
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tinyalpaca.corpus.corpora import load_corpus
+from tinyalpaca.data import load_corpus
 
 
 def tiny_shakespeare() -> str:

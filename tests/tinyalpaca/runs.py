@@ -8,8 +8,8 @@ import numpy as np
 
 from minigrad.storage import load_safetensors
 from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.runs import RunFolder
 from tinyalpaca.training.job import resume_training, run_training
-from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.stopping import Stopping
 
 ROOT = Path(__file__).parents[2]

@@ -15,13 +15,13 @@ from tests.tinyalpaca.reference.setting import CASES, LOSSES, MODEL, TRAINING, t
 from tests.tinyalpaca.runs import StopAt, resume, train, write_text
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+from tinyalpaca.runs import RunFolder
+from tinyalpaca.tokenizer import CharTokenizer
 from tinyalpaca.training import job
 from tinyalpaca.training.checkpoint import read_training
 from tinyalpaca.training.hooks import curve
 from tinyalpaca.training.hooks.report import REPORT
 from tinyalpaca.training.run import Run
-from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.task import Data
 
 STORED = json.loads(LOSSES.read_text(encoding="utf-8"))

@@ -83,7 +83,7 @@ def test_another_thread_means_threads_with_a_reason_and_the_same_numbers(tmp_pat
     finally:
         end.set()
         thread.join()
-    assert (alone.engine.backend, beside.engine.backend) == ("processes", "threads")
+    assert (alone.task.engine.backend, beside.task.engine.backend) == ("processes", "threads")
     assert alone.records[-1]["train_loss"] == beside.records[-1]["train_loss"]
     error = capsys.readouterr().err
     assert error.count("threads instead of processes") == 1 and "somebody" in error

@@ -12,10 +12,10 @@ from minigrad.errors import KernelFallbackWarning
 from minigrad.functions import gelu, relu, silu
 from tests.tinyalpaca.tiny_models import tiny_generator, tiny_model, tiny_tokenizer
 from tinyalpaca.config import ModelConfig
-from tinyalpaca.generating.as_written import why_not_as_written
-from tinyalpaca.generating.reading import read_back
-from tinyalpaca.generating.token_page import token_page
 from tinyalpaca.generation import Generator
+from tinyalpaca.generation.as_written import why_not_as_written
+from tinyalpaca.generation.reading import read_back
+from tinyalpaca.generation.token_page import token_page
 from tinyalpaca.lora import LoRA, add_adapters
 from tinyalpaca.model import DecoderLayer, FeedForwardNetwork, TinyAlpaca
 

@@ -7,9 +7,9 @@ import pytest
 
 from minigrad.storage import FileFormatError
 from tests.tinyalpaca.runs import train, write_text
-from tinyalpaca.checkpoint import load_model, save_model
-from tinyalpaca.training.checksums import SUMS, check_sums
-from tinyalpaca.training.run_folder import REQUIRED, RunFolder
+from tinyalpaca.runs import RunFolder, load_model, save_model
+from tinyalpaca.runs.checksums import SUMS, check_sums
+from tinyalpaca.runs.run_folder import REQUIRED
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import pytest
 from minigrad.storage import load_safetensors, save_safetensors
 from tests.tinyalpaca.tiny_models import TEXT, tiny_model, tiny_tokenizer
 from tinyalpaca import cli
-from tinyalpaca.checkpoint import load_model, save_model
 from tinyalpaca.generation import Generator
-from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
+from tinyalpaca.runs import load_model, save_model
+from tinyalpaca.tokenizer.original_vocab import OriginalTokenizer
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to convert from and to")
 

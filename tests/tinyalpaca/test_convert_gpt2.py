@@ -7,8 +7,8 @@ import pytest
 
 from tests.tinyalpaca.tiny_models import TEXT
 from tinyalpaca import cli
-from tinyalpaca.checkpoint import load_model
 from tinyalpaca.generation import Generator
+from tinyalpaca.runs import load_model
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
 pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has to say
@@ -76,7 +76,7 @@ def test_equal_greedy_text(gpt2, converted):
 )
 def test_the_filters_and_their_order_are_hugging_faces(gpt2, setting):
     """What their `generate` draws from, step by step, against our filters on its raw logits."""
-    from tinyalpaca.generating.sampling import Sampling, filtered, penalised
+    from tinyalpaca.generation.sampling import Sampling, filtered, penalised
 
     _, model, tokenizer = gpt2
     ids = tokenizer("the cat sat", return_tensors="pt")
@@ -133,7 +133,7 @@ def test_a_folder_without_weights_says_how_to_save_them(gpt2, tmp_path, capsys):
 
 
 def test_the_converted_model_is_an_ordinary_checkpoint(converted, tmp_path):
-    from tinyalpaca.checkpoint import save_model
+    from tinyalpaca.runs import save_model
 
     save_model(tmp_path, converted.model, converted.tokenizer)
     again = Generator(*load_model(tmp_path)[:2])

@@ -11,11 +11,10 @@ from minigrad import Generator as RandomGenerator
 from minigrad.storage import load_safetensors, save_safetensors
 from tests.tinyalpaca.tiny_models import TEXT, tiny_tokenizer
 from tinyalpaca import cli
-from tinyalpaca.checkpoint import load_model, save_model
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.tokenizer import BPETokenizer
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+from tinyalpaca.runs import load_model, save_model
+from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
 pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has to say

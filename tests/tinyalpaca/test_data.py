@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tinyalpaca.corpus.token_file import Header
 from tinyalpaca.data import RandomWindows, TinyPacaDataset, TokenFile
+from tinyalpaca.data.token_file import Header
 
 
 def test_windows_follow_one_another_and_targets_are_the_next_tokens():

@@ -4,11 +4,11 @@ import doctest
 
 import pytest
 
-from tinyalpaca import data, tokenizer
-from tinyalpaca.tokenizing import char_tokenizer, pretokenize
+from tinyalpaca.data import windows
+from tinyalpaca.tokenizer import bpe, char_tokenizer, pretokenize
 
 
-@pytest.mark.parametrize("module", [char_tokenizer, data, pretokenize, tokenizer])
+@pytest.mark.parametrize("module", [bpe, char_tokenizer, pretokenize, windows])
 def test_examples(module):
     results = doctest.testmod(module)
     assert results.attempted > 0

@@ -6,9 +6,9 @@ import pytest
 
 from tests.tinyalpaca.tiny_models import TEXT, tiny_generator, tiny_model, tiny_tokenizer
 from tinyalpaca import cli
-from tinyalpaca.checkpoint import save_model
-from tinyalpaca.corpus.corpora import SEPARATOR
+from tinyalpaca.data import SEPARATOR
 from tinyalpaca.evaluation import evaluation_batches
+from tinyalpaca.runs import save_model
 from tinyalpaca.tokenizer import BPETokenizer
 
 

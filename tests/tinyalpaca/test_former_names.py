@@ -14,10 +14,9 @@ from tests.tinyalpaca.runs import assert_same_weights, resume, train, write_text
 from tests.tinyalpaca.test_resume import HARD
 from tests.tinyalpaca.tiny_models import tiny_model, tiny_tokenizer
 from tinyalpaca import cli
-from tinyalpaca.checkpoint import load_model, save_model
+from tinyalpaca.runs import RunFolder, load_model, save_model
+from tinyalpaca.runs.checksums import SUMS, write_sums
 from tinyalpaca.tokenizer import load_tokenizer
-from tinyalpaca.training.checksums import SUMS, write_sums
-from tinyalpaca.training.run_folder import RunFolder
 
 TABLES = ("embedding.token_embed", "embedding.pos_embed")
 

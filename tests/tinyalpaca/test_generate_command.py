@@ -14,7 +14,7 @@ import pytest
 
 from tests.tinyalpaca.tiny_models import tiny_generator
 from tinyalpaca import cli
-from tinyalpaca.checkpoint import save_model
+from tinyalpaca.runs import save_model
 
 ROOT = Path(__file__).parents[2]
 SPEED = r"\d+ tokens in [\d.]+ s: [\d,]+ tokens/s\n"

@@ -6,10 +6,10 @@ import pytest
 import minigrad
 from minigrad.optim import SGD
 from tests.tinyalpaca.tiny_models import TEXT, tiny_generator, tiny_model, tiny_tokenizer
-from tinyalpaca.checkpoint import save_model
-from tinyalpaca.generating.sampling import log_probabilities
 from tinyalpaca.generation import Continuation, Generator
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+from tinyalpaca.generation.sampling import log_probabilities
+from tinyalpaca.runs import save_model
+from tinyalpaca.tokenizer import CharTokenizer
 
 SAMPLING = [
     {},
@@ -81,7 +81,7 @@ def test_a_stream_never_gives_half_a_character():
     cycle = itertools.cycle(llama)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "tinyalpaca.generating.sampling.Sampler.pick", lambda self, logits: [next(cycle)]
+            "tinyalpaca.generation.sampling.Sampler.pick", lambda self, logits: [next(cycle)]
         )
         assert list(generator.stream("x", 8)) == ["🦙", "🦙"]
         assert list(generator.stream("x", 6)) == ["🦙", "\ufffd"]
@@ -97,7 +97,7 @@ def test_samples_differ_and_the_first_is_the_single_one(generator):
 
 def test_results_do_not_depend_on_what_else_is_in_the_batch(monkeypatch):
     """Nor on how many processes share it."""
-    monkeypatch.setattr("tinyalpaca.generation.TOKENS_PER_WORKER", 100)
+    monkeypatch.setattr("tinyalpaca.generation.generator.TOKENS_PER_WORKER", 100)
     prompts = [TEXT[i : i + 3 + i] for i in range(20)]
     options = {"temperature": 1.0, "num_samples": 2, "stop": ["at", "zz"]}
     batches = [

@@ -8,10 +8,10 @@ import pytest
 import minigrad as mg
 from minigrad.storage import FileFormatError
 from tests.tinyalpaca.tiny_models import TEXT, tiny_model, tiny_tokenizer
-from tinyalpaca.checkpoint import load_model, save_model
 from tinyalpaca.cli import main
-from tinyalpaca.generating.text_stream import TextStream
 from tinyalpaca.generation import Generator
+from tinyalpaca.generation.text_stream import TextStream
+from tinyalpaca.runs import load_model, save_model
 from tinyalpaca.tokenizer import BPETokenizer
 
 END = "<|endoftext|>"

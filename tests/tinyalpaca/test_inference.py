@@ -5,11 +5,11 @@ import pytest
 
 import minigrad
 from tests.tinyalpaca.tiny_models import tiny_model
-from tinyalpaca.generating.batch_decoder import ENOUGH_SEQUENCES, BatchDecoder
-from tinyalpaca.generating.folded_weights import fold
-from tinyalpaca.generating.inference import CachedDecoder, run_window
-from tinyalpaca.generating.ready_model import ReadyModel
-from tinyalpaca.generating.uncached import UncachedDecoder, window_start
+from tinyalpaca.generation.batch_decoder import ENOUGH_SEQUENCES, BatchDecoder
+from tinyalpaca.generation.folded_weights import fold
+from tinyalpaca.generation.inference import CachedDecoder, run_window
+from tinyalpaca.generation.ready_model import ReadyModel
+from tinyalpaca.generation.uncached import UncachedDecoder, window_start
 
 CHOICES = {
     "pre_norm": [False, True],

@@ -12,12 +12,12 @@ from tests.tinyalpaca.runs import assert_same_weights, resume, train, write_text
 from tinyalpaca import cli, console
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.model import TinyAlpaca, parameter_shapes
+from tinyalpaca.runs import RunFolder
 from tinyalpaca.training import memory_need
 from tinyalpaca.training.hooks import curve, tensorboard
 from tinyalpaca.training.hooks.report import Report
 from tinyalpaca.training.loss import Loss
 from tinyalpaca.training.memory_need import check_memory, count_parameters
-from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.stopping import TrainingStopped
 from tinyalpaca.training.task import Task
 

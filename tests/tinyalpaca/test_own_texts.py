@@ -17,10 +17,9 @@ from tests.tinyalpaca.runs import final_weights, resume, train, write_text
 from tests.tinyalpaca.test_main_job import SMALL, TEXT
 from tinyalpaca.cli import example, main
 from tinyalpaca.config import ConfigError
-from tinyalpaca.corpus import sources
-from tinyalpaca.corpus.corpora import load_corpus
+from tinyalpaca.data import load_corpus, sources
+from tinyalpaca.runs import RunFolder
 from tinyalpaca.tokenizer import load_tokenizer
-from tinyalpaca.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 SAID = "Zürich, naïve 🦙\r\nstraße\n"
@@ -175,7 +174,7 @@ def test_an_endless_stream_does_not_fill_the_disk(monkeypatch):
 @posix
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_standard_input_is_read_as_a_file(name):
-    code = f"from tinyalpaca.corpus.corpora import load_corpus; c = load_corpus({name!r}); "
+    code = f"from tinyalpaca.data.corpora import load_corpus; c = load_corpus({name!r}); "
     code += "print(ascii(c.text), c.text == c.text)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]

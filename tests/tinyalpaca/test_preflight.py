@@ -8,10 +8,10 @@ import pytest
 from minigrad.device import choose_device
 from tests.tinyalpaca.runs import MODEL, TRAINING, resume, train, write_text
 from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.runs import RunFolder
 from tinyalpaca.training.hooks.preflight import PreflightError, duration
 from tinyalpaca.training.job import prepare
 from tinyalpaca.training.loss import Loss
-from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.texts import read_tokens
 
 

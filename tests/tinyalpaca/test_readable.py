@@ -10,16 +10,15 @@ import pytest
 import minigrad
 from tests.tinyalpaca.runs import train, write_text
 from tests.tinyalpaca.tiny_models import TEXT, tiny_generator, tiny_model, tiny_tokenizer
-from tinyalpaca.checkpoint import load_model, save_model
 from tinyalpaca.cli import example
 from tinyalpaca.data import RandomWindows, TinyPacaDataset
-from tinyalpaca.generating.readable import BETWEEN, NEVER, Readable, states_after
-from tinyalpaca.generating.sampling import Sampler, Sampling
-from tinyalpaca.generating.text_stream import TextStream
-from tinyalpaca.generating.writing import Writing, sampler_for, write_together
 from tinyalpaca.generation import Generator
-from tinyalpaca.tokenizer import BPETokenizer
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+from tinyalpaca.generation.readable import BETWEEN, NEVER, Readable, states_after
+from tinyalpaca.generation.sampling import Sampler, Sampling
+from tinyalpaca.generation.text_stream import TextStream
+from tinyalpaca.generation.writing import Writing, sampler_for, write_together
+from tinyalpaca.runs import load_model, save_model
+from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer
 
 BYTES = [bytes([byte]) for byte in range(256)]
 SAMPLING = [{}, {"temperature": 0}, {"temperature": 2.0}, {"top_k": 7}, {"top_p": 0.8}]
@@ -224,7 +223,7 @@ def test_probabilities_stay_the_models_own():
 @pytest.mark.parametrize("kind", [TinyPacaDataset, RandomWindows])
 @pytest.mark.parametrize("count", [5, 6, 23, 25])
 def test_targets_are_the_y_of_all_windows(kind, count, monkeypatch):
-    monkeypatch.setattr("tinyalpaca.data.READ_AT_A_TIME", 7)
+    monkeypatch.setattr("tinyalpaca.data.windows.READ_AT_A_TIME", 7)
     data = kind(np.arange(count), 5)
     _, y = data.batch_at(np.arange(len(data)))
     assert np.flatnonzero(data.targets_among(40)).tolist() == np.unique(y).tolist()

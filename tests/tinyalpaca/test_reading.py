@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tests.tinyalpaca.tiny_models import tiny_generator
-from tinyalpaca.generating.reading import read_back
-from tinyalpaca.generating.uncached import window_start
+from tinyalpaca.generation.reading import read_back
+from tinyalpaca.generation.uncached import window_start
 
 
 @pytest.mark.parametrize("options", [{}, {"pre_norm": True, "positions": "rotary"}])

@@ -14,7 +14,7 @@ import pytest
 from minigrad import Generator, no_grad
 from tests.tinyalpaca.runs import MODEL, train, write_text
 from tinyalpaca.config import ModelConfig
-from tinyalpaca.generating.attention import attention_maps
+from tinyalpaca.generation.attention import attention_maps
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.training.hooks.charts import Line, heat_map, line_chart, png
 from tinyalpaca.training.metrics_file import read_metrics

@@ -19,11 +19,11 @@ from tests.tinyalpaca.runs import (
     write_text,
 )
 from tinyalpaca.config import ConfigError
+from tinyalpaca.runs import RunFolder
 from tinyalpaca.training import defaults, job, run, task
 from tinyalpaca.training.hooks.metrics import Metrics
 from tinyalpaca.training.hooks.samples import Samples
 from tinyalpaca.training.metrics_file import read_metrics
-from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.stopping import TrainingStopped
 
 HARD = {  # everything that has a state of its own
@@ -193,7 +193,7 @@ def test_format_and_versions_are_written_and_a_future_format_is_refused(tmp_path
     assert {"epoch", "step", "sampler", "schedule", "random", "best"} <= content.keys()
 
     def rewrite(**changes):
-        from tinyalpaca.training.checksums import write_sums
+        from tinyalpaca.runs.checksums import write_sums
 
         (path / "trainer.json").write_text(json.dumps({**content, **changes}), encoding="utf-8")
         write_sums(path, [p.name for p in path.iterdir() if p.name != "SHA256SUMS"])

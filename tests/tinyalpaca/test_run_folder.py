@@ -24,11 +24,11 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
-from tinyalpaca.training.checksums import check_sums
+from tinyalpaca.runs import FolderInUse, RunFolder
+from tinyalpaca.runs.checksums import check_sums
+from tinyalpaca.runs.run_folder import REQUIRED
 from tinyalpaca.training.hooks import checkpoints
 from tinyalpaca.training.hooks.metrics import Metrics
-from tinyalpaca.training.run_folder import REQUIRED, RunFolder
-from tinyalpaca.training.run_lock import FolderInUse
 from tinyalpaca.training.stopping import TrainingStopped
 from tinyalpaca.training.task import Task
 
@@ -130,7 +130,7 @@ def test_an_earlier_run_is_set_aside_and_strange_files_are_left_alone(tmp_path, 
 def test_two_runs_in_one_folder_the_second_says_who_is_there(tmp_path, text):
     code = (
         "import sys, time\n"
-        "from tinyalpaca.training.run_folder import RunFolder\n"
+        "from tinyalpaca.runs.run_folder import RunFolder\n"
         "with RunFolder(sys.argv[1]).open():\n"
         "    print('locked', flush=True)\n"
         "    time.sleep(60)\n"
@@ -330,8 +330,8 @@ def test_a_run_that_was_killed_at_its_beginning_does_not_lock_its_folder(
         if moment == "metrics":
             patch.setattr(Metrics, "on_start", killed)
         else:
-            patch.setattr("tinyalpaca.training.run_folder.write_sums", killed)
-            patch.setattr("tinyalpaca.training.run_folder._remove", lambda folder: None)
+            patch.setattr("tinyalpaca.runs.run_folder.write_sums", killed)
+            patch.setattr("tinyalpaca.runs.run_folder._remove", lambda folder: None)
         with pytest.raises(Killed):
             train(out, text, max_steps=2)
     assert (moment == "checkpoint") == (not RunFolder(out).all())

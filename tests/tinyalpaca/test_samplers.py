@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from tinyalpaca.corpus.samplers import RandomSampler, WindowSampler, permute
+from tinyalpaca.data import RandomSampler, WindowSampler
+from tinyalpaca.data.samplers import permute
 
 
 def epoch_of(sampler) -> list[list[int]]:

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from tinyalpaca.generating.sampling import (
+from tinyalpaca.generation.sampling import (
     Sampler,
     Sampling,
     draw,

@@ -19,8 +19,8 @@ from tests.tinyalpaca.runs import (
 from tinyalpaca.cli import example
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.runs import RunFolder
 from tinyalpaca.settings import groups_of, read_settings
-from tinyalpaca.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

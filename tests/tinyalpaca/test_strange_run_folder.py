@@ -14,12 +14,11 @@ import pytest
 from minigrad.storage import atomic_write, own_folder, remove_link
 from tests.tinyalpaca.runs import WITHOUT_PICTURES, results, resume, train, write_text
 from tinyalpaca import plots
-from tinyalpaca.checkpoint import save_model
 from tinyalpaca.cli import example
-from tinyalpaca.corpus.token_file import TokenFile
+from tinyalpaca.data import TokenFile
+from tinyalpaca.runs import FolderInUse, RunFolder, save_model
+from tinyalpaca.runs.run_lock import RunLock
 from tinyalpaca.training.hooks.bad_steps import save_report
-from tinyalpaca.training.run_folder import RunFolder
-from tinyalpaca.training.run_lock import FolderInUse, RunLock
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="links are Unix's"),
@@ -170,7 +169,7 @@ def test_a_lock_with_another_name_is_replaced_but_respected(tmp_path):
 
 
 def test_a_model_saved_over_links_replaces_them(begun, tmp_path):
-    from tinyalpaca.checkpoint import load_model
+    from tinyalpaca.runs import load_model
 
     loaded = load_model(begun / "run")
     (tmp_path / "secret").write_bytes(SECRET)

@@ -20,7 +20,7 @@ from minigrad.storage import load_safetensors
 from tests.tinyalpaca.runs import WITHOUT_PICTURES, train, write_text
 from tinyalpaca import console
 from tinyalpaca.cli import main
-from tinyalpaca.generating.interactive import converse
+from tinyalpaca.generation.interactive import converse
 
 SIZES = (
     "--num-merges 5 --batch-size 8 --seq-len 17 --d-model 8 --d-ff 16 --num-heads 2 --num-layers 1 "

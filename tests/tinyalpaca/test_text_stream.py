@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tinyalpaca.tiny_models import tiny_tokenizer
-from tinyalpaca.generating.text_stream import TextStream
+from tinyalpaca.generation.text_stream import TextStream
 
 TOKENIZER = tiny_tokenizer(num_merges=5)
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tinyalpaca import text_files
-from tinyalpaca.corpus.corpora import SEPARATOR, Corpus, Document, load_corpus
-from tinyalpaca.corpus.token_file import MAGIC, TokenFile
-from tinyalpaca.tokenizer import BPETokenizer
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_corpus
+from tinyalpaca.data.corpora import Document
+from tinyalpaca.data.token_file import MAGIC
+from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer
 
 TEXT = "the cat sat on the mat, naïve 🦙\r\n" * 20
 TOKENIZER = BPETokenizer.train(TEXT, num_merges=20, special_tokens=[SEPARATOR])
@@ -187,8 +187,9 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
 KILLED = """
 import json, os, signal, sys
 from minigrad.storage import files
-from tinyalpaca.corpus.corpora import Corpus, Document
-from tinyalpaca.corpus.token_file import TokenFile
+from tinyalpaca.data import Corpus
+from tinyalpaca.data.corpora import Document
+from tinyalpaca.data import TokenFile
 from tinyalpaca.tokenizer import BPETokenizer
 
 path, tokenizer = sys.argv[1], BPETokenizer.load(sys.argv[2])

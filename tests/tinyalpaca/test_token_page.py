@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.tinyalpaca.tiny_models import tiny_generator
-from tinyalpaca.generating import token_page as module
-from tinyalpaca.generating.reading import read_back
-from tinyalpaca.generating.sampling import log_probabilities
-from tinyalpaca.generating.token_page import packed_attention, token_page
+from tinyalpaca.generation import token_page as module
+from tinyalpaca.generation.reading import read_back
+from tinyalpaca.generation.sampling import log_probabilities
+from tinyalpaca.generation.token_page import packed_attention, token_page
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

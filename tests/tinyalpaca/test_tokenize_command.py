@@ -8,10 +8,8 @@ import pytest
 
 from tinyalpaca import cli
 from tinyalpaca.commands import tokenize_command
-from tinyalpaca.corpus.corpora import SEPARATOR
-from tinyalpaca.corpus.token_file import TokenFile
-from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+from tinyalpaca.data import SEPARATOR, TokenFile
+from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
 
 TEXT = "the cat sat on the mat, naïve 🦙\r\n" * 20
 ROOT = Path(__file__).parents[2]

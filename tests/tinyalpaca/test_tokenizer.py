@@ -8,9 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.tinyalpaca.real_text import tiny_shakespeare
-from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
-from tinyalpaca.tokenizing.bpe_encoding import WordCache, merge_long_word, merge_word
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
+from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
+from tinyalpaca.tokenizer.bpe_encoding import WordCache, merge_long_word, merge_word
 
 QUICK = settings(deadline=None, derandomize=True, database=None, max_examples=80)
 END = "<|endoftext|>"

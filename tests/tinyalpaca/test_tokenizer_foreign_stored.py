@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tinyalpaca.tokenizer import BPETokenizer
-from tinyalpaca.tokenizing.tokenizer_files import to_json
+from tinyalpaca.tokenizer.tokenizer_files import to_json
 
 # Characters that Unicode has known since version 3.2, and that have not changed their kind since.
 KNOWN = st.characters(exclude_categories=["Cs"]).filter(
@@ -254,7 +254,7 @@ def test_patterns_that_mean_something_else_are_refused(tmp_path, pattern, reason
 
 @pytest.mark.parametrize("behavior", ["Isolated", "Removed"])
 def test_a_pattern_that_backtracks_for_ever_is_given_up(tmp_path, monkeypatch, behavior):
-    monkeypatch.setattr("tinyalpaca.tokenizing.split_patterns.SECONDS", 0.05)
+    monkeypatch.setattr("tinyalpaca.tokenizer.split_patterns.SECONDS", 0.05)
     path = tmp_path / "tokenizer.json"
     forever = chain(split("(?:a|aa)+!", behavior), BYTES)
     path.write_text(json.dumps(file_content(forever)), encoding="utf-8")

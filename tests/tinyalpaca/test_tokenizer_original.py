@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyalpaca.tokenizer import load_tokenizer
-from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
+from tinyalpaca.tokenizer.original_vocab import OriginalTokenizer
 
 TOKENS = ["▁", "[UNK]", "\n", "a", "b", "c", "d", "e", "▁a", "ab", "abc", "cd", "bcde", "ab", "é"]
 

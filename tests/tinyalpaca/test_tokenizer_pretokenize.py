@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyalpaca.tokenizing import pretokenize
-from tinyalpaca.tokenizing.pretokenize import PreSplitter, byte_alphabet, bytes_in_token_order
+from tinyalpaca.tokenizer import pretokenize
+from tinyalpaca.tokenizer.pretokenize import PreSplitter, byte_alphabet, bytes_in_token_order
 
 SPLITTERS = ["gpt2", "whitespace", "none"]
 QUICK = settings(deadline=None, derandomize=True, database=None, max_examples=80)

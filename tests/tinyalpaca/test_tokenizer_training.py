@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 
 from tests.tinyalpaca.real_text import tiny_shakespeare
 from tinyalpaca import text_files
-from tinyalpaca.corpus.corpora import Document
-from tinyalpaca.tokenizer import BPETokenizer
-from tinyalpaca.tokenizing import pretokenize
-from tinyalpaca.tokenizing.bpe_training import count_words, learn_merges, learn_merges_naively
-from tinyalpaca.tokenizing.pretokenize import PreSplitter
+from tinyalpaca.data.corpora import Document
+from tinyalpaca.tokenizer import BPETokenizer, pretokenize
+from tinyalpaca.tokenizer.bpe_training import count_words, learn_merges, learn_merges_naively
+from tinyalpaca.tokenizer.pretokenize import PreSplitter
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom\r\n" * 3
 QUICK = settings(deadline=None, derandomize=True, database=None, max_examples=80)

@@ -14,13 +14,13 @@ from minigrad.storage import load_safetensors
 from tests.tinyalpaca.runs import MODEL, assert_same_weights, resume, train, write_text
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.runs import RunFolder
 from tinyalpaca.training.defaults import make_schedule, parameter_groups
 from tinyalpaca.training.ema import WeightAverage
 from tinyalpaca.training.hooks.lines import progress_bar
 from tinyalpaca.training.hooks.metrics import Metrics, UpdateRatios
 from tinyalpaca.training.loss import Loss
 from tinyalpaca.training.metrics_file import read_metrics
-from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.state import TrainingState
 from tinyalpaca.training.stopping import TrainingStopped
 from tinyalpaca.training.task import Task

@@ -48,10 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, write, and say what it was."""
-    from tinyalpaca.checkpoint import CONFIG, find_model, load_model, save_model
     from tinyalpaca.converting.gpt2_export import save_for_gpt2
     from tinyalpaca.converting.gpt2_weights import is_gpt2, load_gpt2
     from tinyalpaca.converting.original_weights import load_original, save_for_original
+    from tinyalpaca.runs import find_model, load_model, save_model
+    from tinyalpaca.runs.run_folder import CONFIG
+
+    def is_run(folder: Path) -> bool:
+        return folder.is_dir() and (find_model(folder) / CONFIG).is_file()
 
     if args.to != "checkpoint":
         if len(args.source) != 1:
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         model, tokenizer = load_original(weights, vocabulary, heads)
     elif len(args.source) == 1 and is_gpt2(args.source[0]):
         model, tokenizer = load_gpt2(args.source[0], warn)
-    elif len(args.source) == 1 and (find_model(args.source[0]) / CONFIG).is_file():
+    elif len(args.source) == 1 and is_run(args.source[0]):
         model, tokenizer, _ = load_model(args.source[0])
     else:
         raise ValueError(

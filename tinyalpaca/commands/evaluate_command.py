@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score and print."""
     from minigrad.device import choose_device
-    from tinyalpaca.corpus.corpora import Corpus, load_corpus
-    from tinyalpaca.corpus.token_file import unmarked_joins
+    from tinyalpaca.data import Corpus, load_corpus
+    from tinyalpaca.data.token_file import unmarked_joins
     from tinyalpaca.generation import Generator
 
     require_output()

@@ -138,9 +138,9 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Write as the flags say."""
     from minigrad.device import choose_device
-    from tinyalpaca.checkpoint import load_model
-    from tinyalpaca.generating.interactive import converse
     from tinyalpaca.generation import Generator
+    from tinyalpaca.generation.interactive import converse
+    from tinyalpaca.runs import load_model
 
     _check_flags(args)
     args.prompt = utf8_argument("--prompt", args.prompt)
@@ -194,8 +194,8 @@ def as_text(generator: Generator, prompt: Prompt) -> str:
 
 def write(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> None:
     """Stream one text, with what belongs to it."""
-    from tinyalpaca.generating.colours import Palette, alternatives_table
-    from tinyalpaca.generating.token_page import token_page
+    from tinyalpaca.generation.colours import Palette, alternatives_table
+    from tinyalpaca.generation.token_page import token_page
 
     wanted = 5 if args.show_alternatives else None
     palette = Palette(sys.stdout) if args.show_alternatives else None
@@ -254,7 +254,7 @@ def write_samples(generator: Generator, prompt: Prompt, args: argparse.Namespace
 
 def _as_json(generator: Generator, prompt: Prompt, sample: Any, args: argparse.Namespace) -> Any:
     """A sample as a JSON object, with the alternatives of each token if they are wanted."""
-    from tinyalpaca.generating.reading import read_back
+    from tinyalpaca.generation.reading import read_back
 
     record = sample._asdict()
     if args.show_alternatives:

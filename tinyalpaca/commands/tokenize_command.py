@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TextIO
 
 from tinyalpaca.console import deliver, deliver_bytes, require_output, say, warn
-from tinyalpaca.corpus.corpora import SEPARATOR, Corpus, load_corpus
-from tinyalpaca.corpus.token_file import TokenFile, unmarked_joins
-from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
-from tinyalpaca.tokenizing.pretokenize import PATTERNS
-from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
-from tinyalpaca.tokenizing.tokenizer_files import readable_token
+from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_corpus
+from tinyalpaca.data.token_file import unmarked_joins
+from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
+from tinyalpaca.tokenizer.pretokenize import PATTERNS
+from tinyalpaca.tokenizer.tokenizer_files import readable_token
 
 DESCRIPTION = """Train a tokenizer, encode and decode text, look at tokens.
 

@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 
 from minigrad.storage import save_safetensors, write_text_atomically
-from tinyalpaca.checkpoint import load_model
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.converting.gpt2_weights import LAYER
 from tinyalpaca.converting.original_weights import differences
-from tinyalpaca.tokenizer import BPETokenizer
-from tinyalpaca.tokenizing.added_tokens import AddedToken
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
-from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
-from tinyalpaca.tokenizing.tokenizer_files import added_token_to_json, to_json
+from tinyalpaca.runs import load_model
+from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer, Tokenizer
+from tinyalpaca.tokenizer.added_tokens import AddedToken
+from tinyalpaca.tokenizer.tokenizer_files import added_token_to_json, to_json
 
 ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu", "silu": "silu"}
 WANTED = {"pre_norm": True, "norm": "layer", "positions": "learned"}

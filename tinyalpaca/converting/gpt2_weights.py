@@ -20,8 +20,7 @@ from tinyalpaca.config import ModelConfig, from_dict
 from tinyalpaca.converting.original_weights import filled_model
 from tinyalpaca.converting.shards import load_folder
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
-from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
+from tinyalpaca.tokenizer import BPETokenizer, Tokenizer, load_tokenizer
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 ACTIVATIONS |= {"relu": "relu", "silu": "silu", "swish": "silu"}

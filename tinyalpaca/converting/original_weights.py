@@ -17,13 +17,13 @@ import numpy as np
 
 from minigrad import Generator
 from minigrad.storage import FileFormatError, save_safetensors
-from tinyalpaca.checkpoint import WEIGHTS, find_model, load_model
 from tinyalpaca.config import ConfigError, ModelConfig, from_dict
 from tinyalpaca.converting.shards import load_file
 from tinyalpaca.model import TinyAlpaca, parameter_shapes, with_present_names
-from tinyalpaca.tokenizer import load_tokenizer
-from tinyalpaca.tokenizing.original_vocab import OriginalTokenizer
-from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
+from tinyalpaca.runs import find_model, load_model
+from tinyalpaca.runs.checkpoint import WEIGHTS
+from tinyalpaca.tokenizer import Tokenizer, load_tokenizer
+from tinyalpaca.tokenizer.original_vocab import OriginalTokenizer
 
 WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before names
 VOCABULARY = "training_vocab.json"

@@ -22,7 +22,10 @@ from minigrad.storage import (
     save_safetensors,
     write_text_atomically,
 )
-from tinyalpaca.checkpoint import (
+from tinyalpaca.config import ModelConfig, TrainConfig
+from tinyalpaca.lora import LoRA, load_weights
+from tinyalpaca.model import TinyAlpaca, present_name, with_present_names
+from tinyalpaca.runs.checkpoint import (
     WEIGHTS,
     check_class,
     check_sizes,
@@ -30,10 +33,7 @@ from tinyalpaca.checkpoint import (
     read_config,
     write_model,
 )
-from tinyalpaca.config import ModelConfig, TrainConfig
-from tinyalpaca.lora import LoRA, load_weights
-from tinyalpaca.model import TinyAlpaca, present_name, with_present_names
-from tinyalpaca.training.run_folder import OPTIMIZER, TRAINER
+from tinyalpaca.runs.run_folder import OPTIMIZER, TRAINER
 from tinyalpaca.training.state import TrainingState
 from tinyalpaca.training.task import Task
 from tinyalpaca.versions import versions

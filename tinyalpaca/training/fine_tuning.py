@@ -7,11 +7,12 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from minigrad import Generator, nn
-from tinyalpaca.checkpoint import WEIGHTS, find_model, load_model, read_config
 from tinyalpaca.config import ConfigError, TrainConfig
 from tinyalpaca.lora import LoRA, add_adapters
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.training.checksums import sha256_of
+from tinyalpaca.runs import find_model, load_model
+from tinyalpaca.runs.checkpoint import WEIGHTS, read_config
+from tinyalpaca.runs.checksums import sha256_of
 
 
 def sizes_of(folder: str, given: dict[str, Any], model: Any = TinyAlpaca) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from minigrad.optim import AdamW
 from tinyalpaca.training import device_steps as launching
-from tinyalpaca.training.state import Result, TrainingState
+from tinyalpaca.training.state import Part, Result, TrainingState
 from tinyalpaca.training.steps import BeforeUpdate, HostSteps, Steps
 from tinyalpaca.training.task import Task
 
@@ -134,7 +134,8 @@ class GpuSteps:
             self.place = progress.step, made[-1].sampler
         if progress.halted:
             self.place = None
-            batches = [self.task.dataset.batch_at(indices) for indices in self.plan[0].batches]
+            dataset, planned = self.task.dataset, self.plan[0].batches
+            batches: list[Part] = [dataset.batch_at(indices) for indices in planned]
             bad = self._result(progress.step, progress)
             made.append(bad._replace(batches=(batches, progress.step * self.task.accumulate)))
         return made

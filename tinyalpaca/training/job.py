@@ -13,12 +13,14 @@ import numpy as np
 
 from minigrad import Generator as RandomGenerator
 from minigrad.device import Device, choose_device, gpu_name
+from minigrad.parallel import Workers
 from minigrad.precision import check_precision, get_precision, precision
-from tinyalpaca.checkpoint import add_to_base
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import Say, say, utf8_argument, warn
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import plots_available
+from tinyalpaca.runs import RunFolder
+from tinyalpaca.runs.checkpoint import add_to_base
 from tinyalpaca.training.checkpoint import SavedRun
 from tinyalpaca.training.defaults import check_schedule
 from tinyalpaca.training.fine_tuning import add_lora, sizes_of, take_weights
@@ -39,7 +41,6 @@ from tinyalpaca.training.resuming import (
     tell_rates,
 )
 from tinyalpaca.training.run import Run
-from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.stopping import Stopping, StopRequested
 from tinyalpaca.training.task import GIVEN, OURS, Data, MakeOptimizer, MakeSchedule, Own
 from tinyalpaca.training.texts import (
@@ -266,7 +267,7 @@ def prepare(
 def describe_engine(run: Run) -> str:
     """What computes and how the work is shared, for people."""
     device, engine = run.task.parameters[0].device, run.task.engine
-    if device.kind == "cpu":
+    if isinstance(engine, Workers):
         team = f"{engine.workers} {engine.backend}" if engine.workers > 1 else "1 process"
         return f"{team}, {engine.micro_batch_size} sequence(s) at a time"
     products = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}[get_precision(device)]

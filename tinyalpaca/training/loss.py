@@ -61,7 +61,8 @@ class Loss:
         """Without dropout or smoothing."""
         if self.model.training:
             self.model.eval()
-        return self._of(*part, 0.0)
+        x, y = part
+        return self._of(x, y, 0.0)
 
     def _summed(self, x: Any, y: Any) -> mg.Tensor:
         if not self.model.training:

@@ -17,7 +17,7 @@ from minigrad.parallel import Workers
 from minigrad.parallel.calibration import choose_micro_batch, remembered
 from minigrad.parallel.lanes import MAX_LANES
 from tinyalpaca.config import ModelConfig, TrainConfig
-from tinyalpaca.corpus.corpora import cache_folder
+from tinyalpaca.data.corpora import cache_folder
 from tinyalpaca.model import TinyAlpaca
 
 # Each op costs some microseconds of Python whatever its size. From this much arithmetic a layer on,

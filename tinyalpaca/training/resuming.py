@@ -11,10 +11,11 @@ from typing import Any
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import Say
 from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.runs import RunFolder
+from tinyalpaca.runs.checksums import check_sums
+from tinyalpaca.runs.run_folder import CHECKPOINTS, REQUIRED, TRAINER, read_pointer
 from tinyalpaca.training.checkpoint import SavedRun, read_training
-from tinyalpaca.training.checksums import check_sums
 from tinyalpaca.training.defaults import count_steps, make_schedule
-from tinyalpaca.training.run_folder import CHECKPOINTS, REQUIRED, TRAINER, RunFolder, read_pointer
 from tinyalpaca.training.task import Task
 from tinyalpaca.versions import versions
 

@@ -16,9 +16,11 @@ from minigrad.storage import load_safetensors
 from tinyalpaca import console
 from tinyalpaca.config import TrainConfig
 from tinyalpaca.lora import load_weights
+from tinyalpaca.runs import RunFolder
+from tinyalpaca.runs.checksums import check_sums
+from tinyalpaca.runs.run_folder import REQUIRED, WEIGHTS
 from tinyalpaca.training import loop
 from tinyalpaca.training.checkpoint import SavedRun, read_training, restore, write_checkpoint
-from tinyalpaca.training.checksums import check_sums
 from tinyalpaca.training.fine_tuning import freeze
 from tinyalpaca.training.gpu_steps import make_steps, why_not
 from tinyalpaca.training.hooks import Hook
@@ -37,7 +39,6 @@ from tinyalpaca.training.resuming import (
     refuse_other_parts,
     run_folder_of,
 )
-from tinyalpaca.training.run_folder import REQUIRED, WEIGHTS, RunFolder
 from tinyalpaca.training.state import Record, TrainingState
 from tinyalpaca.training.steps import Steps
 from tinyalpaca.training.stopping import Stopping
@@ -192,10 +193,11 @@ class Run:
         with self.folder.open(), OneBlasThread(), np.errstate(all="ignore"):
             try:
                 self.checkpoints.begin(self.state)
-                if getattr(task.engine, "why_slower", None):
+                slower = getattr(task.engine, "why_slower", None)
+                if slower:
                     self.warn(
                         "training runs on threads instead of processes, which is slower (up to 1.6 "
-                        f"times for the default model): {task.engine.why_slower}"
+                        f"times for the default model): {slower}"
                     )
                 looks = (config.log_every, config.save_every, config.eval_every)
                 before = self.metrics.before_update

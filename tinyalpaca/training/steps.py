@@ -72,7 +72,8 @@ class HostSteps:
 
     def _next_batches(self, state: TrainingState) -> tuple[list[Part], dict[str, int]]:
         """A step's batches, fewer at the end of an epoch; and the sampler's state after them."""
-        task, batches = self.task, []
+        task = self.task
+        batches: list[Part] = []
         task.sampler.load_state_dict(state.sampler)
         for indices in task.sampler:
             batches.append(task.dataset.batch_at(indices))

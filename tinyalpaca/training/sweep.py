@@ -13,8 +13,8 @@ from typing import Any
 from minigrad.storage import write_text_atomically
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import say, warn
+from tinyalpaca.runs import RunFolder
 from tinyalpaca.training.job import resume_training, run_training
-from tinyalpaca.training.run_folder import RunFolder
 from tinyalpaca.training.stopping import TrainingStopped
 from tinyalpaca.training.texts import Texts, placed, read_tokens
 

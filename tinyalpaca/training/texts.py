@@ -14,14 +14,13 @@ import numpy as np
 from minigrad.storage import own_folder
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import Say
-from tinyalpaca.corpus.corpora import NAMED, split_position
-from tinyalpaca.corpus.token_file import is_token_file, unmarked_joins
 from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
-from tinyalpaca.tokenizer import BPETokenizer, load_tokenizer
-from tinyalpaca.tokenizing.char_tokenizer import CharTokenizer
-from tinyalpaca.tokenizing.tokenizer_base import Tokenizer
+from tinyalpaca.data.corpora import NAMED, split_position
+from tinyalpaca.data.token_file import is_token_file, unmarked_joins
+from tinyalpaca.runs import RunFolder
+from tinyalpaca.runs.run_folder import TOKENIZER
+from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
 from tinyalpaca.training.checkpoint import SavedRun
-from tinyalpaca.training.run_folder import TOKENIZER, RunFolder
 from tinyalpaca.training.task import Data
 
 Texts = tuple[Data, Tokenizer, str]  # what is read: and where it is from

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinyalpaca.console import Say
+from tinyalpaca.runs import RunFolder
+from tinyalpaca.runs.run_folder import LATEST
 from tinyalpaca.training.hooks.hook import Hook
-from tinyalpaca.training.run_folder import LATEST, RunFolder
 from tinyalpaca.training.state import Made, Record, TrainingState
 from tinyalpaca.training.stopping import TrainingStopped
 
@@ -117,8 +118,8 @@ class Checkpoints(Hook):
             return self._could_not_save(state, error)
         if state.step != self.step:
             try:
-                new = state.best is not None
-                new = new and state.records[state.best["record"]]["step"] > self.step
+                best = state.best
+                new = best is not None and state.records[best["record"]]["step"] > self.step
                 self._write(state, new)
             except (OSError, MemoryError) as second:
                 return self._could_not_save(state, second)

@@ -12,7 +12,7 @@ import numpy as np
 
 from minigrad.storage import write_text_atomically
 from tinyalpaca.config import TrainConfig
-from tinyalpaca.generating.attention import attention_maps
+from tinyalpaca.generation.attention import attention_maps
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.plots import smoothed
 from tinyalpaca.training.hooks.charts import Line, heat_map, line_chart

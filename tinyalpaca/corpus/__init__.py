@@ -1,1 +1,0 @@
-"""Finding texts, keeping them as tokens, and the order in which windows come."""

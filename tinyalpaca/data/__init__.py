@@ -1,0 +1,19 @@
+"""From a text to batches: `load_corpus`, `split_text`, `TokenFile`, windows and samplers."""
+
+from tinyalpaca.data.corpora import SEPARATOR, Corpus, load_corpus, load_split, split_text
+from tinyalpaca.data.samplers import RandomSampler, WindowSampler
+from tinyalpaca.data.token_file import TokenFile
+from tinyalpaca.data.windows import RandomWindows, TinyPacaDataset
+
+__all__ = [
+    "SEPARATOR",
+    "Corpus",
+    "RandomSampler",
+    "RandomWindows",
+    "TinyPacaDataset",
+    "TokenFile",
+    "WindowSampler",
+    "load_corpus",
+    "load_split",
+    "split_text",
+]

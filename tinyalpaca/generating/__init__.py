@@ -1,1 +1,0 @@
-"""The parts of generation: cached inference, sampling, streams, and what a person sees."""

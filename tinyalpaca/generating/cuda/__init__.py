@@ -1,9 +1,0 @@
-"""This model's own kernels in CUDA C++: one more token for each of some sequences, and its choice.
-
-As in `minigrad.kernels.cuda`, a `.cu` file lies beside the module that launches it, and importing
-compiles nothing.
-"""
-
-from tinyalpaca.generating.cuda import decode, draw, whole_token
-
-__all__ = ["decode", "draw", "whole_token"]

@@ -1,0 +1,63 @@
+"""Tokens on a terminal: coloured by probability, with what might have been instead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from math import exp
+from typing import TextIO
+
+from tinyalpaca.generation.writing import Step
+from tinyalpaca.tokenizer import Tokenizer
+from tinyalpaca.tokenizer.tokenizer_files import readable_token
+
+# From so much probability on, a colour of the 256, from green to red.
+COLOURS = ((0.5, 34), (0.2, 106), (0.1, 142), (0.05, 178), (0.01, 208), (0.0, 196))
+
+
+class Palette:
+    """Colours text by probability, if the stream takes colours.
+
+    That is a terminal, unless the environment variable NO_COLOR is set; FORCE_COLOR makes any
+    stream one (https://no-color.org, https://force-color.org).
+
+    Args:
+        stream: where the text will go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        forced = bool(os.environ.get("FORCE_COLOR"))
+        self.on = forced or (stream.isatty() and not os.environ.get("NO_COLOR"))
+
+    def painted(self, text: str, logprob: float) -> str:
+        """`text` in the colour of its probability; each line by itself, as pagers want it."""
+        if not self.on or not text:
+            return text
+        probability = exp(logprob)
+        colour = next(colour for limit, colour in COLOURS if probability >= limit)
+        lines = text.split("\n")
+        return "\n".join(f"\x1b[38;5;{colour}m{line}\x1b[0m" if line else "" for line in lines)
+
+    def legend(self) -> str:
+        """What the colours mean."""
+        if not self.on:
+            return ""
+        parts = [
+            f"\x1b[38;5;{colour}m{limit:.0%} and more\x1b[0m" for limit, colour in COLOURS[:-1]
+        ]
+        return ", ".join([*parts, f"\x1b[38;5;{COLOURS[-1][1]}mless\x1b[0m"]) + "\n"
+
+
+def alternatives_table(tokenizer: Tokenizer, steps: Sequence[Step], palette: Palette) -> str:
+    """A line for each token: its text and probability, then the likeliest, best first."""
+
+    def named(token: int, probability: float) -> str:
+        return f"{readable_token(tokenizer.token_bytes(token))} {probability:.1%}"
+
+    chosen = [named(step.token, exp(step.logprob)) for step in steps]
+    width = max(map(len, chosen), default=0)
+    lines = []
+    for text, step in zip(chosen, steps, strict=True):
+        best = "  ".join(named(*alternative) for alternative in step.alternatives)
+        lines.append(f"{palette.painted(text, step.logprob)}{' ' * (width - len(text))} | {best}")
+    return "\n" + palette.legend() + "\n".join(lines)

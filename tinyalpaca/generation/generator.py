@@ -1,0 +1,373 @@
+"""Writing text with a model: whole, as a stream, many at once, and scoring a text that is given.
+
+    generator = Generator.from_checkpoint("runs/shakespeare")
+    print(generator.generate("ROMEO:", max_new_tokens=200, top_p=0.9, seed=1))
+
+How a token is chosen is in `tinyalpaca.generation.sampling`, what the model sees of a long text in
+`tinyalpaca.generation.inference`, how stop strings end it in `tinyalpaca.generation.text_stream`,
+and what a GPU does instead in `tinyalpaca.generation.device_inference`.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from minigrad.announce import announce
+from minigrad.device import Device
+from minigrad.parallel import available_cores, choose_backend, in_processes, why_not_processes
+from minigrad.parallel.blas import OneBlasThread
+from minigrad.state import STATE
+from tinyalpaca.data import Corpus
+from tinyalpaca.data.token_file import encoded
+from tinyalpaca.evaluation import Score, evaluate, summed_loss
+from tinyalpaca.generation.readable import BETWEEN, Readable
+from tinyalpaca.generation.ready_model import ReadyModel
+from tinyalpaca.generation.sampling import Sampling
+from tinyalpaca.generation.seeds import Seed, sample_rngs, seeds_of
+from tinyalpaca.generation.text_stream import TextStream
+from tinyalpaca.generation.uncached import evaluating
+from tinyalpaca.generation.writing import (
+    Continuation,
+    Decoder,
+    Step,
+    Writing,
+    sampler_for,
+    write_steps,
+    write_together,
+)
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.runs import load_model
+from tinyalpaca.tokenizer import Tokenizer
+
+__all__ = ["Continuation", "Generator", "Step"]
+
+Stop = str | Iterable[str] | None
+Prompt = str | Sequence[int] | np.ndarray  # a text, or token ids
+SMALL_MATRIX = 1 << 20  # elements; products with a smaller one are for a single thread
+# For less than this a process of its own does not pay: it takes some milliseconds to begin.
+ROWS_PER_WORKER = 8
+TOKENS_PER_WORKER = 500
+
+
+class Generator:
+    """Writes text with a model.
+
+    It computes where the model lives. The same seed gives the same text on a CPU and on a GPU, but
+    for draws so close that rounding decides them.
+
+    Inside `minigrad.textbook()` every token is computed by running the whole model, without a
+    cache: slower, and the specification of what happens otherwise.
+
+    Args:
+        model: its weights are looked at with every call, so it may be trained on in between.
+        tokenizer: the one that it was trained with.
+        workers: how many processes share a large batch on a CPU; None for one a core.
+        graph: on a GPU, compute a token by one CUDA graph; False launches every kernel.
+    """
+
+    def __init__(
+        self,
+        model: TinyAlpaca,
+        tokenizer: Tokenizer,
+        workers: int | None = None,
+        *,
+        graph: bool = True,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self._readable: Readable | None = None
+        self.workers = available_cores() if workers is None else workers
+        self._ready = ReadyModel(model, tokenizer.vocab_size, graph)
+
+    @classmethod
+    def from_checkpoint(
+        cls, folder: str | os.PathLike[str], device: Device | str = "cpu", *, graph: bool = True
+    ) -> Generator:
+        """A generator from a folder that training wrote."""
+        loaded = load_model(folder, device)
+        return cls(loaded.model, loaded.tokenizer, graph=graph)
+
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        max_new_tokens: int = 100,
+        temperature: float = 0.7,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Stop = None,
+        seed: Seed = None,
+        *,
+        num_samples: int = 1,
+        return_logprobs: bool = False,
+        stop_at_end: bool = True,
+        allow_all_tokens: bool = False,
+    ) -> Any:
+        """The continuation of a prompt, without the prompt, or those of many prompts at once.
+
+        Args:
+            prompt: one, or a sequence of prompts of any lengths. Each is a text or its token ids.
+                Of a text longer than the context the model sees the end. It may be empty if the
+                tokenizer has an end token, from which the text begins then.
+            max_new_tokens: how many tokens to add at most.
+            temperature, top_k, top_p, min_p, repetition_penalty: see
+                `tinyalpaca.generation.sampling`.
+            stop: a string or several; the text ends before the first that comes.
+            seed: the same seed gives the same text, whatever else is in the batch: each prompt is
+                continued as if it were alone. One seed for all, or one for each prompt. None draws
+                new ones.
+            num_samples: how many continuations of each prompt. The first has the numbers that a
+                single one has.
+            return_logprobs: give a `Continuation` instead of a text.
+            stop_at_end: end the text at an end token, which is the tokenizer's `<|endoftext|>` and
+                any that the model's maker has named (`ends`); False goes on.
+            allow_all_tokens: draw from the whole vocabulary. Otherwise the text is always valid
+                UTF-8, and of tokens that training has seen, where the model knows them
+                (`TinyAlpaca.seen_tokens`, `tinyalpaca.generation.readable`).
+                Probabilities are the model's own in both cases.
+
+        Returns:
+            A text. Of several samples, a list of them; of several prompts, a list of what one
+            prompt gives.
+
+        Raises:
+            ValueError: a prompt is empty, or a setting is out of range.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        check_length(max_new_tokens)
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, it is {num_samples}")
+        alone = is_one_prompt(prompt)
+        prompts: list[Prompt] = [prompt] if alone else list(prompt)  # type: ignore[list-item,arg-type]
+        stops = [stop] if isinstance(stop, str) else list(stop or ())
+        readable = None if allow_all_tokens else self.readable()
+        writings = [
+            self._writing(text, rng, stops, stop_at_end, readable)
+            for text, one in zip(prompts, seeds_of(seed, len(prompts)), strict=True)
+            for rng in sample_rngs(one, num_samples)
+        ]
+        if writings and max_new_tokens:
+            self._write(writings, sampling, max_new_tokens, return_logprobs, readable)
+        results: list[Any] = [w.continuation() if return_logprobs else w.text for w in writings]
+        if num_samples > 1:
+            firsts = range(0, len(results), num_samples)
+            results = [results[first : first + num_samples] for first in firsts]
+        return results[0] if alone else results
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int = 100,
+        temperature: float = 0.7,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Stop = None,
+        seed: int | None = None,
+        *,
+        stop_at_end: bool = True,
+        allow_all_tokens: bool = False,
+    ) -> Iterator[str]:
+        """Pieces of the continuation as they come, never half a character, never an empty one.
+
+        Joined, they are what `generate` returns for the same arguments.
+
+        Raises:
+            ValueError: at the first piece: the prompt is empty, or a setting is out of range.
+        """
+        settings = (temperature, top_k, top_p, min_p, repetition_penalty, stop, seed)
+        for step in self.steps(
+            prompt,
+            max_new_tokens,
+            *settings,
+            alternatives=None,
+            stop_at_end=stop_at_end,
+            allow_all_tokens=allow_all_tokens,
+        ):
+            if step.text:
+                yield step.text
+
+    def steps(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int = 100,
+        temperature: float = 0.7,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Stop = None,
+        seed: int | None = None,
+        *,
+        alternatives: int | None = 5,
+        stop_at_end: bool = True,
+        allow_all_tokens: bool = False,
+    ) -> Iterator[Step]:
+        """The tokens of the continuation as they come, each with what might have been instead.
+
+        Without alternatives (None) the probabilities are left out too, which is faster. What was
+        held back because it could have become a stop string comes with the last token.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        check_length(max_new_tokens)
+        readable = None if allow_all_tokens else self.readable()
+        rng = next(sample_rngs(seed, 1))
+        writing = self._writing(prompt, rng, stop, stop_at_end, readable)
+        decoder = self._decoder([writing], max_new_tokens)
+        size = self.tokenizer.vocab_size
+        sampler = sampler_for([writing], sampling, size, readable, max_new_tokens)
+        return write_steps(writing, decoder, sampler, max_new_tokens, alternatives, self._limit())
+
+    def score(self, text: str | Corpus, *, stride: int = 0, batch_size: int = 32) -> Score:
+        """How well the model predicts a text: nats and bits per token and per character.
+
+        The text is read in windows of the context length; its first token is not predicted.
+        Between the documents of a corpus is the tokenizer's `<|endoftext|>`, as in training, which
+        is predicted too and counts as no character.
+
+        Args:
+            stride: how far windows are apart, in tokens. 0: they overlap by one token only, as in
+                training. The smaller, the more of the text before each token the model sees.
+            batch_size: windows at a time.
+
+        Raises:
+            ValueError: the text has fewer than two tokens, or the stride exceeds the context.
+        """
+
+        device = self._ready.device
+
+        def loss_of(part: tuple[np.ndarray, ...]) -> float:
+            ids, targets = (device.asarray(array) for array in part)
+            return float(summed_loss(self.model, ids, targets).item())
+
+        if isinstance(text, str):
+            tokens, characters = self.tokenizer.encode_array(text), len(text)
+        else:
+            tokens = np.concatenate([*encoded(text, self.tokenizer), np.zeros(0, np.int64)])
+            characters = text.count_characters()
+        window = max(2, self.model.config.max_seq_len)
+        with evaluating(self.model):
+            return evaluate(
+                loss_of,
+                tokens,
+                characters,
+                seq_len=window,
+                batch_size=batch_size,
+                stride=stride,
+            )
+
+    def prepare(self) -> None:
+        """Do now what would otherwise be done by the first call, for example before timing it."""
+        self.readable()
+        with self._limit():
+            self._ready.prepare()
+
+    def readable(self) -> Readable:
+        """Which tokens are written, unless all are allowed."""
+        seen = getattr(self.model, "seen_tokens", None)  # not of a model of your own
+        if self._readable is None or self._readable.seen is not seen:
+            self._readable = Readable(self.tokenizer, seen)
+        return self._readable
+
+    def prompt_tokens(self, prompt: Prompt) -> list[int]:
+        """The tokens that the model sees of a prompt: at least one.
+
+        Raises:
+            ValueError: the prompt is empty and the tokenizer has no end token to begin with, or an
+                id is not one of the tokenizer's.
+        """
+        if isinstance(prompt, str):
+            tokens = [*self.tokenizer.frame[0], *self.tokenizer.encode(prompt)]
+        else:
+            tokens = [operator.index(token) for token in prompt]
+            self.tokenizer.decode_bytes(tokens)  # which looks whether there are such
+        end = self.tokenizer.end_token
+        if not tokens and end is None:
+            raise ValueError(
+                "the prompt is empty: the model needs at least one token to go on from"
+            )
+        return tokens or [end]  # type: ignore[list-item]
+
+    def ends(self) -> list[int]:
+        """The tokens that end a text: the tokenizer's end token, and those of the model's maker."""
+        end = self.tokenizer.end_token
+        return [*([] if end is None else [end]), *getattr(self.model, "end_tokens", ())]
+
+    def _writing(
+        self,
+        prompt: Prompt,
+        rng: np.random.Generator,
+        stop: Stop,
+        stop_at_end: bool,
+        readable: Readable | None,
+    ) -> Writing:
+        tokens = self.prompt_tokens(prompt)
+        stream = TextStream(self.tokenizer, stop, self.ends() if stop_at_end else ())
+        if readable is not None and readable.state_after(tokens) != BETWEEN:
+            stream.begin_inside(tokens)
+        return Writing(tokens, rng, stream, len(tokens))
+
+    def _decoder(self, writings: Sequence[Writing], max_new_tokens: int) -> Decoder:
+        sequences = [w.tokens for w in writings]
+        return self._ready.decoder(sequences, max(map(len, sequences)) + max_new_tokens)
+
+    def _limit(self) -> AbstractContextManager[None]:
+        if self._ready.on_gpu:
+            return nullcontext()
+        largest = max(parameter.size for parameter in self.model.parameters())
+        return OneBlasThread() if largest < SMALL_MATRIX else nullcontext()
+
+    def _write(
+        self,
+        writings: Sequence[Writing],
+        sampling: Sampling,
+        max_new_tokens: int,
+        with_logprobs: bool,
+        readable: Readable | None,
+    ) -> None:
+        """Continue all sequences, shared out between processes."""
+        limit = self._limit()
+        workers = 1
+        single = isinstance(limit, OneBlasThread) and not STATE.textbook
+        most = len(writings) // ROWS_PER_WORKER
+        most = min(most, len(writings) * max_new_tokens // TOKENS_PER_WORKER, self.workers)
+        if single and most > 1:
+            if choose_backend() == "processes":
+                workers = most
+            elif reason := why_not_processes():
+                announce(f"texts are written by one process instead of {most}: {reason}")
+
+        def write(number: int) -> list[tuple[list[int], list[str], list[float]]]:
+            some = writings[number::workers]
+            size = self.tokenizer.vocab_size
+            sampler = sampler_for(some, sampling, size, readable, max_new_tokens)
+            decoder = self._decoder(some, max_new_tokens)
+            write_together(some, decoder, sampler, max_new_tokens, with_logprobs)
+            return [(w.tokens, w.pieces, w.logprobs) for w in some]
+
+        with limit:
+            if workers > 1:
+                self._ready.prepare()  # once, before all processes want it
+            for number, results in enumerate(in_processes(write, workers)):
+                for writing, result in zip(writings[number::workers], results, strict=True):
+                    writing.tokens, writing.pieces, writing.logprobs = result
+
+
+def is_one_prompt(prompt: Prompt | Sequence[Prompt]) -> bool:
+    """Whether it is a text or its token ids, and not a sequence of such."""
+    if isinstance(prompt, str):
+        return True
+    return len(prompt) > 0 and isinstance(prompt[0], int | np.integer)
+
+
+def check_length(max_new_tokens: int) -> None:
+    """Raise ValueError for a negative number of tokens."""
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must not be negative, it is {max_new_tokens}")

@@ -1,0 +1,160 @@
+"""Which tokens may come next, so that what is written stays text, and text that was learned.
+
+A byte-level vocabulary can say anything, half characters included, and holds tokens that the
+training text never had: a model still gives each some probability. Two rules leave them out:
+
+- **UTF-8.** A token's bytes must go on from where the text is. That is one of eight states (Unicode
+  Standard, table 3-7): between characters, or inside one, with one, two or three bytes to come, or
+  behind a lead byte whose next byte has a range of its own (no overlong forms, no surrogates,
+  nothing above U+10FFFF). A token is left out as well if nothing that is allowed could end the
+  character that it leaves open, in as many tokens as there are left.
+- **Seen.** A token that was never a target in training is left out, where that is known.
+
+Where these rules together leave nothing (a prompt of token ids may end inside a character that no
+seen token completes), the second is dropped for that one token. Where too few are left to end the
+character, it is begun and not shown.
+
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyalpaca.tokenizer import Tokenizer
+
+# The states. The first is between characters; the others are named by what may come.
+BETWEEN, ONE, TWO, THREE, AFTER_E0, AFTER_ED, AFTER_F0, AFTER_F4, NEVER = range(9)
+STATES = 8  # without NEVER
+LEVELS = 4  # so many tokens may be left after this one: 0, 1, 2, or more; no character takes more
+_CONTINUATION = (0x80, 0xBF)
+_ARCS = (  # state, first byte, last byte, next state
+    (BETWEEN, 0x00, 0x7F, BETWEEN),
+    (BETWEEN, 0xC2, 0xDF, ONE),
+    (BETWEEN, 0xE0, 0xE0, AFTER_E0),
+    (BETWEEN, 0xE1, 0xEC, TWO),
+    (BETWEEN, 0xED, 0xED, AFTER_ED),
+    (BETWEEN, 0xEE, 0xEF, TWO),
+    (BETWEEN, 0xF0, 0xF0, AFTER_F0),
+    (BETWEEN, 0xF1, 0xF3, THREE),
+    (BETWEEN, 0xF4, 0xF4, AFTER_F4),
+    (ONE, *_CONTINUATION, BETWEEN),
+    (TWO, *_CONTINUATION, ONE),
+    (THREE, *_CONTINUATION, TWO),
+    (AFTER_E0, 0xA0, 0xBF, ONE),
+    (AFTER_ED, 0x80, 0x9F, ONE),
+    (AFTER_F0, 0x90, 0xBF, TWO),
+    (AFTER_F4, 0x80, 0x8F, TWO),
+)
+
+
+def _automaton() -> np.ndarray:
+    """The next state for each state and byte, (9, 256)."""
+    table = np.full((STATES + 1, 256), NEVER, np.uint8)
+    for state, first, last, following in _ARCS:
+        table[state, first : last + 1] = following
+    return table
+
+
+AUTOMATON = _automaton()
+
+
+def states_after(tokens: Sequence[bytes]) -> np.ndarray:
+    """The state after each token from each state, (8, V) uint8; `NEVER` where it cannot stand."""
+    lengths = np.array([len(token) for token in tokens], np.int64)
+    joined = np.frombuffer(b"".join(tokens), np.uint8)
+    starts = np.cumsum(lengths) - lengths
+    states = np.repeat(np.arange(STATES, dtype=np.uint8)[:, None], len(tokens), axis=1)  # (8, V)
+    for place in range(lengths.max(initial=0)):
+        longer = np.flatnonzero(lengths > place)
+        states[:, longer] = AUTOMATON[states[:, longer], joined[starts[longer] + place]]
+    return states
+
+
+class Readable:
+    """The rules for one tokenizer, as tables.
+
+    Args:
+        tokenizer: whose tokens are written.
+        seen: (V,) whether a token was ever a target in training; None where that is not known.
+
+    Attributes:
+        seen: as given.
+        allowed: (4, 8, V) whether a token may come, for each number of tokens left after it (0, 1,
+            2, more) and each state.
+        following: (8, V) uint8, the state after it.
+        everything: whether nothing is ever left out.
+        closed: whether no token that is allowed between characters ends inside one.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, seen: np.ndarray | None = None) -> None:
+        self._tokenizer, self.seen = tokenizer, seen
+        vocabulary = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
+        self.following = states_after(vocabulary)
+        valid = self.following != NEVER
+        tables = [_allowed(valid, self.following)]
+        if seen is not None:
+            tables.insert(0, _allowed(valid & seen, self.following))
+        self.allowed = tables[0].copy()
+        unfinished = [np.broadcast_to(table[-1], table.shape) for table in tables]
+        for fallback in (*tables[1:], *unfinished, np.ones_like(self.allowed)):
+            nothing = ~self.allowed.any(axis=2)
+            self.allowed[nothing] = fallback[nothing]
+        self.following[~valid] = BETWEEN  # where there was no other way
+        self.everything = bool(self.allowed.all())
+        self.closed = not self.following[BETWEEN, self.allowed[:, BETWEEN].any(axis=0)].any()
+        # What is looked up for every token, without NumPy: by level and state the ids of what is
+        # allowed, as a list and as an array (None for all tokens); next states by state and token.
+        self.bias = np.where(self.allowed, np.float32(0), np.float32(-np.inf))
+        everything = range(len(vocabulary))
+        self.choices = [
+            [(everything if ids is None else ids.tolist(), ids) for ids in map(_ids, level)]
+            for level in self.allowed
+        ]
+        self.next_state = [row.tobytes() for row in self.following]
+
+    def may_come(self, state: int, left: int) -> np.ndarray:
+        """(V,) whether each token may come in a state, the `left`-th from the end."""
+        return self.allowed[min(max(left - 1, 0), LEVELS - 1), state]
+
+    def state_after(self, tokens: Sequence[int]) -> int:
+        """Where a text stands after these tokens.
+
+        What no UTF-8 text has is passed over as a decoder does, so this depends on the last
+        character alone.
+        """
+        tail = b""
+        for token in reversed(tokens):
+            tail = self._tokenizer.token_bytes(token) + tail
+            if len(tail) >= 3:
+                break
+        for length in range(1, min(len(tail), 3) + 1):
+            if tail[-length] & 0xC0 != 0x80:  # the character that is last begins here
+                state = BETWEEN
+                for byte in tail[-length:]:
+                    state = int(AUTOMATON[state, byte])
+                return BETWEEN if state == NEVER else state
+        return BETWEEN
+
+
+def _allowed(valid: np.ndarray, following: np.ndarray) -> np.ndarray:
+    """Of tokens that can stand in each state (8, V), those from which a character can be ended.
+
+    Returns:
+        (4, 8, V), by the number of tokens that are left.
+    """
+    # How many tokens it takes from each state to the end of a character, at least.
+    needed = np.full(STATES + 1, LEVELS + 1)
+    needed[BETWEEN] = 0
+    for _ in range(LEVELS):
+        for state in range(1, STATES):
+            after = following[state, valid[state]]
+            needed[state] = min(needed[state], 1 + needed[after].min(initial=LEVELS))
+    levels = np.arange(LEVELS)[:, None, None]
+    return valid & (needed[following] <= levels)
+
+
+def _ids(allowed: np.ndarray) -> np.ndarray | None:
+    return None if allowed.all() else np.flatnonzero(allowed)

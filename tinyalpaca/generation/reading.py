@@ -1,0 +1,71 @@
+"""Reading a text again as the model saw it when it was written, token by token.
+
+Each token is predicted from the window that generation would have had (`window_start`), so the
+probabilities are those from which it was drawn, for the prompt's tokens too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from tinyalpaca.generation.attention import watch_attention
+from tinyalpaca.generation.sampling import likeliest_of, log_probabilities
+from tinyalpaca.generation.uncached import evaluating, window_start
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.tokenizer import Tokenizer
+
+
+class Reading(NamedTuple):
+    """How the model came to a token.
+
+    Attributes:
+        place: the token's number in the text, from 1 on.
+        start: the first token that the model saw.
+        logprobs: (V,) of what might have come, float64.
+        attention: (layers, H, place - start) how much each token before was looked at; without
+            layers where the model's attention is not TinyAlpaca's, or has other heads by layer.
+    """
+
+    place: int
+    start: int
+    logprobs: np.ndarray
+    attention: np.ndarray
+
+    def likeliest(self, count: int, allowed: np.ndarray | None = None) -> list[tuple[int, float]]:
+        """The best tokens (of those allowed) with their probabilities, see `likeliest_of`."""
+        return likeliest_of(self.logprobs, count, allowed)
+
+
+class Writer(Protocol):
+    """What reading a text again asks of a `tinyalpaca.Generator`."""
+
+    model: TinyAlpaca
+    tokenizer: Tokenizer
+
+
+def read_back(writer: Writer, tokens: Sequence[int]) -> Iterator[Reading]:
+    """A reading of every token of a text but the first, by the model itself."""
+    model, vocab_size = writer.model, writer.tokenizer.vocab_size
+    context = model.config.max_seq_len
+    device = next(model.named_parameters())[1].device
+
+    def start_of(place: int) -> int:
+        return window_start(place, context)
+
+    for start, group in groupby(range(1, len(tokens)), start_of):
+        places = list(group)
+        window = device.asarray(np.array([tokens[start : places[-1]]]))  # (1, T)
+        with evaluating(model), watch_attention(model) as attention:
+            logits = model(window).numpy()[0, :, :vocab_size]  # (T, V)
+        length = len(logits)
+        alike = len({layer.shape for layer in attention}) == 1
+        stacked = np.stack(attention) if alike else np.zeros((0, 0, length, length))
+        for place in places:
+            row = place - 1 - start
+            yield Reading(
+                place, start, log_probabilities(logits[row]), stacked[:, :, row, : row + 1]
+            )

@@ -1,0 +1,231 @@
+"""One more token of each of some sequences on a GPU: caches, scratch memory, graphs.
+
+    step = TokenStep(weights, slots, room)
+    step.prefill(inputs)                 # a prompt, all but its last token
+    step.place(inputs)                   # what each slot is at
+    logits = step.logits_of_next()       # (B, V), or:
+    step.supply(settings); step.draw(5); tokens = step.tokens()    # five tokens, one after another
+
+B slots, N rows (slots, or positions of a prompt), C channels, H heads, D head size, F feed-forward
+width, S room of the cache, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import cupy
+from minigrad.parallel.capture import Captured
+from tinyalpaca.generation.cuda import decode, draw, whole_token
+from tinyalpaca.generation.device_weights import DeviceWeights
+from tinyalpaca.generation.readable import LEVELS, STATES, Readable
+
+# So few weights that one processor of a GPU reads them faster than kernels for all can be launched,
+# and no more sequences than a GPU's processors take in two rounds. Estimates; to be measured.
+SMALL, FEW = 1 << 19, 256
+WARM_UP = 8  # tokens that run kernel by kernel: a graph pays for itself after some dozens
+ROUNDS = 32  # for which random numbers are supplied at a time
+PREFILL_ROWS, PREFILL_SCORES = 1 << 16, 1 << 23  # that are computed at a time
+
+
+class Scratch:
+    """Arrays for N rows: what they are, and what is computed of them."""
+
+    def __init__(self, weights: DeviceWeights, count: int, room: int) -> None:
+        config, xp = weights.config, cupy()
+        c, dtype = config.d_model, weights.dtype
+        self.inputs = xp.empty((4, count), np.int32)  # ids, places, slots; draws taken
+        self.rows = decode.Rows(*(self.inputs[i] for i in range(3)))
+        self.x, self.other = xp.empty((count, c), dtype), xp.empty((count, c), dtype)
+        self.qkv, self.mixed = xp.empty((count, 3 * c), dtype), xp.empty((count, c), dtype)
+        self.hidden = xp.empty((count, config.d_ff), dtype)
+        self.scores = xp.empty((count, config.num_heads, room), dtype)
+
+
+class Token:
+    """What is computed for a token, on arrays at fixed places.
+
+    Attributes:
+        inputs: (4, B) int32: ids, places (negative: nobody's), slots, draws taken.
+        cache: keys and values, a layer each.
+        logits: (B, V).
+        settings, chosen, rules: see `draw.draw`.
+    """
+
+    def __init__(self, weights: DeviceWeights, slots: int, room: int) -> None:
+        config, xp, dtype = weights.config, cupy(), weights.dtype
+        layers, heads = config.num_layers, config.num_heads
+        size = config.d_model // heads
+        self.weights, self._scratch = weights, Scratch(weights, slots, room)
+        self.inputs = self._scratch.inputs
+        self._keys = xp.empty((layers, slots, heads, size, room), dtype)
+        self._values = xp.empty((layers, slots, heads, room, size), dtype)
+        self.cache = [
+            decode.Cache(self._keys[i], self._values[i], weights.model.rotation)
+            for i in range(layers)
+        ]
+        self.logits = xp.empty((slots, weights.head.outputs), dtype)
+        self.settings = xp.zeros((ROUNDS + 1, slots), np.float64)
+        self.chosen = xp.zeros((ROUNDS, slots), np.int32)
+        # At fixed places as all else, so that one graph serves all rules, and none.
+        vocabulary = weights.head.outputs
+        self.rules = draw.Rules(
+            xp.ones((LEVELS, STATES, vocabulary), np.int32),
+            xp.zeros((STATES, vocabulary), np.int32),
+            xp.zeros((2, slots), np.int32),
+        )
+
+    def forward(self) -> None:
+        """Keys and values of the inputs, and logits."""
+        model, scratch = self.weights.model, self._scratch
+        if len(self.logits) <= FEW and model.layers.size + model.head.size <= SMALL:
+            memory = whole_token.Memory(
+                *(scratch.x, scratch.other, scratch.qkv, scratch.mixed),
+                *(scratch.hidden, scratch.scores),
+            )
+            whole_token.run(model, self._keys, self._values, scratch.rows, memory, self.logits)
+            return
+        x = run_layers(self.weights, self.cache, scratch, one_each=True)
+        head, eps = self.weights.head, self.weights.eps
+        decode.linear(x, head.weight, head.bias, self.logits, eps=eps)
+
+    def draw(self) -> None:
+        """The same, then a token of each slot, which becomes its id at the next place."""
+        self.forward()
+        ids, places, _, taken = (self.inputs[i] for i in range(4))
+        where = {"ids": ids, "places": places, "taken": taken}
+        draw.draw(self.logits, self.settings, **where, chosen=self.chosen, rules=self.rules)
+
+
+class TokenStep:
+    """One more token of each of B sequences, which have a slot in the cache each.
+
+    Args:
+        weights: the model's.
+        slots: B.
+        room: S, positions that a slot has.
+        graph: replay a CUDA graph after some tokens; False launches every kernel, always.
+
+    Attributes:
+        token: what is computed.
+        forward, drawing: the same with and without a choice of tokens, each a `Captured`.
+    """
+
+    def __init__(self, weights: DeviceWeights, slots: int, room: int, graph: bool = True) -> None:
+        self.weights, self.slots, self.room = weights, slots, room
+        self.device = weights.device
+        with self.device.in_use():
+            self.token = token = Token(weights, slots, room)
+        # A run and its replay keep the same numbers in the cache, so the logits, in which all that
+        # was computed comes together, are what to compare.
+        changed = [token.logits, token.inputs, token.chosen, token.rules.guide]
+        self.forward, self.drawing = (
+            Captured(function, changed, label="token step", enabled=graph, warm_up=WARM_UP)
+            for function in (token.forward, token.draw)
+        )
+        self._owner: Any = None
+        self._readable: Readable | None = None  # what the rules on the device are
+
+    def place(self, inputs: np.ndarray) -> None:
+        """Say what slots are at: (4, B) int32, see `Token.inputs`."""
+        self.token.inputs.set(inputs)
+
+    def logits_of_next(self) -> np.ndarray:
+        """Logits (B, V) in main memory."""
+        self.forward()
+        return self.logits()
+
+    def logits(self) -> np.ndarray:
+        """Those that were computed last, (B, V) in main memory."""
+        return self.token.logits.get()
+
+    def supply(self, settings: np.ndarray) -> None:
+        """Random numbers for the next `ROUNDS` draws, and 1/temperature; see `draw.draw`."""
+        self.token.settings.set(settings)
+
+    def rule(self, readable: Readable | None, guide: np.ndarray) -> None:
+        """Say which tokens may be drawn (None: all) and where texts stand; see `draw.Rules`."""
+        rules = self.token.rules
+        if readable is not self._readable:
+            if readable is None:
+                rules.allowed.fill(1)
+                rules.following.fill(0)
+            else:
+                rules.allowed.set(readable.allowed.astype(np.int32))
+                rules.following.set(readable.following.astype(np.int32))
+            self._readable = readable
+        if readable is not None:
+            rules.guide.set(guide)
+
+    def draw(self, rounds: int) -> None:
+        """Choose so many tokens for each slot, one after another."""
+        for _ in range(rounds):
+            self.drawing()
+
+    def tokens(self) -> np.ndarray:
+        """The tokens of the last `ROUNDS` draws, (ROUNDS, B), by number of the draw mod ROUNDS."""
+        return self.token.chosen.get()
+
+    def prefill(self, inputs: np.ndarray) -> None:
+        """Keep keys and values of rows; inputs (4, N), a sequence's places in their order."""
+        most = PREFILL_SCORES // (self.weights.config.num_heads * self.room)
+        most = min(max(1, most), PREFILL_ROWS)
+        for first in range(0, inputs.shape[1], most):
+            part = np.ascontiguousarray(inputs[:, first : first + most])
+            scratch = Scratch(self.weights, part.shape[1], self.room)
+            scratch.inputs.set(part)
+            run_layers(self.weights, self.token.cache, scratch, one_each=False)
+
+    def lend_to(self, owner: object) -> None:
+        """The step is busy for as long as `owner` lives."""
+        self._owner = weakref.ref(owner)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody uses it."""
+        return self._owner is None or self._owner() is None
+
+
+def run_layers(
+    weights: DeviceWeights, cache: Sequence[decode.Cache], scratch: Scratch, one_each: bool
+) -> Any:
+    """What comes out of the last layer, (N, C), for the rows that `scratch` says.
+
+    Args:
+        one_each: a slot is in one row only. Otherwise all rows are kept in a layer's cache before
+            any looks at it; and as logits are not wanted, the last layer ends there.
+    """
+    config, eps, rows = weights.config, weights.eps, scratch.rows
+    pre_norm, activation = config.pre_norm, config.activation
+    x, other = scratch.x, scratch.other
+    decode.embed(weights.model.tokens, weights.model.positions, rows, x)
+    for number, layer in enumerate(weights.layers):
+        # A post-norm model has no norm between the embeddings and its first layer.
+        first_eps = eps if pre_norm or number else None
+        decode.linear(x, layer.qkv.weight, layer.qkv.bias, scratch.qkv, eps=first_eps)
+        if not one_each:
+            decode.append(scratch.qkv, cache[number], rows)
+            if number == len(weights.layers) - 1:
+                break
+        decode.attend(
+            *(scratch.qkv, cache[number], rows, scratch.scores, scratch.mixed), append=one_each
+        )
+        _add_block(pre_norm, layer.out, x, scratch.mixed, other, first_eps)
+        x, other = other, x
+        fc1 = layer.fc1
+        decode.linear(x, fc1.weight, fc1.bias, scratch.hidden, eps=eps, activation=activation)
+        _add_block(pre_norm, layer.fc2, x, scratch.hidden, other, eps)
+        x, other = other, x
+    return x
+
+
+def _add_block(pre_norm: bool, product: Any, x: Any, block: Any, y: Any, eps: float | None) -> None:
+    """y = x + W block + b. Where post-norm, that x is normalised and a part of the product."""
+    if pre_norm:
+        decode.linear(None, product.weight, product.bias, y, more=block, residual=x)
+    else:
+        decode.linear(x, product.weight, product.bias, y, more=block, eps=eps)

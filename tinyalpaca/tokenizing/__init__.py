@@ -1,1 +1,0 @@
-"""The parts of tokenizers: base class, splitting, learning merges, applying them, files."""
