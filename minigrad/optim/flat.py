@@ -125,11 +125,12 @@ class FlatParameters:
     def is_home(self, number: int) -> bool:
         """Whether a parameter and its gradient lie here still: it may have been given new ones."""
         parameter = self.parameters[number]
+        gradient = parameter.grad
         return (
             parameter.array is self._homes[number]
-            and parameter.grad is not None
-            and number < len(self._gradients)
-            and self._gradients[number]() is parameter.grad.array
+            and gradient is not None
+            and bool(self._gradients)
+            and gradient.array is self._gradients[number]()
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatParameters:

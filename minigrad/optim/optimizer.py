@@ -173,29 +173,25 @@ class Optimizer:
         """
         rule, names = self.rule_of(group), self.state_names(group)
         section = self._section(group, rule, names)
-        alike: dict[tuple[int | None, bool], list[Tensor]] = {}
+        counted, arrays = "step" in names, [name for name in names if name != "step"]
+        alike: dict[tuple[int | None, bool], tuple[list[int], list[Row]]] = {}
         for parameter in members:
-            new = parameter not in self.state
+            new, step = parameter not in self.state, None
             state = self._state_of(parameter, names)
-            step = None
-            if "step" in names:
+            if counted:
                 step = state["step"] = state["step"] + 1
-            alike.setdefault((step, new), []).append(parameter)
+            at_home, rows = alike.setdefault((step, new), ([], []))
+            number = None if section is None else section.number_of(parameter, state)
+            if number is None:
+                assert parameter.grad is not None
+                row = (parameter.array, parameter.grad.array, *[state[name] for name in arrays])
+                rows.append(row)
+            else:
+                at_home.append(number)
         result: list[Update] = []
         sign = -1 if group.get("maximize") else 1
-        for (step, new), parameters in alike.items():
+        for (step, new), (at_home, rows) in alike.items():
             settings = self.settings_of(group, step, new)
-            at_home: list[int] = []
-            rows: list[Row] = []
-            for parameter in parameters:
-                state = self.state.get(parameter, {})
-                number = section.number_of(parameter, state) if section is not None else None
-                if number is None:
-                    assert parameter.grad is not None
-                    arrays = [state[name] for name in names if name != "step"]
-                    rows.append((parameter.array, parameter.grad.array, *arrays))
-                else:
-                    at_home.append(number)
             if section is not None:
                 result += section.updates(at_home, settings, sign)
             result += [Update(rule, some, settings, sign) for some in _together(rule, rows)]

@@ -49,7 +49,7 @@ class Section:
         self._bounds = [bound - bounds[0] for bound in bounds]
         dtype = compute_dtype(flat.array.dtype)
         self.state = {name: zeros(self._bounds[-1], dtype) for name in names if name != "step"}
-        self._homes: dict[Tensor, tuple[int, dict[str, Any]]] = {
+        self._homes: dict[Tensor, tuple[int | None, dict[str, Any]]] = {
             parameter: (number, {name: self._view(a, number) for name, a in self.state.items()})
             for number, parameter in enumerate(self._parameters)
         }
@@ -60,16 +60,18 @@ class Section:
 
     def home(self, parameter: Tensor, name: str) -> Any | None:
         """The place of a parameter's state, None if it has none here."""
-        return self._homes[parameter][1].get(name) if parameter in self._homes else None
+        _, homes = self._homes.get(parameter, (0, {}))
+        return homes.get(name)
 
     def number_of(self, parameter: Tensor, state: Mapping[str, Any]) -> int | None:
         """Which parameter of the section this is, None if it is none or not quite at home."""
-        if parameter not in self._homes:
+        number, homes = self._homes.get(parameter, (None, {}))
+        if number is None or not self.flat.is_home(self._first + number):
             return None
-        number, homes = self._homes[parameter]
-        if any([state[name] is not home for name, home in homes.items()]):
-            return None
-        return number if self.flat.is_home(self._first + number) else None
+        for name, home in homes.items():
+            if state[name] is not home:
+                return None
+        return number
 
     def updates(self, numbers: Sequence[int], settings: dict[str, Any], sign: int) -> list[Update]:
         """The section's rule for these parameters: neighbours together, or, if the rule takes whole
