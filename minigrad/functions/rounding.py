@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from minigrad import ops
-from minigrad.dtypes import BOOL
+from minigrad.dtypes import BOOL, promote
 from minigrad.engine import apply
 from minigrad.functions.comparisons import isinf, signbit
 from minigrad.functions.convert import as_float, as_pair, as_tensor
-from minigrad.functions.elementwise import divide, negative, where
+from minigrad.functions.elementwise import astype, divide, negative, where
 from minigrad.functions.outside import of_arrays, of_one
 from minigrad.state import STATE
 from minigrad.tensor import Tensor
@@ -94,7 +94,8 @@ def _require_numbers(symbol: str, x: Tensor, y: Tensor) -> None:
 def copysign(x: Any, y: Any) -> Tensor:
     """|x| with the sign of y."""
     x, y = as_pair(x, y)
-    x = as_float(x)
+    x, y = as_float(x), as_float(y)
+    x = astype(x, promote(x.dtype, y.dtype), copy=False)
     return where(signbit(x) == signbit(y), x, negative(x))
 
 

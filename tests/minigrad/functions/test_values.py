@@ -7,6 +7,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import Tensor
+from minigrad.dtypes import promote
 from tests.minigrad.functions.table import CALLS, Call
 
 DTYPES = {
@@ -67,6 +68,27 @@ def test_values_and_dtypes_are_numpys(call: Call) -> None:
             assert got.dtype == want.dtype, dtype
             tolerance = 40 * np.finfo(want.dtype).eps if want.dtype.kind == "f" else 0
             np.testing.assert_allclose(got.numpy(), want, tolerance, tolerance)
+
+
+MIXED = [("float32", "float64"), ("int8", "int32"), ("uint8", "int16"), ("int64", "float32")]
+TWO = [pytest.param(c, id=f"{i}-{c.name}") for i, c in enumerate(CALLS) if len(c.shapes) > 1]
+
+
+@pytest.mark.parametrize("call", TWO)
+def test_operands_of_two_dtypes_meet_in_one(call: Call) -> None:
+    """The result is that of operands which have been converted first."""
+    for left, right in (*MIXED, *((b, a) for a, b in MIXED)):
+        kinds = {np.dtype(left).kind, np.dtype(right).kind}
+        if not kinds <= set(call.kinds) or call.name in ("nextafter", "where"):
+            continue
+        arrays = [operands(call, left)[0], *operands(call, right)[1:]]
+        meeting = promote(np.dtype(left), np.dtype(right))
+        both = ours_of(call, [a.astype(meeting) for a in arrays])
+        for got, want in zip(ours_of(call, arrays), both, strict=True):
+            if call.name not in ("meshgrid", "broadcast_arrays"):
+                assert got.dtype == want.dtype, (left, right)
+            tolerance = 1e-6 if want.dtype.kind == "f" else 0
+            np.testing.assert_allclose(got.numpy(), want.numpy(), tolerance, tolerance)
 
 
 @pytest.mark.parametrize("call", CALLS, ids=IDS)

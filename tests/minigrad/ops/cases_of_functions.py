@@ -26,7 +26,9 @@ composed("reciprocal", "divide", "negatives", mg.reciprocal, (2, 3))
 composed("positive", "clone", "a matrix", mg.positive, (2, 3))
 composed("pow", "power", "two tensors", mg.pow, positive(2, 3), (3,))
 signs = np.array([-1.0, 2, -0.0])
-composed("copysign", "where", "broadcast", lambda x: mg.copysign(x, signs.tolist()), (2, 3))
+composed(
+    "copysign", "where", "broadcast", lambda x: mg.copysign(x, mg.asarray(signs, x.dtype)), (2, 3)
+)
 for alias in ("asin", "acos", "atanh"):
     composed(alias, f"arc{alias[1:]}", "the standard's", getattr(mg, alias), positive(3) - 1.1)
 composed("acosh", "arccosh", "the standard's name", mg.acosh, positive(3) + 1)
