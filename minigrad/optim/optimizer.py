@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from minigrad.device import device_of, namespace_of
+from minigrad.device import namespace_of
 from minigrad.dtypes import compute_dtype
 from minigrad.graph import require_gradient
 from minigrad.ops.updates.rule import Rule
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.groups import parameters_of
-from minigrad.optim.saved_state import read_state
+from minigrad.optim.saved_state import read_state, written_state
 from minigrad.optim.section import Section
-from minigrad.optim.update import Place, Row, Update, apply_all
+from minigrad.optim.update import Place, Row, Update, apply_all, together
 from minigrad.tensor import Tensor
 
 
@@ -194,7 +194,7 @@ class Optimizer:
             settings = self.settings_of(group, step, new)
             if section is not None:
                 result += section.updates(at_home, settings, sign)
-            result += [Update(rule, some, settings, sign) for some in _together(rule, rows)]
+            result += [Update(rule, some, settings, sign) for some in together(rule, rows)]
         return result
 
     def _section(
@@ -233,26 +233,16 @@ class Optimizer:
         parameters = self.parameters()
         flat = FlatParameters(parameters) if flat is None else flat
         first = flat.parameters[: len(parameters)]
-        if len(first) != len(parameters) or any(
-            [a is not b for a, b in zip(first, parameters, strict=True)]
-        ):
+        if list(map(id, first)) != list(map(id, parameters)):
             raise ValueError("the flat memory holds other parameters, or has them in another order")
+        make = zeros or namespace_of(flat.array).zeros
         before, self.state = self.state, {}
         self.flat, self.sections, begin = flat, [], 0
         with parameters[0].device.in_use():
             for number, group in enumerate(self.param_groups):
-                names = self.state_names(group)
-                self.sections.append(
-                    Section(
-                        flat,
-                        number,
-                        begin,
-                        group,
-                        self.rule_of(group),
-                        names,
-                        zeros or namespace_of(flat.array).zeros,
-                    )
-                )
+                rule, names = self.rule_of(group), self.state_names(group)
+                section = Section(flat, number, begin, group, rule, names, make)
+                self.sections.append(section)
                 begin += len(group["params"])
                 for parameter in group["params"]:
                     if parameter in before or "step" in names:
@@ -297,21 +287,7 @@ class Optimizer:
 
         Parameters have the numbers of their places, group by group.
         """
-        groups: list[dict[str, Any]] = []
-        state: dict[int, dict[str, Any]] = {}
-        number = 0
-        for group in self.param_groups:
-            names, numbers = self.state_names(group), []
-            for parameter in group["params"]:
-                kept = self.state.get(parameter, {})
-                entry = {name: _copied(kept[name]) for name in names if name in kept}
-                if entry:
-                    state[number] = entry
-                numbers.append(number)
-                number += 1
-            settings = {k: v for k, v in group.items() if k != "params"}
-            groups.append({**settings, "params": numbers})
-        return {"state": state, "param_groups": groups}
+        return written_state(self.param_groups, self.state, self.state_names)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave. Parameters are told apart by their places, as PyTorch.
@@ -345,19 +321,3 @@ class Optimizer:
                 own[key] = value
             else:
                 own[key][...] = parameter.device.asarray(value)
-
-
-def _together(rule: type[Rule], rows: list[Row]) -> list[list[Row]]:
-    """The rows of each update: one, or all of a shape if the rule takes whole parameters."""
-    if rule.elementwise:
-        return [[row] for row in rows]
-    by_shape: dict[tuple[int, ...], list[Row]] = {}
-    for row in rows:
-        by_shape.setdefault(row[0].shape, []).append(row)
-    return list(by_shape.values())
-
-
-def _copied(value: Any) -> Any:
-    if not hasattr(value, "shape"):
-        return value
-    return value.copy() if device_of(value).kind == "cpu" else value.get()

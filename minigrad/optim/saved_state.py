@@ -1,4 +1,4 @@
-"""Reading the saved state of an optimizer: all of it is checked before anything is changed."""
+"""The saved state of an optimizer. All of it is checked before anything is changed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,40 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.device import CPU
+from minigrad.device import CPU, device_of
 from minigrad.tensor import Tensor
 
 # Settings of PyTorch's optimizers that say how, not what, they compute.
 _HOW = {"foreach", "fused", "capturable", "differentiable", "initial_lr", "param_names"}
 _HOW |= {"decoupled_weight_decay"}
+
+
+def written_state(
+    groups: Sequence[Mapping[str, Any]],
+    state: Mapping[Tensor, Mapping[str, Any]],
+    state_names: Callable[[Mapping[str, Any]], Iterable[str]],
+) -> dict[str, Any]:
+    """What `Optimizer.state_dict` gives, for its groups and state."""
+    entries: dict[int, dict[str, Any]] = {}
+    settings: list[dict[str, Any]] = []
+    number = 0
+    for group in groups:
+        names, numbers = state_names(group), []
+        for parameter in group["params"]:
+            kept = state.get(parameter, {})
+            entry = {name: _copied(kept[name]) for name in names if name in kept}
+            if entry:
+                entries[number] = entry
+            numbers.append(number)
+            number += 1
+        settings.append({**{k: v for k, v in group.items() if k != "params"}, "params": numbers})
+    return {"state": entries, "param_groups": settings}
+
+
+def _copied(value: Any) -> Any:
+    if not hasattr(value, "shape"):
+        return value
+    return value.copy() if device_of(value).kind == "cpu" else value.get()
 
 
 def read_state(

@@ -106,6 +106,16 @@ class Update(NamedTuple):
         return new
 
 
+def together(rule: type[Rule], rows: list[Row]) -> list[list[Row]]:
+    """The rows of each update: one, or all of a shape if the rule takes whole parameters."""
+    if rule.elementwise:
+        return [[row] for row in rows]
+    by_shape: dict[tuple[int, ...], list[Row]] = {}
+    for row in rows:
+        by_shape.setdefault(row[0].shape, []).append(row)
+    return list(by_shape.values())
+
+
 def apply_all(updates: Iterable[Update], grad_scale: float) -> None:
     """Do the updates one after the other, in this process."""
     for update in updates:

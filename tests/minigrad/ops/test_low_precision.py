@@ -12,7 +12,7 @@ from minigrad import Tensor, grad, nn
 from minigrad.autograd import add_gradients, write_gradients
 from minigrad.nn import functional as F
 from minigrad.ops import TEXTBOOK
-from minigrad.optim import SGD, AdamW, FlatParameters, Muon, clip_grad_norm_
+from minigrad.optim import SGD, Adam, AdamW, FlatParameters, Muon, RMSprop, clip_grad_norm_
 from minigrad.state import first_order
 from tests.minigrad.kernels.tables import kernels_of
 from tests.minigrad.ops.cases import CASES, Case
@@ -193,6 +193,8 @@ OPTIMIZERS: dict[str, Callable[[list[Any]], Any]] = {
     "AdamW": lambda p: AdamW(p, lr=1e-2, weight_decay=0.1),
     "SGD": lambda p: SGD(p, lr=1e-2, momentum=0.9, weight_decay=0.1, nesterov=True),
     "Muon": lambda p: Muon(p, lr=1e-2, orthogonal=True),
+    "Adam": lambda p: Adam(p, lr=1e-2, weight_decay=0.1, amsgrad=True),
+    "RMSprop": lambda p: RMSprop(p, lr=1e-2, weight_decay=0.1, momentum=0.5),
 }
 
 
