@@ -1,5 +1,6 @@
 """Training from Python, with parts of one's own; what is written tells the truth about them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -112,6 +113,13 @@ def test_such_a_run_resumes_bit_for_bit(tmp_path, text):
     run = train(config_for(tmp_path / "run", text), sizes, **parts, resume=True)
     assert run.stopped is None
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_that_began_with_weights_is_resumed_with_the_same_settings(tmp_path, text):
+    train(config_for(tmp_path / "first", text, max_steps=3), ModelConfig(**MODEL))
+    config = config_for(tmp_path / "run", text, init_from=str(tmp_path / "first"), max_steps=3)
+    train(config)
+    assert train(dataclasses.replace(config, max_steps=5), resume=True).state.step == 5
 
 
 def test_any_module_any_loss_and_tokens_that_are_there(tmp_path):

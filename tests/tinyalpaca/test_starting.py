@@ -111,7 +111,7 @@ def test_every_setting_is_in_a_group():
 
 
 @pytest.mark.parametrize("changes", [{}, {"pre_norm": True, "tie_weights": True}])
-def test_a_run_begins_with_the_weights_of_another(tmp_path, text, changes):
+def test_a_run_begins_with_the_weights_of_another(tmp_path, text, monkeypatch, changes):
     first = train(tmp_path / "first", text, changes)
     other = tmp_path / "other.txt"
     other.write_text(text.read_text(encoding="utf-8")[::-1], encoding="utf-8")
@@ -131,7 +131,8 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path, text, changes):
     assert config["training"]["init_from"] == str(tmp_path / "first")
     whole = train(tmp_path / "whole", other, sizes, init_from=str(tmp_path / "first"))
     assert whole.metrics.losses[0][1] < 5  # ln V is 5.5
-    resumed = resume(tmp_path / "second", max_steps=0)
+    monkeypatch.chdir(tmp_path)  # where "first" is a path too
+    resumed = resume(tmp_path / "second", max_steps=0, init_from="first")
     assert resumed.records[-1]["val_loss"] == whole.records[-1]["val_loss"]
     assert_same_weights(tmp_path / "second", tmp_path / "whole")
 

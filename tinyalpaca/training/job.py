@@ -32,8 +32,9 @@ from tinyalpaca.training.loss import LossFunction
 from tinyalpaca.training.memory_need import check_memory
 from tinyalpaca.training.metrics_file import METRICS
 from tinyalpaca.training.resuming import (
-    TEXTS,
+    PATHS,
     find_checkpoint,
+    given_again,
     merge,
     other_versions,
     refuse_to_go_back,
@@ -111,12 +112,9 @@ def train(
         config = dataclasses.replace(config, data=GIVEN, validation="")
     if not resume:
         return run_training(model_config or ModelConfig(), config, own=own, hooks=hooks)
-    given = dataclasses.asdict(config)
-    if not config.micro_batch_size:
-        del given["micro_batch_size"]  # which the run has chosen
     sizes = {} if model_config is None else dataclasses.asdict(model_config)
     sizes = {name: value for name, value in sizes.items() if name != "vocab_size" or value}
-    return resume_training(Path(config.out), sizes, given, own, hooks)
+    return resume_training(Path(config.out), sizes, given_again(config), own, hooks)
 
 
 def resume_training(
@@ -140,7 +138,7 @@ def resume_training(
     saved = find_checkpoint(folder, warn, own.model)
     source = run_folder_of(saved)
     given = {
-        name: whole_path(value) if name in TEXTS and value else value
+        name: whole_path(value) if name in PATHS and value else value
         for name, value in given.items()
     }
     config, changes = merge(saved, model_given, {"out": str(source), **given})

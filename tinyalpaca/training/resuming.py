@@ -47,6 +47,7 @@ MAY_CHANGE = frozenset(
 JUMP = 2.0  # a learning rate that grows by more than this is worth a warning
 # A text may have moved: whether it is still the same is told by the hash of its tokens.
 TEXTS = frozenset({"data", "validation"})
+PATHS = TEXTS | {"init_from"}  # they are kept whole, so that a run is resumed from any folder
 
 
 def find_checkpoint(path: Path, say: Say, model: Any = TinyAlpaca) -> SavedRun:
@@ -98,6 +99,16 @@ def merge(
         )
     allowed = [line for name, line in _changes(saved.training, given).items() if name != "out"]
     return dataclasses.replace(saved.training, **given), allowed
+
+
+def given_again(config: TrainConfig) -> dict[str, Any]:
+    """All settings of a run, without those that it has chosen where nothing is given."""
+    given = dataclasses.asdict(config)
+    if not config.micro_batch_size:
+        del given["micro_batch_size"]
+    if config.init_from:
+        del given["tokenizer"]
+    return given
 
 
 def refuse_other_parts(saved: SavedRun, now: Mapping[str, str]) -> None:

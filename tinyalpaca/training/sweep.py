@@ -15,6 +15,7 @@ from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import say, warn
 from tinyalpaca.runs import RunFolder
 from tinyalpaca.training.job import resume_training, run_training
+from tinyalpaca.training.resuming import given_again
 from tinyalpaca.training.stopping import TrainingStopped
 from tinyalpaca.training.texts import Texts, placed, read_tokens
 
@@ -69,10 +70,7 @@ def trained(config: TrainConfig, model: ModelConfig, texts: Texts | None) -> tup
     row: Row = {"nats_per_char": None, "step": 0, "folder": config.out, "ended": "at its end"}
     try:
         if RunFolder(config.out).all():
-            given = dataclasses.asdict(config)
-            if not config.micro_batch_size:
-                del given["micro_batch_size"]
-            run = resume_training(Path(config.out), {}, given, texts=texts)
+            run = resume_training(Path(config.out), {}, given_again(config), texts=texts)
         else:
             run = run_training(model, config, texts=texts)
     except TrainingStopped as error:
