@@ -1,5 +1,7 @@
 """Presets: their budgets, that flags go before them, and that each of them runs."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from minigrad import Generator
@@ -59,3 +61,23 @@ def test_each_runs_and_gives_way_to_flags(tmp_path, name, monkeypatch):
             assert getattr(saved.model_config, key) == value
     records = read_metrics(out / "metrics.jsonl")
     assert records[-1]["kind"] == "epoch" and records[-1]["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], True),
+        (["--out", "somewhere", "--workers", "2"], True),
+        (["--preset", "seed"], False),
+        (["--quiet"], False),
+        (["--epochs", "3"], False),
+        (["--d-model", "32"], False),
+        (["--data", "a book"], False),
+    ],
+)
+def test_a_default_run_ends_with_what_another_preset_gives(monkeypatch, capsys, flags, told):
+    ended = SimpleNamespace(stopped=None)
+    monkeypatch.setattr("tinyalpaca.training.job.run_training", lambda *settings: ended)
+    assert example("train", flags) == 0
+    last = "--preset best gives 1.47 nats per character from the same size instead of 1.87."
+    assert capsys.readouterr().out.rstrip().endswith(last) == told
