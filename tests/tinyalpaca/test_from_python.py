@@ -4,8 +4,10 @@ import dataclasses
 import json
 import subprocess
 import sys
+import textwrap
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from tinyalpaca import (
     train,
 )
 from tinyalpaca.config import ConfigError
-from tinyalpaca.training import job
+from tinyalpaca.training import hooks, job
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -120,6 +122,15 @@ def test_a_run_that_began_with_weights_is_resumed_with_the_same_settings(tmp_pat
     config = config_for(tmp_path / "run", text, init_from=str(tmp_path / "first"), max_steps=3)
     train(config)
     assert train(dataclasses.replace(config, max_steps=5), resume=True).state.step == 5
+    other = dataclasses.replace(config, out=str(tmp_path / "other"))
+    assert type(train(other, model=Squared).model) is Squared  # with the weights of ours
+    made = dataclasses.replace(config, out=str(tmp_path / "made"))
+
+    def make(config, rng):
+        return Squared(config, rng)
+
+    train(made, model=make)
+    assert train(made, model=make, resume=True).state.step == 3
 
 
 def test_any_module_any_loss_and_tokens_that_are_there(tmp_path):
@@ -145,6 +156,24 @@ def test_any_module_any_loss_and_tokens_that_are_there(tmp_path):
         )
     with pytest.raises(ConfigError, match="give the tokenizer"):
         train(config, sizes, model=Table, data=data)
+
+
+def test_the_hook_in_the_documentation(tmp_path, text, monkeypatch):
+    calls = []
+    seen = []
+    run = SimpleNamespace(
+        log=lambda what, step: calls.append((step, what)), finish=lambda: seen.extend(calls)
+    )
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda project: run))
+    code = textwrap.dedent(hooks.__doc__[hooks.__doc__.index("    class ") :])
+    names = {"Hook": Hook}
+    exec(code, names)
+    config = config_for(tmp_path / "run", text, epochs=1)
+    trained = train(config, ModelConfig(**MODEL), hooks=[names["WeightsAndBiases"]()])
+    assert [what["loss"] for _, what in seen if "loss" in what] == [
+        loss for _, loss in trained.metrics.losses
+    ]
+    assert seen[-1] == (trained.state.step, {"val_loss": trained.records[-1]["val_loss"]})
 
 
 def test_the_text_is_that_of_the_model_itself(tmp_path):

@@ -143,6 +143,9 @@ def test_other_sizes_than_the_models_are_refused(tmp_path, text):
         train(tmp_path / "second", text, {"d_model": 12}, init_from=str(tmp_path / "first"))
     with pytest.raises(FileNotFoundError, match="no trained model"):
         train(tmp_path / "second", text, init_from=str(tmp_path / "nothing"))
+    for same in ("first", "first/checkpoints/best"):
+        with pytest.raises(ConfigError, match="is in --out itself"):
+            train(tmp_path / "first", text, init_from=str(tmp_path / same))
     assert not (tmp_path / "second").exists()
     flags = ["--init-from", str(tmp_path / "first"), "--data", str(text), "--max-steps", "1"]
     flags += ["--out", str(tmp_path / "by flags"), "--no-preflight", "--workers", "1"]

@@ -211,11 +211,19 @@ def add_to_base(model: Any, lora: LoRA) -> None:
     add_adapters(model, lora, Generator(0))
 
 
-def check_class(folder: Path, content: dict[str, Any], model: Any) -> None:
-    """Raise `FileFormatError` if `content` of CONFIG is of another class of models than `model`."""
+def class_in(content: dict[str, Any]) -> str:
+    """The name of the model's class by the `content` of CONFIG."""
     own = content.get("own", {})
-    wanted = own.get("model", TinyAlpaca.__name__) if isinstance(own, dict) else "?"
-    if model.__name__ != wanted:
+    return own.get("model", TinyAlpaca.__name__) if isinstance(own, dict) else "?"
+
+
+def check_class(folder: Path, content: dict[str, Any], model: Any) -> None:
+    """Raise `FileFormatError` if `content` of CONFIG is of another class of models than `model`.
+
+    What makes models and is no class is not looked at.
+    """
+    wanted = class_in(content)
+    if isinstance(model, type) and model.__name__ != wanted:
         raise FileFormatError(
             folder / CONFIG,
             f"these are weights of a {wanted}, not of a {model.__name__}: pass its class, as in "

@@ -11,7 +11,7 @@ from tinyalpaca.config import ConfigError, TrainConfig
 from tinyalpaca.lora import LoRA, add_adapters
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.runs import find_model, load_model
-from tinyalpaca.runs.checkpoint import WEIGHTS, read_config
+from tinyalpaca.runs.checkpoint import WEIGHTS, class_in, read_config
 from tinyalpaca.runs.checksums import sha256_of
 
 
@@ -22,8 +22,7 @@ def sizes_of(folder: str, given: dict[str, Any], model: Any = TinyAlpaca) -> Any
         ConfigError: other settings are given than it has.
         FileNotFoundError, FileFormatError: there is no such model.
     """
-    path = find_model(folder)
-    config = read_config(path, model)[0]
+    config = read_config(find_model(folder), model)[0]
     other = {
         name: value
         for name, value in given.items()
@@ -50,7 +49,10 @@ def take_weights(model: Any, folder: str) -> None:
         FileNotFoundError, FileFormatError: there are none, or they are damaged.
         ValueError: they belong to a model of other sizes.
     """
-    model.load_state_dict(load_model(folder, model=type(model)).model.state_dict())
+    content = read_config(find_model(folder), type(model))[2]
+    ours = class_in(content) == TinyAlpaca.__name__  # a class of one's own may begin with ours
+    loaded = load_model(folder, model=TinyAlpaca if ours else type(model))
+    model.load_state_dict(loaded.model.state_dict())
 
 
 def add_lora(model: Any, config: TrainConfig) -> None:

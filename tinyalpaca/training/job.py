@@ -179,6 +179,9 @@ def run_training(
     tell: Say = (lambda line: None) if config.quiet else say
     config = dataclasses.replace(placed(config), prompt=utf8_argument("--prompt", config.prompt))
     if config.init_from and saved is None:
+        source = Path(config.init_from).resolve()
+        if Path(config.out).resolve() in (source, *source.parents):
+            raise ConfigError(f"{config.init_from} is in --out itself: choose another folder")
         fields = {f.name: f.default for f in dataclasses.fields(model_config)}
         given = {k: v for k, v in vars(model_config).items() if v != fields[k]}
         model_config = sizes_of(config.init_from, given, own.model)
