@@ -33,8 +33,6 @@ from minigrad.storage import (
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig, from_dict
 from tinyalpaca.lora import LoRA, add_adapters, load_weights, merge, weights_to_save
 from tinyalpaca.model import TinyAlpaca, parameter_shapes, with_present_names
-from tinyalpaca.tokenizer import load_tokenizer
-from tinyalpaca.tokenizer import Tokenizer
 from tinyalpaca.runs.checksums import SUMS, check_sums, forget_sums, sha256_of, write_sums
 from tinyalpaca.runs.run_folder import (
     CONFIG,
@@ -44,6 +42,7 @@ from tinyalpaca.runs.run_folder import (
     RunFolder,
     read_pointer,
 )
+from tinyalpaca.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 1
 MOST_PROBLEMS = 100  # that an error lists

@@ -32,9 +32,9 @@ from minigrad.storage import (
     sync_directory,
     write_bytes_atomically,
 )
-from tinyalpaca.settings import ConfigError
 from tinyalpaca.runs.checksums import SUMS, check_sums, forget_sums, write_list, write_sums
 from tinyalpaca.runs.run_lock import RunLock
+from tinyalpaca.settings import ConfigError
 
 CHECKPOINTS, LATEST, BEST, EARLIER = "checkpoints", "latest", "best", "earlier"
 FOLDERS = (CHECKPOINTS, EARLIER, "tokens", "tensorboard", "bad-steps")  # that a run writes into
