@@ -26,18 +26,13 @@ MINIGRAD = """
 """
 TINYALPACA = """
     console settings config presets versions
-    model lora text_files
+    parameter_names model lora text_files
     tokenizer data
     evaluation plots
     runs generation converting
     training
     commands cli __main__
 """
-# Arrows that run up, and circles, which there should not be. Each is to be mended, then deleted.
-KNOWN_ARROWS: dict[tuple[str, str], str] = {}
-KNOWN_CIRCLES: dict[str, str] = {}
-# Private names that still cross files, to be mended likewise.
-KNOWN_PRIVATE: set[str] = set()
 
 
 def parts(floors: str, package: str) -> dict[str, int]:
@@ -152,10 +147,8 @@ def test_files_do_not_import_each_other_in_a_circle() -> None:
     for module in modules():
         targets = {node(target) for target, _ in imported(module)}
         arrows.setdefault(node(module), set()).update(targets - {node(module)})
-    found = [group for group in circles(arrows) if not group & set(KNOWN_CIRCLES)]
+    found = circles(arrows)
     assert not found, "\n".join(" - ".join(sorted(group)) for group in found)
-    unknown = set().union(*circles(arrows)) if circles(arrows) else set()
-    assert not set(KNOWN_CIRCLES) - unknown, "mended: take them out of KNOWN_CIRCLES"
 
 
 def test_arrows_point_down() -> None:
@@ -167,9 +160,7 @@ def test_arrows_point_down() -> None:
             a, b = part_of(module), part_of(target)
             if a != b and ORDER[b] >= ORDER[a] and not {a, b} <= OPERATORS:
                 wrong.setdefault((a, b), []).append(f"{modules()[module].name}:{line}")
-    new = {arrow: places for arrow, places in wrong.items() if arrow not in KNOWN_ARROWS}
-    assert not new, "\n".join(f"{a} -> {b}: {', '.join(p)}" for (a, b), p in new.items())
-    assert not set(KNOWN_ARROWS) - set(wrong), "mended: take them out of KNOWN_ARROWS"
+    assert not wrong, "\n".join(f"{a} -> {b}: {', '.join(p)}" for (a, b), p in wrong.items())
 
 
 def test_parts_of_a_training_do_not_know_the_whole() -> None:
@@ -254,7 +245,5 @@ def test_private_names_do_not_cross_files() -> None:
                 taken = [node.attr] if node.attr in everywhere - here else []
             else:
                 continue
-            crossing += [(name, f"{path.name}:{node.lineno} {name}") for name in taken]
-    new = [place for name, place in crossing if name not in KNOWN_PRIVATE]
-    assert not new, "\n".join(new)
-    assert {name for name, _ in crossing} >= KNOWN_PRIVATE, "mended: take it out of KNOWN_PRIVATE"
+            crossing += [f"{path.name}:{node.lineno} {name}" for name in taken]
+    assert not crossing, "\n".join(crossing)

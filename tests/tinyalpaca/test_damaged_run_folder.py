@@ -14,7 +14,8 @@ from tinyalpaca.cli import example
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.data import TokenFile
 from tinyalpaca.generation import Generator
-from tinyalpaca.model import TinyAlpaca, parameter_shapes
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.parameter_names import parameter_shapes
 from tinyalpaca.runs import RunFolder, load_model
 from tinyalpaca.runs.checkpoint import CONFIG
 from tinyalpaca.runs.checksums import SUMS, write_sums

@@ -11,7 +11,8 @@ from minigrad import Generator
 from tests.tinyalpaca.runs import assert_same_weights, resume, train, write_text
 from tinyalpaca import cli, console
 from tinyalpaca.config import ConfigError, ModelConfig
-from tinyalpaca.model import TinyAlpaca, parameter_shapes
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.parameter_names import parameter_shapes
 from tinyalpaca.runs import RunFolder
 from tinyalpaca.training import memory_need
 from tinyalpaca.training.hooks import curve, tensorboard

@@ -19,7 +19,8 @@ from minigrad import Generator
 from minigrad.storage import FileFormatError, save_safetensors
 from tinyalpaca.config import ConfigError, ModelConfig, from_dict
 from tinyalpaca.converting.shards import load_file
-from tinyalpaca.model import TinyAlpaca, parameter_shapes, with_present_names
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.parameter_names import parameter_shapes, with_present_names
 from tinyalpaca.runs import find_model, load_model
 from tinyalpaca.runs.checkpoint import WEIGHTS
 from tinyalpaca.tokenizer import Tokenizer, load_tokenizer

@@ -19,8 +19,8 @@ from tinyalpaca.model import (
     FeedForwardNetwork,
     MaskedMultiHeadSelfAttention,
     TinyAlpaca,
-    parameter_shapes,
 )
+from tinyalpaca.parameter_names import parameter_shapes
 
 Part = tuple[type[nn.Module], dict[str, Any]]  # a module's class, and its settings
 CLASSES = (TinyAlpaca, Embedding, DecoderLayer, MaskedMultiHeadSelfAttention, FeedForwardNetwork)

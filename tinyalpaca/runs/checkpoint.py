@@ -32,7 +32,8 @@ from minigrad.storage import (
 )
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig, from_dict
 from tinyalpaca.lora import LoRA, add_adapters, load_weights, merge, weights_to_save
-from tinyalpaca.model import TinyAlpaca, parameter_shapes, with_present_names
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.parameter_names import parameter_shapes, with_present_names
 from tinyalpaca.runs.checksums import SUMS, check_sums, forget_sums, sha256_of, write_sums
 from tinyalpaca.runs.run_folder import (
     CONFIG,

@@ -24,7 +24,8 @@ from minigrad.storage import (
 )
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.lora import LoRA, load_weights
-from tinyalpaca.model import TinyAlpaca, present_name, with_present_names
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.parameter_names import present_name, with_present_names
 from tinyalpaca.runs.checkpoint import (
     WEIGHTS,
     check_class,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minigrad.parallel.lanes import number_of_lanes
 from tinyalpaca.config import ConfigError, ModelConfig
-from tinyalpaca.model import parameter_shapes
+from tinyalpaca.parameter_names import parameter_shapes
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 NUMBER = 4  # bytes of a float32
