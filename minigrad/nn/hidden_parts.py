@@ -12,27 +12,17 @@ _MAPPINGS = (dict, UserDict, MappingProxyType)
 _COLLECTIONS = (list, tuple, set, frozenset, deque, UserList)
 
 
-def require_nothing_hidden(root: Any, module_type: type, parameter_type: type) -> None:
-    """Raise TypeError if a plain list, tuple, set or dict in an attribute of a module of the tree
-    holds a module or parameter that is in no attribute itself."""
-    found: dict[int, None] = {}
+def require_nothing_hidden(modules: list[Any], kinds: tuple[type, ...]) -> None:
+    """Raise TypeError if a plain list, tuple, set or dict in an attribute of one of the modules of
+    a tree holds what is of these kinds, modules and parameters, and is in no attribute itself."""
     hidden: list[tuple[Any, str, Any]] = []
-    stack = [root]
-    while stack:
-        module = stack.pop()
-        if id(module) in found:
-            continue
-        found[id(module)] = None
+    for module in modules:
         for name, value in vars(module).items():
-            if type(value) in _SIMPLE:
-                continue
-            if isinstance(value, module_type):
-                stack.append(value)
-            elif isinstance(value, parameter_type):
-                found[id(value)] = None
-            else:
-                parts = _parts_within(value, (module_type, parameter_type))
-                hidden += [(module, name, part) for part in parts]
+            if type(value) not in _SIMPLE and not isinstance(value, kinds):
+                hidden += [(module, name, part) for part in _parts_within(value, kinds)]
+    if not hidden:
+        return
+    found = {id(value) for m in modules for value in (m, *vars(m).values())}
     for module, name, part in hidden:
         if id(part) not in found:
             raise TypeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -118,10 +119,7 @@ class Module:
     def runs_as_defined(self) -> bool:
         """Whether a call does what the class says: there is no forward hook, and nobody has put
         something else in the place of a method of this one module."""
-        kind = type(self)
-        return not self._forward_hooks and not any(
-            callable(getattr(kind, name, None)) for name in vars(self)
-        )
+        return not self._forward_hooks and _methods_of(type(self)).isdisjoint(vars(self))
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Set attribute `name` to a tensor that is saved and moved with the module, not trained.
@@ -164,19 +162,24 @@ class Module:
                 that is in no attribute itself.
             ValueError: a module is below itself.
         """
+        found: list[tuple[str, Module]] = []
+        self._collect(prefix, (), found)
         if not prefix:
-            require_nothing_hidden(self, Module, Parameter)
-        yield from self._named_below(prefix, ())
+            require_nothing_hidden([module for _, module in found], (Module, Parameter))
+        return iter(found)
 
-    def _named_below(self, prefix: str, above: tuple[Module, ...]) -> Iterator[tuple[str, Module]]:
+    def _collect(
+        self, path: str, above: tuple[Module, ...], found: list[tuple[str, Module]]
+    ) -> None:
         if self in above:
             raise ValueError(
-                f"{prefix} is the {type(self).__name__} above it, and a tree of modules has no way "
+                f"{path} is the {type(self).__name__} above it, and a tree of modules has no way "
                 "back up: hold a parent by a weakref"
             )
-        yield prefix, self
+        found.append((path, self))
+        above = (*above, self)
         for name, child in self.named_children():
-            yield from child._named_below(f"{prefix}.{name}" if prefix else name, (*above, self))
+            child._collect(f"{path}.{name}" if path else name, above, found)
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it."""
@@ -318,3 +321,8 @@ class Module:
         ]
         head = f"{type(self).__name__}({self.extra_repr()}"
         return head + ("\n" + "\n".join(lines) + "\n" if lines else "") + ")"
+
+
+@lru_cache(maxsize=256)
+def _methods_of(kind: type[Module]) -> frozenset[str]:
+    return frozenset(name for name in dir(kind) if callable(getattr(kind, name)))

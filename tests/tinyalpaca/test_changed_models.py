@@ -13,7 +13,7 @@ from minigrad.functions import gelu, relu, silu
 from tests.tinyalpaca.tiny_models import tiny_generator, tiny_model, tiny_tokenizer
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.generation import Generator
-from tinyalpaca.generation.as_written import why_not_as_written
+from tinyalpaca.generation.as_written import largest_size, why_not_as_written
 from tinyalpaca.generation.reading import read_back
 from tinyalpaca.generation.token_page import token_page
 from tinyalpaca.lora import LoRA, add_adapters
@@ -182,7 +182,9 @@ def test_a_changed_model_writes_its_own_text(change, options):
 @pytest.mark.parametrize("options", [{}, {"pre_norm": True, "norm": "rms", "positions": "rotary"}])
 def test_a_model_as_it_was_made_takes_the_fast_way(options):
     for more in ({}, {"tie_weights": True}, {"bias": False}, {"activation": "gelu_tanh"}):
-        assert why_not_as_written(tiny_model(**options, **more)) is None
+        model = tiny_model(**options, **more)
+        assert why_not_as_written(dict(model.named_modules())) is None
+        assert largest_size(model.config) == max(p.size for p in model.parameters())
     texts(tiny_generator(**options))  # where a warning would be an error
 
 

@@ -6,8 +6,9 @@ token at a time. A model whose layers somebody has changed computes something el
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 from minigrad import nn
@@ -28,11 +29,16 @@ CLASSES += (nn.Module, nn.Linear, LoRALinear, nn.LayerNorm, nn.RMSNorm, nn.Dropo
 METHODS = [(c, name, value) for c in CLASSES for name, value in vars(c).items() if callable(value)]
 
 
-def why_not_as_written(model: nn.Module) -> str | None:
-    """None if the model is a `TinyAlpaca` as its configuration makes one, else the reason."""
+def why_not_as_written(modules: Mapping[str, nn.Module]) -> str | None:
+    """None if a model is a `TinyAlpaca` as its configuration makes one, else the reason.
+
+    Args:
+        modules: `model.named_modules()`, itself included.
+    """
+    model = modules[""]
     if type(model) is not TinyAlpaca:
         return f"the model is a {type(model).__name__}, not a {TinyAlpaca.__name__}"
-    parts, modules = _parts(model.config), dict(model.named_modules())
+    parts = _parts(model.config)
     for path in parts.keys() ^ modules.keys():
         there = "has the part" if path in modules else "lacks the part"
         return f"the model {there} {path!r}, against its configuration"
@@ -99,3 +105,9 @@ def _describe(config: ModelConfig) -> Iterator[tuple[str, Part]]:
     if config.pre_norm:
         yield "final_norm", (norm, {})
     yield "final_linear", linear
+
+
+@lru_cache(maxsize=16)
+def largest_size(config: ModelConfig) -> int:
+    """The number of elements of the largest parameter of `TinyAlpaca(config)`."""
+    return max(prod(shape) for _, shape in parameter_shapes(config))

@@ -321,8 +321,7 @@ class Generator:
     def _limit(self) -> AbstractContextManager[None]:
         if self._ready.on_gpu:
             return nullcontext()
-        largest = max(parameter.size for parameter in self.model.parameters())
-        return OneBlasThread() if largest < SMALL_MATRIX else nullcontext()
+        return OneBlasThread() if self._ready.largest < SMALL_MATRIX else nullcontext()
 
     def _write(
         self,

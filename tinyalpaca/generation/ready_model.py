@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 from minigrad.announce import announce
 from minigrad.device import CPU, Device
+from minigrad.nn import Parameter
 from minigrad.state import STATE
-from tinyalpaca.generation.as_written import why_not_as_written, why_not_these_weights
+from tinyalpaca.generation.as_written import (
+    largest_size,
+    why_not_as_written,
+    why_not_these_weights,
+)
 from tinyalpaca.generation.batch_decoder import BatchDecoder, pays
 from tinyalpaca.generation.device_inference import DeviceInference, unsupported
 from tinyalpaca.generation.folded_weights import FoldedWeights, fold
@@ -40,12 +45,21 @@ class ReadyModel:
     @property
     def device(self) -> Device:
         """Where the model lives."""
+        if type(self.model) is TinyAlpaca:  # quickly: it is asked for with every call
+            return self.model.final_linear.weight.device
         return next(self.model.named_parameters())[1].device
 
     @property
     def on_gpu(self) -> bool:
         """Whether that is a GPU."""
         return self.device.kind == "gpu"
+
+    @property
+    def largest(self) -> int:
+        """The number of elements of the largest parameter."""
+        if type(self.model) is TinyAlpaca:
+            return largest_size(self.model.config)
+        return max(parameter.size for parameter in self.model.parameters())
 
     def prepare(self) -> None:
         """Do now what the first call would do: fold, and on a GPU compile as well."""
@@ -68,9 +82,12 @@ class ReadyModel:
 
         None, and announced, if there are no copies of the forward pass for this model.
         """
-        reason = why_not_as_written(self.model)
+        modules = dict(self.model.named_modules())
+        reason = why_not_as_written(modules)
         if reason is None:
-            parameters, device = self.model.parameters(), self.device
+            attributes = [value for module in modules.values() for value in vars(module).values()]
+            parameters = [value for value in attributes if isinstance(value, Parameter)]
+            device = self.device
             if not self._seen.still_hold(parameters, device):
                 self._seen = WeightsSeen(parameters, device)
                 self._why_not = why_not_these_weights(self.model)

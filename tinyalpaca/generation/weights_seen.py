@@ -9,7 +9,7 @@ import numpy as np
 
 from minigrad import Tensor
 from minigrad.device import Device
-from minigrad.version import checksum, odd_factors
+from minigrad.version import checksum
 
 
 class WeightsSeen:
@@ -45,8 +45,22 @@ def checksums(parameters: Sequence[Tensor], device: Device) -> list[int]:
 
 
 def _on_device(xp: Any, array: Any) -> Any:
+    """Σᵢ rᵢ·mᵢ modulo 2^64 over the elements, read as whole numbers mᵢ.
+
+    The factors rᵢ are odd, so that a change of one element is always seen, and look random, so that
+    several changes, or elements that change places, cancel out by chance alone. Before that, upper
+    bits are mixed into the lower ones: an even multiple of the highest, the sign, would be 0.
+    """
     words = xp.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
     words = words.astype(np.uint64)
     words ^= words >> np.uint64(31)
-    words *= odd_factors(xp, words.size)
+    words *= _odd_factors(xp, words.size)
     return words.sum()
+
+
+def _odd_factors(xp: Any, count: int) -> Any:
+    """Odd numbers of 64 bits that look random: splitmix64's first ones (Steele et al., 2014)."""
+    z = xp.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31)) | np.uint64(1)
