@@ -65,6 +65,7 @@ class FlatParameters:
         self._given = self._buffer is not None
         self._attached: Any = None
         self._gradients: list[Any] = []  # weak references to the views that gradients have
+        self._lasting: list[tuple[Tensor, Any]] = []  # those in an array that was given, attached
 
     @property
     def data(self) -> Any:
@@ -114,12 +115,19 @@ class FlatParameters:
 
         The array is free again, unless it was given, when all parameters' gradients are forgotten.
         """
+        if self._lasting:  # the same tensors again, unless somebody has given them other arrays
+            for parameter, (gradient, view) in zip(self.parameters, self._lasting, strict=True):
+                parameter.grad = gradient if gradient.array is view else Tensor.wrap(view)
+                parameter.grad.changed()
+            return
         buffer = self.grad
-        views = self.views(buffer)
-        for parameter, view in zip(self.parameters, views, strict=True):
-            parameter.grad = Tensor.wrap(view)
-        self._gradients = [weakref.ref(view) for view in views]
-        if not self._given:
+        gradients = [Tensor.wrap(view) for view in self.views(buffer)]
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._gradients = [weakref.ref(gradient.array) for gradient in gradients]
+        if self._given:
+            self._lasting = [(gradient, gradient.array) for gradient in gradients]
+        else:
             self._buffer, self._attached = None, weakref.ref(buffer)
 
     def is_home(self, number: int) -> bool:

@@ -423,3 +423,17 @@ def test_steps_may_be_arrays_and_numbers_text() -> None:
     optimizer.load_state_dict(saved)
     assert optimizer.state[params[0]]["step"] == 2
     assert type(optimizer.state[params[0]]["step"]) is int
+
+
+def test_gradients_that_were_given_other_arrays_come_home_when_they_are_attached() -> None:
+    params = parameters()
+    size = sum(p.size for p in params)
+    flat = FlatParameters(params, grad=np.zeros(size, params[0].dtype))
+    flat.zero_grad()
+    first = params[0].grad
+    first.data = np.ones(first.shape, first.dtype)
+    params[1].grad = None
+    flat.grad[...] = 7
+    flat.attach_grad()
+    assert all((p.grad.numpy() == 7).all() for p in params)
+    assert params[0].grad is not first
