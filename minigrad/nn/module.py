@@ -324,5 +324,5 @@ class Module:
 
 
 @lru_cache(maxsize=256)
-def _methods_of(kind: type[Module]) -> frozenset[str]:
+def _methods_of(kind: Any) -> frozenset[str]:
     return frozenset(name for name in dir(kind) if callable(getattr(kind, name)))
