@@ -15,9 +15,10 @@ from minigrad.dtypes import compute_dtype
 from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions import rearrange
+from minigrad.functions.comparisons import isfinite
 from minigrad.functions.convert import as_float, as_pair, as_tensor, axes_of
 from minigrad.functions.creation import eye
-from minigrad.functions.elementwise import abs, astype, power
+from minigrad.functions.elementwise import abs, astype, power, stop_gradient, where
 from minigrad.functions.products import matmul, outer, tensordot, vecdot
 from minigrad.functions.reduce import count_nonzero, max, min, sum
 from minigrad.functions.shape import (
@@ -72,7 +73,7 @@ def inv(x: Any) -> Tensor:
 
 
 def det(x: Any) -> Tensor:
-    """The determinant of a square matrix. Its gradient needs the inverse."""
+    """The determinant of a square matrix. Its second gradient needs the inverse."""
     return apply(ops.linear_algebra.det, _square("det", x))
 
 
@@ -168,8 +169,11 @@ def vector_norm(x: Any, *, axis: Axis = None, keepdims: bool = False, ord: float
         y = sum(size, axes, keepdims)
     elif math.isinf(ord):
         y = max(size, axes, keepdims) if ord > 0 else min(size, axes, keepdims)
-    else:
-        y = power(sum(power(size, ord), axes, keepdims), 1 / ord)
+    else:  # of |x|/m, m the largest, so that no power leaves the range of floats
+        m = stop_gradient(max(size, axes, keepdims=True)) if size.size else size
+        m = where((m > 0) & isfinite(m), m, 1)
+        y = power(sum(power(size / m, ord), axes, keepdims), 1 / ord)
+        y = y * (m if keepdims else squeeze(m, axes))
     return astype(y, dtype, copy=False)
 
 

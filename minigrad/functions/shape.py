@@ -230,8 +230,9 @@ def scatter_add(x: Any, index: Any, shape: Sequence[int]) -> Tensor:
     )
 
 
-def to_device(x: Tensor, device: Device) -> Tensor:
+def to_device(x: Tensor, device: Device | str) -> Tensor:
     """x copied to another device; its gradient is copied back."""
+    device = Device(device) if isinstance(device, str) else device
     return apply(ops.transfer.to_device, x, device=device, source=x.device)
 
 

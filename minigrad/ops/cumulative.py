@@ -16,8 +16,7 @@ class prod(Op):
 
     @staticmethod
     def backward(xp, dy, x, needs):
-        after = _backwards(_before(xp, _backwards(x)))
-        return (xp.expand_dims(dy, -1) * _before(xp, x) * after,)
+        return (xp.expand_dims(dy, -1) * products_of_others(xp, x),)
 
 
 class cumsum(Op):
@@ -51,6 +50,11 @@ class cumprod(Op):
         for j in range(x.shape[-1] - 2, -1, -1):
             gathered.append(dy[..., j] + x[..., j + 1] * gathered[-1])
         return (_before(xp, x) * xp.stack(gathered[::-1], axis=-1),)
+
+
+def products_of_others(xp, x):
+    """For each element of the last axis the product of all but it."""
+    return _before(xp, x) * _backwards(_before(xp, _backwards(x)))
 
 
 def _before(xp, x):

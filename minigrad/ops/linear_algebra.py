@@ -5,6 +5,7 @@ mode algorithmic differentiation" (2008). NumPy and CuPy compute in LAPACK's and
 """
 
 from minigrad.op import Op
+from minigrad.ops.cumulative import products_of_others
 from minigrad.ops.special import on_tensors
 from minigrad.ops.summation import sum_of
 
@@ -68,18 +69,28 @@ class solve(Op):
 
 
 class det(Op):
-    """y = det X;  dX = dy·det(X)·X⁻ᵀ: a singular matrix has a determinant, but no gradient here"""
+    """y = det X;  dX = dy·C, where C are the cofactors of X: det(X)·X⁻ᵀ, if X is not singular"""
 
     @staticmethod
     def forward(xp, x):
-        y = xp.linalg.det(x)
-        return y, (x, y)
+        return xp.linalg.det(x), x
 
     @staticmethod
-    def backward(xp, dy, saved, needs):
-        x, y = saved
-        scale = xp.expand_dims(dy * y, (-1, -2))
-        return (scale * _transposed(xp, xp.linalg.inv(x)),)
+    def backward(xp, dy, x, needs):
+        return (xp.expand_dims(dy, (-1, -2)) * _cofactors(xp, x),)
+
+
+def _cofactors(xp, x):
+    """With X = U·diag(s)·Vᵀ they are det(U)·det(V)·U·diag(products of the other s)·Vᵀ.
+
+    Nothing is divided by, so X may be singular. On tensors, for second derivatives, it may not.
+    """
+    if on_tensors(xp):
+        scale = xp.expand_dims(xp.linalg.det(x), (-1, -2))
+        return scale * _transposed(xp, xp.linalg.inv(x))
+    u, s, vt = xp.linalg.svd(x)
+    sign = xp.expand_dims(xp.linalg.det(u) * xp.linalg.det(vt), (-1, -2))
+    return sign * xp.matmul(u * xp.expand_dims(products_of_others(xp, s), -2), vt)
 
 
 class log_abs_det(Op):

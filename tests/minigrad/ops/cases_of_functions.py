@@ -164,6 +164,7 @@ regular = positive(2, 3, 3) + 2 * np.eye(3)
 for name in ("inv", "det"):
     case(name, "a stack", getattr(L, name), regular, public=f"linalg.{name}")
     case(name, "one number", getattr(L, name), positive(1, 1), public=f"linalg.{name}")
+case("det", "two by two", L.det, (2, 2), public="linalg.det")
 case(
     *("log_abs_det", "a stack", lambda x: L.slogdet(x).logabsdet, regular),
     public="linalg.slogdet",

@@ -140,6 +140,24 @@ def test_second_derivative(case: Case, context: Callable[[], Any]) -> None:
         gradcheck(gradient, [upstream, *inputs], full_limit=10, directions=4)
 
 
+@pytest.mark.parametrize("case", [pytest.param(c, id=f"{c.op}: {c.label}") for c in CASES])
+def test_float32_gives_float32_and_what_float64_gives(case: Case) -> None:
+    found = []
+    for dtype in (np.float32, np.float64):
+        inputs = [
+            Tensor(a.astype(dtype), requires_grad=True) if a.dtype.kind == "f" else Tensor(a)
+            for a in case.arrays
+        ]
+        y = case.function(*inputs)
+        upstream = Tensor(np.random.default_rng(6).standard_normal(y.shape).astype(y.dtype))
+        gradients = grad(y, [x for x in inputs if x.requires_grad], upstream)
+        found.append([y.numpy(), *[g.numpy() for g in gradients]])
+        assert all(g.dtype == dtype for g in gradients)
+    assert found[0][0].dtype == np.float32 or case.op == "astype" or "binary" in case.label
+    for narrow, wide in zip(*found, strict=True):
+        assert_close(narrow, wide, 2e-4)
+
+
 @pytest.mark.parametrize("case", WITH_KERNEL)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_kernel_is_the_textbook(case: Case, dtype: Any) -> None:
