@@ -91,7 +91,7 @@ def test_file_larger_than_the_system_allows(tmp_path):
         "except OSError as error:\n"
         "    print(error)\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     run = subprocess.run(
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, cwd=root
     )

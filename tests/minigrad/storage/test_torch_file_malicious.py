@@ -102,7 +102,7 @@ def test_nothing_is_run_opened_or_imported(tmp_path):
         "assert set(opened) <= set(sys.argv[1:]), opened\n"
         "print(sorted({event for event, _ in events}))\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     run = subprocess.run(
         [sys.executable, "-c", program, *paths], capture_output=True, text=True, cwd=root
     )
