@@ -119,7 +119,7 @@ class Module:
     def runs_as_defined(self) -> bool:
         """Whether a call does what the class says: there is no forward hook, and nobody has put
         something else in the place of a method of this one module."""
-        return not self._forward_hooks and _methods_of(type(self)).isdisjoint(vars(self))
+        return not self._forward_hooks and _methods_of(type(self)).isdisjoint(vars(self))  # type: ignore[arg-type]
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Set attribute `name` to a tensor that is saved and moved with the module, not trained.
