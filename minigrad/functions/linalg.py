@@ -170,7 +170,7 @@ def vector_norm(x: Any, *, axis: Axis = None, keepdims: bool = False, ord: float
     elif math.isinf(ord):
         y = max(size, axes, keepdims) if ord > 0 else min(size, axes, keepdims)
     else:  # of |x|/m, m the largest, so that no power leaves the range of floats
-        m = stop_gradient(max(size, axes, keepdims=True)) if size.size else size
+        m = stop_gradient((max if size.size else sum)(size, axes, keepdims=True))
         m = where((m > 0) & isfinite(m), m, 1)
         y = power(sum(power(size / m, ord), axes, keepdims), 1 / ord)
         y = y * (m if keepdims else squeeze(m, axes))

@@ -8,12 +8,14 @@ import pytest
 from minigrad.kernels.cuda import KERNELS, adamw, dropout
 from minigrad.ops import TEXTBOOK
 from tests.gpu.sources import SOURCES
-from tests.gpu.stand_in import NAMES, CaptureError
+from tests.gpu.stand_in import CaptureError
+from tests.gpu.stand_in.names import LINALG, NAMES
 
 
 def test_every_function_exists_in_cupy() -> None:
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     missing = [name for name in sorted(NAMES) if not hasattr(cupy, name)]
+    missing += [name for name in sorted(LINALG) if not hasattr(cupy.linalg, name)]
     assert missing == []
 
 

@@ -102,11 +102,9 @@ class Engine:
     def wrap(self, result: Any) -> Any:
         if isinstance(result, (np.ndarray, np.generic)):
             return self._adopt(np.asarray(result))
-        return (
-            type(result)(self.wrap(r) for r in result)
-            if isinstance(result, (list, tuple))
-            else result
-        )
+        if isinstance(result, tuple):  # a named one as well
+            return tuple(map(self.wrap, result))
+        return type(result)(self.wrap(r) for r in result) if isinstance(result, list) else result
 
     def _adopt(self, host: np.ndarray) -> Array:
         """What NumPy has computed, in memory as CuPy's is; a view stays where it is."""

@@ -21,7 +21,7 @@ from tests.gpu.stand_in.array import (
     Engine,
     bare,
 )
-from tests.gpu.stand_in.names import NAMES
+from tests.gpu.stand_in.names import LINALG, NAMES
 
 
 class Libraries:
@@ -69,6 +69,12 @@ class StandIn(ModuleType):
             ),
         )
 
+        self.linalg = SimpleNamespace(
+            **{
+                name: functools.partial(self._call, name, of=getattr(np.linalg, name))
+                for name in LINALG
+            }
+        )
         self._pool = MemoryPool(self.engine)
 
     def get_default_memory_pool(self) -> MemoryPool:
@@ -81,8 +87,8 @@ class StandIn(ModuleType):
             raise AttributeError(f"the stand-in for CuPy has no {name!r}")
         return functools.partial(self._call, name)
 
-    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return Array._call(self._any(args), name, getattr(np, name), *args, **kwargs)
+    def _call(self, name: str, *args: Any, of: Any = None, **kwargs: Any) -> Any:
+        return Array._call(self._any(args), name, of or getattr(np, name), *args, **kwargs)
 
     def _any(self, args: Any) -> Array:
         """A device array among the arguments, whose memory a view shares; or an empty one."""

@@ -24,5 +24,11 @@ NAMES = VIEWS | CUBLAS | {
     "min", "minimum", "multiply", "negative", "nonzero", "not_equal", "ones", "ones_like", "pad",
     "power", "sign", "sin", "sqrt", "square", "stack", "subtract", "sum", "take", "tanh", "tril",
     "triu", "true_divide", "var", "where", "zeros", "zeros_like",
+    "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "argmin",
+    "bitwise_and", "bitwise_or", "bitwise_xor", "ceil", "cosh", "cumprod", "flip", "floor",
+    "floor_divide", "hypot", "invert", "isinf", "left_shift", "log10", "log2", "logaddexp",
+    "logical_or", "logical_xor", "nextafter", "prod", "remainder", "right_shift", "rint", "round",
+    "searchsorted", "shape", "signbit", "sinh", "tan", "trunc", "unique",
 }
+LINALG = {"cholesky", "det", "inv", "slogdet", "solve", "svd"}
 # fmt: on

@@ -147,6 +147,7 @@ def test_what_has_no_elements() -> None:
     assert mg.cumulative_sum(empty, axis=0, include_initial=True).tolist() == [[0, 0, 0]]
     assert mg.sort(empty, axis=0).shape == mg.flip(empty).shape == mg.roll(empty, 1).shape == (0, 3)
     assert mg.unique_values(empty).shape == (0,) and mg.linalg.vector_norm(empty).item() == 0
+    assert mg.linalg.vector_norm(empty, axis=0, ord=3).tolist() == [0, 0, 0]
     assert mg.linalg.det(mg.zeros((0, 0))).item() == 1 and mg.unstack(empty) == ()
     for name in ("max", "min", "argmax", "argmin"):
         with pytest.raises(mg.ShapeError, match=r"\(0, 3\)"):

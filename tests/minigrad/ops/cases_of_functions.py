@@ -136,9 +136,7 @@ composed(
 )
 composed("asarray", "clone", "a copy", lambda x: mg.asarray(x, copy=True), (2,))
 composed("full", "broadcast_to", "a tensor", lambda x: mg.full((2, 3), x, dtype=x.dtype), ())
-composed(
-    "full_like", "broadcast_to", "a tensor", lambda x: mg.full_like(mg.zeros(2, x.dtype), x), ()
-)
+composed("full_like", "broadcast_to", "a tensor", lambda x: mg.full_like(mg.zeros_like(x), x), ())
 
 # Products and linear algebra
 
@@ -175,7 +173,9 @@ case("solve", "one matrix", L.solve, regular[0], (2, 3, 2), public="linalg.solve
 for upper in (False, True):
     case(
         *("cholesky", f"upper {upper}"),
-        lambda x, u=upper: L.cholesky(x @ x.mT + mg.eye(3, dtype=x.dtype), upper=u),
+        lambda x, u=upper: L.cholesky(
+            x @ x.mT + mg.eye(3, dtype=x.dtype, device=x.device), upper=u
+        ),
         (2, 3, 3),
         public="linalg.cholesky",
     )
