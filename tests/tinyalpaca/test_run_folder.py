@@ -83,7 +83,7 @@ def test_a_kill_at_any_flush_of_a_save_leaves_good_checkpoints(tmp_path, text):
             break
         ended += 1
         if flush % 4 == 0:
-            assert resume(folder, max_steps=3).step == 3
+            assert resume(folder, max_steps=3).state.step == 3
         shutil.rmtree(folder)
     assert ended > 10
 
