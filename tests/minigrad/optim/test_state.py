@@ -437,3 +437,21 @@ def test_gradients_that_were_given_other_arrays_come_home_when_they_are_attached
     flat.attach_grad()
     assert all((p.grad.numpy() == 7).all() for p in params)
     assert params[0].grad is not first
+
+
+@ALL
+@pytest.mark.parametrize("flat", [False, True])
+def test_what_a_state_does_not_hold_starts_anew(make: Any, flat: bool) -> None:
+    """As an optimizer that has made no step: nothing is left of earlier averages."""
+    params, others = parameters(), parameters()
+    optimizer, other = make(params), make(others)
+    if flat:
+        optimizer.flatten().zero_grad()
+    fresh = optimizer.state_dict()
+    steps(optimizer, params, range(3))
+    optimizer.load_state_dict({**fresh, "state": {}})
+    for p, q in zip(params, others, strict=True):
+        q.assign(p)
+    steps(optimizer, params, range(3, 5))
+    steps(other, others, range(3, 5))
+    assert_same(values(params), values(others))

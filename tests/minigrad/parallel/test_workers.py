@@ -347,6 +347,18 @@ def test_what_is_not_in_shared_memory_is_stepped_all_the_same(batch):
         np.testing.assert_array_equal(ours, plain)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_an_update_is_noticed_by_graphs_that_have_read_the_weights(batch, own):
+    model = make_model()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    with make_workers(model, workers=2, optimizer=optimizer if own else None) as team:
+        team.gradients(batch, scale=1.0)
+        loss = model(mg.Tensor(batch[0])).sum()
+        team.update(optimizer)
+        with pytest.raises(mg.InPlaceError):
+            loss.backward()
+
+
 def test_an_optimizer_of_other_parameters_is_refused(batch):
     optimizer = optim.SGD([nn.Parameter([1.0])])
     with pytest.raises(ValueError, match="a parameter that the engine was not given"):
