@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from minigrad.graph import Node, Variable
 
@@ -29,18 +28,22 @@ class Paths:
                 node.check_kept()
                 stack.extend(x.node for x in node.inputs if x is not None and x.node is not None)
         self.useful: dict[Node, bool] = {}
+        leaves, useful = self._leaves, self.useful
         for node in sorted(reachable, key=lambda n: n.order):
-            leads = any(x is not None and self._leads(x) for x in node.inputs)
+            leads = any(x is not None and (x in leaves or x.node in useful) for x in node.inputs)
             if leads or node in self.wanted:
-                self.useful[node] = leads
-
-    def _leads(self, x: Any) -> bool:
-        return x in self._leaves or x.node in self.useful
+                useful[node] = leads
 
     def end_at(self, node: Node) -> bool:
         """Whether nothing below a node is wanted."""
         return not self.useful[node]
 
     def needs_of(self, node: Node) -> tuple[bool, ...]:
-        pairs = zip(node.needs, node.inputs, strict=True)
-        return tuple([needed and self._leads(x) for needed, x in pairs])
+        """Which inputs of a node lead to something that is wanted."""
+        leaves, useful = self._leaves, self.useful
+        return tuple(
+            [
+                needed and (x in leaves or x.node in useful)
+                for needed, x in zip(node.needs, node.inputs, strict=True)
+            ]
+        )
