@@ -25,8 +25,8 @@ RUNS = [
     for name, context in CONTEXTS.items()
     if name == "textbook" or case.op in kernels_of("cpu")
 ]
-# Where functions are made of others, what the ops of those do twice has been tried.
-USED_TWICE = [
+# Of functions that are made of others, what has been tried of the ops of those.
+OPS_FIRST = [
     pytest.param(*run.values, id=run.id, marks=() if case.public == case.op else pytest.mark.slow)
     for run in RUNS
     for case in run.values[:1]
@@ -74,7 +74,7 @@ def test_gradient(case: Case, context: Callable[[], Any]) -> None:
 @pytest.mark.parametrize(
     "layout", [every_other, pytest.param(first_axis_fastest, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize(("case", "context"), RUNS)
+@pytest.mark.parametrize(("case", "context"), OPS_FIRST)
 def test_gradient_of_inputs_that_are_not_contiguous(
     case: Case, context: Callable[[], Any], layout: Callable[[np.ndarray], np.ndarray]
 ) -> None:
@@ -116,7 +116,7 @@ def test_each_gradient_is_the_same_where_no_other_is_wanted(
             assert_close(alone.numpy(), together[i], 1e-12)
 
 
-@pytest.mark.parametrize(("case", "context"), USED_TWICE)
+@pytest.mark.parametrize(("case", "context"), OPS_FIRST)
 def test_gradient_of_an_op_that_is_used_twice(case: Case, context: Callable[[], Any]) -> None:
     def twice(*inputs: Tensor) -> Tensor:
         return case.function(*inputs) * 1.5 - case.function(*inputs)

@@ -27,7 +27,9 @@ RUNS = [
     pytest.param(
         *(case, context, how),
         id=f"{case.op}: {case.label} ({name}, {how})",
-        marks=pytest.mark.slow if how == "graph" and name == "kernels" else (),
+        marks=pytest.mark.slow
+        if how == "graph" and (name == "kernels" or case.public != case.op)
+        else (),
     )
     for case in CASES
     for name, context in CONTEXTS.items()
