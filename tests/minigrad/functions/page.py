@@ -73,6 +73,12 @@ standard](https://data-apis.org/array-api/2024.12), which NumPy, PyTorch, JAX an
 or flat, or of booleans and integers, so that there is none (no). The other columns say under which
 name NumPy, PyTorch and the standard have it.
 
+The standard's public tests, data-apis/array-api-tests, are not kept here;
+`tests/minigrad/functions` holds to the same rules. They take complex dtypes for granted: run them
+with `ARRAY_API_TESTS_SKIP_DTYPES=complex64,complex128`, let `widest_complex_dtype` in their
+`dtype_helpers.py` be any dtype, and let the tested module have a `conj` (such as `positive`). What
+is offered passes; what fails are complex cases and the names below.
+
 ## Not offered of the standard
 
 Complex numbers, so there are no complex dtypes. Of its functions:
