@@ -1,5 +1,6 @@
 """`--device gpu` in generation, on the stand-in for CuPy: the texts are those of the CPU."""
 
+import base64
 import json
 import re
 import sys
@@ -236,7 +237,25 @@ def test_what_else_the_command_shows(gpu: Any, capsys: Any, folder: Path) -> Non
     (listed, samples, page), (cpu_listed, cpu_samples, cpu_page) = run("gpu"), run("cpu")
     assert listed == cpu_listed
     assert [s["tokens"] for s in samples] == [s["tokens"] for s in cpu_samples]
-    assert [s["alternatives"] for s in samples] == [s["alternatives"] for s in cpu_samples]
+    for ours, theirs in zip(samples, cpu_samples, strict=True):
+        for places in zip(ours["alternatives"], theirs["alternatives"], strict=True):
+            names, wanted = ([(a["token"], a["text"]) for a in place] for place in places)
+            assert names == wanted
+            found, wanted = ([a["probability"] for a in place] for place in places)
+            np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    looked, cpu_looked = (
+        np.frombuffer(base64.b64decode(p.pop("attention")), np.uint8).astype(int)
+        for p in (page, cpu_page)
+    )
+    assert np.abs(looked - cpu_looked).max() <= 1  # of 255
+    for ours, theirs in zip(page.pop("tokens"), cpu_page.pop("tokens"), strict=True):
+        if "bits" in ours:
+            assert ours.pop("bits") == pytest.approx(theirs.pop("bits"), abs=2e-3)
+            best, cpu_best = ours.pop("best"), theirs.pop("best")
+            assert [(b[0], b[2]) for b in best] == [(b[0], b[2]) for b in cpu_best]
+            found, wanted = ([b[1] for b in some] for some in (best, cpu_best))
+            np.testing.assert_allclose(found, wanted, atol=2e-4)
+        assert ours == theirs
     assert page == cpu_page
 
 

@@ -313,7 +313,7 @@ def test_the_loss_curve_of_rounded_products_stays_close(
     assert gpu.counts[f"gemm_{name}"] > 0 and gpu.counts["attention_backward_mma"] > 0
     losses = [np.array([loss for _, loss in t.metrics.losses]) for t in (rounded, exact)]
     assert 0 < np.abs(losses[0] - losses[1]).max() < bound * losses[1][0]
-    assert rounded.engine.flat.data.dtype == np.float32
+    assert rounded.task.engine.flat.array.dtype == np.float32
 
 
 @pytest.mark.stand_in

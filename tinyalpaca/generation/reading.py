@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from minigrad.precision import precision
 from tinyalpaca.generation.attention import watch_attention
 from tinyalpaca.generation.sampling import likeliest_of, log_probabilities
 from tinyalpaca.generation.uncached import evaluating, window_start
@@ -59,7 +60,8 @@ def read_back(writer: Writer, tokens: Sequence[int]) -> Iterator[Reading]:
     for start, group in groupby(range(1, len(tokens)), start_of):
         places = list(group)
         window = device.asarray(np.array([tokens[start : places[-1]]]))  # (1, T)
-        with evaluating(model), watch_attention(model) as attention:
+        # Texts are drawn from exact products, whatever a model is trained with.
+        with evaluating(model), precision("fp32"), watch_attention(model) as attention:
             logits = model(window).numpy()[0, :, :vocab_size]  # (T, V)
         length = len(logits)
         alike = len({layer.shape for layer in attention}) == 1
