@@ -162,7 +162,13 @@ def assert_same(ours, expected):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("options", [{}, {"tie_weights": True}], ids=["", "tied"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id=""),
+        pytest.param({"tie_weights": True}, id="tied", marks=pytest.mark.slow),
+    ],
+)
 def test_a_changed_model_writes_its_own_text(change, options):
     generator = tiny_generator(**options)
     before = texts(generator)  # so that folded weights are there
