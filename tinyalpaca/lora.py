@@ -88,7 +88,8 @@ def add_adapters(model: Any, lora: LoRA, rng: Generator) -> None:
     if lora.rank < 1:
         raise ConfigError(f"the rank of adapters must be at least 1, it is {lora.rank}")
     patterns = [part.strip() for part in lora.layers.split(",")]
-    linears = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
+    modules = dict(model.named_modules())
+    linears = {name: m for name, m in modules.items() if type(m) is nn.Linear}
     chosen = [n for n in linears if any(fnmatchcase(n, pattern) for pattern in patterns)]
     if not chosen:
         shown = ", ".join(list(linears)[:8])
@@ -97,15 +98,16 @@ def add_adapters(model: Any, lora: LoRA, rng: Generator) -> None:
         raise ConfigError("the final layer has the embedding's weights, and takes no adapter")
     model.requires_grad_(False)
     for name in chosen:
-        _put(model, name, LoRALinear(linears[name], lora.rank, lora.alpha, rng))
+        _put(modules, name, LoRALinear(linears[name], lora.rank, lora.alpha, rng))
     model.lora = lora
 
 
 def merge(model: Any) -> None:
     """Add the adapters of a model to its weights, all of which can be trained again."""
-    adapted = {name: m for name, m in model.named_modules() if type(m) is LoRALinear}
-    for name, layer in adapted.items():
-        _put(model, name, layer.merged())
+    modules = dict(model.named_modules())
+    for name, layer in modules.items():
+        if type(layer) is LoRALinear:
+            _put(modules, name, layer.merged())
     model.requires_grad_(True)
     model.lora = None
 
@@ -133,6 +135,6 @@ def load_weights(model: Any, weights: Mapping[str, Any]) -> None:
     model.load_state_dict(weights, strict=False)
 
 
-def _put(model: Any, name: str, layer: nn.Module) -> None:
+def _put(modules: Mapping[str, nn.Module], name: str, layer: nn.Module) -> None:
     parent, _, own = name.rpartition(".")
-    setattr(dict(model.named_modules())[parent], own, layer)
+    setattr(modules[parent], own, layer)

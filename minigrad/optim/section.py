@@ -8,7 +8,7 @@ from typing import Any
 from minigrad.dtypes import compute_dtype
 from minigrad.ops.updates.rule import Rule
 from minigrad.optim.flat import FlatParameters
-from minigrad.optim.update import Place, Update
+from minigrad.optim.update import Place, Update, by_shape
 from minigrad.tensor import Tensor
 
 
@@ -76,16 +76,16 @@ class Section:
     def updates(self, numbers: Sequence[int], settings: dict[str, Any], sign: int) -> list[Update]:
         """The section's rule for these parameters: neighbours together, or, if the rule takes whole
         parameters, those of one shape."""
-        together: list[list[int]] = []
-        by_shape: dict[tuple[int, ...], list[int]] = {}
+        if not self.rule.elementwise:
+            together = by_shape(numbers, lambda number: self._parameters[number].shape)
+            return [self.update(some, settings, sign) for some in together]
+        together = []
         for number in numbers:
-            if not self.rule.elementwise:
-                by_shape.setdefault(self._parameters[number].shape, []).append(number)
-            elif together and together[-1][-1] == number - 1:
+            if together and together[-1][-1] == number - 1:
                 together[-1].append(number)
             else:
                 together.append([number])
-        return [self.update(some, settings, sign) for some in (*together, *by_shape.values())]
+        return [self.update(some, settings, sign) for some in together]
 
     def update(self, numbers: Sequence[int], settings: dict[str, Any], sign: int) -> Update:
         """One of the `updates`."""

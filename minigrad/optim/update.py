@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from minigrad.dtypes import widened
 from minigrad.ops.updates.rule import Rule
 from minigrad.state import STATE
 
+T = TypeVar("T")
 Row = tuple[Any, ...]  # a parameter, its gradient and its state, of one shape
 SLICE = 2**15  # elements that the textbook takes at a time, so that they stay in the cache
 
@@ -110,10 +111,15 @@ def together(rule: type[Rule], rows: list[Row]) -> list[list[Row]]:
     """The rows of each update: one, or all of a shape if the rule takes whole parameters."""
     if rule.elementwise:
         return [[row] for row in rows]
-    by_shape: dict[tuple[int, ...], list[Row]] = {}
-    for row in rows:
-        by_shape.setdefault(row[0].shape, []).append(row)
-    return list(by_shape.values())
+    return by_shape(rows, lambda row: row[0].shape)
+
+
+def by_shape(items: Iterable[T], shape_of: Callable[[T], tuple[int, ...]]) -> list[list[T]]:
+    """What has one shape is together, in the order in which it comes."""
+    found: dict[tuple[int, ...], list[T]] = {}
+    for item in items:
+        found.setdefault(shape_of(item), []).append(item)
+    return list(found.values())
 
 
 def apply_all(updates: Iterable[Update], grad_scale: float) -> None:

@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import announce
 from minigrad.errors import KernelFallbackWarning
 from tests.tinyalpaca.test_changed_models import SquaredReLU, assert_same, texts
 from tests.tinyalpaca.tiny_models import tiny_generator
 from tinyalpaca.generation import Generator
-
-
-@pytest.fixture(autouse=True)
-def nothing_announced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(announce, "_announced", set())
 
 
 def test_a_changed_model_runs_itself(gpu: Any) -> None:

@@ -13,12 +13,10 @@ from tinyalpaca.runs.run_folder import REQUIRED
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(no_pictures, tmp_path_factory):
     """The folder of a short run."""
     folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
-        train(folder / "run", write_text(folder), epochs=1)
+    train(folder / "run", write_text(folder), epochs=1)
     return folder / "run"
 
 

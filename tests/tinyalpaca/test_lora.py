@@ -78,13 +78,11 @@ def test_adapters_that_make_no_sense(lora, changes, problem):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, request):
+def base(no_pictures, tmp_path_factory, request):
     """A trained model, and a text that it has not seen."""
     folder = tmp_path_factory.mktemp("base")
     text = write_text(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
-        train(folder / "run", text, save_minutes=0.0)
+    train(folder / "run", text, save_minutes=0.0)
     words = np.array(["speak ", "no ", "thou ", "the king "])
     chosen = np.random.default_rng(3).integers(0, len(words), 400)
     other = folder / "other.txt"

@@ -42,8 +42,7 @@ def test_it_finds_what_it_expects_and_changes_nothing(run):
     assert run.task.sampler.state_dict() == sampler
 
 
-def test_a_run_is_the_same_with_and_without_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
+def test_a_run_is_the_same_with_and_without_it(no_pictures, tmp_path):
     text = write_text(tmp_path)
     losses = []
     for preflight_wanted in (True, False):

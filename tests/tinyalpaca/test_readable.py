@@ -230,11 +230,9 @@ def test_targets_are_the_y_of_all_windows(kind, count, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(no_pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("seen")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
-        trained = train(folder / "run", write_text(folder), epoch_sample_tokens=50)
+    trained = train(folder / "run", write_text(folder), epoch_sample_tokens=50)
     return trained, folder / "run"
 
 

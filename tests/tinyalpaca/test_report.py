@@ -25,13 +25,11 @@ CHROMIUM = next(
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(no_pictures, tmp_path_factory):
     """The folder of a run with a prompt that would be markup."""
     folder = tmp_path_factory.mktemp("run")
     settings = {"epoch_sample_tokens": 5, "sample_tokens": 20, "prompt": "<b>the & king</b>"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
-        train(folder / "run", write_text(folder), epochs=3, eval_stride=4, **settings)
+    train(folder / "run", write_text(folder), epochs=3, eval_stride=4, **settings)
     return folder / "run"
 
 

@@ -39,9 +39,9 @@ def why_not_as_written(modules: Mapping[str, nn.Module]) -> str | None:
     if type(model) is not TinyAlpaca:
         return f"the model is a {type(model).__name__}, not a {TinyAlpaca.__name__}"
     parts = _parts(model.config)
-    for path in parts.keys() ^ modules.keys():
-        there = "has the part" if path in modules else "lacks the part"
-        return f"the model {there} {path!r}, against its configuration"
+    if odd := sorted(parts.keys() ^ modules.keys()):
+        there = "has the part" if odd[0] in modules else "lacks the part"
+        return f"the model {there} {odd[0]!r}, against its configuration"
     for path, module in modules.items():
         kind, settings = parts[path]
         name = path or "the model"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import Tensor, no_grad
+from tinyalpaca.generation.uncached import home_of
 from tinyalpaca.model import MaskedMultiHeadSelfAttention, TinyAlpaca
 
 
@@ -50,7 +51,7 @@ def attention_maps(model: TinyAlpaca, ids: np.ndarray) -> np.ndarray:
         (L, H, T, T) float64; rows sum to 1 and are 0 after the diagonal.
     """
     with no_grad(), watch_attention(model) as maps:
-        model(model.final_linear.weight.device.asarray(ids[None]))
+        model(home_of(model).asarray(ids[None]))
     return np.stack(maps)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from minigrad.precision import precision
 from tinyalpaca.generation.attention import watch_attention
 from tinyalpaca.generation.sampling import likeliest_of, log_probabilities
-from tinyalpaca.generation.uncached import evaluating, window_start
+from tinyalpaca.generation.uncached import evaluating, home_of, window_start
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.tokenizer import Tokenizer
 
@@ -52,7 +52,7 @@ def read_back(writer: Writer, tokens: Sequence[int]) -> Iterator[Reading]:
     """A reading of every token of a text but the first, by the model itself."""
     model, vocab_size = writer.model, writer.tokenizer.vocab_size
     context = model.config.max_seq_len
-    device = next(model.named_parameters())[1].device
+    device = home_of(model)
 
     def start_of(place: int) -> int:
         return window_start(place, context)

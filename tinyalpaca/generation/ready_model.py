@@ -17,7 +17,7 @@ from tinyalpaca.generation.batch_decoder import BatchDecoder, pays
 from tinyalpaca.generation.device_inference import DeviceInference, unsupported
 from tinyalpaca.generation.folded_weights import FoldedWeights, fold
 from tinyalpaca.generation.inference import CachedDecoder
-from tinyalpaca.generation.uncached import Tokens, UncachedDecoder
+from tinyalpaca.generation.uncached import Tokens, UncachedDecoder, home_of
 from tinyalpaca.generation.weights_seen import WeightsSeen
 from tinyalpaca.generation.writing import Decoder
 from tinyalpaca.model import TinyAlpaca
@@ -45,9 +45,7 @@ class ReadyModel:
     @property
     def device(self) -> Device:
         """Where the model lives."""
-        if type(self.model) is TinyAlpaca:  # quickly: it is asked for with every call
-            return self.model.final_linear.weight.device
-        return next(self.model.named_parameters())[1].device
+        return home_of(self.model)
 
     @property
     def on_gpu(self) -> bool:
