@@ -31,7 +31,7 @@ def run(tmp_path):
 def test_it_finds_what_it_expects_and_changes_nothing(run):
     before = run.task.engine.flat.data.copy()
     sampler = run.task.sampler.state_dict()
-    findings = run.preflight()
+    findings = run.preflight.look()
     assert findings.start_loss == pytest.approx(math.log(run.tokenizer.vocab_size), rel=0.08)
     assert findings.learned_loss < 0.9 * findings.start_loss
     assert findings.step_seconds > 0 and findings.run_seconds > findings.step_seconds
@@ -56,25 +56,38 @@ def test_a_parameter_without_a_gradient_is_named(run, monkeypatch):
     model = run.task.model
     monkeypatch.setattr(model.decoder_layers[0].ffn, "forward", lambda x: x * 0.5)
     with pytest.raises(PreflightError, match=r"decoder_layers\.0\.ffn\.fc1\.weight.*zero"):
-        run.preflight()
+        run.preflight.look()
 
 
 def test_a_model_that_cannot_learn_is_refused(run, monkeypatch):
     original = Loss.training
     monkeypatch.setattr(Loss, "training", lambda *arguments: original(*arguments) * -1.0)
     with pytest.raises(PreflightError, match="cannot be learned"):
-        run.preflight()
+        run.preflight.look()
+
+
+def test_a_run_that_is_refused_leaves_the_folder_as_it_was(no_pictures, tmp_path, monkeypatch):
+    text, folder = write_text(tmp_path), tmp_path / "run"
+    train(folder, text, epochs=1)
+    there = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+    original = Loss.training
+    monkeypatch.setattr(Loss, "training", lambda *arguments: original(*arguments) * -1.0)
+    with pytest.raises(PreflightError, match="cannot be learned"):
+        train(folder, text, epochs=1, preflight=True)
+    for path, changed in there.items():
+        assert path.stat().st_mtime_ns == changed or path.name == "tokenizer.json", path
+    assert not (folder / "earlier").exists()
 
 
 def test_weights_that_overflow_are_refused(run):
     run.task.model.final_linear.weight.data[...] = np.inf
     with pytest.raises(PreflightError, match="overflow"):
-        run.preflight()
+        run.preflight.look()
 
 
 def test_a_strange_first_loss_is_a_warning(run):
     run.task.model.final_linear.weight.data *= 20
-    findings = run.preflight()
+    findings = run.preflight.look()
     assert len(findings.warnings) == 1 and "ln V" in findings.warnings[0]
 
 

@@ -16,7 +16,7 @@ from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.runs import RunFolder
 from tinyalpaca.training.defaults import make_schedule, parameter_groups
-from tinyalpaca.training.ema import WeightAverage
+from tinyalpaca.training.hooks.average import WeightAverage
 from tinyalpaca.training.hooks.lines import progress_bar
 from tinyalpaca.training.hooks.metrics import Metrics, UpdateRatios
 from tinyalpaca.training.loss import Loss

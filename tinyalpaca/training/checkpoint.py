@@ -71,14 +71,16 @@ def write_checkpoint(
     tokenizer: Any,
     config: TrainConfig,
     data: str,
+    averaged: bool = False,
 ) -> None:
     """All files of a checkpoint, into an existing folder.
 
     Args:
         data: the fingerprint of the tokens.
+        averaged: whether the weights for use are an average, so that those as trained are kept too.
     """
     arrays, optimizer = optimizer_to_files(task.optimizer.state_dict(), task.names)
-    if task.average is not None:
+    if averaged:
         named = zip(task.names, task.parameters, strict=True)
         arrays |= {f"weights/{name}": CPU.asarray(p.array) for name, p in named}
     rng = getattr(task.model, "rng", None)
@@ -98,12 +100,15 @@ def write_checkpoint(
         write_model(folder, task.model, tokenizer, config, task.own)
 
 
-def restore(task: Task, saved: SavedRun, data: str, name: str) -> TrainingState:
+def restore(
+    task: Task, saved: SavedRun, data: str, name: str, average: Any = None
+) -> TrainingState:
     """Put a new task where a checkpoint was written. Returns the state of the run there.
 
     Args:
         data: the fingerprint of the tokens.
         name: of the text, for people.
+        average: of the weights, an array like the flat parameters; or None.
 
     Raises:
         ValueError: it belongs to other data or another model.
@@ -115,7 +120,7 @@ def restore(task: Task, saved: SavedRun, data: str, name: str) -> TrainingState:
             "to resume, give the same text as --data"
         )
     try:
-        return _restore(task, saved)
+        return _restore(task, saved, average)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         if isinstance(error, FileFormatError):
             raise
@@ -124,11 +129,11 @@ def restore(task: Task, saved: SavedRun, data: str, name: str) -> TrainingState:
         ) from error
 
 
-def _restore(task: Task, saved: SavedRun) -> TrainingState:
+def _restore(task: Task, saved: SavedRun, average: Any) -> TrainingState:
     progress = saved.progress
     load_weights(task.model, saved.weights)
-    if task.average is not None:
-        task.average.average[...] = task.engine.flat.array
+    if average is not None:
+        average[...] = task.engine.flat.array
         for name, parameter in zip(task.names, task.parameters, strict=True):
             parameter.assign(saved.arrays[f"weights/{name}"])
     state = optimizer_from_files(saved.arrays, progress["optimizer"], task.names)

@@ -8,7 +8,7 @@ are as if the host had made each step itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tinyalpaca.training.task import Task
 
 MOST_MEMORY = 0.5  # share of a GPU's free memory that tokens may take
 MOST_STEPS = 4096  # between two looks, whatever anybody wants to see
+Average = tuple[Any, float]  # an array like the flat parameters, and a decay
 
 
 class PlannedStep(NamedTuple):
@@ -69,6 +70,7 @@ class GpuSteps:
         looks: somebody wants to see the steps whose numbers these divide; 0 for nobody. The first
             is given.
         graph: whether a step is captured as one CUDA graph.
+        average: what each step takes the weights into, (P,) on the GPU, and its decay; or None.
 
     Raises:
         ValueError: `why_not(task)` has a reason.
@@ -76,7 +78,12 @@ class GpuSteps:
     """
 
     def __init__(
-        self, task: Task, before_update: BeforeUpdate, looks: Sequence[int], graph: bool
+        self,
+        task: Task,
+        before_update: BeforeUpdate,
+        looks: Sequence[int],
+        graph: bool,
+        average: Average | None = None,
     ) -> None:
         reason = why_not(task)
         if reason:
@@ -86,7 +93,8 @@ class GpuSteps:
         self.task, self.before_update, self.looks = task, before_update, looks
         self.torn = False
         self.ring = min(looks[0], MOST_STEPS)
-        schedule, average = task.schedule, task.average
+        schedule = task.schedule
+        kept, decay = average or (None, 0.0)
         self.launched = launching.DeviceSteps(
             task.engine.flat,
             task.optimizer,
@@ -102,8 +110,8 @@ class GpuSteps:
             ),
             ring=self.ring,
             max_norm=task.max_norm,
-            average=None if average is None else average.average,
-            average_decay=0.0 if average is None else average.decay,
+            average=kept,
+            average_decay=decay,
             graph=graph,
         )
         self.plan: list[PlannedStep] = []  # what is left of the epoch that the device knows
@@ -142,8 +150,6 @@ class GpuSteps:
 
     def leave_out(self, state: TrainingState) -> None:
         self.task.schedule.step()
-        if self.task.average is not None:
-            self.task.average.update(state.step + 1)
 
     def _result(self, step: int, progress: launching.Progress) -> Result:
         """What came of a step, which is taken off the plan."""
@@ -182,11 +188,12 @@ def make_steps(
     looks: Sequence[int],
     graph: bool,
     warn: Callable[[str], None],
+    average: Average | None = None,
 ) -> Steps:
     """What makes this task's steps. If a GPU cannot make them on its own, that is said."""
     reason = why_not(task)
     if reason is None:
-        return GpuSteps(task, before_update, looks, graph)
+        return GpuSteps(task, before_update, looks, graph, average)
     if task.parameters[0].device.kind == "gpu":
         warn(f"the host makes every step, there is no CUDA graph: {reason}")
     return HostSteps(task, before_update)

@@ -207,15 +207,6 @@ def run_training(
                 texts = read_tokens(config, saved, folder, tell, warn)
         more: dict[str, Any] = {"stopping": stopping, "own": own, "hooks": hooks}
         run = prepare(model_config, config, saved, device, folder, tell, texts, **more)
-        if config.preflight and saved is None:
-            findings = run.preflight()
-            for line in findings.lines():
-                tell(line)
-            for line in findings.warnings:
-                warn(f"Warning: {line}")
-        left = run.task.total_steps - run.state.step
-        sequences = config.batch_size * config.accumulate
-        tell(f"Training: {left:,} steps of {sequences} sequences")
         run.train()
         finish(run, tell)
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from math import log
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,21 @@ from tinyalpaca.runs.run_folder import REQUIRED, WEIGHTS
 from tinyalpaca.training import loop
 from tinyalpaca.training.checkpoint import SavedRun, read_training, restore, write_checkpoint
 from tinyalpaca.training.fine_tuning import freeze
-from tinyalpaca.training.gpu_steps import make_steps, why_not
+from tinyalpaca.training.gpu_steps import GpuSteps, make_steps, why_not
 from tinyalpaca.training.hooks import Hook
+from tinyalpaca.training.hooks.average import WeightAverage
 from tinyalpaca.training.hooks.bad_steps import BadSteps
-from tinyalpaca.training.hooks.checkpoints import Checkpoints
+from tinyalpaca.training.hooks.checkpoints import Beginning, Checkpoints
 from tinyalpaca.training.hooks.curve import LossCurve
 from tinyalpaca.training.hooks.early_stop import EarlyStop
 from tinyalpaca.training.hooks.lines import Lines, ProgressBar
 from tinyalpaca.training.hooks.metrics import Metrics, UpdateRatios
-from tinyalpaca.training.hooks.preflight import Findings, preflight
+from tinyalpaca.training.hooks.preflight import Preflight
 from tinyalpaca.training.hooks.report import Report
 from tinyalpaca.training.hooks.samples import Samples
 from tinyalpaca.training.hooks.tensorboard import TensorBoard
 from tinyalpaca.training.metrics_file import history_of
-from tinyalpaca.training.resuming import (
-    refuse_other_parts,
-    run_folder_of,
-)
+from tinyalpaca.training.resuming import refuse_other_parts, run_folder_of
 from tinyalpaca.training.state import Record, TrainingState
 from tinyalpaca.training.steps import Steps
 from tinyalpaca.training.stopping import Stopping
@@ -97,11 +96,15 @@ class Run:
         if size:  # what was chosen decides about the last bits
             config = dataclasses.replace(config, micro_batch_size=size)
         self.config = config
+        self.average: WeightAverage | None = None
+        if config.ema:
+            self.average = WeightAverage(task.engine.flat, config.ema)
+            task.weights_for_use = self.average.in_use
         model.seen_tokens = task.dataset.targets_among(tokenizer.vocab_size)
         self.state, history, home = task.start(), [], None
         if saved is not None:
             refuse_other_parts(saved, task.own)
-            self.state = restore(task, saved, self._fingerprint, config.data)
+            self.state = self._restored(saved)
             home = run_folder_of(saved)
             history = history_of(home, self.state.step, self.state.records, self.warn)
         path = self.folder.path
@@ -114,7 +117,7 @@ class Run:
             minutes=config.save_minutes,
             keep=config.keep,
             due=task.validation_is_due,
-            whole=lambda: self.steps is not None and self.steps.whole,
+            whole=self._whole,
             torn=lambda: self.steps is not None and self.steps.torn,
             sync=self.metrics.sync,
             say=self.say,
@@ -131,14 +134,31 @@ class Run:
             warn=self.warn,
         )
         self.report = Report(path, model, tokenizer, config, data.validation, self.metrics, source)
-        self.hooks = [*self._hooks(), *hooks]
+        self.preflight = Preflight(
+            task.engine,
+            task.names,
+            task.first_batch,
+            batches=config.accumulate,
+            steps=task.total_steps,
+            validated=max(1, round(task.total_steps / task.steps_per_epoch)) * len(data.validation),
+            # What a cross-entropy is before any training.
+            expected_loss=None if own.loss or config.init_from else log(model.config.vocab_size),
+            quicker_later=config.graph and why_not(task) is None,
+            say=self.say,
+            warn=self.warn,
+        )
+        first = [self.preflight] if config.preflight and saved is None else []
+        self.hooks: list[Hook] = [*first, *self._hooks(), *hooks]
 
     def _hooks(self) -> list[Hook]:
         """Ours, in the order in which they act: what is shown comes after what is saved."""
         config, task, path = self.config, self.task, self.folder.path
         windows = task.sampler.batch_size * config.accumulate
         length = (task.steps_per_epoch, task.total_steps, windows)
-        hooks: list[Hook] = [
+        sequences = config.batch_size * config.accumulate
+        hooks: list[Hook] = [self.average] if self.average else []
+        hooks += [
+            Beginning(self.checkpoints),
             ProgressBar(config.epochs, *length, quiet=config.quiet),
             self.samples,
             self.metrics,
@@ -156,7 +176,7 @@ class Run:
                 config.skip_bad_steps,
                 self.warn,
             ),
-            Lines(config.epochs, self.say),
+            Lines(config.epochs, task.total_steps, sequences, self.say),
             LossCurve(path, self.metrics, self.warn),
         ]
         if config.patience:
@@ -173,14 +193,6 @@ class Run:
         """Of the validations, as in `metrics.jsonl`."""
         return self.state.records
 
-    def preflight(self) -> Findings:
-        """Look at everything that usually goes wrong; see `tinyalpaca.training.hooks.preflight`."""
-        graph = self.config.graph and why_not(self.task) is None
-        # What a cross-entropy is before any training.
-        known = self.own.loss is None and not self.config.init_from
-        expected = log(self.task.model.config.vocab_size) if known else None
-        return preflight(self.task, expected, graph)
-
     def train(self) -> None:
         """All steps that are left.
 
@@ -192,7 +204,6 @@ class Run:
         # BLAS has one thread, since how many it has decides about last bits (Muon's, say).
         with self.folder.open(), OneBlasThread(), np.errstate(all="ignore"):
             try:
-                self.checkpoints.begin(self.state)
                 slower = getattr(task.engine, "why_slower", None)
                 if slower:
                     self.warn(
@@ -201,7 +212,10 @@ class Run:
                     )
                 looks = (config.log_every, config.save_every, config.eval_every)
                 before = self.metrics.before_update
-                self.steps = make_steps(task, before, looks, config.graph, self.warn)
+                kept = (self.average.average, self.average.decay) if self.average else None
+                self.steps = make_steps(task, before, looks, config.graph, self.warn, kept)
+                if self.average:
+                    self.average.kept_by_steps = isinstance(self.steps, GpuSteps)
                 self.stopped = loop.train(task, self.state, self.steps, self.hooks, self.stopping)
                 if self.stopped and self.steps.torn:
                     self._go_back()
@@ -217,7 +231,7 @@ class Run:
         latest = self.folder.latest()
         assert latest is not None  # there is one from the first step on
         saved = read_training(latest, self.own.model)
-        self.state = restore(self.task, saved, self._fingerprint, self.config.data)
+        self.state = self._restored(saved)
         self.metrics.losses = [pair for pair in self.metrics.losses if pair[0] <= self.state.step]
 
     def use_best(self) -> None:
@@ -227,7 +241,7 @@ class Run:
             check_sums(best, REQUIRED)
             weights, _ = load_safetensors(best / WEIGHTS)
             load_weights(self.task.model, weights)
-            self.task.average = None
+            self.task.weights_for_use = nullcontext
         elif self.state.best is not None:
             self.warn(
                 "this folder has no checkpoint of the best weights; what follows is of the last"
@@ -243,7 +257,17 @@ class Run:
         console.warn(f"Warning: {line}")
 
     def _write(self, folder: Path, state: TrainingState) -> None:
-        write_checkpoint(folder, self.task, state, self.tokenizer, self.config, self._fingerprint)
+        parts = (self.tokenizer, self.config, self._fingerprint, self.average is not None)
+        write_checkpoint(folder, self.task, state, *parts)
+
+    def _restored(self, saved: SavedRun) -> TrainingState:
+        average = self.average.average if self.average else None
+        return restore(self.task, saved, self._fingerprint, self.config.data, average)
+
+    def _whole(self) -> bool:
+        """Whether weights and average are surely those of the state."""
+        averaged = self.average is None or self.average.step == self.state.step
+        return self.steps is not None and self.steps.whole and averaged
 
 
 def check_windows(config: TrainConfig, longest: int) -> None:

@@ -63,12 +63,12 @@ class HostSteps:
         self.before_update(state.step + 1)
         self.torn = True
         task.engine.update(task.optimizer, task.max_norm)
-        self._step_made(state)
+        task.schedule.step()
         self.torn = False
         return [result]
 
     def leave_out(self, state: TrainingState) -> None:
-        self._step_made(state)
+        self.task.schedule.step()
 
     def _next_batches(self, state: TrainingState) -> tuple[list[Part], dict[str, int]]:
         """A step's batches, fewer at the end of an epoch; and the sampler's state after them."""
@@ -92,8 +92,3 @@ class HostSteps:
             engine.flat.grad[...] = total
             engine.grad_norm = float(total @ total) ** 0.5
         return loss, engine.grad_norm
-
-    def _step_made(self, state: TrainingState) -> None:
-        self.task.schedule.step()
-        if self.task.average is not None:
-            self.task.average.update(state.step + 1)

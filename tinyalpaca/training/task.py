@@ -7,8 +7,8 @@ settings say, in `tinyalpaca.training.defaults`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from typing import Any, NamedTuple
 
@@ -21,7 +21,6 @@ from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, Windo
 from tinyalpaca.evaluation import Score, evaluate
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.training import defaults
-from tinyalpaca.training.ema import WeightAverage
 from tinyalpaca.training.loss import Loss, LossFunction
 from tinyalpaca.training.state import Part, TrainingState
 
@@ -87,8 +86,8 @@ class Task:
     Attributes:
         parameters, names: in the optimizer's order.
         own: what of it is a user's, in words, by which a resumed run knows it again.
-        average: of the weights, which is validated and saved in their place; or None. A step
-            keeps it, since a GPU makes many before anybody looks.
+        weights_for_use: makes a context manager in which the model has the weights that are
+            validated and saved: those that are trained, unless others (an average) are put there.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class Task:
         self.parameters = optimizer.parameters()
         name_of = {id(p): name for name, p in model.named_parameters()}
         self.names = [name_of[id(p)] for p in self.parameters]
-        self.average = WeightAverage(engine.flat, config.ema) if config.ema else None
+        self.weights_for_use: Callable[[], AbstractContextManager[None]] = nullcontext
         self.accumulate, self.max_norm = config.accumulate, config.grad_clip or inf
         self.batch_size, self.seq_len = config.batch_size, config.seq_len
         self.eval_every = config.eval_every
@@ -121,6 +120,13 @@ class Task:
     def start(self) -> TrainingState:
         """The state before the first step."""
         return TrainingState(self.sampler.state_dict())
+
+    def first_batch(self) -> Part:
+        """The windows that training begins with; the sampler stays where it is."""
+        before = self.sampler.state_dict()
+        batch = self.dataset.batch_at(next(iter(self.sampler)))
+        self.sampler.load_state_dict(before)
+        return batch
 
     def over(self, state: TrainingState) -> bool:
         """Whether all steps have been made."""
@@ -160,15 +166,6 @@ class Task:
             batch_size=self.batch_size,
             stride=stride,
         )
-
-    @contextmanager
-    def weights_for_use(self) -> Iterator[None]:
-        """Context manager: the model has the weights that are validated and saved for use."""
-        if self.average is None:
-            yield
-        else:
-            with self.average.in_use():
-                yield
 
     def weights_are_good(self) -> bool:
         """Whether the weights are finite, and give a finite loss on some windows."""

@@ -146,6 +146,16 @@ class Checkpoints(Hook):
         return TrainingStopped(f"{what}{_told(error)}\n{good}")
 
 
+class Beginning(Hook):
+    """Has the folder made ready: this comes before all other hooks that write there."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+
+    def on_start(self, state: TrainingState) -> None:
+        self.checkpoints.begin(state)
+
+
 def _told(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return (

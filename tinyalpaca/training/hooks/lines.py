@@ -13,15 +13,19 @@ from tinyalpaca.training.state import Made, Record, TrainingState
 
 
 class Lines(Hook):
-    """Prints a line and a sample after each validation.
+    """Prints a line at the start, and a line and a sample after each validation.
 
     Args:
-        epochs: of the run.
+        epochs, steps: of the run.
+        sequences: of a step.
         say: prints.
     """
 
-    def __init__(self, epochs: int, say: Say) -> None:
-        self.epochs, self.say = epochs, say
+    def __init__(self, epochs: int, steps: int, sequences: int, say: Say) -> None:
+        self.epochs, self.steps, self.sequences, self.say = epochs, steps, sequences, say
+
+    def on_start(self, state: TrainingState) -> None:
+        self.say(f"Training: {self.steps - state.step:,} steps of {self.sequences} sequences")
 
     def on_epoch(self, state: TrainingState, record: Record) -> None:
         train_loss = record["train_loss"]

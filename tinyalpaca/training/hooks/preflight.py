@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any
 
 import numpy as np
 
 from minigrad import optim
+from minigrad.parallel import Engine
+from tinyalpaca.console import Say
+from tinyalpaca.training.hooks.hook import Hook
 from tinyalpaca.training.records import memory_mb
-from tinyalpaca.training.state import Part
+from tinyalpaca.training.state import Part, TrainingState
 
 START_TOLERANCE = 0.1  # of ln V: an untrained model knows nothing, and is not sure of it
 LEARNED_TOKENS = 512  # few enough to be learned by heart in a few steps
@@ -51,48 +54,82 @@ class Findings:
         ]
 
 
-def preflight(task: Any, expected_loss: float | None, quicker_later: bool = False) -> Findings:
-    """Check a task before its first step. The weights are afterwards what they were.
+class Preflight(Hook):
+    """Checks what is trained before its first step, and says what it has seen.
+
+    It comes before the hooks that write: a run that is refused leaves its folder as it was.
 
     Args:
-        task: a `Task`.
+        engine: computes what is looked at.
+        names: of the engine's parameters.
+        first_batch: what training begins with.
+        batches: of a step.
+        steps, validated: of the whole run, and the tokens of all its validations.
         expected_loss: of a model that knows nothing; None if that is not known.
         quicker_later: a GPU's steps will be quicker, as a graph, than what is measured here.
-
-    Raises:
-        PreflightError: the loss is not finite, a parameter's gradient is not finite or zero, or
-            the model cannot learn one batch.
+        say, warn: told what is found.
     """
-    before = task.sampler.state_dict()
-    batch = task.dataset.batch_at(next(iter(task.sampler)))
-    task.sampler.load_state_dict(before)
-    rows = max(1, LEARNED_TOKENS // batch[0].shape[1])
-    small = (batch[0][:rows], batch[1][:rows])
-    kept = task.engine.flat.array.copy()
-    try:
-        with np.errstate(all="ignore"):
-            start = task.engine.gradients(small, scale=1 / small[1].size, key=0)
-            findings = Findings(start, expected_loss)
-            check_start(task, findings)
-            findings.learned_loss = learn(task, small)
-            check_learning(findings)
-            began = time.perf_counter()
-            task.engine.gradients(batch, scale=1 / batch[1].size, key=0)
-            findings.step_seconds = (time.perf_counter() - began) * task.accumulate
-    finally:
-        task.engine.flat.array[...] = kept
-        task.engine.flat.changed()
-        task.engine.flat.zero_grad()
-    # A validation is a forward for all its tokens, which is a third of a step.
-    share = len(task.data.validation) / (batch[1].size * task.accumulate)
-    epochs = max(1, round(task.total_steps / task.steps_per_epoch))
-    findings.run_seconds = findings.step_seconds * (task.total_steps + epochs * share / 3)
-    findings.memory_mb = memory_mb()
-    findings.without_graph = quicker_later
-    return findings
+
+    def __init__(
+        self,
+        engine: Engine,
+        names: Sequence[str],
+        first_batch: Callable[[], Part],
+        *,
+        batches: int,
+        steps: int,
+        validated: int,
+        expected_loss: float | None,
+        quicker_later: bool,
+        say: Say,
+        warn: Say,
+    ) -> None:
+        self.engine, self.names, self.first_batch = engine, names, first_batch
+        self.batches, self.steps, self.validated = batches, steps, validated
+        self.expected_loss, self.quicker_later = expected_loss, quicker_later
+        self.say, self.warn = say, warn
+
+    def on_start(self, state: TrainingState) -> None:
+        findings = self.look()
+        for line in findings.lines():
+            self.say(line)
+        for line in findings.warnings:
+            self.warn(line)
+
+    def look(self) -> Findings:
+        """What there is to see. The weights are afterwards what they were.
+
+        Raises:
+            PreflightError: the loss is not finite, a parameter's gradient is not finite or zero, or
+                the model cannot learn one batch.
+        """
+        engine, batch = self.engine, self.first_batch()
+        rows = max(1, LEARNED_TOKENS // batch[0].shape[1])
+        small = (batch[0][:rows], batch[1][:rows])
+        kept = engine.flat.array.copy()
+        try:
+            with np.errstate(all="ignore"):
+                start = engine.gradients(small, scale=1 / small[1].size, key=0)
+                findings = Findings(start, self.expected_loss)
+                check_start(engine, self.names, findings)
+                findings.learned_loss = learn(engine, small)
+                check_learning(findings)
+                began = time.perf_counter()
+                engine.gradients(batch, scale=1 / batch[1].size, key=0)
+                findings.step_seconds = (time.perf_counter() - began) * self.batches
+        finally:
+            engine.flat.array[...] = kept
+            engine.flat.changed()
+            engine.flat.zero_grad()
+        # A validation is a forward for all its tokens, which is a third of a step.
+        more = self.validated / (batch[1].size * self.batches) / 3
+        findings.run_seconds = findings.step_seconds * (self.steps + more)
+        findings.memory_mb = memory_mb()
+        findings.without_graph = self.quicker_later
+        return findings
 
 
-def check_start(task: Any, findings: Findings) -> None:
+def check_start(engine: Engine, names: Sequence[str], findings: Findings) -> None:
     """The first loss and every parameter's first gradient."""
     if not isfinite(findings.start_loss):
         raise PreflightError(
@@ -105,8 +142,8 @@ def check_start(task: Any, findings: Findings) -> None:
             f"ln V = {expected:.2f}; look at the initial weights"
         )
     problems = []
-    flat = task.engine.flat
-    for name, gradient in zip(task.names, flat.views(flat.grad), strict=True):
+    flat = engine.flat
+    for name, gradient in zip(names, flat.views(flat.grad), strict=True):
         largest = float(abs(gradient).max())
         if not isfinite(largest):
             problems.append(f"{name}: its gradient is not finite")
@@ -116,13 +153,13 @@ def check_start(task: Any, findings: Findings) -> None:
         raise PreflightError("the first gradients are wrong:\n  " + "\n  ".join(problems))
 
 
-def learn(task: Any, batch: Part) -> float:
+def learn(engine: Engine, batch: Part) -> float:
     """The loss of one small batch after a few steps on it."""
-    optimizer = optim.AdamW(task.parameters, lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = optim.AdamW(engine.flat.parameters, lr=LEARNING_RATE, weight_decay=0.0)
     for _ in range(LEARNING_STEPS):
-        task.engine.gradients(batch, scale=1 / batch[1].size, key=0)
-        task.engine.update(optimizer, 1.0)
-    return float(task.engine.evaluate(batch)) / batch[1].size
+        engine.gradients(batch, scale=1 / batch[1].size, key=0)
+        engine.update(optimizer, 1.0)
+    return float(engine.evaluate(batch)) / batch[1].size
 
 
 def check_learning(findings: Findings) -> None:

@@ -9,25 +9,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tinyalpaca.training.hooks.hook import Hook
+from tinyalpaca.training.state import Made, TrainingState
 
-class WeightAverage:
-    """Averages the flat parameters of a model.
+
+class WeightAverage(Hook):
+    """Averages the flat parameters of a model; the average is what is validated and saved for use.
 
         a ← d·a + (1 - d)·w,    d = min(decay, (1 + t)/(10 + t)) after update t
 
     The second bound lets the average leave the random weights of the start quickly.
 
+    It comes before the hooks that save, since it belongs to what is saved. A GPU that makes many
+    steps at once keeps the average itself, in the array that lies here: no hook sees the weights
+    between two such steps.
+
     Args:
         flat: the parameters (`FlatParameters`).
         decay: of the average, for example 0.999: it then looks back about 1,000 updates.
+        kept_by_steps: whether the steps keep it, so that only one left out is taken in here.
 
     Attributes:
         average: (N,) like `flat.array`.
+        step: how many updates it has surely taken in.
     """
 
-    def __init__(self, flat: Any, decay: float) -> None:
-        self.flat, self.decay = flat, decay
+    def __init__(self, flat: Any, decay: float, kept_by_steps: bool = False) -> None:
+        self.flat, self.decay, self.kept_by_steps = flat, decay, kept_by_steps
         self.average = flat.array.copy()
+        self.step = 0
+
+    def on_start(self, state: TrainingState) -> None:
+        self.step = state.step
+
+    def on_step(self, state: TrainingState, made: Made) -> None:
+        if not (self.kept_by_steps and made.results[-1].finite):
+            self.update(state.step)
+        self.step = state.step
 
     def update(self, step: int) -> None:
         """Take in the weights after update number `step` (from 1)."""
