@@ -26,7 +26,7 @@ MINIGRAD = """
 """
 TINYALPACA = """
     console settings config presets versions
-    parameter_names model lora text_files
+    parameter_names key_values model lora text_files
     tokenizer data
     evaluation plots
     runs generation converting

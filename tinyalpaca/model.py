@@ -23,6 +23,7 @@ from minigrad.functions import gelu, reshape, silu
 from minigrad.nn import functional as F
 from minigrad.nn.state_dicts import LoadedKeys
 from tinyalpaca.config import ConfigError, ModelConfig
+from tinyalpaca.key_values import KeyValues
 from tinyalpaca.parameter_names import with_present_names
 
 
@@ -36,9 +37,12 @@ class Embedding(nn.Module):
         if config.positions == "learned":
             self.pos_embed = nn.Parameter(rng.normal((config.max_seq_len, c), std=0.02))  # (T, C)
 
-    def forward(self, ids: Any) -> Tensor:
-        """(B, T) -> (B, T, C)"""
-        return F.embedding(self.token_embed, ids, self.pos_embed)  # its first T rows, for every b
+    def forward(self, ids: Any, places: np.ndarray | None = None) -> Tensor:
+        """(B, T) -> (B, T, C), at positions 0 to T - 1 unless `places` (B, T) says others."""
+        if places is None or self.pos_embed is None:
+            return F.embedding(self.token_embed, ids, self.pos_embed)  # its first T rows, every b
+        there = self.pos_embed.device.asarray(places)
+        return F.embedding(self.token_embed, ids) + F.embedding(self.pos_embed, there)
 
 
 class MaskedMultiHeadSelfAttention(nn.Module):
@@ -51,23 +55,35 @@ class MaskedMultiHeadSelfAttention(nn.Module):
         self.num_heads = config.num_heads
         self.rotary = config.positions == "rotary"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValues | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
-        return self.out_proj(self.heads(x))
+        return self.out_proj(self.heads(x) if cache is None else self.heads(x, cache))
 
-    def heads(self, x: Tensor) -> Tensor:
+    def heads(self, x: Tensor, cache: KeyValues | None = None) -> Tensor:
         """What all heads give, side by side: (B, T, C) -> (B, T, C)"""
         qkv = self.qkv_proj(x)  # (B, T, 3C)
         if self.rotary:
-            qkv = self.rotate(qkv)
+            qkv = self.rotate(qkv, None if cache is None else cache.places)
+        if cache is not None:
+            mixed = cache.mix(self, qkv, self.num_heads)
+            if mixed is not None:
+                return mixed
         return F.multi_head_attention(qkv, num_heads=self.num_heads, causal=True)
 
-    def rotate(self, qkv: Tensor) -> Tensor:
-        """Turn queries and keys by their positions; values, at angle 0, stay as they are."""
+    def rotate(self, qkv: Tensor, places: np.ndarray | None = None) -> Tensor:
+        """Turn queries and keys by their positions; values, at angle 0, stay as they are.
+
+        Args:
+            places: (B, T) the positions; 0 to T - 1 unless given.
+        """
         batch, time, channels = qkv.shape
         head_size = channels // (3 * self.num_heads)
-        # (T, 3, 1, D/2) each
-        cos, sin = _angles_on(qkv.device, qkv.device.xp, time, head_size, qkv.dtype)
+        # (T, 3, 1, D/2) each; of other places, rows of a table that serves for many tokens
+        length = time if places is None else 1 << int(places.max()).bit_length()
+        cos, sin = _angles_on(qkv.device, qkv.device.xp, length, head_size, qkv.dtype)
+        if places is not None:
+            there = qkv.device.asarray(places)
+            cos, sin = cos[there], sin[there]  # (B, T, 3, 1, D/2)
         parts = reshape(qkv, (batch, time, 3, self.num_heads, head_size))
         turned = F.rotary(parts, cos, sin)
         return reshape(turned, (batch, time, channels))
@@ -108,16 +124,17 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout, rng=rng)
         self.pre_norm = config.pre_norm
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValues | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
+        more = () if cache is None else (cache,)  # a module of your own need not know of it
         if self.pre_norm:
-            x = x + self.dropout(self.multi_head_attention(self.layer_norm1(x)))
+            x = x + self.dropout(self.multi_head_attention(self.layer_norm1(x), *more))
             return x + self.dropout(self.ffn(self.layer_norm2(x)))
         if x.device.kind == "gpu" and self.ends_are_plain():
             attention, ffn = self.multi_head_attention, self.ffn
-            x = _block_end(attention.heads(x), attention.out_proj, x, self.layer_norm1)
+            x = _block_end(attention.heads(x, *more), attention.out_proj, x, self.layer_norm1)
             return _block_end(ffn.hidden(x), ffn.fc2, x, self.layer_norm2)
-        x = self.layer_norm1(self.dropout(self.multi_head_attention(x)), x)
+        x = self.layer_norm1(self.dropout(self.multi_head_attention(x, *more)), x)
         return self.layer_norm2(self.dropout(self.ffn(x)), x)
 
     def ends_are_plain(self) -> bool:
@@ -180,17 +197,20 @@ class TinyAlpaca(nn.Module):
         if config.pre_norm:
             self._scale_residual_projections()
 
-    def forward(self, ids: Any) -> Tensor:
+    def forward(self, ids: Any, cache: KeyValues | None = None) -> Tensor:
         """Logits of the token after each position.
 
         Args:
             ids: (B, T) token ids, an array or a tensor.
+            cache: keys and values of what came before `ids`, to which theirs are added. It is for
+                generation: under `no_grad`.
 
         Returns:
-            (B, T, V)
+            (B, T, V); with a cache those after the last position, (B, 1, V).
 
         Raises:
-            ShapeError: ids does not have two axes, or T exceeds `max_seq_len`.
+            ShapeError: ids does not have two axes, or T exceeds `max_seq_len`, or the cache has
+                other sequences or no room.
             IndexError: an id is out of range (checked on the CPU).
         """
         if ids.ndim != 2:
@@ -200,12 +220,24 @@ class TinyAlpaca(nn.Module):
                 f"TinyAlpaca: a sequence of {ids.shape[1]} tokens is longer than max_seq_len "
                 f"({self.config.max_seq_len})"
             )
-        x = self.dropout(self.embedding(ids))  # (B, T, C)
-        for layer in self.decoder_layers:
-            x = layer(x)
+        if cache is None:
+            x = self.dropout(self.embedding(ids))  # (B, T, C)
+            for layer in self.decoder_layers:
+                x = layer(x)
+        else:
+            x = self._continue(ids, cache)  # (B, 1, C)
         if self.final_norm is not None:
             x = self.final_norm(x)
         return self.final_linear(x)  # (B, T, V)
+
+    def _continue(self, ids: Any, cache: KeyValues) -> Tensor:
+        """What comes out of the last layer at the last position of ids that follow others."""
+        cache.begin(ids.shape)
+        x = self.dropout(self.embedding(ids, cache.places))  # (B, T, C)
+        for layer in self.decoder_layers:
+            x = layer(x, cache)
+        cache.end()
+        return x[:, -1:]
 
     def loss(
         self, ids: Any, targets: Any, *, label_smoothing: float = 0.0, reduction: str = "mean"
