@@ -1,5 +1,9 @@
 """minigrad: a tensor and autograd engine from scratch, on NumPy (CPU) and CuPy (GPU)."""
 
+from minigrad.installing import require_own_files  # isort: skip
+
+require_own_files()
+
 from minigrad import functions
 from minigrad.autograd import grad
 from minigrad.check_kernel import KernelError, check_kernel
@@ -29,4 +33,4 @@ from minigrad.tensor import Tensor
 # Sub-packages, so that `import minigrad as mg` is enough for `mg.nn.Linear` and `mg.optim.AdamW`.
 from minigrad import functional, kernels, nn, optim  # isort: skip
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from minigrad.errors import DeviceError
+from minigrad.installing import install_line
 
-# The package called minigrad on the public index is somebody else's, so this names the folder.
-INSTALL_CUPY = (
-    "in this project's folder, "
-    'pip install -e ".[cuda13]" for CUDA 13, or pip install -e ".[cuda12]" for CUDA 12'
-)
+
+def how_to_install_cupy() -> str:
+    """The commands that do it, for both versions of CUDA."""
+    return (
+        f"{install_line('cuda13')} for CUDA 13, or {install_line('cuda12')} for CUDA 12, "
+        "in this project's folder if you have one"
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def cupy() -> ModuleType:
     except ImportError as error:
         raise DeviceError(
             f"the device 'gpu' needs CuPy, which cannot be imported ({_one_line(error)}): "
-            f'{INSTALL_CUPY}; or use the device "cpu"'
+            f'{how_to_install_cupy()}; or use the device "cpu"'
         ) from error
     if getattr(module.cuda.runtime, "is_hip", False):
         raise DeviceError(
@@ -130,7 +133,7 @@ def cupy() -> ModuleType:
         raise DeviceError(
             f"CuPy {module.__version__} is installed but finds no usable GPU ({_one_line(error)}): "
             "check the NVIDIA driver, and that CuPy fits its CUDA version "
-            f'({INSTALL_CUPY}); or use the device "cpu"'
+            f'({how_to_install_cupy()}); or use the device "cpu"'
         ) from error
     if count == 0:
         raise DeviceError('CuPy is installed but there is no GPU: use the device "cpu"')

@@ -10,6 +10,8 @@ The names below are imported when they are first used.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,6 +55,27 @@ __all__ = [
     "save",
     "train",
 ]
+
+
+def _require_own_minigrad() -> None:
+    """Raise ImportError if `minigrad` is not the package that was installed with this one.
+
+    Another project on the public index has that name. Beside an editable install it goes first;
+    where both lie in one folder, the one that was installed last has written over the other.
+    """
+    ours = Path(__file__).parents[1] / "minigrad"
+    spec = importlib.util.find_spec("minigrad")
+    where = None if spec is None or spec.origin is None else Path(spec.origin).parent
+    if where is None or where.resolve() != ours.resolve() or (ours / "nn.py").exists():
+        raise ImportError(
+            f"the package minigrad that Python finds ({where or 'none'}) is not the one that "
+            f"belongs to tinyalpaca ({ours}), but another project of that name. To mend it, "
+            "pip uninstall minigrad, then install this project again: pip install -e . in its "
+            "folder, or pip install --force-reinstall tinyalpaca"
+        )
+
+
+_require_own_minigrad()
 
 
 def __getattr__(name: str) -> Any:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import platform
 import subprocess
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+
+import minigrad
 
 
 @cache
 def versions() -> dict[str, str | None]:
     """Of the package, NumPy and Python, and the git commit of the source if it has one."""
-    try:
-        package: str | None = metadata.version("minigrad")
-    except metadata.PackageNotFoundError:
-        package = None
     return {
-        "minigrad": package,
+        "minigrad": minigrad.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "git_commit": git_commit(Path(__file__).resolve().parents[1]),

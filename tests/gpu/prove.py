@@ -30,7 +30,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from minigrad.device import INSTALL_CUPY, cupy
+from minigrad.device import cupy, how_to_install_cupy
 from minigrad.errors import DeviceError
 from tests.gpu.proving import machine
 from tests.gpu.proving.faults import faults_in
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     if missing:
         print(
             f"{', '.join(missing)} must be installed: pip install -e '.[test]', and for CuPy, "
-            f"{INSTALL_CUPY}",
+            f"{how_to_install_cupy()}",
             file=sys.stderr,
         )
         return 2

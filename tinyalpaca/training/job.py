@@ -13,6 +13,7 @@ import numpy as np
 
 from minigrad import Generator as RandomGenerator
 from minigrad.device import Device, choose_device, gpu_name
+from minigrad.installing import install_line
 from minigrad.parallel import Workers
 from minigrad.precision import check_precision, get_precision, precision
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
@@ -306,7 +307,7 @@ def finish(run: Run, tell: Say) -> None:
     if plots_available():
         tell(f"Loss curve: {folder / LOSS_CURVE}")
     else:
-        tell('No loss curve: it needs matplotlib, pip install -e ".[plots]"')
+        tell(f"No loss curve: it needs matplotlib, {install_line('plots')}")
 
 
 def resume_command(folder: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.installing import install_line
 from minigrad.storage import own_folder
 from tinyalpaca.config import ConfigError
 from tinyalpaca.console import Say
@@ -37,7 +38,7 @@ class TensorBoard(Hook):
 
     def __init__(self, folder: Path, metrics: Metrics, warn: Say) -> None:
         if importlib.util.find_spec("tensorboard") is None:
-            raise ConfigError('--tensorboard needs a package: pip install -e ".[tensorboard]"')
+            raise ConfigError(f"--tensorboard needs a package: {install_line('tensorboard')}")
         self.folder, self.metrics, self.warn = folder, metrics, warn
         self._events: Any = None
         self._written = len(metrics.history)

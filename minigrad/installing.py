@@ -1,0 +1,54 @@
+"""How this was installed, and what to type for more of it.
+
+The distribution that brings this package has another name, because `minigrad` is another project on
+the public index. So no message may say `pip install minigrad[...]`, and that project's files may
+come to lie in this folder: then neither package works, and importing says so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+# What the other project has in a folder of this name, and this one has not.
+STRANGERS = re.compile(r"nn\.py|engine\.c|engine\..*(so|pyd)")
+
+
+def strangers_files(folder: Path = FOLDER) -> list[str]:
+    """The files of the other project that lie in a folder."""
+    return sorted(name for name in os.listdir(folder) if STRANGERS.fullmatch(name))
+
+
+def require_own_files() -> None:
+    """Raise ImportError if another project has written into this package's folder."""
+    found = strangers_files()
+    if found:
+        raise ImportError(
+            f"{FOLDER} holds files of two projects called minigrad: {', '.join(found)} "
+            f"belong to the one on the public index, which is another project. To mend it, "
+            f"pip uninstall minigrad, then install this one again: {install_line()}"
+        )
+
+
+def install_line(*extras: str) -> str:
+    """The command that installs this project, with extras, as it was got here.
+
+    Out of a checkout the command is to be typed in its folder; otherwise it names the distribution.
+    """
+    wanted = f"[{','.join(extras)}]" if extras else ""
+    if (FOLDER.parent / "pyproject.toml").is_file():
+        return f'pip install -e ".{wanted}"'
+    return f'pip install "{_distribution()}{wanted}"'
+
+
+def _distribution() -> str:
+    """The name of the distribution that this file came with."""
+    from importlib import metadata  # which is slow to import, and wanted for messages alone
+
+    here = f"{FOLDER.name}/{Path(__file__).name}"
+    for found in metadata.distributions():
+        if any(file.as_posix() == here for file in found.files or ()):
+            return found.name
+    return "."  # copied by hand, as nothing that pip knows
