@@ -262,21 +262,29 @@ MUTANTS = {
         "gemm", "if (row >= m || column >= n) return;", "if (row > m || column >= n) return;",
         "gemm_fma<float>", product),
     "gemm: a fragment in another order": Mutant(
-        "gemm", "fragment_a[i][1] = shared.a[row + 8][w + within];",
-        "fragment_a[i][1] = shared.a[row][w + within + 4];", "gemm_tf32", rounded_product("tf32")),
+        "gemm", "const int n = 2 * i + part % 2;", "const int n = 2 * i + part / 2;", "gemm_tf32",
+        rounded_product("tf32")),
+    "gemm: a row turned in another way": Mutant(
+        "gemm", "(row & 4) | ((row ^ row >> 3) & 3)", "(row & 4) | ((row ^ row >> 2) & 3)",
+        "gemm_tf32", rounded_product("tf32")),
+    "gemm: the tiles of both stages are the same": Mutant(
+        "gemm", "stage ^= 1) {", "stage ^= 0) {", "gemm_tf32", rounded_product("tf32")),
+    "gemm: four at once where they are not aligned": Mutant(
+        "gemm", "if (fours && inside >= 4) {", "if (inside >= 1) {", "gemm_tf32",
+        rounded_product("tf32")),
     "gemm: pairs in another order": Mutant(
         "gemm", "return to_bf16_pair(x[0], x[1]);", "return to_bf16_pair(x[1], x[1]);",
         "gemm_bf16", rounded_product("bf16")),
     "gemm: one of two neighbours is loaded twice": Mutant(
-        "gemm", "start + group * step + size_t(part) * o.column_stride", "start + group * step",
-        "gemm_bf16", rounded_product("bf16")),
+        "gemm", "(from.along_depth ? 4 * p : p);", "(from.along_depth ? 0 : 0);", "gemm_bf16",
+        rounded_product("bf16")),
     "gemm: the depth's end is not looked at": Mutant(
-        "gemm", "begin + group * column_step + part < last", "true", "gemm_fma<float>", product),
+        "gemm", "row >= rows || depth >= last", "row >= rows", "gemm_fma<float>", product),
     "linear: no barrier before db is added up": Mutant(
         "linear_backward", "__syncthreads();\n    if (threadIdx.x < TILE", "if (threadIdx.x < TILE",
         BACKWARD, linear),
     "linear: db of half of the threads": Mutant(
-        "linear_backward", "i < Way::THREADS; i += TILE) sum", "i < TILE; i += TILE) sum", BACKWARD,
+        "linear_backward", "i < Way::Loaded::SOURCES; i++) sum", "i < 1; i++) sum", BACKWARD,
         linear),
     "linear: db of every column of tiles": Mutant(
         "linear_backward", "dbias && side == 0", "dbias && top == 0", BACKWARD, linear),
@@ -285,7 +293,7 @@ MUTANTS = {
     "linear: counters stay where they are": Mutant(
         "linear_backward", "if (threadIdx.x == 0) counters[tile] = 0;", "", BACKWARD, linear),
     "linear: parts overlap": Mutant(
-        "linear_backward", "(weights + c_out) * part;", "weights * part;", BACKWARD, linear),
+        "linear_backward", "length * part;", "weights * part;", BACKWARD, linear),
     "linear: the mask is not looked at": Mutant(
         "linear_backward", "left = {dy, y,", "left = {dy, nullptr,", BACKWARD, linear),
     "linear: one column too many": Mutant(

@@ -32,7 +32,8 @@ def test_windows_are_gathered_where_the_tokens_lie(
 
 
 def test_windows_beyond_the_end_are_no_tokens(gpu: Any) -> None:
-    tokens, cursor = gpu.asarray(np.arange(10, dtype=np.int32)), gpu.zeros(1, np.int64)
+    around = gpu.asarray(np.concatenate([[77], np.arange(10), [77]]).astype(np.int32))
+    tokens, cursor = around[1:-1], gpu.zeros(1, np.int64)
     starts = gpu.asarray(np.array([5, -3, 100]))
     x, y = windows.gather(tokens, starts, cursor, first=0, rows=4, time=6)
     assert x.get()[0].tolist() == [5, 6, 7, 8, -1, -1]

@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(256)
   if (i >= rows * time) return;
   const size_t window = size_t(*cursor) + first + i / time;
   const size_t place = window < windows ? size_t(starts[window]) + i % time : count;
-  const bool inside = place + 1 < count;
+  const bool inside = place < count && place + 1 < count;  // a place before the first is huge
   x[i] = inside ? tokens[place] : -1;
   y[i] = inside ? tokens[place + 1] : -1;
 }

@@ -3,10 +3,6 @@
 // How the rows of a head come from memory to tiles in shared memory: through registers, while the
 // tiles before are used. What a tile is, attention_tiles.cuh says.
 
-struct alignas(16) FourFloats {
-  float x[4];
-};
-
 // The rows of one head: q, k, v or dy.
 struct HeadRows {
   const float* __restrict__ from;
@@ -31,11 +27,6 @@ struct HeadRows {
     return aligned ? four<true>(row, d) : four<false>(row, d);
   }
 };
-
-__device__ __forceinline__ bool in_fours(const float* qkv, const float* other, int head_size) {
-  const size_t addresses = reinterpret_cast<size_t>(qkv) | reinterpret_cast<size_t>(other);
-  return head_size % 4 == 0 && addresses % 16 == 0;
-}
 
 // A tile on its way to shared memory: ROWS rows in the registers of THREADS threads, each thread
 // with four floats of two rows at a time.

@@ -59,6 +59,7 @@ __global__ void __launch_bounds__(128) cross_entropy_forward(
   if (threadIdx.x == 0) *done = 0;
   sum = 0;
   real count = 0;
+#pragma unroll 8  // loads that do not wait for each other
   for (int other = threadIdx.x; other < gridDim.x; other += blockDim.x) {
     sum += __ldcg(loss + other);
     count += real(targets[other] != ignored);

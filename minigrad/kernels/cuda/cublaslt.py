@@ -38,7 +38,7 @@ class Product(NamedTuple):
     """A kind of product: c (M, N) = a (M, K)·b (K, N), then + bias, then max(·, 0).
 
     An operand is transposed if its memory is that of the C-contiguous transpose. Alignments are of
-    a, b, bias (0 for none) and c, in bytes.
+    a, b, bias (0 for none), and c with what is added to it, in bytes.
     """
 
     m: int
@@ -130,15 +130,16 @@ class Plan:
             raise CublasError(f"{name} found no algorithm", lt.CUBLAS_STATUS_NOT_SUPPORTED)
         return best.algo
 
-    def run(self, a: int, b: int, bias: int, c: int, stream: int) -> None:
-        """One product of arrays at these addresses, on a stream."""
+    def run(self, a: int, b: int, bias: int, c: int, plus: int, stream: int) -> None:
+        """One product of arrays at these addresses, on a stream. What lies at `plus` is added."""
         if bias:
             self._set_bias(bias)
         space = workspace()
+        beta, before = (self.one, plus) if plus else (self.zero, c)
         self.api(
             "cublasLtMatmul",
             *(self.handle, self.operation, byref(self.one), b, self.first, a, self.second),
-            *(byref(self.zero), c, self.result, c, self.result),
+            *(byref(beta), before, self.result, c, self.result),
             *(ctypes.addressof(self.algorithm), space.data.ptr, space.size, stream),
         )
 
@@ -151,7 +152,7 @@ class Library:
         self.plans: dict[Product, Plan | None] = {}
         self.lock = threading.Lock()
 
-    def run(self, product: Product, a: int, b: int, bias: int, c: int) -> bool:
+    def run(self, product: Product, a: int, b: int, bias: int, c: int, plus: int) -> bool:
         """Whether there is a plan for this product, which is then done.
 
         Raises:
@@ -169,7 +170,7 @@ class Library:
                 self.plans[product] = self._plan(product, bias)
             plan = self.plans[product]
             if plan is not None:
-                plan.run(a, b, bias, c, stream.ptr)
+                plan.run(a, b, bias, c, plus, stream.ptr)
         return plan is not None
 
     def _plan(self, product: Product, bias: int) -> Plan | None:
@@ -201,8 +202,8 @@ def library() -> Library | None:
     return _libraries[key]
 
 
-def multiply(a: Any, b: Any, bias: Any, relu: bool, tf32: bool, out: Any) -> bool:
-    """Write a @ b + bias, or max of that and 0, to `out`. False if cuBLASLt cannot.
+def multiply(a: Any, b: Any, bias: Any, relu: bool, tf32: bool, out: Any, plus: Any = None) -> bool:
+    """Write a @ b + plus + bias, or max of that and 0, to `out`. False if cuBLASLt cannot.
 
     Args:
         a, b: (M, K) and (K, N), each C-contiguous or the transpose of such an array; of float32,
@@ -210,11 +211,14 @@ def multiply(a: Any, b: Any, bias: Any, relu: bool, tf32: bool, out: Any) -> boo
         bias: (N,) C-contiguous, of `out`'s dtype, or None.
         tf32: factors of float32 may be rounded.
         out: (M, N), C-contiguous, float64 for factors of float64, else float32.
+        plus: as `out` is, another array, or None.
     """
     found = library()
     if found is None:
         return False
-    addresses = [0 if array is None else array.data.ptr for array in (a, b, bias, out)]
+    addresses = [0 if array is None else array.data.ptr for array in (a, b, bias, out, plus)]
+    *aligned, of_out = (_alignment(address) for address in addresses[:4])
+    of_both = min(of_out, _alignment(addresses[4]) or of_out)
     product = Product(
         m=a.shape[0],
         n=b.shape[1],
@@ -224,7 +228,7 @@ def multiply(a: Any, b: Any, bias: Any, relu: bool, tf32: bool, out: Any) -> boo
         operands=a.dtype.str[1:],
         tf32=tf32 and a.dtype == np.float32,
         relu=relu,
-        aligned=tuple(_alignment(address) for address in addresses),  # type: ignore[arg-type]
+        aligned=(*aligned, of_both),  # type: ignore[arg-type]
     )
     return found.run(product, *addresses)
 

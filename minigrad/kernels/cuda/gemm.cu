@@ -1,9 +1,10 @@
 #include "prelude.cuh"
 #include "tensor_cores.cuh"
 #include "tiles.cuh"
+#include "tensor_tiles.cuh"
 
 // Matrix products c = a·b + bias, optionally followed by max(·, 0): c (M, N) C-contiguous, a (M, K)
-// and b (K, N) with any strides.
+// and b (K, N) C-contiguous or the transpose of such an array: of the strides of each, one is 1.
 //
 // blockIdx is a tile of rows, a tile of columns and a part of K. With more than one part, block z
 // writes its partial product to c[z] and a column sum adds these up (column_sums.cu), because a
@@ -17,9 +18,11 @@ __device__ __forceinline__ void product(const real* __restrict__ a, const real* 
   const int top = blockIdx.x * TILE, side = blockIdx.y * TILE;
   const int depth = blockIdx.z * k_a_part;
   const int last = k - depth < k_a_part ? k : depth + k_a_part;
-  const Factor<real> left = {a, nullptr, {m, k, a_row, a_column, a_column == 1}, top};
-  const Factor<real> right = {b, nullptr, {n, k, b_column, b_row, b_row == 1}, side};
-  Way::run(left, right, depth, last, [&](int row, int column, real value) {
+  const bool a_along = a_column == 1, b_along = b_row == 1;
+  const Factor<real> left = {a, nullptr, m, a_along ? a_row : a_column, a_along, top};
+  const Factor<real> right = {b, nullptr, n, b_along ? b_column : b_row, b_along, side};
+  typename Way::Loaded loaded;
+  Way::run(left, right, depth, last, loaded, [&](int row, int column, real value) {
     row += top;
     column += side;
     if (row >= m || column >= n) return;

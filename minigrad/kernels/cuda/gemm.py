@@ -19,7 +19,7 @@ from minigrad.kernels.cuda import cublaslt
 from minigrad.kernels.cuda.bf16 import from_bf16, to_bf16
 from minigrad.kernels.cuda.columns import sum_parts
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
-from minigrad.kernels.cuda.tiles import TILE, parts_of_sum
+from minigrad.kernels.cuda.tiles import THREADS, TILE, parts_of_sum
 from minigrad.precision import precision, precision_on_gpu, set_precision
 from minigrad.settings import Setting
 from minigrad.state import STATE, setting
@@ -84,8 +84,9 @@ def multiply(
     *,
     factors: str | None = None,
     into: Any = None,
+    plus: Any = None,
 ) -> Any:
-    """a @ b + bias, (M, K) @ (K, N) -> (M, N), then max(·, 0) if `relu`.
+    """a @ b + plus + bias, (M, K) @ (K, N) -> (M, N), then max(·, 0) if `relu`.
 
     Transposed operands cost no copy.
 
@@ -94,6 +95,7 @@ def multiply(
         bias: (N,) or None.
         factors: "fp32", "tf32" or "bf16" for float32; left out, what is in force.
         into: (M, N), C-contiguous, of the result's dtype, to write to; left out, a new array.
+        plus: likewise, another array that is only read; or None. Only without `relu`.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -111,17 +113,19 @@ def multiply(
         a, b = prepared(factors, a, b)
     real = np.dtype(np.float32) if a.dtype == np.uint16 else dtype
     out = cupy().empty((a.shape[0], b.shape[1]), real) if into is None else into
-    one_dtype("gemm", out, bias)
+    one_dtype("gemm", out, bias, plus)
     a, b, bias = _in_some_order(a), _in_some_order(b), dense(bias)
     if (
         with_cublaslt
         and out.size * a.size > 0  # which is all that cuBLASLt takes
-        and cublaslt.multiply(a, b, bias, relu, factors == "tf32", out)
+        and cublaslt.multiply(a, b, bias, relu, factors == "tf32", out, plus)
     ):
         return out
     if a.dtype == np.uint16:
         a, b, factors = from_bf16(a), from_bf16(b), "bf16"
     _own(a, b, bias, relu, factors, out)
+    if plus is not None:
+        out += plus
     return out
 
 
@@ -141,7 +145,7 @@ def _own(a: Any, b: Any, bias: Any, relu: bool, factors: str | None, out: Any) -
     SOURCE.launch(
         kernel,
         (*grid, parts),
-        (256,) if kernel.startswith("gemm_fma") else (128,),
+        (THREADS,),
         *(_memory(a), _memory(b), bias, target, m, n, k, *strides, part, relu),
         dtype=dtype,
     )

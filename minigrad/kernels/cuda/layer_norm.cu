@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(256) layer_norm_backward(
 
   real sum = 0, along = 0;
   for (int c = lane; c < channels; c += WARP) {
-    const real g = weight ? dy[start + c] * weight[c] : dy[start + c];
+    const real g = weight ? times(dy[start + c], weight[c]) : dy[start + c];
     sum += g;
     along += g * normal[start + c];
   }
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(256) layer_norm_backward(
   const real mean_along = warp_sum(along) / channels;
   const real scale = inverse_std[row];
   for (int c = lane; c < channels; c += WARP) {
-    const real g = weight ? dy[start + c] * weight[c] : dy[start + c];
+    const real g = weight ? times(dy[start + c], weight[c]) : dy[start + c];
     const real gradient = (g - mean - normal[start + c] * mean_along) * scale;
     dx[start + c] = so_far ? gradient + so_far[start + c] : gradient;
   }

@@ -48,8 +48,8 @@ def backward_into(dy, saved, needs, places, *, so_far=None, activation=None):
     shape, rows, weight, y, factors = saved
     dy_rows = dense(dy).reshape(rows.shape[0], weight.shape[0])  # (N, C_out)
     own = rows.dtype == dy.dtype and not uses_cublaslt(rows.size * weight.shape[0])
+    before = None if so_far is None else dense(so_far).reshape(rows.shape)
     if own and needs[1] >= needs[2]:
-        before = None if so_far is None else dense(so_far).reshape(rows.shape)
         dx, dweight, dbias = linear_backward(
             dy_rows, y, rows, weight, needs, places, factors, before
         )
@@ -64,9 +64,7 @@ def backward_into(dy, saved, needs, places, *, so_far=None, activation=None):
     if rows.dtype != dy_rows.dtype:
         (dy_rows,) = to_bf16(dy_rows)
     if needs[0]:
-        dx = multiply(dy_rows, weight, factors=factors).reshape(shape)
-        if so_far is not None:
-            dx += so_far
+        dx = multiply(dy_rows, weight, factors=factors, plus=before).reshape(shape)
     if needs[1]:
         dweight = multiply(dy_rows.T, rows, factors=factors, into=places[1])
     return dx, dweight, dbias

@@ -1,6 +1,7 @@
 #include "prelude.cuh"
 #include "tensor_cores.cuh"
 #include "tiles.cuh"
+#include "tensor_tiles.cuh"
 
 // The backward pass of a linear layer in one launch:
 //
@@ -31,24 +32,23 @@ __device__ __forceinline__ void backward(const real* __restrict__ dy, const real
   const int part = of_weight ? blockIdx.x / weight_tiles : 0;
   const int top = tile / across * TILE, side = tile % across * TILE;
 
-  // What a part of dW and db is written to: C_out x C_in numbers, then C_out.
-  const size_t weights = size_t(c_out) * c_in;
+  // What a part of dW and db is written to: C_out x C_in numbers, then C_out, then up to 3 that
+  // nobody reads, so that all parts are aligned alike.
+  const size_t weights = size_t(c_out) * c_in, length = (weights + c_out + 3) / 4 * 4;
   const bool whole = parts == 1;
-  real* const mine = partial + (weights + c_out) * part;
+  real* const mine = partial + length * part;
   real* const out = !of_weight ? dx : whole ? dweight : mine;
   const int height = of_weight ? c_out : rows;
 
-  Factor<real> left = {dy, y, {rows, c_out, c_out, 1, true}, top};
-  Factor<real> right = {weight, nullptr, {c_in, c_out, 1, c_in, false}, side};
+  const Factor<real> left = {dy, y, of_weight ? c_out : rows, c_out, !of_weight, top};
+  const Factor<real> right = {of_weight ? x : weight, nullptr, c_in, c_in, false, side};
   int depth = 0, last = c_out;
   if (of_weight) {
-    left.shape = {c_out, rows, 1, c_out, false};
-    right.from = x;
-    right.shape.columns = rows;
     depth = part * rows_a_part;
     last = rows - depth < rows_a_part ? rows : depth + rows_a_part;
   }
-  const real loaded = Way::run(left, right, depth, last, [&](int row, int column, real value) {
+  typename Way::Loaded loaded;
+  Way::run(left, right, depth, last, loaded, [&](int row, int column, real value) {
     row += top;
     column += side;
     if (row >= height || column >= c_in) return;
@@ -58,18 +58,18 @@ __device__ __forceinline__ void backward(const real* __restrict__ dy, const real
   if (!of_weight) return;
 
   struct Shared {
-    real loaded[Way::THREADS];
+    real loaded[Way::Loaded::SOURCES][TILE];
     bool last;
   };
   Shared& shared = block_shared<Shared>();
   const bool with_bias = dbias && side == 0;
   const int row = top + threadIdx.x;  // of the first TILE threads, for db
   if (with_bias) {
-    shared.loaded[threadIdx.x] = loaded;  // all of row threadIdx.x % TILE of the tile
+    loaded.put(shared.loaded);
     __syncthreads();
     if (threadIdx.x < TILE && row < c_out) {
       real sum = 0;
-      for (int i = threadIdx.x; i < Way::THREADS; i += TILE) sum += shared.loaded[i];
+      for (int i = 0; i < Way::Loaded::SOURCES; i++) sum += shared.loaded[i][threadIdx.x];
       (whole ? dbias : mine + weights)[row] = sum;
     }
   }
@@ -82,23 +82,34 @@ __device__ __forceinline__ void backward(const real* __restrict__ dy, const real
   if (!shared.last) return;
   __threadfence();
   if (threadIdx.x == 0) counters[tile] = 0;
-  for (int i = threadIdx.x; i < TILE * TILE; i += Way::THREADS) {
+  // As many loads at a time as there are registers for, because each takes long. The sums are of
+  // EACH elements a thread, THREADS apart in the tile.
+  constexpr int EACH = TILE * TILE / Way::THREADS;
+  real sums[EACH] = {};
+#pragma unroll 2
+  for (int p = 0; p < parts; p++)
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+      const int i = threadIdx.x + e * Way::THREADS;
+      const int r = top + i / TILE, c = side + i % TILE;
+      if (r < c_out && c < c_in) sums[e] += __ldcg(partial + length * p + size_t(r) * c_in + c);
+    }
+#pragma unroll
+  for (int e = 0; e < EACH; e++) {
+    const int i = threadIdx.x + e * Way::THREADS;
     const int r = top + i / TILE, c = side + i % TILE;
-    if (r >= c_out || c >= c_in) continue;
-    const size_t place = size_t(r) * c_in + c;
-    real sum = 0;
-    for (int p = 0; p < parts; p++) sum += __ldcg(partial + (weights + c_out) * p + place);
-    dweight[place] = sum;
+    if (r < c_out && c < c_in) dweight[size_t(r) * c_in + c] = sums[e];
   }
   if (with_bias && threadIdx.x < TILE && row < c_out) {
     real sum = 0;
-    for (int p = 0; p < parts; p++) sum += __ldcg(partial + (weights + c_out) * p + weights + row);
+#pragma unroll 8
+    for (int p = 0; p < parts; p++) sum += __ldcg(partial + length * p + weights + row);
     dbias[row] = sum;
   }
 }
 
 template <typename real>
-__global__ void __launch_bounds__(Fma<real>::THREADS, 2)
+__global__ void __launch_bounds__(Fma<real>::THREADS)
     linear_backward_fma(const real* __restrict__ dy, const real* __restrict__ y,
                         const real* __restrict__ x, const real* __restrict__ weight,
                         const real* __restrict__ so_far, real* __restrict__ dx, real* dweight,
@@ -108,7 +119,7 @@ __global__ void __launch_bounds__(Fma<real>::THREADS, 2)
                       c_out, parts, rows_a_part);
 }
 
-__global__ void __launch_bounds__(Tensor<Tf32>::THREADS, 3)
+__global__ void __launch_bounds__(Tensor<Tf32>::THREADS, 2)
     linear_backward_tf32(const float* __restrict__ dy, const float* __restrict__ y,
                          const float* __restrict__ x, const float* __restrict__ weight,
                          const float* __restrict__ so_far, float* __restrict__ dx, float* dweight,
@@ -118,7 +129,7 @@ __global__ void __launch_bounds__(Tensor<Tf32>::THREADS, 3)
                          c_in, c_out, parts, rows_a_part);
 }
 
-__global__ void __launch_bounds__(Tensor<Bf16>::THREADS, 3)
+__global__ void __launch_bounds__(Tensor<Bf16>::THREADS)
     linear_backward_bf16(const float* __restrict__ dy, const float* __restrict__ y,
                          const float* __restrict__ x, const float* __restrict__ weight,
                          const float* __restrict__ so_far, float* __restrict__ dx, float* dweight,

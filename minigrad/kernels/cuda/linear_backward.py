@@ -16,7 +16,7 @@ import numpy as np
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, blocks, real_of
 from minigrad.kernels.cuda.scratch import counters
-from minigrad.kernels.cuda.tiles import TILE, parts_of_sum
+from minigrad.kernels.cuda.tiles import THREADS, TILE, parts_of_sum
 
 SOURCE = Source(
     "linear_backward",
@@ -56,12 +56,15 @@ def linear_backward(
     parts, rows_a_part = parts_of_sum(rows, weight_tiles)
     partial = count = None
     if parts > 1 and needs[1]:
-        partial, count = xp.empty((parts, c_out * (c_in + 1)), dtype), counters(weight_tiles)
+        partial, count = (
+            xp.empty((parts, blocks(c_out * (c_in + 1), 4) * 4), dtype),
+            counters(weight_tiles),
+        )
     exact = dtype != np.float32 or factors == "fp32"
     SOURCE.launch(
         f"linear_backward_fma<{real_of(dtype)}>" if exact else f"linear_backward_{factors}",
         (weight_tiles * parts + input_tiles,),
-        (256,) if exact else (128,),
+        (THREADS,),
         *(dy, y, x, weight, so_far, dx, dweight, dbias, partial, count),
         *(rows, c_in, c_out, parts, rows_a_part),
         dtype=dtype,

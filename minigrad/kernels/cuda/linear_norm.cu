@@ -1,6 +1,7 @@
 #include "prelude.cuh"
 #include "tensor_cores.cuh"
 #include "tiles.cuh"
+#include "tensor_tiles.cuh"
 
 // A linear layer, the residual sum after it and the norm of that, in one launch:
 //
@@ -73,9 +74,10 @@ __device__ __forceinline__ void linear_norm(const real* __restrict__ x,
                                             int inputs, int channels, real eps) {
   constexpr int AT_ONCE = 4, WARPS = Way::THREADS / WARP;
   const int top = blockIdx.x * TILE;
-  const Factor<real> left = {x, nullptr, {rows, inputs, inputs, 1, true}, top};
-  const Factor<real> right = {weight, nullptr, {channels, inputs, inputs, 1, true}, 0};
-  Way::run(left, right, 0, inputs, [&](int row, int column, real value) {
+  const Factor<real> left = {x, nullptr, rows, inputs, true, top};
+  const Factor<real> right = {weight, nullptr, channels, inputs, true, 0};
+  typename Way::Loaded loaded;
+  Way::run(left, right, 0, inputs, loaded, [&](int row, int column, real value) {
     row += top;
     if (row >= rows || column >= channels) return;
     if (bias) value += bias[column];

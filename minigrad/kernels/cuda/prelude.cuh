@@ -13,6 +13,26 @@ template <> __device__ constexpr double lowest<double>() { return -1.79769313486
 template <typename T> __device__ __forceinline__ T larger(T a, T b) { return a > b ? a : b; }
 template <typename T> __device__ __forceinline__ T smaller(T a, T b) { return a < b ? a : b; }
 
+// A product that is rounded before it is used: where a sum of products is subtracted from one of
+// them and nothing remains, a fused multiply-add would leave what rounding took away.
+#ifndef CUDA_ON_CPU
+__device__ __forceinline__ float times(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double times(double a, double b) { return __dmul_rn(a, b); }
+#else
+template <typename real> real times(real a, real b) { return a * b; }
+#endif
+
+// Four floats that are read or written at once, 16 bytes: their address is a multiple of 16.
+struct alignas(16) FourFloats {
+  float x[4];
+};
+
+// Whether rows that lie `stride` apart can be read so from two addresses on; either may be null.
+__device__ __forceinline__ bool in_fours(const float* one, const float* other, size_t stride) {
+  const size_t addresses = reinterpret_cast<size_t>(one) | reinterpret_cast<size_t>(other);
+  return stride % 4 == 0 && addresses % 16 == 0;
+}
+
 // Shared memory of a block, as one struct a kernel. On the CPU the test shim provides it, poisoned.
 #ifndef CUDA_ON_CPU
 template <typename Struct> __device__ __forceinline__ Struct& block_shared() {

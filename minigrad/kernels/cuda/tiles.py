@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minigrad.kernels.cuda.compile import blocks
 
-TILE = 64  # of tiles.cuh
+TILE, THREADS = 64, 256  # of tiles.cuh and tensor_tiles.cuh
 ENOUGH_BLOCKS = 128  # for the larger GPUs; the same on all, so that results are
 PART = 256  # the shortest part of a sum that is worth a block of its own
 

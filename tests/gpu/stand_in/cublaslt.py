@@ -195,14 +195,16 @@ class FakeCublasLt:
         _require(size >= NEEDED, "too little workspace")
         _require(stream == self.stream(), "another stream than the current one")
         number = "d" if operation["compute"] == 70 else "f"
-        _require((_read(alpha, number), _read(beta, number)) == (1, 0), "alpha and beta")
-        _require(c == d, "beta is 0: C should be D")
+        _require(_read(alpha, number) == 1 and _read(beta, number) in (0, 1), "alpha and beta")
+        adds = bool(_read(beta, number))
+        _require((c != d) == adds, "C is another array than D where it is added, and else D")
         bias = operation[8] if operation[7] & BIAS else 0
         if bias:
             _require(bias % algorithm.bias_aligned == 0, "a bias less aligned than promised")
         self.workspaces.add(space)
         rounding = min(algorithm.aligned.values()) < 16
-        work = self._work(operation, described, (a, b, bias, d), space, rounding)
+        at = (a, b, bias, d, c if adds else 0)
+        work = self._work(operation, described, at, space, rounding)
         self.engine.begin_work()
         self.engine.counts["launches"] += 1
         self.engine.counts["cublasLtMatmul"] += 1
@@ -218,9 +220,10 @@ class FakeCublasLt:
 
         Less aligned arrays have `other` algorithms, which add up in another order.
         """
-        layouts, (a, b, bias, d) = described[:4], at
+        layouts, (a, b, bias, d, c) = described[:4], at
         left, right = self._matrix(a, layouts[0]), self._matrix(b, layouts[1])
         result = self._matrix(d, layouts[3])
+        before = self._matrix(c, layouts[2]) if c else None
         vector = self._memory(bias, layouts[3].rows, layouts[3].dtype) if bias else None
         scratch = self._memory(space, NEEDED // 4, 0)
         summed = ITEM[layouts[3].dtype]
@@ -235,6 +238,8 @@ class FakeCublasLt:
                     total = half + (factors[0][:, 1::2] @ factors[1][1::2]).astype(summed)
                 else:
                     total = factors[0] @ factors[1]
+            if before is not None:
+                total = total + before
             if vector is not None:
                 total = total + vector[:, None]
             if operation[7] & RELU:
