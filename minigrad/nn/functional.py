@@ -26,9 +26,15 @@ from minigrad.functions import (
     tanh,
     where,
 )
-from minigrad.functions.convert import as_floats, as_tensor
+from minigrad.functions.convert import as_floats
 from minigrad.nn.checks import check_ids, check_probability, check_reduction, row_of_padding
 from minigrad.nn.convolution import conv1d, conv2d
+from minigrad.nn.heads import (
+    multi_head_attention,
+    rotary,
+    scaled_dot_product_attention,
+    with_kernel,
+)
 from minigrad.nn.losses import (
     binary_cross_entropy_with_logits,
     huber_loss,
@@ -73,6 +79,7 @@ __all__ = [
     "silu",
     "softmax",
     "softplus",
+    "swiglu",
     "tanh",
 ]
 
@@ -209,73 +216,14 @@ def rms_norm(x: Tensor, weight: Tensor | None, *, eps: float = 1e-5) -> Tensor:
     return apply(ops.layer_norm.rms_norm, x, weight, eps=eps)
 
 
-def scaled_dot_product_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
-) -> Tensor:
-    """softmax(q kᵀ·scale) v. See `minigrad.ops.attention`.
-
-    Args:
-        q: (..., Tq, D); k: (..., Tk, D); v: (..., Tk, Dv), with equal leading axes.
-        causal: a query sees no later key; the queries are the last Tq of the Tk positions.
-        scale: 1/√D unless given.
-
-    Returns:
-        (..., Tq, Dv)
+def swiglu(x: Tensor) -> Tensor:
+    """silu(g)·u of x = [g | u], (..., 2F) -> (..., F). See `minigrad.ops.activations.swiglu`.
 
     Raises:
-        ShapeError: the shapes do not fit.
-    """
-    q, k, v = as_floats(q, k, v)
-    fits = (
-        min(q.ndim, k.ndim, v.ndim) >= 2
-        and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
-        and q.shape[-1] == k.shape[-1]
-        and k.shape[-2] == v.shape[-2]
-    )
-    if not fits:
-        raise ShapeError(
-            f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not fit: they need equal "
-            "leading axes, q and k one head size, k and v one length"
-        )
-    return apply(ops.attention.scaled_dot_product_attention, q, k, v, causal=causal, scale=scale)
-
-
-def multi_head_attention(qkv: Tensor, *, num_heads: int, causal: bool = True) -> Tensor:
-    """Self-attention on packed queries, keys and values, (B, T, 3C) -> (B, T, C).
-
-    See `minigrad.ops.attention.multi_head_attention`.
-
-    Raises:
-        ShapeError: qkv does not have three axes, or 3C is not 3·num_heads heads.
-    """
-    (qkv,) = as_floats(qkv)
-    if qkv.ndim != 3:
-        raise ShapeError(f"multi_head_attention: qkv must be (B, T, 3C), not {qkv.shape}")
-    if num_heads < 1:
-        raise ValueError(f"multi_head_attention: num_heads must be at least 1, not {num_heads}")
-    if qkv.shape[-1] % (3 * num_heads):
-        raise ShapeError(
-            f"multi_head_attention: {qkv.shape[-1]} channels are not 3 times {num_heads} heads of "
-            "equal size"
-        )
-    return apply(ops.attention.multi_head_attention, qkv, num_heads=num_heads, causal=causal)
-
-
-def rotary(x: Tensor, cos: Any, sin: Any) -> Tensor:
-    """Turn pairs of the last axis by position. See `minigrad.ops.rotary`.
-
-    Args:
-        x: (..., D), D even; cos, sin: constants that broadcast to (..., D/2).
-
-    Raises:
-        ShapeError: D is odd, or cos or sin does not fit.
-        TypeError: cos or sin requires a gradient, which this op does not compute.
+        ShapeError: the last axis is odd.
     """
     (x,) = as_floats(x)
-    cos, sin = (as_tensor(part, like=x).astype(x.dtype, copy=False) for part in (cos, sin))
-    if cos.requires_grad or sin.requires_grad:
-        raise TypeError("rotary: cos and sin are constants; pass .detach() of them")
-    return apply(ops.rotary.rotary, x, cos, sin)
+    return apply(with_kernel(ops.activations.swiglu, x), x)
 
 
 def cross_entropy(

@@ -7,6 +7,9 @@ Coordinates i and i + D/2 of the last axis are a point in the plane, turned by a
 Shapes: x (..., D) with D even, cos and sin broadcast to (..., D/2). A rotation's gradient is the
 rotation back: dx₁ = dy₁·cos θ + dy₂·sin θ, dx₂ = dy₂·cos θ - dy₁·sin θ.
 
+With `heads`, x is (..., H, D), of which only the first so many heads are turned: queries and keys
+of packed queries, keys and values. cos and sin then broadcast to (..., heads, D/2).
+
 Saved: cos and sin, which are constants and get no gradient.
 """
 
@@ -17,18 +20,21 @@ class rotary(Op):
     """Pairs of the last axis turned by an angle; see the module's docstring"""
 
     @staticmethod
-    def forward(xp, x, cos, sin):
-        return _rotate(xp, x, cos, sin), (cos, sin)
+    def forward(xp, x, cos, sin, *, heads=None):
+        return _rotate(xp, x, cos, sin, heads), (cos, sin)
 
     @staticmethod
-    def backward(xp, dy, saved, needs):
+    def backward(xp, dy, saved, needs, *, heads=None):
         cos, sin = saved
-        return _rotate(xp, dy, cos, -sin), None, None
+        return _rotate(xp, dy, cos, -sin, heads), None, None
 
 
-def _rotate(xp, x, cos, sin):
+def _rotate(xp, x, cos, sin, heads):
     if x.shape[-1] % 2:
         raise ValueError(f"rotary positions need an even last axis, not {x.shape[-1]}")
+    if heads is not None:
+        turned = _rotate(xp, x[..., :heads, :], cos, sin, None)
+        return xp.concatenate([turned, x[..., heads:, :]], axis=-2)
     half = x.shape[-1] // 2
     x1, x2 = x[..., :half], x[..., half:]
     return xp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)

@@ -25,6 +25,7 @@ from minigrad.kernels.cpu import (
     embedding,
     layer_norm,
     linear,
+    rotary,
 )
 from minigrad.op import Op, kernel
 from minigrad.ops.updates.adamw import adamw as adamw_rule
@@ -35,12 +36,16 @@ KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
         ops.linear.linear: linear,
         ops.activations.sigmoid: activations.sigmoid,
         ops.activations.silu: activations.silu,
+        ops.activations.swiglu: activations.swiglu,
         ops.activations.gelu: activations.gelu,
         ops.trigonometry.tanh: activations.tanh,
         ops.layer_norm.layer_norm: layer_norm,
         ops.layer_norm.add_layer_norm: layer_norm.add_layer_norm,
+        ops.layer_norm.rms_norm: layer_norm.rms_norm,
+        ops.rotary.rotary: rotary,
         ops.attention.scaled_dot_product_attention: attention,
         ops.attention.multi_head_attention: attention.multi_head_attention,
+        ops.attention.grouped_query_attention: attention.grouped_query_attention,
         ops.convolution.convolution: convolution,
         ops.cross_entropy.cross_entropy: cross_entropy,
         ops.embedding.embedding: embedding,

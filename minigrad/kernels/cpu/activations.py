@@ -1,4 +1,4 @@
-"""Sigmoid, SiLU, GELU and tanh. Twins of the classes of these names in `minigrad.ops`.
+"""Sigmoid, SiLU, SwiGLU, GELU and tanh. Twins of the classes of these names in `minigrad.ops`.
 
 Shapes: any. Dtypes: float32 and float64.
 
@@ -335,3 +335,48 @@ def _gaussian(size, out, work):
 sigmoid = _SavesSlope(activations.sigmoid, _sigmoid)
 silu = _SavesSlope(activations.silu, _silu)
 gelu = _SavesSlope(activations.gelu, _gelu)
+
+
+class swiglu:
+    """y = silu(g)·u of x = [g | u];  dg = dy·(u·s'),  du = dy·s with s = silu(g)
+
+    Saved: u·s' and s.
+    """
+
+    @staticmethod
+    def forward(x):
+        gate, value = _halves(x)
+        opened, slope = silu.forward(gate)
+        y = np.multiply(opened, value)
+        slope *= value
+        return y, (slope, opened)
+
+    @staticmethod
+    def infer(x):
+        gate, value = _halves(x)
+        y = silu.infer(gate)
+        y *= value
+        return y
+
+    @staticmethod
+    def backward(dy, saved, needs):
+        slope, opened = saved
+        dx = _twice_as_wide(dy)
+        half = dy.shape[-1]
+        np.multiply(dy, slope, out=dx[..., :half])
+        np.multiply(dy, opened, out=dx[..., half:])
+        return (dx,)
+
+
+def _halves(x):
+    if x.ndim == 0 or x.shape[-1] % 2:
+        raise ValueError(f"a gate and what it is for need an even last axis, not {x.shape}")
+    half = x.shape[-1] // 2
+    return x[..., :half], x[..., half:]
+
+
+def _twice_as_wide(x):
+    """Memory for (..., 2F), in the order of x (..., F)."""
+    order = by_strides(x)
+    shape = [2 * size if axis == x.ndim - 1 else size for axis, size in enumerate(x.shape)]
+    return np.empty([shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))

@@ -36,6 +36,7 @@ import numpy as np
 from minigrad.kernels.cpu.exponential import exponential
 from minigrad.kernels.cpu.layout import empty_rows
 from minigrad.kernels.cpu.scratch import scratch
+from minigrad.ops.attention import grouped_head_size
 
 BLOCK = 32  # queries: small blocks compute fewer scores in vain, large ones multiply faster
 STRIP = 16  # rows that are turned at a time: as many numbers as a line of the cache holds
@@ -66,36 +67,72 @@ def backward(dy, saved, needs, *, causal, scale=None):
     return tuple(None if g is None else g.swapaxes(-1, -2) for g in (dq, dk, dv))
 
 
+class grouped_query_attention:
+    """Self-attention in which G = H/K heads of queries share one of K of keys and values.
+
+    Shapes: qkv (B, T, (H + 2K)·D) -> (B, T, H·D). In feature-major memory the queries of a head are
+    D rows of the array, and BLAS reads and writes them where they are. Keys and values have an axis
+    of size 1 for the group, along which products repeat them without copies.
+    """
+
+    @staticmethod
+    def forward(qkv, *, num_heads, num_kv_heads, causal, keep=True):
+        q, k, v = _cut(qkv.transpose(2, 0, 1), num_heads, num_kv_heads)  # (K, G or 1, B, D, T)
+        out = _empty(q.shape[:-2], q.shape[-2], q.shape[-1], qkv.dtype)
+        return _merge_heads(_ungrouped(out)), _forward(q, k, v, out, causal, None, keep)
+
+    @staticmethod
+    def infer(qkv, *, num_heads, num_kv_heads, causal):
+        heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
+        return grouped_query_attention.forward(qkv, **heads, causal=causal, keep=False)[0]
+
+    @staticmethod
+    def backward(dy, saved, needs, *, num_heads, num_kv_heads, causal):
+        batch, time, channels = dy.shape
+        size, group = channels // num_heads, num_heads // num_kv_heads
+        dy_heads = dy.reshape(batch, time, num_kv_heads, group, size).transpose(2, 3, 0, 4, 1)
+        dqkv = _empty((num_heads + 2 * num_kv_heads, batch), size, time, dy.dtype)
+        dq = dqkv[:num_heads].reshape(num_kv_heads, group, *dqkv.shape[1:])
+        dk = dqkv[num_heads : num_heads + num_kv_heads, None]  # (K, 1, B, D, T)
+        dv = dqkv[num_heads + num_kv_heads :, None]
+        _backward(dy_heads, saved, dq, dk, dv, causal, None)
+        return (_merge_heads(dqkv),)
+
+
 class multi_head_attention:
     """Self-attention of `num_heads` heads on packed queries, keys and values.
 
-    Shapes: qkv (B, T, 3C) -> (B, T, C), C = H·D. In feature-major memory the queries of a head are
-    D rows of the array, and BLAS reads and writes them where they are.
+    Shapes: qkv (B, T, 3C) -> (B, T, C), C = H·D: as above, in groups of one.
     """
 
     @staticmethod
     def forward(qkv, *, num_heads, causal, keep=True):
-        batch, time, channels = qkv.shape
-        if channels % (3 * num_heads):
-            raise ValueError(f"{channels} channels are not 3 times {num_heads} heads of equal size")
-        parts = qkv.reshape(batch, time, 3, num_heads, channels // (3 * num_heads))
-        q, k, v = parts.transpose(2, 3, 0, 4, 1)  # each (H, B, D, T)
-        out = _empty((num_heads, batch), q.shape[2], time, qkv.dtype)
-        return _merge_heads(out), _forward(q, k, v, out, causal, None, keep)
+        heads = {"num_heads": num_heads, "num_kv_heads": num_heads}
+        return grouped_query_attention.forward(qkv, **heads, causal=causal, keep=keep)
 
     @staticmethod
     def infer(qkv, *, num_heads, causal):
-        y, _ = multi_head_attention.forward(qkv, num_heads=num_heads, causal=causal, keep=False)
-        return y
+        return multi_head_attention.forward(qkv, num_heads=num_heads, causal=causal, keep=False)[0]
 
     @staticmethod
     def backward(dy, saved, needs, *, num_heads, causal):
-        batch, time, channels = dy.shape
-        dy_heads = dy.reshape(batch, time, num_heads, -1).transpose(2, 0, 3, 1)  # (H, B, D, T)
-        dqkv = _empty((3 * num_heads, batch), channels // num_heads, time, dy.dtype)
-        dq, dk, dv = dqkv.reshape(3, num_heads, *dqkv.shape[1:])
-        _backward(dy_heads, saved, dq, dk, dv, causal, None)
-        return (_merge_heads(dqkv),)
+        heads = {"num_heads": num_heads, "num_kv_heads": num_heads}
+        return grouped_query_attention.backward(dy, saved, needs, **heads, causal=causal)
+
+
+def _cut(rows, num_heads, num_kv_heads):
+    """Queries (K, G, B, D, T), keys and values (K, 1, B, D, T) of ((H + 2K)·D, B, T): views."""
+    channels, batch, time = rows.shape
+    size = grouped_head_size(channels, num_heads, num_kv_heads)
+    heads = rows.reshape(-1, size, batch, time).swapaxes(1, 2)  # (H + 2K, B, D, T)
+    q = heads[:num_heads].reshape(num_kv_heads, -1, *heads.shape[1:])
+    k = heads[num_heads : num_heads + num_kv_heads]
+    return q, k[:, None], heads[num_heads + num_kv_heads :, None]
+
+
+def _ungrouped(x):
+    """(K, G, B, D, T) -> (H, B, D, T)"""
+    return x.reshape(-1, *x.shape[2:])
 
 
 def _forward(q, k, v, out, causal, scale, keep):
@@ -206,7 +243,10 @@ def _sum_over_queries(x, plan, blocks, factor, out):
         part = scratch("part", (*lead, seen, size), dtype)
         np.matmul(block, turned[..., q0:q1, :], out=part)
         total[..., :seen, :] += part
-    np.copyto(out, total.swapaxes(-1, -2))
+    if out.shape[:-2] == lead:
+        np.copyto(out, total.swapaxes(-1, -2))
+    else:  # one of keys and values for a group of queries
+        np.add.reduce(total.swapaxes(-1, -2), axis=1, keepdims=True, out=out)
 
 
 class BlockPlan:

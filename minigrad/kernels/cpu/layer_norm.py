@@ -1,4 +1,5 @@
-"""Layer normalisation, alone and after a residual sum. Twin of `minigrad.ops.layer_norm`.
+"""Layer normalisation, alone and after a residual sum, and by the root mean square alone. Twin of
+`minigrad.ops.layer_norm`.
 
     y = w·x̂ + b,   x̂ = (x - μ)/σ,   μ = mean(x),   σ = √(var(x) + ε)    over the last axis
 
@@ -84,6 +85,54 @@ class add_layer_norm:
         wanted = (needs[0] or needs[1], needs[2], needs[3])
         dx, dweight, dbias = backward_into(dy, saved, wanted, (None, *places[2:]), eps=eps)
         return dx, dx, dweight, dbias
+
+
+class rms_norm:
+    """y = w·x/ρ with ρ = √(mean(x²) + ε);  dX = (w·dY - X̂·m₂)/ρ with m₂ as above"""
+
+    @staticmethod
+    def forward(x, weight, *, eps):
+        rows = as_feature_major(x)  # (C, N)
+        mean_of = constant(1 / rows.shape[0], rows.shape[0], rows.dtype)
+        inverse_rms = _inverse_std(rows, mean_of, eps)  # (N,)
+        normal = np.multiply(rows, inverse_rms, out=_like(rows))
+        y = normal if weight is None else np.multiply(normal, weight[:, None], out=_like(rows))
+        return as_logical(y, x.shape[:-1]), (normal, inverse_rms, weight)
+
+    @staticmethod
+    def infer(x, weight, *, eps):
+        rows = as_feature_major(x)
+        mean_of = constant(1 / rows.shape[0], rows.shape[0], rows.dtype)
+        y = np.multiply(rows, _inverse_std(rows, mean_of, eps), out=_like(rows))
+        if weight is not None:
+            y *= weight[:, None]
+        return as_logical(y, x.shape[:-1])
+
+    @staticmethod
+    def backward(dy, saved, needs, *, eps):
+        return rms_norm.backward_into(dy, saved, needs, (None, None), eps=eps)
+
+    @staticmethod
+    def backward_into(dy, saved, needs, places, *, eps):
+        normal, inverse_rms, weight = saved  # (C, N), (N,), (C,)
+        channels, positions = normal.shape
+        dtype = normal.dtype
+        rows = as_feature_major(dy)
+        product = np.multiply(rows, normal, out=scratch("product", normal.shape, dtype))
+        dweight = None
+        if needs[1]:
+            dweight = np.matmul(product, constant(1.0, positions, dtype), out=places[1])
+        if not needs[0]:
+            return None, dweight
+        mean_of = constant(1 / channels, channels, dtype)
+        if weight is None:
+            mean_product, dx = np.matmul(mean_of, product), rows.copy()
+        else:
+            mean_product = np.matmul(weight * mean_of, product)
+            dx = np.multiply(rows, weight[:, None], out=_like(rows))
+        dx -= np.multiply(normal, mean_product, out=product)
+        dx *= inverse_rms
+        return as_logical(dx, dy.shape[:-1]), dweight
 
 
 def _normalise(x, shape, weight, bias, eps):

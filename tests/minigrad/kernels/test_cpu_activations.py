@@ -91,6 +91,15 @@ def test_other_orders_of_bytes_and_long_doubles(label):
         np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("layout", list(layouts(np.zeros((1, 1)))))
+@pytest.mark.parametrize("shape", [(2,), (0, 4), (3, 5, 6), (30, 50, 120)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_gate_equals_textbook(dtype, shape, layout):
+    rng = np.random.default_rng(4)
+    x = layouts((rng.standard_normal(shape) * 3).astype(dtype))[layout]
+    check_twins("swiglu", (x,), rng)
+
+
 def test_slices_are_shorter_than_what_is_tried():
     """So that the cases above take both ways, of one slice and of many, in both dtypes."""
     assert 30 * 50 * 60 * 4 > activations.SLICE > 2 * 3 * 4 * 5 * 8

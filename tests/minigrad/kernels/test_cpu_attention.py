@@ -51,6 +51,26 @@ def test_multi_head_any_memory_order(layout):
     check_twins("multi_head_attention", (qkv,), rng, num_heads=3, causal=True)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shared", [1, 2, 3, 6])
+@pytest.mark.parametrize(("time", "size"), [(1, 4), (33, 5), (127, 3)])
+def test_shared_keys_and_values_equal_textbook(time, size, shared, dtype, causal):
+    rng = np.random.default_rng(9)
+    qkv = rng.standard_normal((2, time, (6 + 2 * shared) * size)).astype(dtype)
+    options = {"num_heads": 6, "num_kv_heads": shared, "causal": causal}
+    terms = 1.0 if time == 1 else 1e-3
+    check_twins("grouped_query_attention", (qkv,), rng, terms=terms, **options)
+
+
+@pytest.mark.parametrize("layout", list(layouts(np.zeros((1, 1)))))
+def test_shared_keys_and_values_any_memory_order(layout):
+    rng = np.random.default_rng(10)
+    qkv = layouts(rng.standard_normal((3, 70, 8 * 4)))[layout]
+    options = {"num_heads": 4, "num_kv_heads": 2, "causal": True}
+    check_twins("grouped_query_attention", (qkv,), rng, **options)
+
+
 @pytest.mark.parametrize("scale", [None, 0.7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES)

@@ -25,6 +25,7 @@ def test_equals_textbook(shape, dtype, affine):
     weight, bias = (a if given else None for a, given in zip((weight, bias), affine, strict=True))
     check_twins("layer_norm", (x, weight, bias), rng, eps=EPS)
     check_twins("add_layer_norm", (x, residual, weight, bias), rng, eps=EPS)
+    check_twins("rms_norm", (x, weight), rng, eps=EPS)
 
 
 @pytest.mark.parametrize("layout", list(layouts(np.zeros((1, 1)))))
@@ -32,6 +33,7 @@ def test_any_memory_order(layout):
     rng = np.random.default_rng(1)
     x, residual, weight, bias = _inputs(rng, (3, 5, 6), np.float64)
     check_twins("layer_norm", (layouts(x)[layout], weight, bias), rng, eps=EPS)
+    check_twins("rms_norm", (layouts(x)[layout], weight), rng, eps=EPS)
     for x_order, residual_order in ((x, layouts(residual)[layout]), (layouts(x)[layout], residual)):
         check_twins("add_layer_norm", (x_order, residual_order, weight, bias), rng, eps=EPS)
 
@@ -44,6 +46,11 @@ def test_only_what_is_needed(needs):
     y, saved = layer_norm.forward(x, weight, bias, eps=EPS)
     gradients = layer_norm.backward(y, saved, needs, eps=EPS)
     assert tuple(g is not None for g in gradients) == needs
+    check_twins("rms_norm", (x, weight), rng, needs=needs[:2], eps=EPS)
+    gradients = layer_norm.rms_norm.backward(
+        y, layer_norm.rms_norm.forward(x, weight, eps=EPS)[1], needs[:2], eps=EPS
+    )
+    assert tuple(g is not None for g in gradients) == needs[:2]
 
 
 def test_one_channel_and_a_large_mean():

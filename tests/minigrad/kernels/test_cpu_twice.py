@@ -78,6 +78,8 @@ for label, vectors in (
         lambda d, v=vectors: (*_qkv(d, (2, 9, 12), (2, 9, 12)), *v(d)),
         eps=1e-5,
     )
+    if label in ("weight", "neither"):
+        use("rms_norm", label, lambda d, v=vectors: (d(2, 70, 12), v(d)[0]), eps=1e-5)
 use("layer_norm", "gaps", lambda d: (d(GAP, 12), d(12), d(12)), eps=1e-5)
 use("layer_norm", "far from 0", lambda d: (d(2, 70, 12) + 1000, d(12), d(12)), eps=1e-5)
 for causal in (False, True):
@@ -89,6 +91,10 @@ for causal in (False, True):
         use("scaled_dot_product_attention", f"{how}, fewer queries", heads, causal=causal)
         use("scaled_dot_product_attention", f"{how}, no heads", flat, causal=causal, scale=0.3)
         use("multi_head_attention", f"{how}, 3 heads", packed, num_heads=3, causal=causal)
+        for kv in (1, 2):
+            options = {"num_heads": 4, "num_kv_heads": kv, "causal": causal}
+            some = lambda d, s=scale, k=kv: _qkv(d, (2, LONG, 8 * (4 + 2 * k)), scale=s)  # noqa: E731
+            use("grouped_query_attention", f"{how}, 4 heads on {kv}", some, **options)
         use("multi_head_attention", f"{how}, 1 head", packed, num_heads=1, causal=causal)
     gaps = lambda d: _qkv(d, (1, GAP, 3 * 8))  # noqa: E731
     use("multi_head_attention", f"{causal}, gaps", gaps, num_heads=2, causal=causal)
@@ -103,12 +109,22 @@ for reduction in ("mean", "sum", "none"):
 for name in ("sigmoid", "silu", "tanh"):
     use(name, "a slice", lambda d: (d(5, 12),))
     use(name, "slices", lambda d: (d(3, 20_000),))
+use("swiglu", "a slice", lambda d: (d(5, 12),))
+use("swiglu", "slices", lambda d: (d(3, 40_000),))
+use("rotary", "all", lambda d: (d(2, 5, 7, 6), d(5, 1, 3), d(5, 1, 3)))
+use("rotary", "some heads", lambda d: (d(2, 5, 7, 6), d(5, 1, 3), d(5, 1, 3)), heads=4)
 for form in ("none", "tanh"):
     use("gelu", f"{form}, a slice", lambda d: (d(5, 12),), approximate=form)
     use("gelu", f"{form}, slices", lambda d: (d(3, 20_000),), approximate=form)
 use("embedding", "repeated ids", lambda d: (d(11, 6), _ids(d, (5, 20), 11)))
 use("embedding", "negative ids", lambda d: (d(11, 6), _ids(d, (5, 20), 11, -11)))
 use("embedding", "no ids", lambda d: (d(11, 6), np.zeros((0, 3), np.int64)))
+
+
+def _needs(name: str, arrays: tuple[np.ndarray | None, ...]) -> tuple[bool, ...]:
+    if name == "rotary":
+        return (True, False, False)  # angles are constants
+    return tuple(a is not None and a.dtype.kind == "f" for a in arrays)
 
 
 def _drawn(label: str, seed: int, dtype: Any, layout: str) -> tuple[np.ndarray | None, ...]:
@@ -131,7 +147,7 @@ def test_first_results_survive_a_second_call_on_other_inputs(label, dtype, layou
         arrays = _drawn(label, seed, dtype, layout)
         y, saved = kernel.forward(*arrays, **statics)
         runs.append({"arrays": arrays, "y": y, "saved": saved})
-    needs = tuple(a is not None and a.dtype.kind == "f" for a in arrays)
+    needs = _needs(name, arrays)
     for seed, run in enumerate(runs):
         y = np.asarray(run["y"])
         run["dy"] = np.random.default_rng(9 + seed).standard_normal(y.shape).astype(y.dtype)
@@ -162,7 +178,7 @@ def test_no_two_results_share_memory(label):
     held: list[tuple[str, np.ndarray]] = []
     for seed in (0, 1):
         arrays = _drawn(label, seed, np.float32, "feature-major")
-        needs = tuple(a is not None and a.dtype.kind == "f" for a in arrays)
+        needs = _needs(name, arrays)
         y, saved = kernel.forward(*arrays, **statics)
         y = np.asarray(y)
         gradients = kernel.backward(np.ones_like(y), saved, needs, **statics)

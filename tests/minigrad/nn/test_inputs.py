@@ -50,6 +50,7 @@ def test_integers_take_the_dtype_of_the_weights() -> None:
     assert F.rms_norm(np.arange(4), None).dtype == np.float32
     assert F.scaled_dot_product_attention(*[np.ones((3, 2), np.int64)] * 3).dtype == np.float32
     assert F.multi_head_attention(np.ones((1, 3, 6), np.int64), num_heads=1).dtype == np.float32
+    assert F.swiglu(np.ones(4, np.int64)).dtype == np.float32
     assert F.dropout(np.ones(3, np.int64), 0.5, rng=mg.Generator(0)).dtype == np.float32
     assert F.linear([[1, 2]], np.eye(2, dtype=np.float32)).tolist() == [[1, 2]]
     assert F.rotary(np.ones(2, np.int64), [0.0], [1.0]).tolist() == [-1, 1]

@@ -96,6 +96,8 @@ for shape in ((3, 5), (1,), ()):
     case("sqrt", f"{shape}", mg.sqrt, positive(*shape))
     for approximate in ("none", "tanh"):
         case("gelu", f"{approximate} {shape}", lambda x, a=approximate: mg.gelu(x, a), shape)
+for shape in ((3, 6), (2,), (2, 1, 4)):
+    case("swiglu", f"{shape}", F.swiglu, shape)
 case("clip", "two sides", lambda x: mg.clip(x, -0.5, 0.7), (4, 5))
 case("clip", "below only", lambda x: mg.clip(x, min=0.1), (7,))
 case("clip", "above only", lambda x: mg.clip(x, max=0.1), ())
@@ -288,6 +290,15 @@ for causal in (False, True):
             lambda x, h=heads, c=causal: F.multi_head_attention(x, num_heads=h, causal=c),
             shape,
         )
+    for heads, shared, shape in ((2, 1, (2, 3, 12)), (6, 2, (1, 5, 10)), (3, 1, (2, 1, 5))):
+        case(
+            "grouped_query_attention",
+            f"{name}, {heads} heads on {shared}, {shape}",
+            lambda x, h=heads, k=shared, c=causal: F.multi_head_attention(
+                x, num_heads=h, num_kv_heads=k, causal=c
+            ),
+            shape,
+        )
 case(
     "scaled_dot_product_attention",
     "a scale of its own",
@@ -329,6 +340,10 @@ case("batch_norm", "without weight and bias", batch_norm, (4, 3))
 angles = np.linspace(0.1, 2, 6).reshape(3, 2)
 for shape in ((3, 4), (2, 3, 4), (2, 1, 3, 4)):
     case("rotary", f"{shape}", lambda x: F.rotary(x, np.cos(angles), np.sin(angles)), shape)
+case(
+    *("rotary", "some heads", lambda x: F.rotary(x, np.cos(angles), np.sin(angles), heads=3)),
+    (2, 5, 4),
+)
 case("rotary", "one pair", lambda x: F.rotary(x, np.cos([0.5]), np.sin([0.5])), (3, 2))
 
 targets = np.array([2, 0, 4, 2])

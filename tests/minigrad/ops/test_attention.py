@@ -74,6 +74,31 @@ def test_packed_heads_are_heads_cut_out_by_hand(
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize(("heads", "shared"), [(4, 2), (6, 1), (3, 3)])
+def test_shared_keys_and_values_are_repeated_ones(
+    heads: int, shared: int, context: Any, rng: np.random.Generator
+) -> None:
+    """As PyTorch has it: each head of keys and values counts for the queries of its group."""
+    functional = pytest.importorskip("torch", reason="PyTorch is not there").nn.functional
+    size, kv = 5, shared
+
+    def theirs(qkv: Any) -> Any:
+        q, k, v = (
+            part.unflatten(-1, (-1, size)).transpose(1, 2)
+            for part in qkv.split([heads * size, kv * size, kv * size], dim=-1)
+        )
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return y.transpose(1, 2).flatten(2)
+
+    with context():
+        assert_same_as_torch(
+            lambda qkv: F.multi_head_attention(qkv, num_heads=heads, num_kv_heads=shared),
+            theirs,
+            rng.standard_normal((2, 37, (heads + 2 * kv) * size)),
+        )
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
 def test_no_query_sees_a_later_key(context: Any, rng: np.random.Generator) -> None:
     x = rng.standard_normal((1, 6, 12))
     changed = x.copy()
@@ -144,3 +169,9 @@ def test_packed_shapes_that_do_not_fit() -> None:
         F.multi_head_attention(mg.ones((1, 3, 12)), num_heads=3)
     with pytest.raises(ValueError, match="num_heads must be at least 1, not 0"):
         F.multi_head_attention(mg.ones((1, 3, 12)), num_heads=0)
+    with pytest.raises(ValueError, match="num_kv_heads must be at least 1, not 0"):
+        F.multi_head_attention(mg.ones((1, 3, 12)), num_heads=2, num_kv_heads=0)
+    with pytest.raises(ShapeError, match="3 heads of queries cannot share 2 heads of keys"):
+        F.multi_head_attention(mg.ones((1, 3, 14)), num_heads=3, num_kv_heads=2)
+    with pytest.raises(ShapeError, match="12 channels are not 3 heads of queries and 2 times 1 of"):
+        F.multi_head_attention(mg.ones((1, 3, 12)), num_heads=3, num_kv_heads=1)

@@ -1,5 +1,7 @@
 """Rotary positions."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -42,7 +44,21 @@ def test_the_gradient_turns_back(rng: np.random.Generator) -> None:
     assert_close(grad(y, x, y.detach()).numpy(), x.numpy())
 
 
+@pytest.mark.parametrize("context", [mg.enable_grad, mg.textbook])
+def test_some_heads_are_turned_and_the_others_stay(context: Any, rng: np.random.Generator) -> None:
+    (x,) = float64(rng.standard_normal((2, 5, 4, 6)))
+    cos, sin = (f(angles(5, 3))[:, None] for f in (np.cos, np.sin))
+    upstream = Tensor(rng.standard_normal(x.shape))
+    with context():
+        y = F.rotary(x, cos, sin, heads=3)
+        by_hand = mg.concatenate([F.rotary(x[:, :, :3], cos, sin), x[:, :, 3:]], axis=2)
+        assert_close(y.numpy(), by_hand.numpy())
+        assert_close(grad(y, x, upstream).numpy(), grad(by_hand, x, upstream).numpy())
+
+
 def test_errors() -> None:
+    with pytest.raises(ShapeError, match=r"rotary: x of shape \(2, 4\) does not have 3 heads"):
+        F.rotary(mg.ones((2, 4)), np.ones(2), np.ones(2), heads=3)
     with pytest.raises(ShapeError, match=r"rotary of shapes \(2, 3\).*even last axis, not 3"):
         F.rotary(mg.ones((2, 3)), np.ones((2, 1)), np.ones((2, 1)))
     with pytest.raises(ShapeError, match=r"rotary.*\(2, 4\).*\(3, 2\)"):

@@ -81,6 +81,10 @@ BAD: dict[str, Callable[[], Tensor]] = {
         "scaled_dot_product_attention", (2, 3, 4), (2, 3, 5), (2, 3, 5), causal=False
     ),
     "multi_head_attention": bad("multi_head_attention", (2, 3, 8), num_heads=2, causal=True),
+    "grouped_query_attention": bad(
+        "grouped_query_attention", (2, 3, 10), num_heads=4, num_kv_heads=2, causal=True
+    ),
+    "swiglu": bad("swiglu", (2, 3)),
     "rotary": bad("rotary", (2, 3), (2, 1), (2, 1)),
     "cross_entropy": lambda: apply(TEXTBOOK["cross_entropy"], mg.ones((2, 3)), Tensor([0, 1, 2])),
     "dropout": lambda: apply(TEXTBOOK["dropout"], mg.ones((2, 3)), Tensor([True, False]), p=0.5),

@@ -1,0 +1,52 @@
+"""Rotary positions. Twin of `minigrad.ops.rotary`.
+
+    y₁ = x₁·cos θ - x₂·sin θ,    y₂ = x₂·cos θ + x₁·sin θ
+
+Shapes: x (..., D), cos and sin broadcast to (..., D/2); with `heads`, x is (..., H, D) of which the
+first so many are turned. All is written where it belongs, in x's order of memory.
+
+Saved: cos and sin.
+"""
+
+import numpy as np
+
+from minigrad.kernels.cpu.scratch import scratch
+from minigrad.ops.special import by_strides
+
+
+def forward(x, cos, sin, *, heads=None):
+    return _rotated(x, cos, sin, heads, np.subtract, np.add), (cos, sin)
+
+
+def infer(x, cos, sin, *, heads=None):
+    return forward(x, cos, sin, heads=heads)[0]
+
+
+def backward(dy, saved, needs, *, heads=None):
+    return _rotated(dy, *saved, heads, np.add, np.subtract), None, None  # turned back
+
+
+def _rotated(x, cos, sin, heads, first, second):
+    if x.shape[-1] % 2:
+        raise ValueError(f"rotary positions need an even last axis, not {x.shape[-1]}")
+    half = x.shape[-1] // 2
+    out = np.empty_like(x, dtype=np.result_type(x, cos))
+    part, turned = x, out
+    if heads is not None:
+        part, turned = x[..., :heads, :], out[..., :heads, :]
+        out[..., heads:, :] = x[..., heads:, :]
+    x1, x2 = part[..., :half], part[..., half:]
+    y1, y2 = turned[..., :half], turned[..., half:]
+    across = _scratch_like(y1)
+    np.multiply(x1, cos, out=y1)
+    first(y1, np.multiply(x2, sin, out=across), out=y1)
+    np.multiply(x2, cos, out=y2)
+    second(y2, np.multiply(x1, sin, out=across), out=y2)
+    return out
+
+
+def _scratch_like(x):
+    """Scratch memory of x's shape and order."""
+    order = by_strides(x)
+    memory = scratch("rotary", tuple(x.shape[axis] for axis in order), x.dtype)
+    return memory.transpose(np.argsort(order))
