@@ -13,3 +13,8 @@ def announce(message: str) -> None:
         return
     warnings.warn(message, KernelFallbackWarning, stacklevel=3)
     _announced.add(message)  # after the warning, which may have been turned into an error
+
+
+__all__ = [
+    "announce",
+]

@@ -187,3 +187,15 @@ def device_of(array: Any) -> Device:
 def namespace_of(array: Any) -> Any:
     """The array library of `array`: `numpy` or `cupy`."""
     return np if isinstance(array, np.ndarray) else device_of(array).xp
+
+
+__all__ = [
+    "CPU",
+    "Device",
+    "choose_device",
+    "cupy",
+    "device_of",
+    "gpu_available",
+    "gpu_name",
+    "namespace_of",
+]

@@ -73,3 +73,14 @@ def first_order(function: Any = None) -> Any:
     saved for its backward is free at once.
     """
     return decorator_or_block(setting(keep_inputs=False), function)
+
+
+__all__ = [
+    "STATE",
+    "detect_nan",
+    "enable_grad",
+    "first_order",
+    "no_grad",
+    "setting",
+    "textbook",
+]

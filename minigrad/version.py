@@ -105,3 +105,10 @@ def checksum(array: np.ndarray) -> int:
             sums.append(np.add.reduce(block[:even].reshape(-1, columns), axis=0).tobytes())
             sums.append(block[even:].tobytes())
     return hash(b"".join(sums))
+
+
+__all__ = [
+    "Seen",
+    "Version",
+    "checksum",
+]

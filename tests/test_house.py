@@ -7,6 +7,7 @@ A part is a module or a package directly under `minigrad` or `tinyalpaca`.
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 # in one line is one circle, for the sake of the operators that tensors have.
 MINIGRAD = """
     errors version constants storage serialization installing
-    device announce settings dtypes state
+    device announce settings dtypes state blas
     op ops precision kernels
     describe graph interchange paths places engine backward_pass autograd
     tensor+functions
@@ -208,6 +209,34 @@ def test_files_are_written_and_read_through_one_door() -> None:
         if not module.startswith("minigrad.storage"):
             past = [t for t, _ in imported(module) if t.startswith("minigrad.storage.")]
             assert not past, f"{module} imports {past}"
+
+
+# No face offers these, and why they are used all the same.
+NOT_PUBLIC = {
+    "minigrad.kernels.cuda.compile": "the model's own CUDA C++ is compiled as the engine's is",
+    "minigrad.kernels.cuda": "a captured step launches the kernel of AdamW that asks no host",
+    "minigrad.kernels.cuda.changes": "the same numbers as on the host, in one launch",
+}
+
+
+def test_minigrad_is_used_through_public_names() -> None:
+    """Those that the `__all__` of a package or module has, or `minigrad` itself."""
+    used, wrong = set(), []
+    for module in modules():
+        imports = [n for n in nodes_of(module) if isinstance(n, ast.ImportFrom)]
+        for node in imports if module.startswith("tinyalpaca") else ():
+            source = node.module or ""
+            if source.split(".")[0] != "minigrad" or source in NOT_PUBLIC:
+                used.add(source)
+                continue
+            face = importlib.import_module(".".join(source.split(".")[:2]))
+            engine = importlib.import_module("minigrad")
+            public = {*getattr(face, "__all__", ()), *vars(engine)}
+            wrong += [f"{source}.{a.name} ({module})" for a in node.names if a.name not in public]
+        plain = [a.name for n in nodes_of(module) if isinstance(n, ast.Import) for a in n.names]
+        wrong += [name for name in plain if name.startswith("minigrad.") and "alpaca" in module]
+    assert not wrong, "\n".join(wrong)
+    assert set(NOT_PUBLIC) <= used  # none that nothing uses any more
 
 
 def private(name: str) -> bool:

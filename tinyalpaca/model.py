@@ -20,8 +20,8 @@ from minigrad import Generator, Tensor, nn
 from minigrad.device import Device
 from minigrad.errors import ShapeError
 from minigrad.functions import gelu, reshape, silu
+from minigrad.nn import LoadedKeys
 from minigrad.nn import functional as F
-from minigrad.nn.state_dicts import LoadedKeys
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.key_values import KeyValues
 from tinyalpaca.parameter_names import with_present_names

@@ -11,6 +11,7 @@ from minigrad.nn.module import Module, Parameter
 from minigrad.nn.normalization_layers import BatchNorm1d, BatchNorm2d, GroupNorm
 from minigrad.nn.pooling import AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from minigrad.nn.shaping import Flatten, Identity
+from minigrad.nn.state_dicts import LoadedKeys
 
 __all__ = [
     "GELU",
@@ -29,6 +30,7 @@ __all__ = [
     "L1Loss",
     "LayerNorm",
     "Linear",
+    "LoadedKeys",
     "MSELoss",
     "MaxPool1d",
     "MaxPool2d",

@@ -5,7 +5,7 @@ batch is cut into micro-batches, small enough that their activations stay in cac
 runs forward *and* backward on whole micro-batches with single-threaded BLAS.
 
 Workers are forked processes over shared memory: they read one flat parameter buffer and write
-gradients to lanes (see `minigrad.parallel.lanes`). Where processes cannot be forked safely, or the
+gradients to lanes (see `minigrad.parallel.engine`). Where processes cannot be forked safely, or the
 interpreter has no global lock, they are threads. Adding up the lanes and the optimizer's step are
 shared as well, slice by slice.
 """
@@ -19,14 +19,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.autograd import add_gradients, write_gradients
+from minigrad.blas import OneBlasThread, find_blas
 from minigrad.optim.clip import clip_scale
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.optim.update import Place, Update, apply_all
-from minigrad.parallel.blas import OneBlasThread, find_blas
-from minigrad.parallel.engine import Loss, Part, in_the_order_of
+from minigrad.parallel.engine import (
+    MICRO_KEYS,
+    Loss,
+    Part,
+    cut,
+    in_the_order_of,
+    number_of_lanes,
+)
 from minigrad.parallel.fork import in_a_process
-from minigrad.parallel.lanes import MICRO_KEYS, cut, number_of_lanes
 from minigrad.parallel.memory import (
     keep_freed_memory,
     release_freed_memory,

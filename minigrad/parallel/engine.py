@@ -1,8 +1,15 @@
-"""What computes losses and gradients of batches, and makes an optimizer's steps from them."""
+"""What computes losses and gradients of batches, and makes an optimizer's steps from them.
+
+A batch is cut into micro-batches, and these into lanes. Floating-point sums depend on their order.
+So that a run gives the same numbers whoever computes them, each lane (a fixed, contiguous share of
+the micro-batches) adds up its own gradient, in order, in a buffer of its own, and the lanes'
+buffers are added in order. A worker takes whole lanes: nothing depends on how many workers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from math import inf
 from typing import Any, Protocol
 
@@ -12,6 +19,9 @@ from minigrad.tensor import Tensor
 
 Part = tuple[Any, ...]  # arrays of a batch or of a part of it, each with sequences as its rows
 Loss = Callable[[Part, int], Tensor]  # the summed loss of a part, from its arrays and its key
+MAX_LANES = 8
+MICRO_KEYS = 2**20  # keys that an engine has for the micro-batches of one call
+LANE_MEMORY = 256 * 2**20  # bytes that the lanes' gradient buffers may take together
 
 
 class Engine(Protocol):
@@ -73,3 +83,24 @@ def in_the_order_of(optimizer: Optimizer, parameters: Sequence[Tensor]) -> list[
     if len(rest) + len(theirs) != len(parameters):
         raise ValueError("the optimizer steps a parameter that the engine was not given")
     return theirs + rest
+
+
+def number_of_lanes(parameter_bytes: int) -> int:
+    """Lanes for a model: as many as fit the memory, a power of two from 2 to 8."""
+    lanes = MAX_LANES
+    while lanes > 2 and lanes * parameter_bytes > LANE_MEMORY:
+        lanes //= 2
+    return lanes
+
+
+def cut(batch_size: int, micro_batch_size: int, lanes: int) -> list[list[slice]]:
+    """The micro-batches of each lane, as slices of the batch. Lanes without any are left out.
+
+    >>> cut(10, 3, 2)
+    [[slice(0, 3, None), slice(3, 6, None)], [slice(6, 9, None), slice(9, 10, None)]]
+    """
+    starts = list(range(0, batch_size, micro_batch_size))
+    micro = [slice(start, min(start + micro_batch_size, batch_size)) for start in starts]
+    lanes = min(lanes, len(micro))
+    bounds = [len(micro) * lane // max(lanes, 1) for lane in range(lanes + 1)]
+    return [micro[a:b] for a, b in pairwise(bounds)]

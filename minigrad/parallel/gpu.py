@@ -13,8 +13,7 @@ from minigrad.optim.clip import clip_scale, gradient_norm
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.capture import Captured
-from minigrad.parallel.engine import Loss, Part, in_the_order_of
-from minigrad.parallel.lanes import MICRO_KEYS
+from minigrad.parallel.engine import MICRO_KEYS, Loss, Part, in_the_order_of
 from minigrad.state import no_grad
 from minigrad.tensor import Tensor
 

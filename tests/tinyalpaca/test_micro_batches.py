@@ -4,11 +4,10 @@ import time
 
 import pytest
 
-from minigrad.parallel import calibration
 from tests.tinyalpaca.runs import assert_same_weights, results, train, write_text
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.presets import PRESETS
-from tinyalpaca.training import micro_batches
+from tinyalpaca.training import calibration, micro_batches
 from tinyalpaca.training.micro_batches import layer_operations, micro_batch_size
 
 SEED = ModelConfig(vocab_size=512)

@@ -69,7 +69,9 @@ def test_a_model_that_cannot_learn_is_refused(run, monkeypatch):
 def test_a_run_that_is_refused_leaves_the_folder_as_it_was(no_pictures, tmp_path, monkeypatch):
     text, folder = write_text(tmp_path), tmp_path / "run"
     train(folder, text, epochs=1)
-    there = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+    there = {
+        p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"
+    }
     original = Loss.training
     monkeypatch.setattr(Loss, "training", lambda *arguments: original(*arguments) * -1.0)
     with pytest.raises(PreflightError, match="cannot be learned"):

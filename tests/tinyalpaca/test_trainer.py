@@ -9,7 +9,7 @@ import pytest
 
 from minigrad import Generator
 from minigrad.optim import SGD, FlatParameters, WarmupLinearLR
-from minigrad.parallel.lanes import MICRO_KEYS
+from minigrad.parallel import MICRO_KEYS
 from minigrad.storage import load_safetensors
 from tests.tinyalpaca.runs import MODEL, assert_same_weights, resume, train, write_text
 from tinyalpaca.config import ModelConfig, TrainConfig

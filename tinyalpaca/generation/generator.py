@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.announce import announce
+from minigrad.blas import OneBlasThread
 from minigrad.device import Device
 from minigrad.parallel import available_cores, choose_backend, in_processes, why_not_processes
-from minigrad.parallel.blas import OneBlasThread
 from minigrad.state import STATE
 from tinyalpaca.data import Corpus
 from tinyalpaca.data.token_file import encoded

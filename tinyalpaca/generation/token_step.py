@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import cupy
-from minigrad.parallel.capture import Captured
+from minigrad.parallel import Captured
 from tinyalpaca.generation.cuda import decode, draw, whole_token
 from tinyalpaca.generation.device_weights import DeviceWeights
 from tinyalpaca.generation.readable import LEVELS, STATES, Readable

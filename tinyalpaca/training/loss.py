@@ -10,7 +10,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import nn
 from minigrad.device import device_of
-from minigrad.parallel.lanes import MICRO_KEYS
+from minigrad.parallel import MICRO_KEYS
 from tinyalpaca.config import TrainConfig
 from tinyalpaca.evaluation import summed_loss
 from tinyalpaca.training.state import Part

@@ -8,7 +8,7 @@ import os
 from math import prod
 from pathlib import Path
 
-from minigrad.parallel.lanes import number_of_lanes
+from minigrad.parallel import number_of_lanes
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.parameter_names import parameter_shapes
 

@@ -13,12 +13,11 @@ from math import ceil
 
 import numpy as np
 
-from minigrad.parallel import Workers
-from minigrad.parallel.calibration import choose_micro_batch, remembered
-from minigrad.parallel.lanes import MAX_LANES
+from minigrad.parallel import MAX_LANES, Workers
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.data.corpora import cache_folder
 from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.training.calibration import choose_micro_batch, remembered
 
 # Each op costs some microseconds of Python whatever its size. From this much arithmetic a layer on,
 # and from this many rows in a product, that is a few percent of the time (measured at the three

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.blas import OneBlasThread
 from minigrad.parallel import WorkerError
-from minigrad.parallel.blas import OneBlasThread
 from minigrad.storage import load_safetensors
 from tinyalpaca import console
 from tinyalpaca.config import TrainConfig

@@ -14,7 +14,7 @@ import threadpoolctl
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad.parallel import WholeBatch, WorkerError, Workers, choose_backend, shared_array
-from minigrad.parallel.lanes import cut, number_of_lanes
+from minigrad.parallel.engine import cut, number_of_lanes
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 TEAMS = [

@@ -5,8 +5,8 @@ import threading
 import pytest
 import threadpoolctl
 
-from minigrad.parallel import blas
-from minigrad.parallel.blas import OneBlasThread, find_blas
+from minigrad import blas
+from minigrad.blas import OneBlasThread, find_blas
 
 
 def threads():

@@ -5,8 +5,8 @@ from math import log2
 
 import pytest
 
-from minigrad.parallel import calibration
-from minigrad.parallel.calibration import choose_micro_batch, remembered
+from tinyalpaca.training import calibration
+from tinyalpaca.training.calibration import choose_micro_batch, remembered
 
 
 @pytest.fixture

@@ -98,3 +98,9 @@ def _set(library: Any, threads: int) -> None:
     library.set_num_threads(threads)
     if forget is not None:
         forget(force=True)
+
+
+__all__ = [
+    "OneBlasThread",
+    "find_blas",
+]

@@ -34,7 +34,7 @@ def choose_micro_batch(
         run: does the work of a micro-batch of so many sequences.
         batch_size: sequences of a batch.
         workers: how many share it.
-        lanes: into how many parts a batch is cut at most (see `minigrad.parallel.lanes`).
+        lanes: into how many parts a batch is cut at most (see `minigrad.parallel.engine`).
     """
     seconds: dict[int, float] = {}  # the shortest of the rounds: what disturbs only ever adds
     start = time.perf_counter()
