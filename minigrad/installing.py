@@ -52,3 +52,10 @@ def _distribution() -> str:
         if any(file.as_posix() == here for file in found.files or ()):
             return found.name
     return "."  # copied by hand, as nothing that pip knows
+
+
+__all__ = [
+    "install_line",
+    "require_own_files",
+    "strangers_files",
+]
