@@ -27,7 +27,7 @@ MINIGRAD = """
 """
 TINYALPACA = """
     console settings config presets versions
-    parameter_names key_values model lora text_files
+    parameter_names rotation key_values model lora text_files
     tokenizer data
     evaluation plots
     runs generation converting

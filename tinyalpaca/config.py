@@ -33,35 +33,80 @@ class ModelConfig:
     vocab_size: int = setting(0, "number of tokens; 0 takes it from the tokenizer")
     d_model: int = setting(64, "width of the model: channels at each position")
     d_ff: int = setting(256, "width of the feed-forward network")
-    num_heads: int = setting(4, "attention heads; must divide d_model")
+    num_heads: int = setting(4, "attention heads; must divide d_model unless head_size is given")
+    num_kv_heads: int = setting(
+        0, "heads of keys and values, each shared by num_heads / this of queries; 0: num_heads"
+    )
+    head_size: int = setting(0, "width of a head; 0: d_model / num_heads")
     num_layers: int = setting(4, "decoder layers")
     max_seq_len: int = setting(128, "longest sequence, in tokens")
     dropout: float = setting(0.0, "probability with which activations are dropped in training")
     pre_norm: bool = setting(False, "normalise before each block instead of after it")
     norm: Literal["layer", "rms"] = setting("layer", "kind of normalisation")
-    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = setting(
-        "relu", "activation of the feed-forward network"
+    norm_eps: float = setting(1e-5, "what a norm adds to the variance or mean square")
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu"] = setting(
+        "relu", "activation of the feed-forward network; swiglu has a gate, twice as wide a layer"
     )
     tie_weights: bool = setting(False, "use the token embedding as the final layer's weight")
     positions: Literal["learned", "rotary"] = setting("learned", "how positions are told apart")
+    rope_base: float = setting(10000.0, "slowest wavelength of rotary positions, over 2π")
+    rope_scaling: Literal["none", "linear", "llama3"] = setting(
+        "none", "how rotary positions are slowed down for a longer context than was trained first"
+    )
+    rope_factor: float = setting(1.0, "how much slower scaled rotary positions turn")
+    rope_low_freq: float = setting(
+        1.0, "llama3: pairs that turn less often than this in rope_context are slowed down fully"
+    )
+    rope_high_freq: float = setting(
+        4.0, "llama3: pairs that turn more often than this in rope_context are left as they are"
+    )
+    rope_context: int = setting(8192, "llama3: the context that was trained first")
     bias: bool = setting(True, "biases in linear layers and norms")
+    qkv_bias: bool = setting(False, "biases of queries, keys and values, even without bias")
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def size_of_head(self) -> int:
+        """D."""
+        return self.head_size or self.d_model // self.num_heads
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "d_ff", "num_heads", "num_layers", "max_seq_len"):
+        for name in ("d_model", "d_ff", "num_heads", "num_layers", "max_seq_len", "rope_context"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, it is {getattr(self, name)}")
-        if self.vocab_size < 0:
-            raise ConfigError(f"vocab_size must not be negative, it is {self.vocab_size}")
-        if self.d_model % self.num_heads:
+        for name in ("vocab_size", "num_kv_heads", "head_size"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
+        if not self.head_size and self.d_model % self.num_heads:
             raise ConfigError(
                 f"d_model ({self.d_model}) must be divisible by num_heads ({self.num_heads}): each "
-                "head gets an equal share of the channels"
+                "head gets an equal share of the channels, unless head_size says how many it has"
             )
-        if self.positions == "rotary" and (self.d_model // self.num_heads) % 2:
+        if self.num_heads % self.kv_heads:
             raise ConfigError(
-                "rotary positions turn pairs of channels: d_model / num_heads must be even, it is "
-                f"{self.d_model // self.num_heads}"
+                f"num_heads ({self.num_heads}) must be divisible by num_kv_heads "
+                f"({self.num_kv_heads}): each head of keys and values serves as many of queries"
             )
+        if self.positions == "rotary" and self.size_of_head % 2:
+            share = "head_size" if self.head_size else "d_model / num_heads"
+            raise ConfigError(
+                f"rotary positions turn pairs of channels: {share} must be even, it is "
+                f"{self.size_of_head}"
+            )
+        for name in ("norm_eps", "rope_base", "rope_factor", "rope_low_freq", "rope_high_freq"):
+            if not 0 < getattr(self, name) < inf:
+                raise ConfigError(f"{name} must be positive, it is {getattr(self, name)}")
+        if self.rope_low_freq >= self.rope_high_freq:
+            raise ConfigError(
+                f"rope_low_freq ({self.rope_low_freq}) must be less than rope_high_freq "
+                f"({self.rope_high_freq})"
+            )
+        if self.rope_factor != 1 and self.rope_scaling == "none":
+            raise ConfigError(f"rope_factor is {self.rope_factor}, but rope_scaling is 'none'")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), it is {self.dropout}")
         check_choices(self)

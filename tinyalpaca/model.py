@@ -25,6 +25,7 @@ from minigrad.nn import functional as F
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.key_values import KeyValues
 from tinyalpaca.parameter_names import with_present_names
+from tinyalpaca.rotation import Rotation
 
 
 class Embedding(nn.Module):
@@ -49,51 +50,59 @@ class MaskedMultiHeadSelfAttention(nn.Module):
     """Causal self-attention: one projection to queries, keys and values, and one back."""
 
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
-        c = config.d_model
-        self.qkv_proj = nn.Linear(c, 3 * c, config.bias, rng=rng)
-        self.out_proj = nn.Linear(c, c, config.bias, rng=rng)
+        c, size = config.d_model, config.size_of_head
+        packed = (config.num_heads + 2 * config.kv_heads) * size
+        self.qkv_proj = nn.Linear(c, packed, config.bias or config.qkv_bias, rng=rng)
+        self.out_proj = nn.Linear(config.num_heads * size, c, config.bias, rng=rng)
         self.num_heads = config.num_heads
-        self.rotary = config.positions == "rotary"
+        self.num_kv_heads = config.num_kv_heads or None  # None: as many
+        self.rotation = Rotation.of(config)
 
     def forward(self, x: Tensor, cache: KeyValues | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
         return self.out_proj(self.heads(x) if cache is None else self.heads(x, cache))
 
     def heads(self, x: Tensor, cache: KeyValues | None = None) -> Tensor:
-        """What all heads give, side by side: (B, T, C) -> (B, T, C)"""
-        qkv = self.qkv_proj(x)  # (B, T, 3C)
-        if self.rotary:
+        """What all heads give, side by side: (B, T, C) -> (B, T, H·D)"""
+        qkv = self.qkv_proj(x)  # (B, T, (H + 2K)·D), K heads of keys and of values
+        if self.rotation is not None:
             qkv = self.rotate(qkv, None if cache is None else cache.places)
         if cache is not None:
-            mixed = cache.mix(self, qkv, self.num_heads)
+            mixed = cache.mix(self, qkv, self.num_heads, self.num_kv_heads)
             if mixed is not None:
                 return mixed
-        return F.multi_head_attention(qkv, num_heads=self.num_heads, causal=True)
+        return F.multi_head_attention(
+            qkv, num_heads=self.num_heads, num_kv_heads=self.num_kv_heads, causal=True
+        )
 
     def rotate(self, qkv: Tensor, places: np.ndarray | None = None) -> Tensor:
-        """Turn queries and keys by their positions; values, at angle 0, stay as they are.
+        """Turn queries and keys by their positions; values stay as they are.
 
         Args:
             places: (B, T) the positions; 0 to T - 1 unless given.
         """
         batch, time, channels = qkv.shape
-        head_size = channels // (3 * self.num_heads)
-        # (T, 3, 1, D/2) each; of other places, rows of a table that serves for many tokens
+        kv_heads = self.num_kv_heads or self.num_heads
+        turned = self.num_heads + kv_heads
+        # (T, 1, D/2) each; of other places, rows of a table that serves for many tokens
         length = time if places is None else 1 << int(places.max()).bit_length()
-        cos, sin = _angles_on(qkv.device, qkv.device.xp, length, head_size, qkv.dtype)
+        cos, sin = _angles_on(qkv.device, qkv.device.xp, length, self.rotation, qkv.dtype)
         if places is not None:
             there = qkv.device.asarray(places)
-            cos, sin = cos[there], sin[there]  # (B, T, 3, 1, D/2)
-        parts = reshape(qkv, (batch, time, 3, self.num_heads, head_size))
-        turned = F.rotary(parts, cos, sin)
-        return reshape(turned, (batch, time, channels))
+            cos, sin = cos[there], sin[there]  # (B, T, 1, D/2)
+        parts = reshape(qkv, (batch, time, turned + kv_heads, -1))
+        return reshape(F.rotary(parts, cos, sin, heads=turned), (batch, time, channels))
 
 
 class FeedForwardNetwork(nn.Module):
-    """Two linear layers with an activation between them, at each position alone."""
+    """Two linear layers with an activation between them, at each position alone.
+
+    With SwiGLU the first gives a gate and what it lets pass, side by side: (B, T, 2F).
+    """
 
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
-        self.fc1 = nn.Linear(config.d_model, config.d_ff, config.bias, rng=rng)
+        width = 2 * config.d_ff if config.activation == "swiglu" else config.d_ff
+        self.fc1 = nn.Linear(config.d_model, width, config.bias, rng=rng)
         self.fc2 = nn.Linear(config.d_ff, config.d_model, config.bias, rng=rng)
         self.activation = config.activation
 
@@ -107,6 +116,8 @@ class FeedForwardNetwork(nn.Module):
             return self.fc1(x, activation="relu")
         if self.activation == "silu":
             return silu(self.fc1(x))
+        if self.activation == "swiglu":
+            return F.swiglu(self.fc1(x))
         return gelu(self.fc1(x), "tanh" if self.activation == "gelu_tanh" else "none")
 
 
@@ -269,32 +280,17 @@ class TinyAlpaca(nn.Module):
 def make_norm(config: ModelConfig) -> nn.Module:
     """The normalisation that the configuration asks for."""
     if config.norm == "rms":
-        return nn.RMSNorm(config.d_model)
-    return nn.LayerNorm(config.d_model, bias=config.bias)
-
-
-def rotary_angles(time: int, head_size: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin of the rotary angles of packed queries, keys and values, (T, 3, 1, D/2) each.
-
-    Pair i of position t turns by t·10000^(-2i/D). Values do not turn.
-
-    Args:
-        time: number of positions.
-        head_size: D.
-        start: the first position.
-    """
-    frequencies = 10000.0 ** (-np.arange(0, head_size, 2) / head_size)  # (D/2,)
-    angles = np.arange(start, start + time)[:, None] * frequencies  # (T, D/2)
-    turned = np.array([1.0, 1.0, 0.0])[:, None, None]  # queries, keys, values
-    packed = angles[:, None, None, :] * turned  # (T, 3, 1, D/2)
-    return np.cos(packed), np.sin(packed)
+        return nn.RMSNorm(config.d_model, eps=config.norm_eps)
+    return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
 
 
 @lru_cache(maxsize=64)
-def _angles_on(device: Device, xp: Any, time: int, head_size: int, dtype: Any) -> tuple[Any, Any]:
-    """The angles as arrays of a device, where they stay: a CUDA graph takes nothing from the host.
+def _angles_on(
+    device: Device, xp: Any, time: int, rotation: Rotation, dtype: Any
+) -> tuple[Any, Any]:
+    """(T, 1, D/2) arrays on a device, where they stay: a CUDA graph takes nothing from the host.
 
     `xp` is the device's array library, and here only a part of the key.
     """
-    cos, sin = rotary_angles(time, head_size)
-    return device.asarray(cos.astype(dtype)), device.asarray(sin.astype(dtype))
+    cos, sin = (device.asarray(part.astype(dtype)) for part in rotation.angles(time))
+    return cos[:, None], sin[:, None]

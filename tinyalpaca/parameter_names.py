@@ -20,10 +20,14 @@ def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
     A configuration may be a stranger's, and ask for more memory than there is.
     """
     c, f, v = config.d_model, config.d_ff, config.vocab_size
+    heads, kv_heads, size = config.num_heads, config.kv_heads, config.size_of_head
+    hidden = 2 * f if config.activation == "swiglu" else f
 
-    def linear(name: str, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def linear(
+        name: str, inputs: int, outputs: int, bias: bool = config.bias
+    ) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{name}.weight", (outputs, inputs)
-        if config.bias:
+        if bias:
             yield f"{name}.bias", (outputs,)
 
     def norm(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -36,9 +40,10 @@ def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
         yield "embedding.pos_embed", (config.max_seq_len, c)
     for number in range(config.num_layers):
         layer = f"decoder_layers.{number}"
-        yield from linear(f"{layer}.multi_head_attention.qkv_proj", c, 3 * c)
-        yield from linear(f"{layer}.multi_head_attention.out_proj", c, c)
-        yield from linear(f"{layer}.ffn.fc1", c, f)
+        attention, packed = f"{layer}.multi_head_attention", (heads + 2 * kv_heads) * size
+        yield from linear(f"{attention}.qkv_proj", c, packed, config.bias or config.qkv_bias)
+        yield from linear(f"{attention}.out_proj", heads * size, c)
+        yield from linear(f"{layer}.ffn.fc1", c, hidden)
         yield from linear(f"{layer}.ffn.fc2", f, c)
         yield from norm(f"{layer}.layer_norm1")
         yield from norm(f"{layer}.layer_norm2")

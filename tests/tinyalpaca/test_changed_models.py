@@ -1,5 +1,6 @@
 """A model that somebody has changed writes its own text, not that of the model it was made from."""
 
+import dataclasses
 import json
 import warnings
 
@@ -18,6 +19,7 @@ from tinyalpaca.generation.reading import read_back
 from tinyalpaca.generation.token_page import token_page
 from tinyalpaca.lora import LoRA, add_adapters
 from tinyalpaca.model import DecoderLayer, FeedForwardNetwork, TinyAlpaca
+from tinyalpaca.rotation import Rotation
 
 PROMPTS = ["the", "the cat sat on the mat, the hat"]
 
@@ -100,7 +102,8 @@ def other_heads(model):
 
 
 def turned_by_position(model):
-    model.decoder_layers[1].multi_head_attention.rotary = True
+    turned = dataclasses.replace(model.config, positions="rotary")
+    model.decoder_layers[1].multi_head_attention.rotation = Rotation.of(turned)
 
 
 def pre_norm(model):

@@ -9,7 +9,9 @@ import pytest
 import minigrad as mg
 from minigrad import optim
 from tinyalpaca.config import ConfigError, ModelConfig
-from tinyalpaca.model import TinyAlpaca, rotary_angles
+from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.parameter_names import parameter_shapes
+from tinyalpaca.rotation import Rotation
 
 TINY = {
     "vocab_size": 11,
@@ -18,6 +20,10 @@ TINY = {
     "num_heads": 2,
     "num_layers": 2,
     "max_seq_len": 7,
+}
+LLAMA = {
+    **{"pre_norm": True, "norm": "rms", "norm_eps": 1e-6, "activation": "swiglu"},
+    **{"positions": "rotary", "num_heads": 4, "num_kv_heads": 2, "bias": False},
 }
 OPTIONS = [
     {},
@@ -28,6 +34,9 @@ OPTIONS = [
     {"positions": "rotary"},
     {"bias": False},
     {"pre_norm": True, "norm": "rms", "positions": "rotary", "tie_weights": True, "bias": False},
+    LLAMA,
+    {**LLAMA, "num_kv_heads": 1, "head_size": 6, "qkv_bias": True, "tie_weights": True},
+    {"num_kv_heads": 1, "head_size": 3, "activation": "swiglu", "norm_eps": 0.01},
 ]
 
 
@@ -191,21 +200,74 @@ def test_dropout_acts_in_training_only_and_its_masks_follow_the_key(rng):
     assert loss(0, 5) == loss(0, 6)
 
 
+def rotation(**options):
+    return Rotation.of(ModelConfig(positions="rotary", **{**TINY, **options}))
+
+
 def test_rotary_scores_depend_on_distance_alone(rng):
     """Turned queries and keys give the same scores wherever the pair of positions begins."""
     q, k = rng.standard_normal((2, 8))
+    cos, sin = rotation(head_size=8).angles(20)
 
     def score(at, distance):
-        cos, sin = rotary_angles(20, 8)
+        def turn(x, position):
+            return mg.nn.functional.rotary(mg.Tensor(x), cos[position], sin[position]).numpy()
 
-        def turn(x, position, part):
-            c, s = cos[position, part, 0], sin[position, part, 0]
-            return mg.nn.functional.rotary(mg.Tensor(x), c, s).numpy()
-
-        return turn(q, at, 0) @ turn(k, at + distance, 1)
+        return turn(q, at) @ turn(k, at + distance)
 
     assert score(0, 3) == pytest.approx(score(11, 3), rel=1e-12)
     assert score(0, 3) != pytest.approx(score(0, 4), rel=1e-3)
+
+
+LLAMA3 = {"rope_scaling": "llama3", "rope_factor": 8.0, "rope_context": 40, "rope_base": 500.0}
+
+
+def test_scaled_rotary_positions():
+    plain, slow = (
+        rotation(head_size=8),
+        rotation(head_size=8, rope_scaling="linear", rope_factor=4.0),
+    )
+    np.testing.assert_allclose(plain.frequencies(), 10.0 ** -np.arange(4), rtol=1e-15)
+    np.testing.assert_allclose(slow.frequencies() * 4, plain.frequencies(), rtol=1e-15)
+    unscaled = rotation(head_size=8, rope_base=500.0).frequencies()
+    factors = rotation(head_size=8, **LLAMA3).frequencies() / unscaled
+    turns = 40 * unscaled / (2 * math.pi)  # 6.37, 1.35, 0.28, 0.06 in the first context
+    assert factors[0] == 1 and factors[2] == factors[3] == 1 / 8
+    share = (turns[1] - 1) / (4 - 1)  # of the way from the slow to the unchanged
+    assert factors[1] == pytest.approx(1 / 8 + share * 7 / 8, rel=1e-12)
+
+
+def test_options_make_the_parameters_that_their_names_say():
+    model = make(**LLAMA, head_size=6, qkv_bias=True)
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    assert shapes == dict(parameter_shapes(model.config))
+    layer = "decoder_layers.1."
+    assert {n.removeprefix(layer): s for n, s in shapes.items() if n.startswith(layer)} == {
+        "multi_head_attention.qkv_proj.weight": ((4 + 2 * 2) * 6, 8),
+        "multi_head_attention.qkv_proj.bias": ((4 + 2 * 2) * 6,),
+        "multi_head_attention.out_proj.weight": (8, 4 * 6),
+        "ffn.fc1.weight": (2 * 12, 8),
+        "ffn.fc2.weight": (8, 12),
+        "layer_norm1.weight": (8,),
+        "layer_norm2.weight": (8,),
+    }
+    assert "final_linear.bias" not in shapes and "embedding.pos_embed" not in shapes
+    norms = [m for m in model.modules() if isinstance(m, mg.nn.RMSNorm)]
+    assert len(norms) == 5 and {norm.eps for norm in norms} == {1e-6}
+
+
+def test_heads_that_share_keys_and_values_are_heads_with_equal_ones(rng):
+    """Queries that share keys and values see what they would see with a copy each."""
+    shared = spread(make(**{**LLAMA, "num_layers": 1}).astype("float64"), rng)
+    apart = make(**{**LLAMA, "num_layers": 1, "num_kv_heads": 4}).astype("float64")
+    state = shared.state_dict()
+    name = "decoder_layers.0.multi_head_attention.qkv_proj.weight"
+    q, k, v = np.split(state[name], [8, 12])  # 4 heads of size 2, and twice 2
+    copies = [part.reshape(2, 2, 8).repeat(2, axis=0).reshape(8, 8) for part in (k, v)]
+    state[name] = np.concatenate([q, *copies])
+    apart.load_state_dict(state)
+    ids = ids_of(rng)
+    np.testing.assert_allclose(shared(ids).numpy(), apart(ids).numpy(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +275,13 @@ def test_rotary_scores_depend_on_distance_alone(rng):
     [
         ({"d_model": 10, "num_heads": 4}, r"d_model \(10\) must be divisible by num_heads \(4\)"),
         ({"d_model": 6, "num_heads": 2, "positions": "rotary"}, "must be even, it is 3"),
+        ({"head_size": 3, "positions": "rotary"}, "head_size must be even, it is 3"),
+        ({"num_heads": 4, "num_kv_heads": 3}, r"\(4\) must be divisible by num_kv_heads \(3\)"),
+        ({"num_kv_heads": -1}, "num_kv_heads must not be negative, it is -1"),
+        ({"norm_eps": 0.0}, "norm_eps must be positive, it is 0.0"),
+        ({"rope_base": math.inf}, "rope_base must be positive, it is inf"),
+        ({"rope_factor": 2.0}, "rope_factor is 2.0, but rope_scaling is 'none'"),
+        ({"rope_low_freq": 4.0}, r"rope_low_freq \(4.0\) must be less than rope_high_freq \(4.0\)"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), it is 1.0"),
         ({"num_layers": 0}, "num_layers must be at least 1, it is 0"),
         ({"norm": "batch"}, "norm must be one of 'layer', 'rms', not 'batch'"),

@@ -22,6 +22,7 @@ from tinyalpaca.model import (
     TinyAlpaca,
 )
 from tinyalpaca.parameter_names import parameter_shapes
+from tinyalpaca.rotation import Rotation
 
 Part = tuple[type[nn.Module], dict[str, Any]]  # a module's class, and its settings
 CLASSES = (TinyAlpaca, Embedding, DecoderLayer, MaskedMultiHeadSelfAttention, FeedForwardNetwork)
@@ -53,12 +54,21 @@ def why_not_as_written(modules: Mapping[str, nn.Module]) -> str | None:
         for setting, value in settings.items():
             if getattr(module, setting) != value:
                 return f"{name} has {setting} {getattr(module, setting)!r}, not {value!r}"
-    if len({module.eps for path, module in modules.items() if "norm" in path}) > 1:  # type: ignore[attr-defined]
-        return "its norms have different eps"
     for owner, name, method in METHODS:
         if vars(owner).get(name) is not method:
             return f"{owner.__name__}.{name} was replaced"
     return None
+
+
+def why_not_folded(config: ModelConfig) -> str | None:
+    """None if the copies of the forward pass know a model of this kind, else what they do not."""
+    unknown = {
+        f"num_kv_heads = {config.num_kv_heads}": config.kv_heads != config.num_heads,
+        f"head_size = {config.head_size}": config.size_of_head * config.num_heads != config.d_model,
+        f"activation = {config.activation!r}": config.activation == "swiglu",
+    }
+    found = [setting for setting, differs in unknown.items() if differs]
+    return f"they know nothing of {', '.join(found)}" if found else None
 
 
 def why_not_these_weights(model: TinyAlpaca) -> str | None:
@@ -81,7 +91,8 @@ def _parts(config: ModelConfig) -> dict[str, Part]:
 
 def _describe(config: ModelConfig) -> Iterator[tuple[str, Part]]:
     """Every module of `TinyAlpaca(config)` by its path."""
-    norm = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
+    kind = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
+    norm: Part = (kind, {"eps": config.norm_eps})
     linear: Part = (nn.Linear, {})
     yield "", (TinyAlpaca, {})
     yield "embedding", (Embedding, {})
@@ -91,19 +102,22 @@ def _describe(config: ModelConfig) -> Iterator[tuple[str, Part]]:
         layer = f"decoder_layers.{number}"
         attention, ffn = f"{layer}.multi_head_attention", f"{layer}.ffn"
         yield layer, (DecoderLayer, {"pre_norm": config.pre_norm})
-        rotary = config.positions == "rotary"
-        heads = {"num_heads": config.num_heads, "rotary": rotary}
+        heads: dict[str, Any] = {
+            "num_heads": config.num_heads,
+            "num_kv_heads": config.num_kv_heads or None,
+        }
+        heads["rotation"] = Rotation.of(config)
         yield attention, (MaskedMultiHeadSelfAttention, heads)
         yield f"{attention}.qkv_proj", linear
         yield f"{attention}.out_proj", linear
         yield ffn, (FeedForwardNetwork, {"activation": config.activation})
         yield f"{ffn}.fc1", linear
         yield f"{ffn}.fc2", linear
-        yield f"{layer}.layer_norm1", (norm, {})
-        yield f"{layer}.layer_norm2", (norm, {})
+        yield f"{layer}.layer_norm1", norm
+        yield f"{layer}.layer_norm2", norm
         yield f"{layer}.dropout", (nn.Dropout, {})
     if config.pre_norm:
-        yield "final_norm", (norm, {})
+        yield "final_norm", norm
     yield "final_linear", linear
 
 

@@ -28,10 +28,10 @@ def watch_attention(model: TinyAlpaca) -> Iterator[list[np.ndarray]]:
     maps: list[np.ndarray] = []
 
     def keep(attention: Any, args: tuple[Any, ...], _: Any) -> None:
-        qkv = attention.qkv_proj(args[0])  # (1, T, 3C)
-        maps.append(
-            _weights(attention.rotate(qkv) if attention.rotary else qkv, attention.num_heads)
-        )
+        qkv = attention.qkv_proj(args[0])  # (1, T, (H + 2K)·D)
+        turned = qkv if attention.rotation is None else attention.rotate(qkv)
+        heads = attention.num_heads
+        maps.append(_weights(turned, heads, attention.num_kv_heads or heads))
 
     with ExitStack() as stack:
         for module in model.modules():
@@ -55,13 +55,14 @@ def attention_maps(model: TinyAlpaca, ids: np.ndarray) -> np.ndarray:
     return np.stack(maps)
 
 
-def _weights(qkv: Tensor, num_heads: int) -> np.ndarray:
-    """softmax(q kᵀ/√D) under the causal mask, (H, T, T), from packed (1, T, 3C)."""
+def _weights(qkv: Tensor, num_heads: int, num_kv_heads: int) -> np.ndarray:
+    """softmax(q kᵀ/√D) under the causal mask, (H, T, T), from packed (1, T, (H + 2K)·D)."""
     packed = qkv.numpy()[0].astype(np.float64)
-    time, channels = packed.shape
-    size = channels // (3 * num_heads)
-    q, k, _ = packed.reshape(time, 3, num_heads, size).transpose(1, 2, 0, 3)  # (H, T, D) each
-    scores = q @ k.transpose(0, 2, 1) / sqrt(size)  # (H, T, T)
+    time = len(packed)
+    heads = packed.reshape(time, num_heads + 2 * num_kv_heads, -1).swapaxes(0, 1)  # (H + 2K, T, D)
+    k = heads[num_heads : num_heads + num_kv_heads, None]  # (K, 1, T, D)
+    q = heads[:num_heads].reshape(num_kv_heads, -1, *k.shape[2:])  # (K, H/K, T, D)
+    scores = (q @ k.swapaxes(-1, -2)).reshape(num_heads, time, time) / sqrt(q.shape[-1])
     scores = np.where(np.tri(time, dtype=bool), scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)

@@ -27,7 +27,8 @@ import numpy as np
 from minigrad.device import CPU, namespace_of
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.lora import LoRALinear
-from tinyalpaca.model import DecoderLayer, TinyAlpaca, rotary_angles
+from tinyalpaca.model import DecoderLayer, TinyAlpaca
+from tinyalpaca.rotation import Rotation
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
     positions = rotation = None
     if model.embedding.pos_embed is not None:
         positions = _float64(model.embedding.pos_embed)
-    else:
-        rotation = _rotation(config).astype(np.complex64 if dtype == np.float32 else np.complex128)
+    elif how := Rotation.of(config):
+        rotation = _rotation(how, config.max_seq_len).astype(
+            np.complex64 if dtype == np.float32 else np.complex128
+        )
     if config.pre_norm and centred:
         tokens = _without_mean(tokens)
         positions = None if positions is None else _without_mean(positions)
@@ -185,7 +188,7 @@ def _qkv_columns(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     return columns.ravel(), scale
 
 
-def _rotation(config: ModelConfig) -> np.ndarray:
-    """(L, D/2), e^(iθ) with the angles of `tinyalpaca.model.rotary_angles`."""
-    cos, sin = rotary_angles(config.max_seq_len, config.d_model // config.num_heads)
-    return cos[:, 0, 0] + 1j * sin[:, 0, 0]
+def _rotation(rotation: Rotation, context: int) -> np.ndarray:
+    """(L, D/2), e^(iθ) of positions 0 to L - 1."""
+    cos, sin = rotation.angles(context)
+    return cos + 1j * sin

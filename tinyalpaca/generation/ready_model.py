@@ -11,6 +11,7 @@ from minigrad.state import STATE
 from tinyalpaca.generation.as_written import (
     largest_size,
     why_not_as_written,
+    why_not_folded,
     why_not_these_weights,
 )
 from tinyalpaca.generation.batch_decoder import BatchDecoder, pays
@@ -81,7 +82,7 @@ class ReadyModel:
         None, and announced, if there are no copies of the forward pass for this model.
         """
         modules = dict(self.model.named_modules())
-        reason = why_not_as_written(modules)
+        reason = why_not_as_written(modules) or why_not_folded(self.model.config)
         if reason is None:
             attributes = [value for module in modules.values() for value in vars(module).values()]
             parameters = [value for value in attributes if isinstance(value, Parameter)]

@@ -55,8 +55,11 @@ def layer_operations(model: ModelConfig, time: int) -> int:
     Two for each weight and token forward, twice as many backward; so too for attention's scores and
     sums, in which a token meets half of all tokens.
     """
-    c, f = model.d_model, model.d_ff
-    return 6 * time * (4 * c * c + 2 * c * f + time * c)
+    c, f, heads = model.d_model, model.d_ff, model.num_heads
+    ffn = 3 * c * f if model.activation == "swiglu" else 2 * c * f
+    width = heads * model.size_of_head  # of all queries
+    projections = 2 * c * width + 2 * c * model.kv_heads * model.size_of_head
+    return 6 * time * (projections + ffn + time * width)
 
 
 def calibrated_micro_batch(engine: Workers, model: TinyAlpaca, config: TrainConfig) -> int:

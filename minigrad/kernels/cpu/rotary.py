@@ -23,7 +23,8 @@ def infer(x, cos, sin, *, heads=None):
 
 
 def backward(dy, saved, needs, *, heads=None):
-    return _rotated(dy, *saved, heads, np.add, np.subtract), None, None  # turned back
+    cos, sin = saved
+    return _rotated(dy, cos, sin, heads, np.add, np.subtract), None, None  # turned back
 
 
 def _rotated(x, cos, sin, heads, first, second):
