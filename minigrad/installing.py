@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
-FOLDER = Path(__file__).parent
+FOLDER = os.path.dirname(__file__)
 # What the other project has in a folder of this name, and this one has not.
 STRANGERS = re.compile(r"nn\.py|engine\.c|engine\..*(so|pyd)")
 
 
-def strangers_files(folder: Path = FOLDER) -> list[str]:
+def strangers_files(folder: str = FOLDER) -> list[str]:
     """The files of the other project that lie in a folder."""
     return sorted(name for name in os.listdir(folder) if STRANGERS.fullmatch(name))
 
@@ -38,7 +37,7 @@ def install_line(*extras: str) -> str:
     Out of a checkout the command is to be typed in its folder; otherwise it names the distribution.
     """
     wanted = f"[{','.join(extras)}]" if extras else ""
-    if (FOLDER.parent / "pyproject.toml").is_file():
+    if os.path.isfile(os.path.join(os.path.dirname(FOLDER), "pyproject.toml")):
         return f'pip install -e ".{wanted}"'
     return f'pip install "{_distribution()}{wanted}"'
 
@@ -47,7 +46,7 @@ def _distribution() -> str:
     """The name of the distribution that this file came with."""
     from importlib import metadata  # which is slow to import, and wanted for messages alone
 
-    here = f"{FOLDER.name}/{Path(__file__).name}"
+    here = "/".join([os.path.basename(FOLDER), os.path.basename(__file__)])
     for found in metadata.distributions():
         if any(file.as_posix() == here for file in found.files or ()):
             return found.name

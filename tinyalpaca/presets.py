@@ -48,10 +48,19 @@ class Preset(NamedTuple):
     training: dict[str, Any]
 
 
+DEFAULT = "original"
+FORMER_NAMES = {"seed": "original"}
+
+
+def preset_named(name: str) -> str:
+    """The name that a preset has now, for its name now or once; other names come back as they are."""
+    return FORMER_NAMES.get(name, name)
+
+
 NANOGPT = {"pre_norm": True, "activation": "gelu", "tie_weights": True, "bias": False}
 
 PRESETS: dict[str, Preset] = {
-    "seed": Preset("the original's setting, and the default", {}, {}),
+    "original": Preset("the setting of the original, TinyAlpaca in PyTorch; the default", {}, {}),
     "best": Preset(
         "the most from the original's number of parameters and epochs",
         {"positions": "rotary", "tie_weights": True, "activation": "gelu_tanh"},

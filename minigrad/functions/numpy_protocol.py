@@ -35,6 +35,7 @@ _PARAMETERS: dict[str, dict[str, str | None]] = {
     "where": {"condition": "condition", "x": "x", "y": "y"},
     "concatenate": {"arrays": "tensors", "axis": "axis", "out": None},
     "clip": {"a": "x", "a_min": "min", "a_max": "max", "out": None, "min": "min", "max": "max"},
+    "dot": {"a": "x", "b": "y", "out": None},  # before 2.2 NumPy's has no signature
     "pad": {
         "array": "x",
         "pad_width": "pad_width",

@@ -14,7 +14,7 @@ from tinyalpaca.training.metrics_file import read_metrics
 from tinyalpaca.training.resuming import find_checkpoint
 
 ORIGINAL = 235_912  # parameters of the original, with the 216 tokens that its tokenizer had
-VOCABULARY = {"seed": 356, "best": 512, "small-cpu": 65, "baby-gpt": 65}  # of Tiny Shakespeare
+VOCABULARY = {"original": 356, "best": 512, "small-cpu": 65, "baby-gpt": 65}  # of Tiny Shakespeare
 
 
 def parameters_of(name):
@@ -23,7 +23,7 @@ def parameters_of(name):
 
 
 def test_the_default_is_the_originals_setting():
-    assert PRESETS["seed"].model == PRESETS["seed"].training == {}
+    assert PRESETS["original"].model == PRESETS["original"].training == {}
 
 
 def test_best_keeps_to_the_originals_budget():
@@ -67,7 +67,7 @@ def test_each_runs_and_gives_way_to_flags(no_pictures, tmp_path, name):
     [
         ([], True),
         (["--out", "somewhere", "--workers", "2"], True),
-        (["--preset", "seed"], False),
+        (["--preset", "original"], False),
         (["--quiet"], False),
         (["--epochs", "3"], False),
         (["--d-model", "32"], False),
@@ -80,3 +80,18 @@ def test_a_default_run_ends_with_what_another_preset_gives(monkeypatch, capsys, 
     assert example("train", flags) == 0
     last = "--preset best gives 1.47 nats per character from the same size instead of 1.87."
     assert capsys.readouterr().out.rstrip().endswith(last) == told
+
+
+def test_a_former_name_still_works(monkeypatch, tmp_path):
+    """On the command line and in a file."""
+    given = []
+    monkeypatch.setattr(
+        "tinyalpaca.training.job.run_training",
+        lambda *settings: given.append(settings) or SimpleNamespace(stopped=None),
+    )
+    file = tmp_path / "run.toml"
+    for name in ("seed", "original"):
+        file.write_text(f"preset = '{name}'\n", encoding="utf-8")
+        assert example("train", ["--preset", name]) == 0
+        assert example("train", ["--config", str(file)]) == 0
+    assert len(given) == 4 and all(settings == given[0] for settings in given)

@@ -40,7 +40,7 @@ def read(path):
 def test_a_file_of_settings_and_flags_beside_it(tmp_path, text, capsys):
     file = tmp_path / "small.toml"
     file.write_text(
-        f"""preset = "seed"
+        f"""preset = "original"
 [model]
 d_model = 8
 d_ff = 16

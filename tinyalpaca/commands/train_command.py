@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import say, warn
-from tinyalpaca.presets import PRESETS
+from tinyalpaca.presets import DEFAULT, PRESETS, preset_named
 from tinyalpaca.settings import add_arguments as add_settings
 from tinyalpaca.settings import given_arguments, read_settings
 
@@ -42,6 +42,7 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that name settings: a preset, a file, and one for each."""
     parser.add_argument(
         "--preset",
+        type=preset_named,
         choices=PRESETS,
         help="settings to begin with: "
         + "; ".join(f"{name}: {preset.help}" for name, preset in PRESETS.items()),
@@ -110,7 +111,8 @@ def settings_given(args: argparse.Namespace) -> tuple[str, dict[str, Any], dict[
     if args.config is not None:
         found = read_settings(args.config, model=ModelConfig, training=TrainConfig)
         model, training, above = found["model"], found["training"], found[""]
-        name = name or above.pop("preset", None)
+        named = above.pop("preset", None)
+        name = name or (preset_named(named) if isinstance(named, str) else named)
         if above or name not in (None, *PRESETS):
             raise ConfigError(
                 f"{args.config} has tables [model] and [training], and above them preset, one of "
@@ -118,7 +120,7 @@ def settings_given(args: argparse.Namespace) -> tuple[str, dict[str, Any], dict[
             )
     model |= given_arguments(ModelConfig, args)
     training |= given_arguments(TrainConfig, args)
-    return name or "seed", model, training
+    return name or DEFAULT, model, training
 
 
 def without_effect(given: Collection[str], config: TrainConfig) -> list[str]:

@@ -1,14 +1,10 @@
 """The page of what there is, made again and compared."""
 
-import numpy as np
 import pytest
 
 from tests.minigrad.functions.page import PAGE, names_on_the_page, page, torchs_names
 
 
-@pytest.mark.skipif(
-    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy 2.0 lacks unstack and others"
-)
 def test_the_page_is_up_to_date() -> None:
     again = page(names_on_the_page())
     assert PAGE.read_text("utf-8") == again, "run python -m tests.minigrad.functions.page"
