@@ -58,6 +58,11 @@ class Section:
         start, stop = self._bounds[number], self._bounds[number + 1]
         return array[start:stop].reshape(self._parameters[number].shape)
 
+    def place_of(self, number: int) -> tuple[int, int]:
+        """Where in `flat.array` a parameter of the section begins and ends."""
+        begin = self.part.start
+        return begin + self._bounds[number], begin + self._bounds[number + 1]
+
     def home(self, parameter: Tensor, name: str) -> Any | None:
         """The place of a parameter's state, None if it has none here."""
         _, homes = self._homes.get(parameter, (0, {}))

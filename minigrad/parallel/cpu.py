@@ -85,9 +85,12 @@ class Workers:
         grad_norm: the 2-norm of all gradients, after `gradients`.
         backend: what the workers are.
         why_slower: if they are threads because processes could not be forked: the reason, in words.
+        pieces: the pieces of an update that are done here, which workers share.
 
     Use it as a context manager, or call `close()`.
     """
+
+    survives = True  # parameters and averages are here, whatever happens to workers
 
     def __init__(
         self,
@@ -132,15 +135,26 @@ class Workers:
         self._losses = {"train": train_loss, "evaluate": evaluate_loss}
         self._team: Any = None
         self._settled = False
+        self.pieces: Callable[[Update], list[slice]] = lambda update: update.pieces(SLICE)
         find_blas()
 
-    def gradients(self, arrays: Part, *, scale: float, key: int = 0) -> float:
+    def start(self) -> None:
+        """Fork the workers now, if they are processes and that has not been done.
+
+        They know sizes and losses as they are at this moment.
+        """
+        with OneBlasThread():  # so that forked workers have the limit for good
+            if self._team is None:
+                self._team = make_team(self._do, self.workers, self.backend)
+
+    def gradients(self, arrays: Part, *, scale: float, key: int = 0, first: int = 0) -> float:
         """Write the gradient of `scale` times the summed loss of a batch to `flat.grad`.
 
         Args:
             arrays: (B, ...) each; micro-batches are cut along the first axis.
             scale: for example one over the number of predictions, for a mean.
             key: the step's number; micro-batches get keys made from it.
+            first: the number of the first micro-batch, where these are a part of a batch.
 
         Returns:
             `scale` times the summed loss.
@@ -154,12 +168,16 @@ class Workers:
             self.grad_norm = 0.0
             self.flat.attach_grad()
             return 0.0
-        self._run("train", (arrays, scale, key), lanes)
+        self._run("train", (arrays, scale, key * MICRO_KEYS + first), lanes)
         self._run("add_lanes", lanes, len(self._slices))
-        total = float(np.add.reduce(self._squares))
-        self.grad_norm = sqrt(total) if isfinite(total) else total
+        self.take_norm(self._squares)
         self.flat.attach_grad()
         return float(np.add.reduce(self._lane_losses[:lanes]))
+
+    def take_norm(self, squares: Any) -> None:
+        """The gradient's slices have these sums of squares, (n,)."""
+        total = float(np.add.reduce(squares))
+        self.grad_norm = sqrt(total) if isfinite(total) else total
 
     def evaluate(self, arrays: Part) -> float:
         """The summed loss of a batch, without gradients; 0 for an empty one."""
@@ -190,7 +208,7 @@ class Workers:
             Piece(update.place, update.settings, update.sign, part)
             for update in updates
             if update.place is not None
-            for part in update.pieces(SLICE)
+            for part in self.pieces(update)
         ]
         self._run("update", (pieces, grad_scale), len(pieces))
 
@@ -233,9 +251,8 @@ class Workers:
         return cut(len(arrays[0]), self.micro_batch_size, len(self._lane_gradients))
 
     def _run(self, kind: str, payload: Any, items: int) -> None:
+        self.start()
         with OneBlasThread():
-            if self._team is None:  # made in here, so that forked workers have the limit for good
-                self._team = make_team(self._do, self.workers, self.backend)
             self._team.run(kind, payload, items)
 
     def _do(self, kind: str, payload: Any, item: int) -> None:
@@ -260,21 +277,25 @@ class Workers:
             assert self._optimizer is not None
             self._optimizer.update_at(place, settings, sign).apply(part, scale)
         else:
-            arrays, scale, key = payload
-            self._run_lane(kind, arrays, scale, key, item)
+            arrays, scale, first = payload
+            self._run_lane(kind, arrays, scale, first, item)
             if kind == "train" and not self._settled:  # in each process: it has what it will need
                 self._settled = True
                 use_huge_pages()
 
-    def _run_lane(self, kind: str, arrays: Part, scale: float, key: int, lane: int) -> None:
-        """Forward (and backward) of a lane's micro-batches, one after the other."""
+    def _run_lane(self, kind: str, arrays: Part, scale: float, first: int, lane: int) -> None:
+        """Forward (and backward) of a lane's micro-batches, one after the other.
+
+        Args:
+            first: the key of the batch's first micro-batch.
+        """
         plan = self._plan(arrays)
-        first = sum(len(part) for part in plan[:lane])
+        first += sum(len(part) for part in plan[:lane])
         total = 0.0
         places = self.flat.views(self._lane_gradients[lane])
         for number, rows in enumerate(plan[lane]):
             part = tuple(a[rows] for a in arrays)
-            micro_key = key * MICRO_KEYS + first + number
+            micro_key = first + number
             if kind == "evaluate":
                 with no_grad():
                     total += self._losses[kind](part, micro_key).item()

@@ -71,6 +71,28 @@ class Engine(Protocol):
         ...
 
 
+def accumulated(engine: Any, batches: Sequence[Part], *, scale: float, key: int = 0) -> float:
+    """Leave the sum of several batches' gradients with an engine.
+
+    An engine that does that in a way of its own has a method of this name.
+
+    Args:
+        batches: each as for `Engine.gradients`, with keys from `key` on.
+
+    Returns:
+        `scale` times the summed loss of all batches.
+    """
+    loss, total = 0.0, None
+    for number, part in enumerate(batches):
+        loss += engine.gradients(part, scale=scale, key=key + number)
+        if len(batches) > 1:
+            total = engine.flat.grad + (0 if total is None else total)
+    if total is not None:
+        engine.flat.grad[...] = total
+        engine.grad_norm = float(total @ total) ** 0.5
+    return loss
+
+
 def in_the_order_of(optimizer: Optimizer, parameters: Sequence[Tensor]) -> list[Tensor]:
     """The same parameters, the optimizer's first, so that a group of it is one stretch of memory.
 

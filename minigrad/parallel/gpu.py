@@ -32,6 +32,8 @@ class WholeBatch:
         grad_norm: the 2-norm of all gradients, after `gradients`.
     """
 
+    survives = False  # after an error of the device nothing on it can be relied on
+
     def __init__(
         self,
         parameters: Sequence[Tensor],
@@ -52,10 +54,14 @@ class WholeBatch:
         self._graph = graph and self._device.kind == "gpu"
         self._evaluations: dict[tuple[tuple[int, ...], ...], tuple[Part, Captured]] = {}
 
-    def gradients(self, arrays: Part, *, scale: float, key: int = 0) -> float:
-        """Write the gradient of `scale` times the summed loss to `flat.grad`; returns that loss."""
+    def gradients(self, arrays: Part, *, scale: float, key: int = 0, first: int = 0) -> float:
+        """Write the gradient of `scale` times the summed loss to `flat.grad`; returns that loss.
+
+        Args:
+            first: is added to the loss's key, where these arrays are a part of a batch.
+        """
         with self._device.in_use():
-            loss = self._train_loss(self.moved(arrays), key * MICRO_KEYS)
+            loss = self._train_loss(self.moved(arrays), key * MICRO_KEYS + first)
             places = self.flat.views(self.flat.grad)
             write_gradients(loss, self.flat.parameters, places, scale=scale)
             self.flat.attach_grad()

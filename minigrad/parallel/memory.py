@@ -31,6 +31,23 @@ def shared_array(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.ndarray(shape, dtype, buffer=memory)
 
 
+def forget(array: np.ndarray, part: slice) -> None:
+    """Give memory of a `shared_array` back to the system, as far as whole pages are in this part.
+
+    What was there is lost. Where the system cannot do that, it stays.
+    """
+    memory = array.base
+    remove = getattr(mmap, "MADV_REMOVE", None)
+    if not isinstance(memory, mmap.mmap) or remove is None:
+        return
+    page = mmap.PAGESIZE
+    start = -(-part.start * array.itemsize // page) * page
+    stop = part.stop * array.itemsize // page * page
+    if stop > start:
+        with contextlib.suppress(OSError):
+            memory.madvise(remove, start, stop - start)
+
+
 def keep_freed_memory() -> bool:
     """Ask the C library to keep memory that is freed, instead of giving it back to the system.
 

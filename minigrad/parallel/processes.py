@@ -65,6 +65,8 @@ def why_not_processes() -> str | None:
         return f"{sys.platform} has no fork that is safe"
     if "ipykernel" in sys.modules:
         return "a notebook's kernel has threads of its own"
+    if _mpi_runs():
+        return "MPI has been started, whose connections a forked process would share"
     me = threading.current_thread()
     others = [t.name for t in threading.enumerate() if t is not me and not _is_harmless(t)]
     if others:
@@ -74,6 +76,11 @@ def why_not_processes() -> str | None:
 
 def _has_gil() -> bool:
     return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _mpi_runs() -> bool:
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
 
 
 def _is_harmless(thread: threading.Thread) -> bool:

@@ -1,0 +1,188 @@
+"""What the ranks of `test_mpi.py` do; `test_mpi.py` itself does it as a single process.
+
+mpirun -n 2 python mpi_program.py train FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import nn, optim
+from minigrad.optim.muon import Muon
+from minigrad.parallel import mpi
+
+BATCH, STEPS = 12, 9
+
+
+def make(kind: str, dtype: str) -> tuple[Any, Any, Any]:
+    """A model with dropout, its optimizer and its loss."""
+    rng = mg.Generator(3)
+    model = nn.Sequential(
+        nn.Linear(6, 10, rng=rng),
+        nn.Tanh(),
+        nn.Dropout(0.2, rng=rng),
+        nn.Linear(10, 6, rng=rng),
+    ).astype(dtype)
+    parameters = model.parameters()
+    if kind == "muon":
+        matrices = [p for p in parameters if p.ndim == 2]
+        groups = [
+            {"params": matrices, "orthogonal": True},
+            {"params": [p for p in parameters if p.ndim < 2]},
+        ]
+        optimizer: Any = Muon(groups, lr=0.02)
+    else:
+        optimizer = optim.AdamW(parameters, lr=0.02)
+
+    def loss(part: Any, key: int) -> Any:
+        x, y = part
+        with rng.seeded(5, key):
+            error = model.train()(mg.Tensor(x)) - mg.Tensor(y)
+        return (error * error).sum()
+
+    return model, optimizer, loss
+
+
+def without_dropout(model: Any) -> Any:
+    """The loss of a validation."""
+
+    def loss(part: Any, key: int) -> Any:
+        x, y = part
+        error = model.eval()(mg.Tensor(x)) - mg.Tensor(y)
+        return (error * error).sum()
+
+    return loss
+
+
+def batches(dtype: str) -> list[Any]:
+    """Of two steps in three a whole batch, else a smaller one."""
+    rng = np.random.default_rng(1)
+    sizes = [BATCH if step % 3 else 7 for step in range(2 * STEPS)]
+    return [tuple(rng.standard_normal((n, 6)).astype(dtype) for _ in "xy") for n in sizes]
+
+
+CASES = list(product(("adamw", "muon"), ("float32", "float64"), (1, 2), (False, True)))
+
+
+def trained(case: Any, ranks: Any = None, workers: int = 1) -> dict[str, Any]:
+    """Losses and norms of all steps, the validation, the weights' hash, and the averages' sum."""
+    kind, dtype, accumulate, shard = case
+    model, optimizer, loss = make(kind, dtype)
+    engine = mpi.DataParallel(
+        *(model, optimizer, loss, without_dropout(model)),
+        ranks=ranks,
+        workers=workers,
+        micro_batch_size=2,
+        check_every=1,
+        shard_optimizer=shard,
+    )
+    if engine.ranks.rank:  # rank 0's are everybody's
+        engine.flat.data[...] = 0
+    seen, parts = [], batches(dtype)
+    for step in range(STEPS):
+        some = parts[step * accumulate : (step + 1) * accumulate]
+        scale = 1 / sum(len(x) for x, _ in some)
+        if accumulate == 1:
+            mean = engine.gradients(some[0], scale=scale, key=step)
+        else:
+            mean = engine.accumulated(some, scale=scale, key=step * accumulate)
+        seen.append((mean, engine.grad_norm))
+        engine.update(optimizer, 0.5)
+    engine.check()
+    score = engine.evaluate(parts[0])
+    with engine.whole_optimizer():
+        states = optimizer.state_dict()["state"].values()
+    averages = [float(abs(a).sum()) for entry in states for k, a in entry.items() if k != "step"]
+    found = {
+        "steps": seen,
+        "score": score,
+        "hash": mpi.fingerprint(engine.flat.array),
+        "averages": averages,
+        "weights": engine.flat.array.tolist(),
+    }
+    engine.close()
+    return found
+
+
+def train(ranks: Any) -> Any:
+    return [trained(case, ranks) for case in CASES]
+
+
+def workers(ranks: Any) -> Any:
+    """Two workers a rank, forked before MPI starts; later ones are threads."""
+    from minigrad.parallel import why_not_processes
+
+    before = why_not_processes()
+    first = trained(CASES[0], ranks, workers=2)
+    return [before, why_not_processes(), first, trained(CASES[0], ranks, workers=2)]
+
+
+def by_hand(ranks: Any) -> Any:
+    """A loop of one's own with `allreduce_gradients`."""
+    rng = mg.Generator(3 + ranks.rank)
+    model = nn.Sequential(nn.Linear(6, 4, rng=rng), nn.Linear(4, 6, rng=rng)).astype("float64")
+    unused = nn.Linear(2, 2, rng=rng).parameters()
+    mpi.broadcast_parameters(model, ranks=ranks)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    share = BATCH // ranks.size
+    for x, y in batches("float64")[1:3]:
+        rows = slice(ranks.rank * share, (ranks.rank + 1) * share)
+        optimizer.zero_grad()
+        error = model(mg.Tensor(x[rows])) - mg.Tensor(y[rows])
+        (error * error).mean().backward()
+        mpi.allreduce_gradients([*model.parameters(), *unused], ranks=ranks)
+        assert unused[0].grad is None
+        optimizer.step()
+    return [p.numpy().tolist() for p in model.parameters()]
+
+
+def fail(ranks: Any, how: str, who: int) -> Any:
+    """One rank fails in the midst of training; the others tell what they have noticed."""
+    model, optimizer, loss = make("adamw", "float32")
+    engine = mpi.DataParallel(model, optimizer, loss, ranks=ranks, check_every=3)
+    for step, batch in enumerate(batches("float32")):
+        began = time.monotonic()
+        try:
+            engine.gradients(batch, scale=1.0, key=step)
+        except mpi.RankError as error:
+            return [str(error), list(error.ranks), time.monotonic() - began]
+        engine.update(optimizer)
+        if step == 7 and ranks.rank == who:
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif how == "stopped":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif how == "hangs":
+                time.sleep(1000)
+            elif how == "raises":
+                raise OSError("No space left on device")
+            elif how == "diverges":
+                engine.flat.data[3] += 1e-6
+            elif how == "exits":
+                os._exit(0)
+    return None
+
+
+def main() -> None:
+    what, *more, folder = sys.argv[1:]
+    ranks = mpi.Ranks(patience=1.5)
+    if what == "fail":
+        result = fail(ranks, more[0], int(more[1]))
+    else:
+        result = {"train": train, "workers": workers, "by_hand": by_hand}[what](ranks)
+    name = Path(folder) / f"{ranks.rank}.json"
+    name.write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
