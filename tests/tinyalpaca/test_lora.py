@@ -45,12 +45,27 @@ def test_the_formula_and_its_gradients(rng, activation):
     assert trained and all(name.endswith(("lora_a", "lora_b")) for name in trained)
 
 
-def test_merged_is_unmerged(rng):
-    model, _ = adapted(rng)
+DEFAULT = {"d_model": 64, "num_heads": 4, "num_layers": 4, "d_ff": 256}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dtype", "absolute", "relative"),
+    [
+        ({}, "float32", 1e-6, 1e-6),  # measured: 7e-7 where the largest logit is 1.8
+        # Measured: 3e-6, and 1.3e-6 of the largest logit, 2.9. That is rounding in four layers, as
+        # float64 shows (3e-15): adapters of 0.3 are as large as the weights.
+        (DEFAULT, "float32", 6e-6, 3e-6),
+        (DEFAULT, "float64", 1e-13, 1e-13),
+    ],
+)
+def test_merged_is_unmerged(rng, sizes, dtype, absolute, relative):
+    """To 1e-6, absolutely and as a share of the largest logit; of larger models to 3e-6."""
+    model = adapted(rng, **sizes)[0].astype(dtype).eval()
     ids = rng.integers(0, 11, (2, 16))
     before = model(ids).numpy()
     merge(model)
-    np.testing.assert_allclose(model(ids).numpy(), before, atol=1e-6)
+    apart = np.abs(model(ids).numpy() - before).max()
+    assert apart <= absolute and apart <= relative * np.abs(before).max() and apart > 0
     assert all(p.requires_grad for p in model.parameters())
     assert weights_to_save(model).keys() == model.state_dict().keys()
 
@@ -116,17 +131,30 @@ def test_a_run_trains_and_saves_adapters_alone(tmp_path, base):
 GPT2 = {"pre_norm": True, "activation": "gelu_tanh", "tie_weights": True, "num_layers": 2}
 
 
-def test_a_model_like_gpt2_gets_better_on_text_that_it_has_not_seen(tmp_path, base):
-    text = base[1].read_text(encoding="utf-8")
-    train(tmp_path / "gpt2", write_text(tmp_path), GPT2, epochs=12)
+def write_chain(path, step, other):
+    """A text of eight words, each followed by that `step` places on, or else by the `other`."""
+    words = ("the ", "king ", "and ", "queen ", "speak ", "no ", "more,\n", "thou ")
+    moves = np.where(np.random.default_rng(step).random(600) < 0.8, step, other)
+    path.write_text("".join(words[n % 8] for n in np.cumsum(moves)), encoding="utf-8")
+    return path
+
+
+def test_a_model_like_gpt2_gets_better_on_text_that_it_has_not_seen(tmp_path):
+    """The same words in another order: what is held out is learned by adapters alone."""
+    first = write_chain(tmp_path / "first.txt", 1, 3)
+    second = write_chain(tmp_path / "second.txt", 5, 2)
+    train(tmp_path / "gpt2", first, GPT2, epochs=12)
     settings = {"lora_layers": "decoder_layers.*", "lora_rank": 4, "epochs": 6}
-    tune(tmp_path / "tuned", (tmp_path / "gpt2", base[1]), **settings)
-    unseen = text[-len(text) // 10 :]
-    scores = [
-        Generator.from_checkpoint(tmp_path / name).score(unseen).nats_per_character
-        for name in ("gpt2", "tuned")
-    ]
-    assert scores[1] < 0.98 * scores[0]
+    tune(tmp_path / "tuned", (tmp_path / "gpt2", second), **settings)
+    before, after = (Generator.from_checkpoint(tmp_path / name) for name in ("gpt2", "tuned"))
+
+    def score(model, path):
+        text = path.read_text(encoding="utf-8")
+        return model.score(text[-len(text) // 10 :]).nats_per_character
+
+    # Measured: 1.6 nats per character before and 0.6 after; 0.8 for the text learned first.
+    assert score(after, second) < 0.5 * score(before, second)
+    assert score(after, second) < score(before, first) < 0.6 * score(before, second)
 
 
 def test_it_resumes_bit_for_bit(tmp_path, base):

@@ -87,7 +87,8 @@ def test_folders(tmp_path):
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "f.txt").write_text("hidden", encoding="utf-8")
     corpus = load_corpus(tmp_path)
-    assert corpus.texts == ["[A.TXT]", "[b.txt]", "[inner/c.Txt]", "[inner/deeper/d.txt]"]
+    texts = ["[A.TXT]", "[b.txt]", "[inner/c.Txt]", "[inner/deeper/d.txt]"]
+    assert [document.text for document in corpus.documents] == texts
     assert corpus.source == f"4 text files in {tmp_path}, 2 of them in folders there"
 
 
@@ -98,7 +99,7 @@ def test_folders_with_links_and_pipes(tmp_path):
     (folder / "a.txt").write_text("first", encoding="utf-8")
     (folder / "round").symlink_to(folder, target_is_directory=True)
     (folder / "b.txt").symlink_to(folder / "a.txt")
-    assert load_corpus(folder).texts == ["first", "first"]
+    assert [d.text for d in load_corpus(folder).documents] == ["first", "first"]
     (folder / "c.txt").symlink_to(tmp_path / "missing.txt")
     with pytest.raises(
         OSError, match=r"a link to .*missing\.txt, which cannot be followed"

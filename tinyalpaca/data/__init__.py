@@ -1,6 +1,6 @@
-"""From a text to batches: `load_corpus`, `split_text`, `TokenFile`, windows and samplers."""
+"""From a text to batches: `load_corpus`, `load_split`, `TokenFile`, windows and samplers."""
 
-from tinyalpaca.data.corpora import SEPARATOR, Corpus, load_corpus, load_split, split_text
+from tinyalpaca.data.corpora import SEPARATOR, Corpus, load_corpus, load_split
 from tinyalpaca.data.samplers import RandomSampler, WindowSampler
 from tinyalpaca.data.token_file import TokenFile
 from tinyalpaca.data.windows import RandomWindows, TinyPacaDataset
@@ -15,5 +15,4 @@ __all__ = [
     "WindowSampler",
     "load_corpus",
     "load_split",
-    "split_text",
 ]

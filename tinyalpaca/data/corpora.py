@@ -92,11 +92,6 @@ class Corpus:
         """
         return SEPARATOR.join(document.text for document in self.documents)
 
-    @property
-    def texts(self) -> list[str]:
-        """The text of each document."""
-        return [document.text for document in self.documents]
-
     def count_characters(self) -> int:
         """Length in characters, without separators; reads the text once, in blocks."""
         return sum(len(block) for document in self.documents for block in document.blocks())
@@ -139,12 +134,6 @@ def split_position(length: int, validation_fraction: float, of: str = "character
             f"the text has {length} {of}; it takes at least 2 to train and to validate"
         )
     return min(max(int(length * (1 - validation_fraction)), 1), length - 1)
-
-
-def split_text(text: str, validation_fraction: float = 0.1) -> tuple[str, str]:
-    """The first characters for training, the last for validation."""
-    cut = split_position(len(text), validation_fraction)
-    return text[:cut], text[cut:]
 
 
 def load_corpus(name_or_path: str | os.PathLike[str] = "tinyshakespeare") -> Corpus:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-import minigrad as mg
 from minigrad import nn, optim
 from minigrad.optim.muon import Muon
 from minigrad.parallel import Engine, WholeBatch, Workers
@@ -15,7 +14,6 @@ from tinyalpaca.config import ConfigError, TrainConfig
 from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
 from tinyalpaca.training.loss import Loss
 from tinyalpaca.training.micro_batches import calibrated_micro_batch
-from tinyalpaca.training.state import Part
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
@@ -70,20 +68,13 @@ def make_engine(
         loss: cross-entropy if left out.
     """
     parameters = model.parameters() if optimizer is None else optimizer.parameters()
-    losses = loss or Loss(model, config)
-
-    def training(part: Part, key: int) -> mg.Tensor:
-        return losses.training(part, key)
-
-    def evaluation(part: Part, key: int) -> mg.Tensor:
-        return losses.evaluation(part)
-
+    loss = loss or Loss(model, config)
+    losses = (loss.training, loss.evaluation)
     if parameters[0].device.kind == "gpu":
-        return WholeBatch(parameters, training, evaluation, optimizer=optimizer, graph=config.graph)
+        return WholeBatch(parameters, *losses, optimizer=optimizer, graph=config.graph)
     engine = Workers(
         parameters,
-        training,
-        evaluation,
+        *losses,
         optimizer=optimizer,
         workers=config.workers,
         micro_batch_size=config.micro_batch_size or 1,

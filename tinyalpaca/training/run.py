@@ -169,7 +169,7 @@ class Run:
             self.checkpoints,
             BadSteps(
                 task.engine,
-                lambda part, key: task.loss.training(part, key),
+                task.loss.training,
                 task.weights_are_good,
                 self.checkpoints,
                 self.tokenizer.decode,
