@@ -109,7 +109,7 @@ def test_the_filters_and_their_order_are_hugging_faces(gpt2, setting):
     ("setting", "message"),
     [
         ({"activation_function": "tanh"}, "activation_function 'tanh' is not one of"),
-        ({"layer_norm_epsilon": 1e-3}, "layer_norm_epsilon is 0.001; only 1e-05"),
+        ({"layer_norm_epsilon": "small"}, "norm_eps must be float, not 'small'"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
         ({"n_embd": None}, "not a configuration of a GPT-2"),
         ({"n_layer": 4}, "there is no tensor 'h.3.ln_1.weight'"),
@@ -123,6 +123,22 @@ def test_a_gpt2_that_we_cannot_compute_is_refused(gpt2, tmp_path, capsys, settin
     (tmp_path / "config.json").write_text(json.dumps({**config, **setting}), encoding="utf-8")
     assert cli.main(["convert", str(tmp_path), str(tmp_path / "out")]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_norms_epsilon_is_the_configurations(gpt2, tmp_path):
+    for file in gpt2[0].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    config["layer_norm_epsilon"] = 0.5
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert cli.main(["convert", str(tmp_path), str(tmp_path / "out")]) == 0
+    ids = np.arange(20)[None]
+    with torch.no_grad():
+        expected = type(gpt2[1]).from_pretrained(tmp_path)(torch.tensor(ids)).logits.numpy()
+        other = gpt2[1](torch.tensor(ids)).logits.numpy()
+    ours = load_model(tmp_path / "out").model(ids).numpy()
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
+    assert np.abs(ours - other).max() > 0.1
 
 
 def test_a_folder_without_weights_says_how_to_save_them(gpt2, tmp_path, capsys):

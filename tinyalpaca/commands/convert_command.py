@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tinyalpaca.console import read_line, say, warn
 
-DESCRIPTION = """Convert models: the PyTorch original's and GPT-2 into a checkpoint, and back.
+DESCRIPTION = """Convert models: the PyTorch original's and Hugging Face's to ours, and back.
 
   tinyalpaca convert tinyalpaca.pth training_vocab.json OUT --num-heads 4
-  tinyalpaca convert GPT2_FOLDER OUT
+  tinyalpaca convert GPT2_OR_LLAMA_FOLDER OUT
   tinyalpaca convert runs/shakespeare tinyalpaca.safetensors --to torch
   tinyalpaca convert runs/book GPT2_FOLDER --to gpt2
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         help="weights (.pth, .pt, .safetensors) and vocabulary of the original; a folder of "
-        "Hugging Face's GPT-2; with --to, a checkpoint",
+        "Hugging Face's with GPT-2, Llama, Mistral or Qwen2; with --to, a checkpoint",
     )
     parser.add_argument("out", type=Path, help="the folder (with --to torch, the file) to write")
     parser.add_argument(
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, write, and say what it was."""
     from tinyalpaca.converting.gpt2_export import save_for_gpt2
-    from tinyalpaca.converting.gpt2_weights import is_gpt2, load_gpt2
+    from tinyalpaca.converting.huggingface import is_huggingface, load_huggingface
     from tinyalpaca.converting.original_weights import load_original, save_for_original
     from tinyalpaca.runs import find_model, load_model, save_model
     from tinyalpaca.runs.run_folder import CONFIG
@@ -70,14 +70,14 @@ def run(args: argparse.Namespace) -> int:
         weights, vocabulary = args.source
         heads = args.num_heads or _ask_for_heads(weights)
         model, tokenizer = load_original(weights, vocabulary, heads)
-    elif len(args.source) == 1 and is_gpt2(args.source[0]):
-        model, tokenizer = load_gpt2(args.source[0], warn)
+    elif len(args.source) == 1 and is_huggingface(args.source[0]):
+        model, tokenizer = load_huggingface(args.source[0], warn)
     elif len(args.source) == 1 and is_run(args.source[0]):
         model, tokenizer, _ = load_model(args.source[0])
     else:
         raise ValueError(
             "give the original's weights and its training_vocab.json, or a folder of Hugging "
-            "Face's GPT-2 (with config.json), and then the folder to write"
+            "Face's (with config.json), and then the folder to write"
         )
     args.out.mkdir(parents=True, exist_ok=True)
     save_model(args.out, model, tokenizer)

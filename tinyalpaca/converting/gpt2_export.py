@@ -87,7 +87,7 @@ def _config(config: ModelConfig) -> dict[str, Any]:
         "attn_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
         "resid_pdrop": config.dropout,
-        "layer_norm_epsilon": 1e-5,
+        "layer_norm_epsilon": config.norm_eps,
         "tie_word_embeddings": config.tie_weights,
         "dtype": "float32",
     }

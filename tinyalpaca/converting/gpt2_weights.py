@@ -1,4 +1,4 @@
-"""GPT-2 as Hugging Face keeps it: a folder with config.json, model.safetensors and the tokenizer.
+"""GPT-2 as Hugging Face keeps it: its configuration and its weights, as ours.
 
 GPT-2 (Radford et al., 2019) is a `TinyAlpaca` with pre-norm, GELU by its tanh approximation and a
 tied head. Its `Conv1D` weights are (in, out), ours (out, in). Its head has no bias; ours is 0.
@@ -6,10 +6,8 @@ tied head. Its `Conv1D` weights are (in, out), ours (out, in). Its head has no b
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,6 @@ import numpy as np
 
 from minigrad.storage import FileFormatError
 from tinyalpaca.config import ModelConfig, from_dict
-from tinyalpaca.converting.original_weights import filled_model
-from tinyalpaca.converting.shards import load_folder
-from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.tokenizer import BPETokenizer, Tokenizer, load_tokenizer
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 ACTIVATIONS |= {"relu": "relu", "silu": "silu", "swish": "silu"}
@@ -37,96 +31,22 @@ BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks, as older v
 # Settings that change what is computed, with the values under which it is what we compute.
 EXPECTED = {
     "model_type": "gpt2",
-    "layer_norm_epsilon": 1e-5,
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
 }
 
 
-def is_gpt2(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder says that it holds a GPT-2."""
-    path = Path(folder) / "config.json"
-    try:
-        return path.is_file() and _read_json(path).get("model_type") == "gpt2"
-    except (OSError, FileFormatError):
-        return False
-
-
-def load_gpt2(
-    folder: str | os.PathLike[str], warn: Callable[[str], None] = lambda line: None
-) -> tuple[TinyAlpaca, Tokenizer]:
-    """A model and a tokenizer from a folder of Hugging Face's `save_pretrained`.
+def gpt2_config(path: Path, theirs: Mapping[str, Any]) -> ModelConfig:
+    """Our configuration for theirs.
 
     Args:
-        warn: told what is left out.
-
-    Raises:
-        FileFormatError: a file is damaged, or the model computes something that ours does not.
-        FileNotFoundError: a file is missing.
-    """
-    path = Path(folder)
-    config = gpt2_config(path / "config.json")
-    weights, tensors = load_folder(path)
-    model = filled_model(weights, config, translated(weights, tensors, config))
-    tokenizer = _fitting_tokenizer(path, config.vocab_size, warn)
-    ends = [end for end in end_tokens(path) if end < tokenizer.vocab_size]
-    model.end_tokens = tuple(end for end in ends if end != tokenizer.end_token)
-    return model, tokenizer
-
-
-def end_tokens(folder: Path) -> list[int]:
-    """The tokens at which Hugging Face's library ends a text: one, or several, or none.
-
-    A fine-tuned model often has one of its own, as <|im_end|>. Configurations of small models may
-    name GPT-2's, 50256, which they do not have.
-
-    Raises:
-        FileFormatError: what is named is no token id.
-    """
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        path = folder / "config.json"
-    named = _read_json(path).get("eos_token_id")
-    ends = named if isinstance(named, list) else [] if named is None else [named]
-    if not all(type(end) is int and end >= 0 for end in ends):
-        raise FileFormatError(path, f"eos_token_id must be a token id, or several, not {named!r}")
-    return ends
-
-
-def _fitting_tokenizer(path: Path, size: int, warn: Callable[[str], None]) -> Tokenizer:
-    """The folder's tokenizer, without special tokens that the model has no embedding of.
-
-    Such are often given to a tokenizer and never used, as a [PAD]. A model with more embeddings
-    than tokens is ordinary: their number has been rounded up.
-
-    Raises:
-        FileFormatError: tokens of ordinary text would have no embedding.
-    """
-    tokenizer = load_tokenizer(path)
-    if tokenizer.vocab_size <= size:
-        return tokenizer
-    beyond = range(size, tokenizer.vocab_size)
-    special = {index: text for text, index in tokenizer.special_tokens.items()}
-    if not isinstance(tokenizer, BPETokenizer) or any(token not in special for token in beyond):
-        raise FileFormatError(
-            path, f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {size}"
-        )
-    names = [special[token] for token in beyond]
-    warn(
-        f"Warning: the model has no embedding of {', '.join(names)}: left out of the tokenizer, "
-        f"which keeps {size} tokens"
-    )
-    return tokenizer.without(names)
-
-
-def gpt2_config(path: Path) -> ModelConfig:
-    """Our configuration for theirs.
+        path: of the file, for messages.
+        theirs: its content.
 
     Raises:
         FileFormatError: not a configuration of a GPT-2 that we can compute; names the setting.
     """
-    theirs = _read_json(path)
     for name, value in EXPECTED.items():
         if theirs.get(name, value) != value:
             raise FileFormatError(
@@ -146,6 +66,7 @@ def gpt2_config(path: Path) -> ModelConfig:
             "num_layers": theirs["n_layer"],
             "max_seq_len": theirs["n_positions"],
             "pre_norm": True,
+            "norm_eps": theirs.get("layer_norm_epsilon", 1e-5),
             "activation": ACTIVATIONS[activation],
             "tie_weights": theirs.get("tie_word_embeddings", True),
         }
@@ -155,21 +76,6 @@ def gpt2_config(path: Path) -> ModelConfig:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise FileFormatError(path, f"not a configuration of a GPT-2 ({error!r})") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The content of one of a folder's configurations.
-
-    Raises:
-        FileFormatError: it is no JSON object.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(path, f"not a configuration of a GPT-2 ({error!r})") from error
-    if not isinstance(content, dict):
-        raise FileFormatError(path, "not a configuration of a GPT-2: it holds no JSON object")
-    return content
 
 
 def translated(

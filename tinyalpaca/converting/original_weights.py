@@ -33,6 +33,7 @@ MOST_PARAMETERS = 10  # for each tensor of a file that may lack some; one that s
 ORIGINAL_OPTIONS = {
     "pre_norm": False,
     "norm": "layer",
+    "norm_eps": 1e-5,
     "activation": "relu",
     "positions": "learned",
     "bias": True,
@@ -131,12 +132,16 @@ def filled_model(
 
 
 def differences(config: ModelConfig, wanted: Mapping[str, Any]) -> list[str]:
-    """The settings that are not as `wanted`, as "name = value"."""
-    return [
-        f"{name} = {getattr(config, name)!r}"
-        for name, value in wanted.items()
-        if getattr(config, name) != value
-    ]
+    """The settings that are not as `wanted`, as "name = value".
+
+    Heads of another size than d_model / num_heads, or that share keys and values, nobody wants.
+    """
+    names = [name for name, value in wanted.items() if getattr(config, name) != value]
+    if config.kv_heads != config.num_heads:
+        names.append("num_kv_heads")
+    if config.size_of_head * config.num_heads != config.d_model:
+        names.append("head_size")
+    return [f"{name} = {getattr(config, name)!r}" for name in names]
 
 
 def save_for_original(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[Path]:

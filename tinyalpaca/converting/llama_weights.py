@@ -1,0 +1,205 @@
+"""The Llama family as Hugging Face keeps it: Llama, Mistral and Qwen2, and what has their form.
+
+All of them are a `TinyAlpaca` with pre-norm, RMSNorm, SwiGLU, rotary positions and no biases but
+those of Qwen2's queries, keys and values. Their projections of queries, keys and values are three
+matrices, as are gate, value and output of the feed-forward network; ours lie below one another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.storage import FileFormatError
+from tinyalpaca.config import ConfigError, ModelConfig, from_dict
+
+# What their classes take where a configuration does not say.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": None, "max_position_embeddings": 2048},
+    "mistral": {
+        **{"num_key_value_heads": 8, "max_position_embeddings": 131072},
+        "sliding_window": 4096,
+    },
+    "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768},
+}
+# Settings that change what is computed, with the values under which it is what we compute.
+EXPECTED = {
+    "hidden_act": ("silu", "swish"),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "use_sliding_window": (False,),
+    "partial_rotary_factor": (1.0, None),
+    "quantization_config": (None,),
+}
+# Their settings of scaled rotary positions, and ours.
+SCALING = {
+    "factor": "rope_factor",
+    "low_freq_factor": "rope_low_freq",
+    "high_freq_factor": "rope_high_freq",
+    "original_max_position_embeddings": "rope_context",
+}
+USED = {"default": (), "linear": ("factor",), "llama3": tuple(SCALING)}
+# Their names in a layer that lie below one another in ours.
+LAYER = {
+    "multi_head_attention.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "multi_head_attention.out_proj": ("self_attn.o_proj",),
+    "ffn.fc1": ("mlp.gate_proj", "mlp.up_proj"),
+    "ffn.fc2": ("mlp.down_proj",),
+    "layer_norm1": ("input_layernorm",),
+    "layer_norm2": ("post_attention_layernorm",),
+}
+BUFFER = re.compile(r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq")  # as older versions saved it
+
+
+def llama_config(path: Path, theirs: Mapping[str, Any]) -> ModelConfig:
+    """Our configuration for theirs.
+
+    Args:
+        path: of the file, for messages.
+        theirs: its content.
+
+    Raises:
+        FileFormatError: not a configuration of a model that we can compute; names the setting.
+    """
+    kind = theirs["model_type"]
+    theirs = {**DEFAULTS[kind], **theirs}
+    for name, values in EXPECTED.items():
+        if theirs.get(name, values[0]) not in values:
+            raise FileFormatError(
+                path, f"{name} is {theirs[name]!r}; only {values[0]!r} is supported"
+            )
+    _check_windows(path, theirs)
+    architectures = theirs.get("architectures") or []
+    if architectures and not any(str(name).endswith("ForCausalLM") for name in architectures):
+        raise FileFormatError(
+            path, f"architectures is {architectures!r}; only models ForCausalLM are supported"
+        )
+    try:
+        heads, width = theirs["num_attention_heads"], theirs["hidden_size"]
+        ours = {
+            "vocab_size": theirs["vocab_size"],
+            "d_model": width,
+            "d_ff": theirs["intermediate_size"],
+            "num_heads": heads,
+            "num_kv_heads": theirs["num_key_value_heads"] or heads,
+            "head_size": theirs.get("head_dim") or width // heads,
+            "num_layers": theirs["num_hidden_layers"],
+            "max_seq_len": theirs["max_position_embeddings"],
+            "pre_norm": True,
+            "norm": "rms",
+            "norm_eps": theirs.get("rms_norm_eps", 1e-6),
+            "activation": "swiglu",
+            "tie_weights": theirs.get("tie_word_embeddings", False),
+            "positions": "rotary",
+            "bias": False,
+            "qkv_bias": kind == "qwen2",
+            **_rotation(path, theirs),
+        }
+        config: ModelConfig = from_dict(ModelConfig, ours)
+        return config
+    except FileFormatError:
+        raise
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        problem = str(error) if isinstance(error, ConfigError) else repr(error)
+        raise FileFormatError(path, f"not a configuration of a {kind} ({problem})") from error
+
+
+def _check_windows(path: Path, theirs: Mapping[str, Any]) -> None:
+    """Raise `FileFormatError` where a position does not see all that came before it."""
+    kinds = theirs.get("layer_types")
+    if kinds and any(kind != "full_attention" for kind in kinds):
+        raise FileFormatError(path, f"layer_types is {kinds!r}; only 'full_attention' is supported")
+    window, context = theirs.get("sliding_window"), theirs["max_position_embeddings"]
+    # Qwen2's files name a window that use_sliding_window = false turns off.
+    if theirs["model_type"] == "mistral" and window is not None and window < context:
+        raise FileFormatError(
+            path,
+            f"sliding_window is {window}, less than max_position_embeddings ({context}): attention "
+            f"within a window is not supported. With max_position_embeddings = {window} in "
+            "config.json, a context in which the window hides nothing, the model can be loaded",
+        )
+
+
+def _rotation(path: Path, theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Our settings of rotary positions. Newer files have all of them in `rope_parameters`.
+
+    Raises:
+        FileFormatError: a kind of scaling that we do not know, or one that lacks a number.
+    """
+    place = "rope_parameters" if theirs.get("rope_parameters") else "rope_scaling"
+    given = theirs.get(place) or {}
+    kind = given.get("rope_type", given.get("type", "default"))
+    if kind not in USED:
+        raise FileFormatError(
+            path, f"{place}: rope_type is {kind!r}; only {', '.join(USED)} are supported"
+        )
+    if given.get("partial_rotary_factor", 1.0) != 1.0:
+        raise FileFormatError(path, f"{place}: partial_rotary_factor is not supported")
+    base = given.get("rope_theta", theirs.get("rope_theta", 10000.0))
+    ours = {"rope_base": base, "rope_scaling": "none" if kind == "default" else kind}
+    for name in USED[kind]:
+        if name not in given:
+            raise FileFormatError(path, f"{place}: {name} is missing, which {kind!r} needs")
+        ours[SCALING[name]] = given[name]
+    return ours
+
+
+def translated(
+    path: Path, tensors: Mapping[str, np.ndarray], config: ModelConfig
+) -> dict[str, np.ndarray]:
+    """Their tensors under our names.
+
+    Raises:
+        FileFormatError: one is missing, or there are others, which would change the results.
+    """
+    theirs = {name.removeprefix("model."): array for name, array in tensors.items()}
+    used = {"lm_head.weight"}
+
+    def take(name: str) -> Any:
+        if name not in theirs:
+            raise FileFormatError(
+                path, f"damaged, or not of the Llama family: there is no tensor {name!r}"
+            )
+        used.add(name)
+        return theirs[name]
+
+    embedding = take("embed_tokens.weight")
+    ours = {
+        "embedding.token_embed": embedding,
+        "final_norm.weight": take("norm.weight"),
+        "final_linear.weight": embedding if config.tie_weights else take("lm_head.weight"),
+    }
+    for number in range(config.num_layers):
+        for our_name, parts in LAYER.items():
+            prefix = f"decoder_layers.{number}.{our_name}"
+            ours[f"{prefix}.weight"] = _below(path, number, parts, "weight", take)
+            if config.qkv_bias and our_name.endswith("qkv_proj"):
+                ours[f"{prefix}.bias"] = _below(path, number, parts, "bias", take)
+    other = [name for name in theirs if name not in used and not BUFFER.fullmatch(name)]
+    if other:
+        raise FileFormatError(
+            path, f"{len(other)} tensors are none of a plain model's, such as {other[0]!r}"
+        )
+    head = theirs.get("lm_head.weight")
+    if config.tie_weights and head is not None and not np.array_equal(head, embedding):
+        raise FileFormatError(
+            path,
+            "lm_head.weight is not the token embedding, though the configuration ties them: if the "
+            "head is its own, set tie_word_embeddings to false in config.json",
+        )
+    return ours
+
+
+def _below(path: Path, layer: int, names: tuple[str, ...], kind: str, take: Any) -> np.ndarray:
+    """The parts of one of our parameters, one below the other."""
+    parts = [take(f"layers.{layer}.{name}.{kind}") for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.shape[1:] for part in parts}) > 1:
+        shapes = ", ".join(f"{n} {p.shape}" for n, p in zip(names, parts, strict=True))
+        raise FileFormatError(path, f"layer {layer} has {kind}s that do not fit: {shapes}")
+    return np.concatenate(parts)
