@@ -183,6 +183,13 @@ def _read_two_files(path: Path) -> BPEParts:
     Tokens that were added later stand in `added_tokens.json`, and how they are matched in
     `tokenizer_config.json`.
     """
+    config = path.with_name("tokenizer_config.json")
+    kind = _read_json(config).get("tokenizer_class") if config.is_file() else None
+    if str(kind).startswith("Qwen2"):
+        raise ValueError(
+            f"{path.parent}: tokenizer_class is {kind!r}, which cuts text in another way than "
+            f"GPT-2; vocab.json and merges.txt do not say how, so {FILE_NAME} is needed"
+        )
     vocab = _read_json(path.with_name("vocab.json"))
     merges_path = path.with_name("merges.txt")
     lines = decode_utf8(merges_path.read_bytes(), str(merges_path)).split("\n")
