@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import Tensor
+from minigrad.device import namespace_of
 from minigrad.errors import ShapeError
 
 
@@ -82,23 +83,21 @@ class KeyValues:
         groups = num_kv_heads or num_heads
         size = channels // (num_heads + 2 * groups)
         heads = array.reshape(batch, time, -1, size).swapaxes(1, 2)  # (B, H + 2K, T, D)
-        kept = self._kept.get(layer)
-        if kept is None:
-            shape = (len(self.lengths), 2, groups, self.room, size)
-            kept = self._kept[layer] = xp.zeros(shape, array.dtype)
+        rows = self.rows if isinstance(self.rows, slice) else xp.asarray(self.rows)
+        kept = self._room_for(layer, (2, groups, self.room, size), xp, array.dtype)
         new = heads[:, num_heads:].reshape(batch, 2, groups, time, size)
         if self.places is None:
-            kept[self.rows, :, :, :time] = new
+            kept[rows, :, :, :time] = new
             return None
         first, longest = int(self.places[0, 0]), int(self.places.max()) + 1
         alike = first + time == longest and bool((self.places[:, 0] == first).all())
         if alike:
-            kept[self.rows, :, :, first:longest] = new
+            kept[rows, :, :, first:longest] = new
         else:
-            rows = np.arange(len(self.lengths))[self.rows, None]  # (B, 1)
-            kept[xp.asarray(rows), :, :, xp.asarray(self.places)] = new.transpose(0, 3, 1, 2, 4)
+            each = xp.arange(len(self.lengths))[rows][:, None]  # (B, 1)
+            kept[each, :, :, xp.asarray(self.places)] = new.transpose(0, 3, 1, 2, 4)
         q = heads[:, :num_heads].reshape(batch, groups, -1, size)  # (B, K, H/K·T, D)
-        so_far = kept[self.rows, :, :, :longest]  # (B, 2, K, L, D)
+        so_far = kept[rows, :, :, :longest]  # (B, 2, K, L, D)
         scores = xp.matmul(q, so_far[:, 0].swapaxes(-1, -2))  # (B, K, H/K·T, L)
         scores *= array.dtype.type(1 / sqrt(size))
         if time > 1 or not alike:  # what is later than a query, (B, 1, 1, T, L)
@@ -119,6 +118,21 @@ class KeyValues:
     def of(self, layer: Any) -> Any:
         """A layer's keys and values, (sequences, 2, K, S, D)."""
         return self._kept[layer]
+
+    def take(self, rows: Any, other: KeyValues, row: int, length: int) -> None:
+        """Begin these sequences with the first `length` positions of one of another cache."""
+        for layer, theirs in other._kept.items():
+            xp, (_, pair, groups, _, size) = namespace_of(theirs), theirs.shape
+            kept = self._room_for(layer, (pair, groups, self.room, size), xp, theirs.dtype)
+            kept[xp.asarray(rows), :, :, :length] = theirs[row, :, :, :length]
+        self.lengths[rows] = length
+
+    def _room_for(self, layer: Any, shape: tuple[int, ...], xp: Any, dtype: Any) -> Any:
+        """A layer's keys and values, which are made if this is its first call."""
+        kept = self._kept.get(layer)
+        if kept is None:
+            kept = self._kept[layer] = xp.zeros((len(self.lengths), *shape), dtype)
+        return kept
 
     def remove(self, row: int) -> None:
         """Forget a sequence; the last one takes its place."""

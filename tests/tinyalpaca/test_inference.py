@@ -3,13 +3,15 @@ import itertools
 import numpy as np
 import pytest
 
-import minigrad
 from tests.tinyalpaca.tiny_models import tiny_model
-from tinyalpaca.generation.batch_decoder import ENOUGH_SEQUENCES, BatchDecoder
+from tinyalpaca.generation import decoder as decoders
+from tinyalpaca.generation.batch_decoder import BatchDecoder
+from tinyalpaca.generation.decoder import ModelDecoder
 from tinyalpaca.generation.folded_weights import fold
-from tinyalpaca.generation.inference import CachedDecoder, run_window
-from tinyalpaca.generation.ready_model import ReadyModel
-from tinyalpaca.generation.uncached import UncachedDecoder, window_start
+from tinyalpaca.generation.ready_model import FEW, LARGEST_HEAD, ReadyModel
+from tinyalpaca.generation.single_step import FewDecoder
+from tinyalpaca.generation.uncached import UncachedDecoder
+from tinyalpaca.generation.windows import window_start
 
 CHOICES = {
     "pre_norm": [False, True],
@@ -19,7 +21,15 @@ CHOICES = {
     "tie_weights": [False, True],
     "activation": ["relu", "gelu", "gelu_tanh", "silu"],
 }
-DECODERS = pytest.mark.parametrize("decoder", [CachedDecoder, BatchDecoder])
+
+
+def made(kind, model, vocab_size, sequences, capacity=None):
+    """A decoder of this kind."""
+    what = vocab_size if kind is ModelDecoder else fold(model, vocab_size)
+    return kind(model, what, sequences, capacity)
+
+
+DECODERS = pytest.mark.parametrize("decoder", [FewDecoder, BatchDecoder, ModelDecoder])
 OPTIONS = [
     dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
 ]
@@ -47,9 +57,8 @@ def test_cached_logits_are_the_models(decoder, options, lengths, rng):
     """Every option, prompts shorter and longer than the context, past its end more than once."""
     model = tiny_model(**options)
     sequences = [rng.integers(0, 27, n).tolist() for n in lengths]
-    weights = fold(model, 27)
     uncached = UncachedDecoder(model, 27, sequences)
-    compare(decoder(weights, sequences), uncached, sequences, 13, 1e-5)
+    compare(made(decoder, model, 27, sequences), uncached, sequences, 13, 1e-5)
 
 
 @DECODERS
@@ -58,7 +67,7 @@ def test_prompts_of_any_lengths_far_past_the_context(decoder, lengths, rng):
     model = tiny_model()
     sequences = [rng.integers(0, 30, n).tolist() for n in lengths]
     uncached = UncachedDecoder(model, 30, sequences)
-    compare(decoder(fold(model, 30), sequences), uncached, sequences, 40, 1e-5)
+    compare(made(decoder, model, 30, sequences), uncached, sequences, 40, 1e-5)
 
 
 @DECODERS
@@ -68,7 +77,7 @@ def test_the_shortest_contexts(decoder, context, positions):
     model = tiny_model(max_seq_len=context, positions=positions)
     sequences = [[3], [5, 1, 2, 3, 4]]
     uncached = UncachedDecoder(model, 30, sequences)
-    compare(decoder(fold(model, 30), sequences), uncached, sequences, 9, 1e-5)
+    compare(made(decoder, model, 30, sequences), uncached, sequences, 9, 1e-5)
 
 
 @DECODERS
@@ -78,7 +87,7 @@ def test_in_float64_cached_and_uncached_agree_to_rounding(decoder, options, rows
     model = tiny_model(**options).astype(np.float64)
     sequences = [[1, 2, 3] for _ in range(rows)]
     uncached = UncachedDecoder(model, 30, sequences)
-    compare(decoder(fold(model, 30), sequences), uncached, sequences, 15, 1e-13)
+    compare(made(decoder, model, 30, sequences), uncached, sequences, 15, 1e-13)
 
 
 @DECODERS
@@ -91,7 +100,7 @@ def test_scores_beyond_the_range_of_exp_are_no_trouble(decoder, scale):
     model.astype(np.float64)  # so that rounding of such scores does not matter
     sequences = [[1, 2, 3, 4]]
     uncached = UncachedDecoder(model, 30, sequences)
-    cached = decoder(fold(model.astype(np.float64), 30), sequences)
+    cached = made(decoder, model, 30, sequences)
     compare(cached, uncached, sequences, 15, 1e-9)
 
 
@@ -100,16 +109,18 @@ def test_scores_out_of_range_in_float32_are_found():
     for layer in model.decoder_layers:
         projection = layer.multi_head_attention.qkv_proj.weight
         projection.assign(projection.data * 1000)
-    decoder = CachedDecoder(fold(model, 30), [[1, 2, 3, 4]])
-    assert np.isfinite(decoder.next_logits()).all()
-    assert decoder._single(4, 3) is None
+    sequences = [[1, 2, 3, 4], [1, 2]]
+    decoder = made(FewDecoder, model, 30, sequences)
+    ours, expected = decoder.next_logits(), UncachedDecoder(model, 30, sequences).next_logits()
+    np.testing.assert_allclose(ours, expected, atol=1e-3 * np.abs(expected).max())
+    assert all(step.careful for step in decoder.steps)
 
 
 @DECODERS
 def test_a_sequence_that_leaves_does_not_disturb_the_others(decoder, rng):
     model = tiny_model()
     sequences = [rng.integers(0, 30, n).tolist() for n in (3, 9, 5, 12)]
-    cached = decoder(fold(model, 30), sequences)
+    cached = made(decoder, model, 30, sequences)
     uncached = UncachedDecoder(model, 30, sequences)
     left = list(sequences)
     for row in (1, 2, 0):
@@ -119,15 +130,25 @@ def test_a_sequence_that_leaves_does_not_disturb_the_others(decoder, rng):
         left[row] = left[-1]
         del left[-1]
     compare(cached, uncached, left, 12, 1e-5)
-    assert cached.cache.shape[1 if decoder is CachedDecoder else -1] == 1
+    left_over = {
+        FewDecoder: lambda: len(cached.steps),
+        BatchDecoder: lambda: cached.cache.shape[-1],
+        ModelDecoder: lambda: len(cached.cache.lengths),
+    }
+    assert left_over[decoder]() == 1
 
 
 @DECODERS
 def test_a_cache_has_room_for_what_is_asked_and_no_more(decoder):
     model = tiny_model()
     sequences = [[1, 2, 3]]
-    cached = decoder(fold(model, 30), sequences, capacity=7)
-    assert cached.cache.shape[-1 if decoder is CachedDecoder else 2] == 7
+    cached = made(decoder, model, 30, sequences, 7)
+    room = {
+        FewDecoder: lambda: cached.steps[0].cache.shape[-1],
+        BatchDecoder: lambda: cached.cache.shape[2],
+        ModelDecoder: lambda: cached.cache.room,
+    }
+    assert room[decoder]() == 7
     compare(cached, UncachedDecoder(model, 30, sequences), sequences, 5, 1e-5)
 
 
@@ -141,14 +162,22 @@ def test_the_window_slides_by_halves_and_depends_on_the_length_alone():
         assert all(start == 0 for start in starts[:context])
 
 
-@pytest.mark.parametrize("options", [{}, {"pre_norm": True, "norm": "rms", "positions": "rotary"}])
-def test_a_whole_window_gives_all_logits(options, rng):
-    model = tiny_model(**options)
-    ids = rng.integers(0, 30, (2, 9))
-    logits = run_window(fold(model, 30), ids)
-    with minigrad.no_grad():
-        expected = model(ids).numpy()
-    np.testing.assert_allclose(logits.reshape(2, 9, 30), expected, atol=1e-5 * abs(expected).max())
+@DECODERS
+def test_prompts_are_computed_in_parts_and_each_once(decoder, rng, monkeypatch):
+    """Of the same windows, as several samples have them, one is computed."""
+    monkeypatch.setattr(decoders, "PREFILL_ROWS", 20)
+    model = tiny_model()
+    seen = []
+    model.register_forward_hook(lambda module, args, y: seen.append(args[0].shape))
+    first, other = rng.integers(0, 30, 7).tolist(), rng.integers(0, 30, 11).tolist()
+    sequences = [first.copy(), other.copy(), first.copy(), [4], first.copy(), [4, 5]]
+    cached = made(decoder, model, 30, sequences)
+    logits = cached.next_logits()
+    assert seen[:2] == [(2, 10), (2, 1)]
+    seen.clear()
+    expected = UncachedDecoder(model, 30, sequences).next_logits()
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+    compare(cached, UncachedDecoder(model, 30, sequences), sequences, 9, 1e-5)
 
 
 def test_folding_leaves_the_model_alone():
@@ -161,13 +190,10 @@ def test_folding_leaves_the_model_alone():
 
 @pytest.mark.parametrize(
     ("sequences", "heads", "kind"),
-    [
-        (ENOUGH_SEQUENCES - 1, 3, CachedDecoder),
-        (ENOUGH_SEQUENCES, 3, BatchDecoder),
-        (ENOUGH_SEQUENCES, 1, CachedDecoder),
-    ],
+    [(FEW, 3, FewDecoder), (FEW + 1, 3, BatchDecoder), (FEW + 1, 1, ModelDecoder)],
 )
 def test_many_sequences_of_small_heads_are_columns(sequences, heads, kind):
-    model = tiny_model(d_model=48, d_ff=8, num_heads=heads)  # a head of 48 is not small
+    width = 3 * LARGEST_HEAD // 2
+    model = tiny_model(d_model=width, d_ff=8, num_heads=heads)
     decoder = ReadyModel(model, 30, graph=False).decoder([[1, 2]] * sequences, 5)
     assert type(decoder) is kind

@@ -3,7 +3,7 @@ import pytest
 
 from tests.tinyalpaca.tiny_models import tiny_generator
 from tinyalpaca.generation.reading import read_back
-from tinyalpaca.generation.uncached import window_start
+from tinyalpaca.generation.windows import window_start
 
 
 @pytest.mark.parametrize("options", [{}, {"pre_norm": True, "positions": "rotary"}])

@@ -1,13 +1,12 @@
 """One more token each of many sequences on the CPU.
 
-The same as `CachedDecoder`, from which it takes how windows slide and are filled, with everything
-the other way round: a sequence is a column. Norms, activations and the soft-max then run over long
-rows, and cached keys and values lie positions first, so that a step writes one piece of memory and
-reads another from front to back. Attention is two sums of products a layer for all sequences and
-heads, instead of two small matrix products for each of them.
+Weights are folded, and everything is the other way round than in the model: a sequence is a column.
+Norms, activations and the soft-max then run over long rows, and cached keys and values lie
+positions first, so that a step writes one piece of memory and reads another from front to back.
+Attention is two sums of products a layer for all sequences and heads, instead of two small matrix
+products for each of them.
 
-It pays from about `ENOUGH_SEQUENCES` sequences on, if heads are small: of large heads a product of
-its own is no longer small.
+It pays if heads are small: of large heads a product of its own is no longer small.
 
 W columns (sequences, and what is left of those that have gone), C channels, H heads, D head size,
 F feed-forward width, S capacity of the cache, T positions so far, V vocabulary.
@@ -16,65 +15,54 @@ F feed-forward width, S capacity of the cache, T positions so far, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tinyalpaca.config import ModelConfig
-from tinyalpaca.generation.folded_weights import FoldedLayer, FoldedWeights
-from tinyalpaca.generation.inference import CachedDecoder, activated
-from tinyalpaca.generation.uncached import Tokens, window_start
-
-ENOUGH_SEQUENCES = 16
-LARGEST_HEAD = 32
-
-
-def pays(config: ModelConfig, sequences: int) -> bool:
-    """Whether so many sequences are better computed as columns."""
-    return sequences >= ENOUGH_SEQUENCES and config.d_model // config.num_heads <= LARGEST_HEAD
+from tinyalpaca.generation.decoder import CachedDecoder
+from tinyalpaca.generation.folded_weights import FoldedLayer, FoldedWeights, activate
+from tinyalpaca.generation.windows import Tokens
+from tinyalpaca.key_values import KeyValues
 
 
 class BatchDecoder(CachedDecoder):
-    """Logits from cached keys and values, for many sequences on the CPU.
+    """Logits of many sequences.
 
-    Args: as for `CachedDecoder`.
+    Args:
+        weights: the folded model.
+        The others: as for `CachedDecoder`.
 
     Attributes:
         cache: (layers, 2, S, D, H, W): keys, then values.
     """
 
     def __init__(
-        self, weights: FoldedWeights, sequences: Sequence[Tokens], capacity: int | None = None
+        self,
+        model: Any,
+        weights: FoldedWeights,
+        sequences: Sequence[Tokens],
+        capacity: int | None = None,
     ) -> None:
-        self._layers = [_turned(layer, weights.config) for layer in weights.layers]
-        super().__init__(weights, sequences, capacity)
+        super().__init__(model, sequences, capacity)
+        self.weights, config = weights, weights.config
+        self._layers = [_turned(layer, config) for layer in weights.layers]
+        size = config.d_model // config.num_heads
+        shape = (config.num_layers, 2, self.room, size, config.num_heads, len(sequences))
+        self.cache = np.zeros(shape, weights.dtype)
+        self._make_buffers()
 
-    def next_logits(self) -> np.ndarray:
-        """Logits of the token after each sequence, (B, V)."""
-        lengths = np.fromiter(map(len, self.sequences), np.intp, len(self.sequences))
-        starts = np.array(self.starts)
-        late = ((starts < 0) | (lengths - starts > self.context)).nonzero()[0]
-        if late.size:
-            for row in late.tolist():
-                self.starts[row] = window_start(int(lengths[row]), self.context)
-            self.prefill(late.tolist())
-            starts = np.array(self.starts)
-        return self._step(np.array([tokens[-1] for tokens in self.sequences]), lengths - 1 - starts)
+    def _keep(self, rows: list[int], cache: KeyValues, row: int, length: int) -> None:
+        for number, kept in enumerate(self.weights.keys_values(self.model, cache, row, length)):
+            self.cache[number, :, :length, ..., rows] = kept.transpose(0, 2, 3, 1)
 
-    def remove(self, row: int) -> None:
-        """Forget a sequence; the last one takes its place. Columns are given up by halves."""
-        last = len(self.sequences) - 1
-        self.sequences[row], self.starts[row] = self.sequences[last], self.starts[last]
+    def _forget(self, row: int) -> None:
+        """Columns are given up by halves."""
+        last = len(self.windows.sequences)
         self.cache[..., row] = self.cache[..., last]
-        del self.sequences[last], self.starts[last]
         if 2 * last <= self.cache.shape[-1] and last:
             self.cache = np.ascontiguousarray(self.cache[..., :last])
             self._make_buffers()
-
-    def _make_cache(self, room: int) -> None:
-        config, columns = self.weights.config, len(self.sequences)
-        shape = (config.num_layers, 2, room, self.head_size, config.num_heads, columns)
-        self.cache = np.zeros(shape, self.weights.dtype)
-        self._make_buffers()
 
     def _make_buffers(self) -> None:
         """Activations of a step, one column a sequence."""
@@ -88,16 +76,14 @@ class BatchDecoder(CachedDecoder):
         self._hidden_zeros = np.zeros((config.d_ff, columns), dtype)
         self._mean_of = np.full(c, 1 / c, dtype)
 
-    def _keep(self, layer: int, rows: list[int], keys_values: np.ndarray) -> None:
-        length = keys_values.shape[1]
-        self.cache[layer, :, :length, ..., rows] = keys_values.transpose(0, 2, 1, 4, 3)
-
-    def _step(self, ids: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Logits (B, V) after one more token each; ids and places (their positions) are (B,)."""
+    def _step(self, ids: list[int], places: list[int]) -> np.ndarray:
         count, unused = len(ids), self.cache.shape[-1] - len(ids)
-        if unused:
-            ids = np.concatenate([ids, np.zeros(unused, ids.dtype)])
-            places = np.concatenate([places, np.full(unused, places[0])])
+        return self._columns(
+            np.array(ids + [0] * unused), np.array(places + places[:1] * unused), count
+        )
+
+    def _columns(self, ids: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+        """Logits (B, V) of the first `count` columns; ids and places are (W,)."""
         weights, c = self.weights, self.weights.config.d_model
         pre_norm = weights.config.pre_norm
         start = c if pre_norm else 0  # where a block's rows begin; see FoldedLayer
@@ -170,7 +156,7 @@ class BatchDecoder(CachedDecoder):
         if self.weights.config.activation == "relu":
             np.maximum(hidden, self._hidden_zeros, out=hidden)  # a scalar 0 would be slower
         else:
-            hidden[...] = activated(np, hidden, self.weights.config.activation)
+            activate(hidden, self.weights.config.activation)
 
 
 def _turned(layer: FoldedLayer, config: ModelConfig) -> tuple[np.ndarray, ...]:

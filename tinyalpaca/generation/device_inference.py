@@ -2,19 +2,19 @@
 
     inference = DeviceInference(folded, Device("gpu"))
     decoder = inference.decoder(sequences, capacity)
-    logits = decoder.next_logits()                     # as a CachedDecoder's, or:
+    logits = decoder.next_logits()                     # as any decoder's, or:
     tokens, _ = decoder.next_tokens(sampler, 100)      # drawn there, maybe several in a row
 
-What the model sees is what `tinyalpaca.generation.uncached` says, and the logits are those of
-`tinyalpaca.generation.inference`, up to rounding. The kernels are in `tinyalpaca.generation.cuda`.
+What the model sees is what `tinyalpaca.generation.windows` says, and the logits are the model's, up
+to rounding. The kernels are in `tinyalpaca.generation.cuda`.
 
-A token of all sequences is **one graph launch**: one kernel for a small model, 5 a layer and 2 more
-for others, and one that draws. Where temperature is all there is to sampling, tokens are drawn on
-the device, from the random numbers that the host's sampler would have used and among the tokens
-that may come there: one copy of tokens to the host for up to 32 of them in a row, and one of random
-numbers and one of where the texts stand to the device for every 32. With
-filters or a penalty the host needs the logits: one copy each way for each token. Prompts, and
-windows that have slid, are computed for all their positions at once.
+A token of all sequences is **one graph launch**: 5 kernels a layer, 2 more, and one that draws.
+Where temperature is all there is to sampling, tokens are drawn on the device, from the random
+numbers that the host's sampler would have used and among the tokens that may come there: one copy
+of tokens to the host for up to 32 of them in a row, and one of random numbers and one of where the
+texts stand to the device for every 32. With filters or a penalty the host needs the logits: one
+copy each way for each token. Prompts, and windows that have slid, are computed for all their
+positions at once.
 
 B sequences, V vocabulary.
 """
@@ -32,7 +32,7 @@ from tinyalpaca.generation.device_weights import DeviceWeights
 from tinyalpaca.generation.folded_weights import FoldedWeights
 from tinyalpaca.generation.sampling import COLDEST, Sampler, damaged_logits
 from tinyalpaca.generation.token_step import ROUNDS, TokenStep
-from tinyalpaca.generation.uncached import Tokens, window_start
+from tinyalpaca.generation.windows import Tokens, Windows
 
 ROOM = 64  # the cache's room is a multiple of it, so that calls of many lengths can share it
 NOBODY = -1  # the place of a slot that no sequence has
@@ -48,10 +48,9 @@ class DeviceDecoder:
     """
 
     def __init__(self, step: TokenStep, sequences: Sequence[Tokens]) -> None:
-        self.step, self.sequences = step, list(sequences)
-        self._context = step.weights.config.max_seq_len
-        self._starts = [-1] * len(self.sequences)  # where each window begins; -1: nothing is cached
-        self._slots = list(range(len(self.sequences)))
+        self.step = step
+        self.windows = Windows(sequences, step.weights.config.max_seq_len)
+        self._slots = list(range(len(sequences)))
         self._placed = False  # whether the device knows what each slot is at
         self._drawn = 0  # rounds of draws so far
         step.lend_to(self)
@@ -91,8 +90,8 @@ class DeviceDecoder:
             self.step.supply(self._numbers(sampler))
             self.step.rule(sampler.readable, self._guide(sampler))
         # The longest window may be as long as the context when its last token is computed.
-        longest = max(len(t) - s for t, s in zip(self.sequences, self._starts, strict=True))
-        rounds = min(most, ROUNDS - first, self._context - longest + 1)
+        longest = max(self.windows.last()[1]) + 1
+        rounds = min(most, ROUNDS - first, self.windows.context - longest + 1)
         if with_logits:
             rounds = 1
         self.step.draw(rounds)
@@ -108,27 +107,20 @@ class DeviceDecoder:
 
     def remove(self, row: int) -> None:
         """Forget a sequence; the last one takes its place."""
-        last = len(self.sequences) - 1
-        self.sequences[row] = self.sequences[last]
-        self._starts[row], self._slots[row] = self._starts[last], self._slots[last]
-        del self.sequences[last], self._starts[last], self._slots[last]
+        self.windows.remove(row)
+        self._slots[row] = self._slots[-1]
+        del self._slots[-1]
         self._placed = False
 
     def _prepare(self) -> None:
         """Slide windows that are full, and tell the device where everything is if that changed."""
-        late: list[int] = []
-        for row, tokens in enumerate(self.sequences):
-            start = self._starts[row]
-            if start < 0 or len(tokens) - start > self._context:
-                self._starts[row] = window_start(len(tokens), self._context)
-                late.append(row)
+        late = self.windows.slide()
         if late:
             self._prefill(late)
         if late or not self._placed:
             inputs = np.empty((4, self.step.slots), np.int32)
             inputs[1], inputs[2], inputs[3] = NOBODY, np.arange(self.step.slots), self._drawn
-            places = [len(t) - 1 - s for t, s in zip(self.sequences, self._starts, strict=True)]
-            inputs[:2, self._slots] = [tokens[-1] for tokens in self.sequences], places
+            inputs[:2, self._slots] = self.windows.last()
             self.step.place(inputs)
             self._placed = True
 
@@ -136,7 +128,7 @@ class DeviceDecoder:
         """Cache keys and values of all tokens in the windows of these rows but the last ones."""
         parts = []
         for row in rows:
-            window = self.sequences[row][self._starts[row] : -1]
+            window = self.windows.before_last(row)
             slots, draws = [self._slots[row]] * len(window), [0] * len(window)
             parts.append(np.array([window, range(len(window)), slots, draws], np.int32))
         inputs = np.concatenate(parts, axis=1)

@@ -18,14 +18,17 @@ C channels, D head size, F feed-forward width, H heads, L longest context, V voc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from minigrad.device import CPU, namespace_of
+from minigrad import ops
+from minigrad.device import CPU
 from tinyalpaca.config import ModelConfig
+from tinyalpaca.key_values import KeyValues
 from tinyalpaca.lora import LoRALinear
 from tinyalpaca.model import DecoderLayer, TinyAlpaca
 from tinyalpaca.rotation import Rotation
@@ -68,15 +71,21 @@ class FoldedWeights:
     layers: list[FoldedLayer]
     head: Any
 
+    def keys_values(
+        self, model: TinyAlpaca, cache: KeyValues, row: int, length: int
+    ) -> Iterator[np.ndarray]:
+        """Of each layer, the keys and values (2, H, T, D) of the first `length` positions that
+        `model`, before it was folded, has left in a cache for its sequence `row`."""
+        for layer in model.decoder_layers if length else ():
+            kept = cache.of(layer.multi_head_attention)[row, :, :, :length]
+            if self.rotation is not None:
+                kept = np.stack([kept[0][..., rotary_pairs(kept.shape[-1])], kept[1]])
+            yield kept
+
     @property
     def dtype(self) -> np.dtype:
         """Of all arrays but the rotation."""
         return self.head.dtype
-
-    @property
-    def xp(self) -> Any:
-        """Their array library."""
-        return namespace_of(self.head)
 
 
 def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
@@ -181,11 +190,26 @@ def _qkv_columns(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     c, head_size = config.d_model, config.d_model // config.num_heads
     columns = np.arange(3 * c).reshape(3, config.num_heads, head_size)
     if config.positions == "rotary":
-        pairs = np.arange(head_size).reshape(2, -1).T.ravel()  # 0, D/2, 1, D/2 + 1, ...
-        columns[:2] = columns[:2][..., pairs]
+        columns[:2] = columns[:2][..., rotary_pairs(head_size)]
     scale = np.ones(3 * c)
     scale[:c] = 1 / sqrt(head_size)
     return columns.ravel(), scale
+
+
+def rotary_pairs(head_size: int) -> np.ndarray:
+    """The order in which coordinates that turn together are neighbours: 0, D/2, 1, D/2 + 1, ..."""
+    return np.arange(head_size).reshape(2, -1).T.ravel()
+
+
+def activate(hidden: np.ndarray, activation: str) -> None:
+    """The activation of the feed-forward network, as `FeedForwardNetwork` has it, in place."""
+    if activation == "relu":
+        np.maximum(hidden, 0, out=hidden)
+    elif activation == "silu":
+        hidden[...] = ops.activations.silu.forward(np, hidden)[0]
+    else:
+        kind = "tanh" if activation == "gelu_tanh" else "none"
+        hidden[...] = ops.activations.gelu.forward(np, hidden, approximate=kind)[0]
 
 
 def _rotation(rotation: Rotation, context: int) -> np.ndarray:

@@ -4,8 +4,9 @@
     print(generator.generate("ROMEO:", max_new_tokens=200, top_p=0.9, seed=1))
 
 How a token is chosen is in `tinyalpaca.generation.sampling`, what the model sees of a long text in
-`tinyalpaca.generation.inference`, how stop strings end it in `tinyalpaca.generation.text_stream`,
-and what a GPU does instead in `tinyalpaca.generation.device_inference`.
+`tinyalpaca.generation.windows`, how logits are computed in `tinyalpaca.generation.decoder`, how
+stop strings end a text in `tinyalpaca.generation.text_stream`, and what a GPU does instead in
+`tinyalpaca.generation.device_inference`.
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ class Generator:
             tokens = np.concatenate([*encoded(text, self.tokenizer), np.zeros(0, np.int64)])
             characters = text.count_characters()
         window = max(2, self.model.config.max_seq_len)
-        with evaluating(self.model):
+        with evaluating(self.model.modules()):
             return evaluate(
                 loss_of,
                 tokens,

@@ -15,7 +15,8 @@ import numpy as np
 from minigrad.precision import precision
 from tinyalpaca.generation.attention import watch_attention
 from tinyalpaca.generation.sampling import likeliest_of, log_probabilities
-from tinyalpaca.generation.uncached import evaluating, home_of, window_start
+from tinyalpaca.generation.uncached import evaluating, home_of
+from tinyalpaca.generation.windows import window_start
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.tokenizer import Tokenizer
 
@@ -61,7 +62,7 @@ def read_back(writer: Writer, tokens: Sequence[int]) -> Iterator[Reading]:
         places = list(group)
         window = device.asarray(np.array([tokens[start : places[-1]]]))  # (1, T)
         # Texts are drawn from exact products, whatever a model is trained with.
-        with evaluating(model), precision("fp32"), watch_attention(model) as attention:
+        with evaluating(model.modules()), precision("fp32"), watch_attention(model) as attention:
             logits = model(window).numpy()[0, :, :vocab_size]  # (T, V)
         length = len(logits)
         alike = len({layer.shape for layer in attention}) == 1

@@ -1,4 +1,4 @@
-"""A model made ready to generate: its weights folded, and the decoder that its device calls for."""
+"""A model made ready to generate: the decoder that its size, device and texts call for."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ from tinyalpaca.generation.as_written import (
     why_not_folded,
     why_not_these_weights,
 )
-from tinyalpaca.generation.batch_decoder import BatchDecoder, pays
+from tinyalpaca.generation.batch_decoder import BatchDecoder
+from tinyalpaca.generation.decoder import ModelDecoder
 from tinyalpaca.generation.device_inference import DeviceInference, unsupported
 from tinyalpaca.generation.folded_weights import FoldedWeights, fold
-from tinyalpaca.generation.inference import CachedDecoder
-from tinyalpaca.generation.uncached import Tokens, UncachedDecoder, home_of
+from tinyalpaca.generation.single_step import FewDecoder
+from tinyalpaca.generation.uncached import UncachedDecoder, home_of
 from tinyalpaca.generation.weights_seen import WeightsSeen
+from tinyalpaca.generation.windows import Tokens
 from tinyalpaca.generation.writing import Decoder
 from tinyalpaca.model import TinyAlpaca
+
+FOLDED = 1 << 25  # weights of a model that is copied: beyond, memory costs more than calls
+FEW = 4  # sequences up to which each is quicker alone than all as columns
+LARGEST_HEAD = 32  # of which columns pay
 
 
 class ReadyModel:
     """What generation needs of a model, which is looked at again with every call.
 
-    Its weights are folded, and the copies of the forward pass used, only if it is a `TinyAlpaca`
-    as its configuration describes it. Any other model runs itself, which is announced.
+    If it is a `TinyAlpaca` as its configuration describes it, it is run with a cache of keys and
+    values; or, if it is small or on a GPU, its weights are folded, and copies of the forward pass
+    are used. Any other model runs whole for every token, which is announced.
 
     Args:
         model: on any device.
@@ -62,44 +69,56 @@ class ReadyModel:
 
     def prepare(self) -> None:
         """Do now what the first call would do: fold, and on a GPU compile as well."""
-        folded = self._fold()
-        if folded is not None and self.on_gpu:
-            self._on_gpu(folded).prepare()
+        if self._look() and self._folded is not None and self.on_gpu:
+            self._on_gpu(self._folded).prepare()
 
     def decoder(self, sequences: Sequence[Tokens], capacity: int) -> Decoder:
         """A decoder for sequences that become `capacity` tokens long at most."""
-        folded = None if STATE.textbook else self._fold()
-        if folded is None:
+        if STATE.textbook or not self._look():
             return UncachedDecoder(self.model, self.vocab_size, sequences)
-        if self.on_gpu:
+        folded, config = self._folded, self.model.config
+        if folded is not None and self.on_gpu:
             return self._on_gpu(folded).decoder(sequences, capacity)
-        kind = BatchDecoder if pays(folded.config, len(sequences)) else CachedDecoder
-        return kind(folded, sequences, capacity)
+        if folded is not None and len(sequences) <= FEW:
+            return FewDecoder(self.model, folded, sequences, capacity)
+        if folded is not None and config.size_of_head <= LARGEST_HEAD:
+            return BatchDecoder(self.model, folded, sequences, capacity)
+        return ModelDecoder(self.model, self.vocab_size, sequences, capacity)
 
-    def _fold(self) -> FoldedWeights | None:
-        """The weights in main memory, folded again if they have changed.
+    def _look(self) -> bool:
+        """Whether the model may be run with a cache; fold it, if that pays, again if it changed.
 
-        None, and announced, if there are no copies of the forward pass for this model.
+        If not, that is announced.
         """
         modules = dict(self.model.named_modules())
-        reason = why_not_as_written(modules) or why_not_folded(self.model.config)
+        reason = why_not_as_written(modules)
         if reason is None:
             attributes = [value for module in modules.values() for value in vars(module).values()]
             parameters = [value for value in attributes if isinstance(value, Parameter)]
-            device = self.device
-            if not self._seen.still_hold(parameters, device):
-                self._seen = WeightsSeen(parameters, device)
-                self._why_not = why_not_these_weights(self.model)
-                if self._why_not is None and device.kind == "gpu":
-                    self._why_not = unsupported(parameters[0].dtype)
-                self._folded = None
-                if self._why_not is None:
-                    self._folded = fold(self.model, self.vocab_size)
-            reason = self._why_not
+            unknown = why_not_folded(self.model.config)
+            if unknown is not None and self.on_gpu:
+                announce(f"generation launches the model's own kernels one by one: {unknown}")
+            large = sum(parameter.size for parameter in parameters) > FOLDED
+            if unknown is None and (self.on_gpu or not large):
+                reason = self._fold(parameters)
+            else:
+                self._folded, self._seen = None, WeightsSeen([], CPU)
         if reason is not None:
             announce(f"generation runs the whole model for every token: {reason}")
-            return None
-        return self._folded
+        return reason is None
+
+    def _fold(self, parameters: list[Parameter]) -> str | None:
+        """Fold the weights, in main memory, if they have changed; the reason why that cannot be."""
+        device = self.device
+        if not self._seen.still_hold(parameters, device):
+            self._seen = WeightsSeen(parameters, device)
+            self._why_not = why_not_these_weights(self.model)
+            if self._why_not is None and device.kind == "gpu":
+                self._why_not = unsupported(parameters[0].dtype)
+            self._folded = None
+            if self._why_not is None:
+                self._folded = fold(self.model, self.vocab_size)
+        return self._why_not
 
     def _on_gpu(self, folded: FoldedWeights) -> DeviceInference:
         if self._inference is None or self._inference.folded is not folded:

@@ -1,44 +1,95 @@
-"""One more token of one sequence on the CPU, in as few NumPy calls as possible.
+"""One more token of each of few sequences on the CPU, in as few NumPy calls as possible.
 
-At this size a call costs more than its arithmetic, about a microsecond, so each of the products,
-norms and activations of `tinyalpaca.generation.inference.run_layers` is one or two calls here,
-into buffers that are made once. Two things differ from there:
+At this size a call costs more than its arithmetic, about a microsecond, so each of the model's
+products, norms and activations is one or two calls here, with folded weights and into buffers that
+are made once. Two things differ from there:
 
 - The soft-max does not subtract the largest score first. That is the same unless a score is beyond
   the range of exp, so the denominators are looked at when the token is done: if one is out of a
-  safe range, the step returns None, and its caller computes the token the other way.
+  safe range, the token is computed once more, and all that follow, with the largest subtracted.
 - Everything is one-dimensional, so that `ndarray.dot` goes straight to BLAS's product of a matrix
   and a vector.
 
-C channels, D head size, F feed-forward width, H heads, S capacity, T positions so far,
+C channels, D head size, F feed-forward width, H heads, S room of the cache, T positions so far,
 V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
-from minigrad import ops
-from tinyalpaca.generation.folded_weights import FoldedWeights
+from tinyalpaca.generation.decoder import CachedDecoder
+from tinyalpaca.generation.folded_weights import FoldedWeights, activate
+from tinyalpaca.generation.windows import Tokens
+from tinyalpaca.key_values import KeyValues
 
 SMALLEST, LARGEST = 1e-30, 1e30  # of a soft-max's denominator
 
 
-class SingleStep:
-    """Call it with a token and its position; it returns the logits of the next, or None.
+class FewDecoder(CachedDecoder):
+    """Logits of few sequences, each computed alone.
 
     Args:
         weights: the folded model.
-        cache: (layers, 2, H, D + 1, S), see `CachedDecoder.cache`.
+        The others: as for `CachedDecoder`.
+
+    Attributes:
+        steps: one for each sequence.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        weights: FoldedWeights,
+        sequences: Sequence[Tokens],
+        capacity: int | None = None,
+    ) -> None:
+        super().__init__(model, sequences, capacity)
+        self.weights = weights
+        self.steps = [SingleStep(weights, self.room) for _ in sequences]
+
+    def _step(self, ids: list[int], places: list[int]) -> np.ndarray:
+        if len(ids) == 1:
+            return self.steps[0](ids[0], places[0])[None]
+        each = zip(self.steps, ids, places, strict=True)
+        return np.stack([step(token, place) for step, token, place in each])
+
+    def _keep(self, rows: list[int], cache: KeyValues, row: int, length: int) -> None:
+        for number, kept in enumerate(self.weights.keys_values(self.model, cache, row, length)):
+            for each in rows:
+                self.steps[each].cache[number, :, :, :-1, :length] = kept.swapaxes(-1, -2)
+
+    def _forget(self, row: int) -> None:
+        self.steps[row] = self.steps[-1]
+        del self.steps[-1]
+
+
+class SingleStep:
+    """Call it with a token and its position; it returns the logits of the next.
+
+    Args:
+        weights: the folded model.
+        room: S.
+
+    Attributes:
+        cache: (layers, 2, H, D + 1, S): keys, then values, positions last. The extra row of the
+            values is all 1, so that the product of values and exp(scores) has the soft-max's
+            denominator beside its numerators. That of the keys is unused.
+        careful: whether the largest score is subtracted.
 
     The logits are the same buffer each time.
     """
 
-    def __init__(self, weights: FoldedWeights, cache: np.ndarray) -> None:
+    def __init__(self, weights: FoldedWeights, room: int) -> None:
         config, dtype = weights.config, weights.dtype
         c, heads = config.d_model, config.num_heads
+        self.careful = False
+        self.cache = np.zeros((config.num_layers, 2, heads, c // heads + 1, room), dtype)
+        self.cache[:, 1, :, -1] = 1
         self._config = config
         self._tokens, self._positions, self._head = weights.tokens, weights.positions, weights.head
         size = c // heads
@@ -53,7 +104,7 @@ class SingleStep:
                 kept[0, :, :size],
                 kept[1],
             )
-            for layer, kept in zip(weights.layers, cache, strict=True)
+            for layer, kept in zip(weights.layers, self.cache, strict=True)
         ]
         self._x = np.empty(c, dtype)
         self._block = np.empty(c, dtype)
@@ -64,9 +115,9 @@ class SingleStep:
         self._rotation = weights.rotation
         if weights.rotation is not None:
             self._pairs = self._qkv[: 2 * c].view(weights.rotation.dtype).reshape(2 * heads, -1)
-        self._scores = np.empty(heads * cache.shape[-1], dtype)
+        self._scores = np.empty(heads * room, dtype)
         mixed = np.empty((config.num_layers, heads, size + 1, 1), dtype)
-        self._denominators = mixed[:, :, size]
+        self._denominators = mixed.reshape(-1, size + 1)[:, size]
         self._mixed = [(both, both[:, :size, 0], both[:, size:, 0]) for both in mixed]
         around_attention = np.ones(2 * c + 1, dtype)  # [x̂ | 1 | mixed values]
         self._attention_norm = around_attention[:c]
@@ -82,12 +133,16 @@ class SingleStep:
         self._root = sqrt(c)
         self._sum_eps = c * weights.eps
 
-    def __call__(self, token: int, place: int) -> np.ndarray | None:
-        """(V,), or None if a score was out of range."""
+    def __call__(self, token: int, place: int) -> np.ndarray:
+        """(V,)"""
         with np.errstate(all="ignore"):  # what overflows is found below
             self._run(token, place)
-        low, high = self._denominators.min(), self._denominators.max()
-        return self._logits if low > SMALLEST and high < LARGEST else None
+            if not self.careful:
+                found = self._denominators.tolist()  # quicker than NumPy's own smallest of so few
+                if not (min(found) > SMALLEST and max(found) < LARGEST):
+                    self.careful = True
+                    self._run(token, place)
+        return self._logits
 
     def _run(self, token: int, place: int) -> None:
         config, length = self._config, place + 1
@@ -117,6 +172,8 @@ class SingleStep:
                 np.multiply(self._pairs, self._rotation[place], out=self._pairs)
             cache[..., place] = self._kv
             np.matmul(self._q, keys[..., :length], out=scores)
+            if self.careful:
+                scores -= scores.max(axis=-1, keepdims=True)
             np.exp(scores, out=scores)
             np.matmul(values[..., :length], transposed, out=both)
             np.divide(numerators, denominators, out=self._values)
@@ -128,7 +185,7 @@ class SingleStep:
             if relu:
                 np.maximum(hidden, self._zero, out=hidden)
             else:
-                self._activate(hidden)
+                activate(hidden, config.activation)
             self._ffn_out.dot(w_fc2, out=block)
             if pre_norm:
                 x += block
@@ -141,11 +198,3 @@ class SingleStep:
     def _normalise(self, x: np.ndarray, out: np.ndarray) -> None:
         """x/√(mean(x²) + ε), as x·√C/√(Σx² + Cε)"""
         np.multiply(x, self._root / sqrt(x.dot(x) + self._sum_eps), out=out)
-
-    def _activate(self, hidden: np.ndarray) -> None:
-        """What is not ReLU, in place."""
-        if self._config.activation == "silu":
-            hidden[:] = ops.activations.silu.forward(np, hidden)[0]
-        else:
-            kind = "tanh" if self._config.activation == "gelu_tanh" else "none"
-            hidden[:] = ops.activations.gelu.forward(np, hidden, approximate=kind)[0]

@@ -1,35 +1,26 @@
 """What generation computes, as simply as can be: the whole model on each window, for every token.
 
-It is the specification of `tinyalpaca.generation.inference`, which gives the same logits in less
+It is the specification of `tinyalpaca.generation.decoder`, which gives the same logits in less
 time, and is what runs inside `minigrad.textbook()`.
 
-**Past the context length** L the window slides in jumps of half of L, so that work on a window can
-be kept until it jumps: keys depend on positions. Of n tokens the model sees those from
-`window_start(n, L)` on, between L/2 and L of them. Where a window starts depends on n alone.
+What the model sees of a long text is in `tinyalpaca.generation.windows`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from minigrad import no_grad
-from minigrad.device import Device
+from minigrad import Tensor, no_grad
+from minigrad.device import CPU, Device
+from minigrad.nn import Module
+from minigrad.precision import precision
+from tinyalpaca.generation.windows import Tokens, window_start
+from tinyalpaca.key_values import KeyValues
 from tinyalpaca.model import TinyAlpaca
-
-Tokens = list[int]
-
-
-def window_start(length: int, context: int) -> int:
-    """Of so many tokens, the first that a model with this context length sees.
-
-    >>> [window_start(n, 8) for n in (1, 8, 9, 12, 13)]
-    [0, 0, 4, 4, 8]
-    """
-    jump = (context + 1) // 2
-    return max(0, -(-(length - context) // jump) * jump)
 
 
 def home_of(model: TinyAlpaca) -> Device:
@@ -40,15 +31,29 @@ def home_of(model: TinyAlpaca) -> Device:
 
 
 @contextmanager
-def evaluating(model: TinyAlpaca) -> Iterator[None]:
-    """Inside, the model is in evaluation mode and records no graph."""
-    training = model.training
-    model.eval()
+def evaluating(modules: Iterable[Module]) -> Iterator[None]:
+    """Inside, these modules (all of a model) are in evaluation mode and record no graph."""
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
     try:
         with no_grad():
             yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
+
+
+def run(model: Any, modules: Iterable[Module], ids: Any, cache: KeyValues | None = None) -> Tensor:
+    """What a model gives for ids (B, T) of the host. Texts are drawn from exact products, whatever
+    it is trained with.
+
+    Args:
+        modules: all of the model.
+    """
+    given = home_of(model).asarray(np.asarray(ids))
+    with evaluating(modules), precision("fp32"):
+        return model(given) if cache is None else model(given, cache)
 
 
 class UncachedDecoder:
@@ -66,12 +71,11 @@ class UncachedDecoder:
     def next_logits(self) -> np.ndarray:
         """Logits of the token after each sequence, (B, V)."""
         context = self.model.config.max_seq_len
-        device = home_of(self.model)
         rows = []
         for tokens in self.sequences:
-            window = np.array([tokens[window_start(len(tokens), context) :]])  # (1, T)
-            with evaluating(self.model):
-                rows.append(self.model(device.asarray(window))[0, -1].numpy()[: self.vocab_size])
+            window = [tokens[window_start(len(tokens), context) :]]  # (1, T)
+            logits = run(self.model, self.model.modules(), window).array[0, -1]
+            rows.append(CPU.asarray(logits)[: self.vocab_size])
         return np.stack(rows)
 
     def remove(self, row: int) -> None:

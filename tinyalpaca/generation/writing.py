@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyalpaca.generation.decoder import CachedDecoder
 from tinyalpaca.generation.device_inference import DeviceDecoder
-from tinyalpaca.generation.inference import CachedDecoder
 from tinyalpaca.generation.readable import BETWEEN, Readable
 from tinyalpaca.generation.sampling import Sampler, Sampling, likeliest_of, log_probabilities
 from tinyalpaca.generation.text_stream import TextStream

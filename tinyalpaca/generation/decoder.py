@@ -1,0 +1,131 @@
+"""From sequences to the logits of their next tokens, with keys and values kept.
+
+    decoder = ModelDecoder(model, V, sequences, capacity)
+    logits = decoder.next_logits()      # (B, V), of the token after each sequence
+    for sequence, token in zip(sequences, tokens): sequence.append(token)
+    logits = decoder.next_logits()      # computes one position of each, not all
+
+Prompts, and windows that have slid (`tinyalpaca.generation.windows`), are computed by the model
+itself. One more position is computed by the model too (`ModelDecoder`), or for a small model, where
+calls cost more than arithmetic, by copies of it with folded weights: `single_step` for few
+sequences, `batch_decoder` for many.
+
+B sequences, T positions, S room of the cache, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import CPU
+from tinyalpaca.generation.uncached import run
+from tinyalpaca.generation.windows import Tokens, Windows
+from tinyalpaca.key_values import KeyValues
+
+PREFILL_ROWS = 1 << 12  # positions that are computed at a time
+
+
+class CachedDecoder(ABC):
+    """Logits from cached keys and values: one position of each sequence at a time.
+
+    Args:
+        model: what it is to a decoder says `tinyalpaca.key_values`.
+        sequences: token ids, at least one each; whoever owns the lists appends one token to each
+            between calls.
+        capacity: positions for which there is room; the longest that a sequence will become, if
+            that is less than the context.
+
+    Attributes:
+        room: S.
+    """
+
+    def __init__(
+        self, model: Any, sequences: Sequence[Tokens], capacity: int | None = None
+    ) -> None:
+        self.model = model
+        self._modules = list(model.modules())  # found once, as it takes as long as a layer
+        context = model.config.max_seq_len
+        self.windows = Windows(sequences, context)
+        self.room = min(capacity or context, context)
+
+    def next_logits(self) -> np.ndarray:
+        """Logits of the token after each sequence, (B, V), in main memory."""
+        late = self.windows.slide()
+        if late:
+            self._prefill(late)
+        return self._step(*self.windows.last())
+
+    def remove(self, row: int) -> None:
+        """Forget a sequence; the last one takes its place."""
+        self.windows.remove(row)
+        self._forget(row)
+
+    @abstractmethod
+    def _step(self, ids: list[int], places: list[int]) -> np.ndarray:
+        """Logits (B, V) after one more token each, at these positions."""
+
+    @abstractmethod
+    def _keep(self, rows: list[int], cache: KeyValues, row: int, length: int) -> None:
+        """Keep what `cache` has of its sequence `row`, so many positions, for these sequences."""
+
+    @abstractmethod
+    def _forget(self, row: int) -> None:
+        """Put the last sequence's keys and values in the place of this one's."""
+
+    def _prefill(self, rows: list[int]) -> None:
+        """Keep keys and values of all tokens in the windows of these rows but the last ones.
+
+        Windows that are the same, as of several samples of a prompt, are computed once.
+        """
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for row in rows:
+            alike.setdefault(tuple(self.windows.before_last(row)), []).append(row)
+        windows = sorted(alike, key=len)
+        while windows:
+            longest = len(windows[-1])
+            count = max(1, PREFILL_ROWS // max(1, longest))
+            part, windows = windows[-count:], windows[:-count]
+            cache = KeyValues(len(part), longest)
+            if longest:
+                # What fills up the shorter ones is behind them, so nobody sees it.
+                ids = np.zeros((len(part), longest), np.int64)
+                for padded, window in zip(ids, part, strict=True):
+                    padded[: len(window)] = window
+                run(self.model, self._modules, ids, cache)
+            for number, window in enumerate(part):
+                self._keep(alike[window], cache, number, len(window))
+
+
+class ModelDecoder(CachedDecoder):
+    """Logits by running the model itself, on any device.
+
+    Args:
+        vocab_size: V, the tokenizer's.
+        The others: as for `CachedDecoder`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        vocab_size: int,
+        sequences: Sequence[Tokens],
+        capacity: int | None = None,
+    ) -> None:
+        super().__init__(model, sequences, capacity)
+        self.vocab_size = vocab_size
+        self.cache = KeyValues(len(sequences), self.room)
+
+    def _step(self, ids: list[int], places: list[int]) -> np.ndarray:
+        self.cache.lengths[:] = places
+        logits = run(self.model, self._modules, [[token] for token in ids], self.cache)
+        return CPU.asarray(logits.array)[:, 0, : self.vocab_size]
+
+    def _keep(self, rows: list[int], cache: KeyValues, row: int, length: int) -> None:
+        self.cache.take(rows, cache, row, length)
+
+    def _forget(self, row: int) -> None:
+        self.cache.remove(row)

@@ -1,0 +1,61 @@
+"""Which tokens of growing sequences a model sees.
+
+**Past the context length** L the window slides in jumps of half of L, so that work on a window can
+be kept until it jumps: keys depend on positions. Of n tokens the model sees those from
+`window_start(n, L)` on, between L/2 and L of them. Where a window starts depends on n alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Tokens = list[int]
+
+
+def window_start(length: int, context: int) -> int:
+    """Of so many tokens, the first that a model with this context length sees.
+
+    >>> [window_start(n, 8) for n in (1, 8, 9, 12, 13)]
+    [0, 0, 4, 4, 8]
+    """
+    jump = (context + 1) // 2
+    return max(0, -(-(length - context) // jump) * jump)
+
+
+class Windows:
+    """The windows of some sequences, for who keeps what was computed of them.
+
+    Args:
+        sequences: token ids, at least one each; whoever owns the lists appends to them.
+        context: L.
+
+    Attributes:
+        starts: where each window begins; -1 before the first `slide`.
+    """
+
+    def __init__(self, sequences: Sequence[Tokens], context: int) -> None:
+        self.sequences, self.context = list(sequences), context
+        self.starts = [-1] * len(self.sequences)
+
+    def slide(self) -> list[int]:
+        """Move the windows that are full; the numbers of those that moved, at first all."""
+        late = []
+        for row, (tokens, start) in enumerate(zip(self.sequences, self.starts, strict=True)):
+            if start < 0 or len(tokens) - start > self.context:
+                self.starts[row] = window_start(len(tokens), self.context)
+                late.append(row)
+        return late
+
+    def before_last(self, row: int) -> Tokens:
+        """A window but for its last token."""
+        return self.sequences[row][self.starts[row] : -1]
+
+    def last(self) -> tuple[list[int], list[int]]:
+        """The last token of each sequence, and its position in the window."""
+        both = zip(self.sequences, self.starts, strict=True)
+        return [t[-1] for t in self.sequences], [len(t) - 1 - start for t, start in both]
+
+    def remove(self, row: int) -> None:
+        """Forget a sequence; the last one takes its place."""
+        self.sequences[row], self.starts[row] = self.sequences[-1], self.starts[-1]
+        del self.sequences[-1], self.starts[-1]
