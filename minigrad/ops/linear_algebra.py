@@ -105,6 +105,71 @@ class log_abs_det(Op):
         return (xp.expand_dims(dy, (-1, -2)) * _transposed(xp, xp.linalg.inv(x)),)
 
 
+class singular_values(Op):
+    """s, falling, with X = U·diag(s)·Vᵀ;  dX = U·diag(ds)·Vᵀ
+
+    X is (..., M, N), s (..., K), K = min(M, N). Whichever U and V are taken where values are equal,
+    a sum of all has the right gradient. Second derivatives need those of U and V; see `svd`.
+    """
+
+    @staticmethod
+    def forward(xp, x):
+        u, s, vt = _factors(xp, x)
+        return s, (u, vt)
+
+    @staticmethod
+    def backward(xp, ds, saved, needs):
+        u, vt = saved
+        return (xp.matmul(u * xp.expand_dims(ds, -2), vt),)
+
+
+class svd(Op):
+    """[Uᵀ | s | Vᵀ] side by side, (..., K, M + 1 + N), for the second derivatives of s
+
+    With F_ij = 1/(s_j² - s_i²), 0 for i = j, and A∘B element by element (J. Townsend,
+    "Differentiating the singular value decomposition", 2016):
+
+        dX = [U (F∘(Uᵀ dU - dUᵀ U)) S + (I - U Uᵀ) dU S⁻¹] Vᵀ + U diag(ds) Vᵀ
+             + U [S (F∘(Vᵀ dV - dVᵀ V)) Vᵀ + S⁻¹ dVᵀ (I - V Vᵀ)]
+
+    Where two values are equal U and V have no derivative, and this is not finite.
+    """
+
+    @staticmethod
+    def forward(xp, x):
+        u, s, vt = _factors(xp, x)
+        packed = [_transposed(xp, u), xp.expand_dims(s, -1), vt]
+        return xp.concatenate(packed, axis=-1), (u, s, vt)
+
+    @staticmethod
+    def backward(xp, dy, saved, needs):
+        u, s, vt = saved
+        m, k, n = u.shape[-2], s.shape[-1], vt.shape[-1]
+        ut, v = _transposed(xp, u), _transposed(xp, vt)
+        du, ds, dvt = _transposed(xp, dy[..., :m]), dy[..., m], dy[..., m + 1 :]
+        across, down = xp.expand_dims(s, -2), xp.expand_dims(s, -1)
+        same = xp.tril(xp.triu(xp.ones_like(across * down)))
+        f = (1 - same) / (across**2 - down**2 + same)
+        for_u, for_v = xp.matmul(ut, du), xp.matmul(dvt, v)  # the second is (Vᵀ dV)ᵀ
+        turned = f * (for_u - _transposed(xp, for_u)) * across
+        turned = turned + down * f * (_transposed(xp, for_v) - for_v)
+        dx = xp.matmul(xp.matmul(u, turned + same * xp.expand_dims(ds, -2)), vt)
+        if m > k:
+            dx = dx + xp.matmul((du - xp.matmul(u, for_u)) / across, vt)
+        if n > k:
+            dx = dx + xp.matmul(u, (dvt - xp.matmul(for_v, vt)) / down)
+        return (dx,)
+
+
+def _factors(xp, x):
+    """U (..., M, K), s (..., K) and Vᵀ (..., K, N) with X = U·diag(s)·Vᵀ."""
+    if not on_tensors(xp):
+        return xp.linalg.svd(x, full_matrices=False)
+    m = x.shape[-2]
+    y = xp.linalg.packed_svd(x)
+    return _transposed(xp, y[..., :m]), y[..., m], y[..., m + 1 :]
+
+
 class cholesky(Op):
     """L, lower triangular, with L Lᵀ = X, symmetric and positive definite
 

@@ -125,13 +125,51 @@ def test_an_axis_that_is_not_there_is_an_index_error_too() -> None:
 
 def test_what_has_no_gradient_says_so_in_a_graph() -> None:
     x = mg.ones((2, 2), requires_grad=True)
-    for cut in (lambda: mg.nextafter(x, 2.0), lambda: mg.linalg.matrix_norm(x, ord="nuc")):
-        with pytest.raises(TypeError, match=r"no gradient.*\.detach\(\)"):
-            cut()
-        with mg.no_grad():
-            assert not cut().requires_grad
+    with pytest.raises(TypeError, match=r"no gradient.*\.detach\(\)"):
+        mg.nextafter(x, 2.0)
+    with mg.no_grad():
+        assert not mg.nextafter(x, 2.0).requires_grad
     for flat in (x.floor(), x // 2, x.sign(), x.round(), x.trunc(), x.ceil()):
         assert not flat.requires_grad
+
+
+def test_gradients_of_norms_of_singular_values() -> None:
+    """Where values are equal too, for what counts all of them; and of any order."""
+    x = mg.Tensor(np.eye(3), requires_grad=True)
+    np.testing.assert_allclose(mg.grad(mg.linalg.matrix_norm(x, ord="nuc"), x).numpy(), np.eye(3))
+    a = np.random.default_rng(0).standard_normal((4, 3))
+    u, _, vt = np.linalg.svd(a, full_matrices=False)
+    for order, wanted in ((2, np.outer(u[:, 0], vt[0])), ("nuc", u @ vt)):
+        x = mg.Tensor(a, requires_grad=True)
+        y = mg.linalg.matrix_norm(x, ord=order)
+        np.testing.assert_allclose(mg.grad(y, x).numpy(), wanted, atol=1e-13)
+    for turned in (a, a.T, a[:3], a[:1]):  # tall, wide, square, a row
+
+        def second(x: mg.Tensor) -> mg.Tensor:
+            y = mg.linalg.matrix_norm(x, ord="nuc") * mg.linalg.matrix_norm(x, ord=2)
+            return mg.grad(y, x, create_graph=True)
+
+        def third(x: mg.Tensor) -> mg.Tensor:
+            return mg.grad(second(x).cos().sum(), x, create_graph=True)
+
+        for function in (second, third):
+            mg.gradcheck(function, [mg.Tensor(turned.copy(), requires_grad=True)])
+
+
+def test_the_gradient_of_long_products() -> None:
+    """It takes a logarithm of the steps that the products do, and zeros spoil nothing."""
+    rng = np.random.default_rng(1)
+    for size in (*range(10), 1000):
+        x = rng.uniform(0.9, 1.1, size)
+        x[3::4] = 0 if size < 10 else 1
+        dy, wanted = rng.standard_normal(size), np.zeros(size)
+        gathered = 0.0
+        for j in reversed(range(size)):
+            gathered = dy[j] + (x[j + 1] if j + 1 < size else 0) * gathered
+            wanted[j] = np.prod(x[:j]) * gathered
+        leaf = mg.Tensor(x, requires_grad=True)
+        got = mg.grad((mg.cumprod(leaf) * dy).sum(), leaf)
+        np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_gradients_at_special_points() -> None:

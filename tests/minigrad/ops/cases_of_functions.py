@@ -10,6 +10,7 @@ import numpy as np
 
 import minigrad as mg
 from minigrad import Tensor
+from minigrad.functions.linalg import packed_svd
 from tests.minigrad.ops.registry import case, distinct, positive
 
 
@@ -189,8 +190,9 @@ for axis in (None, 0, (1, 0)):
             lambda x, o=options, p=order: L.vector_norm(x, ord=p, **o),
             (2, 3),
         )
-for order in ("fro", 1, -1, np.inf, -np.inf):
-    op = {"fro": "norm", 1: "max", np.inf: "max"}.get(order, "min")
+for order in ("fro", 1, -1, np.inf, -np.inf, 2, -2, "nuc"):
+    op = {"fro": "norm", 1: "max", np.inf: "max", -1: "min", -np.inf: "min"}
+    op = op.get(order, "singular_values")
     composed(
         *("linalg.matrix_norm", op, f"{order}"),
         lambda x, p=order: L.matrix_norm(x, ord=p),
@@ -201,6 +203,16 @@ for order in ("fro", 1, -1, np.inf, -np.inf):
         lambda x, p=order: mg.norm(x, p, (0, 2), keepdims=True),
         (3, 2, 2),
     )
+
+
+def polar_factor(x: Tensor) -> Tensor:
+    """U Vᵀ, which is the same whichever signs the vectors have."""
+    y, m = packed_svd(x), x.shape[-2]
+    return mg.matmul(y[..., :m].mT, y[..., m + 1 :])
+
+
+for label, shape in (("tall", (4, 2)), ("wide", (2, 3)), ("square", (2, 2, 2))):
+    case("svd", f"polar factor, {label}", polar_factor, shape)
 for n in (-2, 0, 1, 3):
     op = {-2: "inv", 0: "broadcast_to"}.get(n, "matmul")
     if n > 1 or n < 0:

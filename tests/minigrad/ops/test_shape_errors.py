@@ -93,6 +93,7 @@ BAD: dict[str, Callable[[], Tensor]] = {
 
 # The functions in front of them see to the shapes (see `functions.test_methods`).
 SEEN_TO = {"inv", "det", "log_abs_det", "cholesky", "prod", "cumprod", "norm"}
+SEEN_TO |= {"singular_values", "svd"}
 
 
 def test_every_op_has_a_case_or_takes_any_shape() -> None:
