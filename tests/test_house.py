@@ -29,7 +29,7 @@ TINYALPACA = """
     console settings config presets versions
     parameter_names rotation key_values model lora text_files
     tokenizer data
-    evaluation plots
+    evaluation
     runs generation converting
     training
     commands cli __main__

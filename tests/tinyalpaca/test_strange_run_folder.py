@@ -13,11 +13,11 @@ import pytest
 
 from minigrad.storage import atomic_write, own_folder, remove_link
 from tests.tinyalpaca.runs import WITHOUT_PICTURES, results, resume, train, write_text
-from tinyalpaca import plots
 from tinyalpaca.cli import example
 from tinyalpaca.data import TokenFile
 from tinyalpaca.runs import FolderInUse, RunFolder, save_model
 from tinyalpaca.runs.run_lock import RunLock
+from tinyalpaca.training.hooks import curve
 from tinyalpaca.training.hooks.bad_steps import save_report
 
 pytestmark = [
@@ -33,7 +33,7 @@ def begin(folder: Path, text: Path) -> None:
     run = train(folder, text, epoch_sample_tokens=3, max_steps=4)
     batch = np.zeros((1, 3), np.int64)
     save_report(folder, {"step": run.state.step}, [(batch, batch)], ["a"])
-    plots.save_loss_curve(folder / "loss.png", [(1, 1.0)], [])
+    curve.save_loss_curve(folder / "loss.png", [(1, 1.0)], [])
 
 
 def copied(source: Path, target: Path) -> Path:
@@ -72,7 +72,7 @@ def go_on(run: Path, text: Path, how: str) -> str:
             resume(run, max_steps=7)
         else:
             train(run, text, max_steps=2, epoch_sample_tokens=3)
-        plots.save_loss_curve(run / "loss.png", [(1, 1.0)], [])
+        curve.save_loss_curve(run / "loss.png", [(1, 1.0)], [])
         batch = np.zeros((1, 3), np.int64)
         save_report(run, {"step": 4}, [(batch, batch)], ["a"])
     except (ValueError, OSError, RuntimeError) as error:

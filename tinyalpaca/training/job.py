@@ -19,7 +19,6 @@ from minigrad.precision import check_precision, get_precision, precision
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import Say, say, utf8_argument, warn
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.plots import plots_available
 from tinyalpaca.runs import RunFolder
 from tinyalpaca.runs.checkpoint import add_to_base
 from tinyalpaca.training.checkpoint import SavedRun
@@ -27,7 +26,7 @@ from tinyalpaca.training.defaults import check_schedule
 from tinyalpaca.training.fine_tuning import add_lora, sizes_of, take_weights
 from tinyalpaca.training.gpu_steps import why_not
 from tinyalpaca.training.hooks import Hook
-from tinyalpaca.training.hooks.curve import LOSS_CURVE, decoration
+from tinyalpaca.training.hooks.curve import LOSS_CURVE, decoration, plots_available
 from tinyalpaca.training.hooks.report import REPORT
 from tinyalpaca.training.loss import LossFunction
 from tinyalpaca.training.memory_need import check_memory

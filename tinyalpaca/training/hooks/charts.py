@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Sequence
 from html import escape
 from math import floor, isfinite, log10
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,6 +68,34 @@ def line_chart(lines: Sequence[Line], y_label: str, *, logarithmic: bool = False
         parts.append(_drawn(line, COLOURS[number % len(COLOURS)], place_x, place_y))
     parts.append("</svg>")
     return "".join(parts) + legend([line.name for line in drawn])
+
+
+def loss_lines(
+    losses: Sequence[tuple[float, float]], records: Sequence[dict[str, Any]]
+) -> list[Line]:
+    """The learning curve, wherever it is drawn.
+
+    Args:
+        losses: (step, training loss) of every step.
+        records: of the validations.
+    """
+    smooth = smoothed([loss for _, loss in losses])
+    return [
+        Line("training", [(x, y) for (x, _), y in zip(losses, smooth, strict=True)]),
+        Line("validation", [(r["step"], r["val_loss"]) for r in records], dots=True),
+        Line("training, each step", losses, faint=True),
+    ]
+
+
+def smoothed(values: Sequence[float], share: float = 0.01) -> list[float]:
+    """Exponential average over about `share` of all values, free of the pull of its start."""
+    keep = 1 - 1 / max(1.0, share * len(values))
+    result, average, weight = [], 0.0, 0.0
+    for value in values:
+        average = keep * average + (1 - keep) * value
+        weight = keep * weight + (1 - keep)
+        result.append(average / weight)
+    return result
 
 
 def legend(names: Sequence[str]) -> str:

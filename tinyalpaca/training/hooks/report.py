@@ -14,8 +14,7 @@ from minigrad.storage import write_text_atomically
 from tinyalpaca.config import TrainConfig
 from tinyalpaca.generation.attention import attention_maps
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.plots import smoothed
-from tinyalpaca.training.hooks.charts import Line, heat_map, line_chart
+from tinyalpaca.training.hooks.charts import Line, heat_map, line_chart, loss_lines
 from tinyalpaca.training.hooks.metrics import Metrics
 from tinyalpaca.training.state import Record, TrainingState
 from tinyalpaca.versions import versions
@@ -161,9 +160,6 @@ def tiles(state: TrainingState, parameters: int, score: float) -> str:
 def charts(records: Sequence[Record], metrics: Metrics) -> str:
     """Losses, learning rate, gradient norms, update ratios, speed."""
     steps = [r for r in metrics.history if r["kind"] == "step"]
-    losses = [(float(step), loss) for step, loss in metrics.losses]
-    smooth = smoothed([loss for _, loss in losses])
-    validated = [(r["step"], r["val_loss"]) for r in records]
 
     def column(name: str) -> list[tuple[float, float]]:
         return [(r["step"], r[name]) for r in steps]
@@ -173,14 +169,7 @@ def charts(records: Sequence[Record], metrics: Metrics) -> str:
         for layer, ratio in record.get("update_ratio", {}).items():
             layers.setdefault(layer, []).append((record["step"], ratio))
     cards = {
-        "Loss (nats per token)": line_chart(
-            [
-                Line("training", [(x, y) for (x, _), y in zip(losses, smooth, strict=True)]),
-                Line("validation", validated, dots=True),
-                Line("training, each step", losses, faint=True),
-            ],
-            "loss",
-        ),
+        "Loss (nats per token)": line_chart(loss_lines(metrics.losses, records), "loss"),
         "Validation (nats per character)": line_chart(
             [
                 Line(
