@@ -1,10 +1,8 @@
-"""How fast the default model writes on a GPU, and which of our ways is the quickest.
+"""How fast the default model writes on a GPU, with a CUDA graph a token and kernel by kernel.
 
     python -m tests.benchmarks.generate_gpu --json generate_gpu.json
 
-The same texts, drawn at temperature 0.7, alone, as a stream and in batches: with one kernel a token
-and with one for each part of it, each as a graph and launch by launch. The ways take turns. What
-comes out says where `SMALL` and `FEW` of `tinyalpaca.generation.token_step` should lie.
+The same texts, drawn at temperature 0.7, alone, as a stream and in batches. The ways take turns.
 """
 
 from __future__ import annotations
@@ -13,33 +11,15 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from minigrad.device import cupy
 from minigrad.errors import DeviceError
 from tests.benchmarks.contest import table, write_json
 from tests.benchmarks.generation_model import PROMPT_TEXT, TOKENIZER, make_model
-from tinyalpaca.generation import Generator, token_step
+from tinyalpaca.generation import Generator
 
-WAYS = {  # whether one kernel does all, and whether a graph is replayed
-    "one kernel": (True, True),
-    "one kernel, no graph": (True, False),
-    "a kernel a part": (False, True),
-    "a kernel a part, no graph": (False, False),
-}
-
-
-@contextmanager
-def one_kernel(wanted: bool) -> Iterator[None]:
-    """Inside, all models count as small, or none does."""
-    before = token_step.SMALL, token_step.FEW
-    token_step.SMALL = token_step.FEW = 1 << 60 if wanted else 0
-    try:
-        yield
-    finally:
-        token_step.SMALL, token_step.FEW = before
+WAYS = {"a graph": True, "kernel by kernel": False}
 
 
 def seconds(generator: Generator, batch: int, tokens: int, stream: bool) -> float:
@@ -56,17 +36,14 @@ def seconds(generator: Generator, batch: int, tokens: int, stream: bool) -> floa
 def measure(batches: list[int], tokens: int, rounds: int) -> dict[str, Any]:
     """Tokens per second of each way and workload: the medians."""
     model = make_model().to("gpu")
-    generators = {
-        name: Generator(model, TOKENIZER, graph=graph) for name, (_, graph) in WAYS.items()
-    }
+    generators = {name: Generator(model, TOKENIZER, graph=graph) for name, graph in WAYS.items()}
     workloads = [("a stream", 1, True), *((f"{n} texts", n, False) for n in batches)]
     rates: dict[str, dict[str, float]] = {}
     for workload, batch, stream in workloads:
         found: dict[str, list[float]] = {name: [] for name in WAYS}
         for number in range(rounds + 1):  # the first compiles, and captures
-            for name, (whole, _) in WAYS.items():
-                with one_kernel(whole):
-                    taken = seconds(generators[name], batch, tokens, stream)
+            for name in WAYS:
+                taken = seconds(generators[name], batch, tokens, stream)
                 if number:
                     found[name].append(tokens * batch / taken)
         rates[workload] = {name: statistics.median(values) for name, values in found.items()}

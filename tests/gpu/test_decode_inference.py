@@ -10,7 +10,6 @@ import pytest
 
 from minigrad.device import Device
 from minigrad.errors import CaptureWarning
-from tests.gpu.twins import SCHEDULES
 from tests.tinyalpaca.test_inference import CHOICES, OPTIONS, compare
 from tests.tinyalpaca.tiny_models import tiny_model
 from tinyalpaca.generation import token_step
@@ -23,7 +22,7 @@ from tinyalpaca.generation.writing import next_tokens
 GPU = Device("gpu")
 COVERING = OPTIONS[::11]
 LAYERS = 2
-LAUNCHES = {"whole": 1, "layer by layer": 5 * LAYERS + 2}  # of a token; drawing is one more
+LAUNCHES = 5 * LAYERS + 2  # of a token; drawing is one more
 PREFILL_LAUNCHES = 6 * (LAYERS - 1) + 3  # the last layer ends when its keys and values are kept
 
 
@@ -31,13 +30,6 @@ PREFILL_LAUNCHES = 6 * (LAYERS - 1) + 3  # the last layer ends when its keys and
 def early_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few tokens before a graph is captured, so that most of a test's tokens are replays."""
     monkeypatch.setattr(token_step, "WARM_UP", 3)
-
-
-@pytest.fixture(params=LAUNCHES)
-def launches(request: Any, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Of a token, if the model counts as small and if it does not."""
-    monkeypatch.setattr(token_step, "SMALL", 1 << 30 if request.param == "whole" else 0)
-    return LAUNCHES[request.param]
 
 
 def inference_of(model: Any, vocab_size: int = 30, graph: bool = True) -> DeviceInference:
@@ -54,7 +46,7 @@ def test_every_pair_of_options_is_among_the_models() -> None:
 
 
 @pytest.mark.parametrize("options", COVERING, ids=lambda o: "-".join(map(str, o.values())))
-def test_logits_are_the_models(gpu: Any, launches: int, options: dict[str, Any], rng: Any) -> None:
+def test_logits_are_the_models(gpu: Any, options: dict[str, Any], rng: Any) -> None:
     """Prompts shorter and longer than the context (11), past its end more than once."""
     model = tiny_model(**options)
     sequences = [rng.integers(0, 27, n).tolist() for n in (3, 14)]
@@ -62,7 +54,6 @@ def test_logits_are_the_models(gpu: Any, launches: int, options: dict[str, Any],
     uncached = UncachedDecoder(model, 27, sequences)
     compare(inference.decoder(sequences, 40), uncached, sequences, 15, 1e-5)
     assert inference._step.forward.graph is not None
-    assert (gpu.counts["decode_whole"] > 0) == (launches == 1)
     assert gpu.counts["matmul"] == 0
 
 
@@ -76,7 +67,7 @@ def test_prompts_of_any_lengths(gpu: Any, lengths: tuple[int, ...], rng: Any) ->
 
 @pytest.mark.parametrize("context", [1, 2, 3])
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_the_shortest_contexts(gpu: Any, launches: int, context: int, positions: str) -> None:
+def test_the_shortest_contexts(gpu: Any, context: int, positions: str) -> None:
     model = tiny_model(max_seq_len=context, positions=positions)
     sequences = [[3], [5, 1, 2, 3, 4]]
     uncached = UncachedDecoder(model, 30, sequences)
@@ -84,7 +75,7 @@ def test_the_shortest_contexts(gpu: Any, launches: int, context: int, positions:
 
 
 @pytest.mark.parametrize("options", [{}, {"pre_norm": True, "positions": "rotary"}])
-def test_float64(gpu: Any, launches: int, options: dict[str, Any]) -> None:
+def test_float64(gpu: Any, options: dict[str, Any]) -> None:
     model = tiny_model(**options).astype(np.float64)
     sequences = [[1, 2, 3], [4]]
     uncached = UncachedDecoder(model, 30, sequences)
@@ -128,7 +119,7 @@ def delta(gpu: Any, work: Any) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("count", [1, 9])
-def test_the_budget_of_a_token_chosen_by_the_host(gpu: Any, launches: int, count: int) -> None:
+def test_the_budget_of_a_token_chosen_by_the_host(gpu: Any, count: int) -> None:
     """One graph launch and a copy each way; and what that stands for."""
     for graph in (True, False):
         sequences = [[1, 2, 3] for _ in range(count)]
@@ -139,17 +130,17 @@ def test_the_budget_of_a_token_chosen_by_the_host(gpu: Any, launches: int, count
             for tokens in sequences:
                 tokens.append(4)
 
-        first = {"launches": PREFILL_LAUNCHES + launches, "h2d": 2, "d2h": 1}
+        first = {"launches": PREFILL_LAUNCHES + LAUNCHES, "h2d": 2, "d2h": 1}
         assert delta(gpu, token) == first
         for _ in range(4):
             token()
-        replay, eager = {"graph launches": 1}, {"launches": launches}
+        replay, eager = {"graph launches": 1}, {"launches": LAUNCHES}
         assert delta(gpu, token) == {"h2d": 1, "d2h": 1, **(replay if graph else eager)}
         assert len(sequences[0]) == 9
         token(), token(), token()
         slid = delta(gpu, token)  # the context of 11 is full
         assert slid["h2d"] == 2
-        assert slid.get("launches", 0) == PREFILL_LAUNCHES + (0 if graph else launches)
+        assert slid.get("launches", 0) == PREFILL_LAUNCHES + (0 if graph else LAUNCHES)
 
 
 def sampler_of(count: int, temperature: float = 1.0) -> Sampler:
@@ -159,9 +150,7 @@ def sampler_of(count: int, temperature: float = 1.0) -> Sampler:
 
 @pytest.mark.parametrize("count", [1, 9])
 @pytest.mark.parametrize("graph", [True, False])
-def test_the_budget_of_tokens_drawn_on_the_device(
-    gpu: Any, launches: int, count: int, graph: bool
-) -> None:
+def test_the_budget_of_tokens_drawn_on_the_device(gpu: Any, count: int, graph: bool) -> None:
     """One graph launch a token; one copy back for many in a row; random numbers for 32 at once."""
     sequences = [[1, 2, 3] for _ in range(count)]
     model = tiny_model(num_layers=LAYERS, max_seq_len=100)
@@ -173,11 +162,11 @@ def test_the_budget_of_tokens_drawn_on_the_device(
         for sequence, new in zip(sequences, zip(*rounds, strict=True), strict=True):
             sequence.extend(new)
 
-    first = {"launches": PREFILL_LAUNCHES + launches + 1, "h2d": 3, "d2h": 1}
+    first = {"launches": PREFILL_LAUNCHES + LAUNCHES + 1, "h2d": 3, "d2h": 1}
     assert delta(gpu, lambda: tokens(1)) == first
     tokens(8)
     for most in (1, 20):
-        these = {"graph launches": most} if graph else {"launches": (launches + 1) * most}
+        these = {"graph launches": most} if graph else {"launches": (LAUNCHES + 1) * most}
         assert delta(gpu, lambda: tokens(most)) == {"d2h": 1, **these}  # noqa: B023
     assert delta(gpu, lambda: tokens(2))["d2h"] == 1
     assert delta(gpu, lambda: tokens(2))["h2d"] == 1  # new random numbers after 32
@@ -305,7 +294,7 @@ def test_memory_is_given_back_at_once(gpu: Any, monkeypatch: pytest.MonkeyPatch)
         gc.enable()
 
 
-def test_rows_of_nobody_are_left_alone(gpu: Any, launches: int) -> None:
+def test_rows_of_nobody_are_left_alone(gpu: Any) -> None:
     """A step of slots that no sequence has writes nothing to the cache."""
     inference = inference_of(tiny_model())
     inference.prepare()
@@ -318,43 +307,3 @@ def test_rows_of_nobody_are_left_alone(gpu: Any, launches: int) -> None:
     step.logits_of_next()
     for layer in step.token.cache:
         assert (layer.keys.get() == 7).all() and (layer.values.get() == 7).all()
-
-
-def check_whole(gpu: Any, monkeypatch: pytest.MonkeyPatch, model: Any, tolerance: float) -> None:
-    """One kernel for all and one for each part: the same logits, and cache, and row of nobody."""
-    results = []
-    for small in (1 << 30, 0):
-        monkeypatch.setattr(token_step, "SMALL", small)
-        step = token_step.TokenStep(inference_of(model).weights, 3, model.config.max_seq_len)
-        step.prefill(np.array([[1, 2, 3, 4], [0, 1, 2, 0], [0, 0, 0, 2], [0] * 4], np.int32))
-        step.place(np.array([[5, 6, 7], [3, -1, 1], [0, 1, 2], [0] * 3], np.int32))
-        logits = step.logits_of_next()[[0, 2]]
-        kept = [
-            (layer.keys.get()[0, ..., :4], layer.values.get()[2, :, :2])
-            for layer in step.token.cache
-        ]
-        results.append((logits, *itertools.chain.from_iterable(kept)))
-    for ours, reference in zip(*results, strict=True):
-        assert np.isfinite(reference).all()
-        np.testing.assert_allclose(ours, reference, rtol=0, atol=tolerance * abs(reference).max())
-
-
-WIDE = {"d_model": 520, "d_ff": 24, "num_heads": 4, "num_layers": 1}  # wider than a block
-MANY_HEADS = {"d_model": 522, "d_ff": 9, "num_heads": 522, "num_layers": 1}  # more than threads
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_token_in_one_kernel_is_the_token_of_many(
-    gpu: Any, monkeypatch: pytest.MonkeyPatch, schedule: int
-) -> None:
-    gpu.engine.schedule = schedule
-    for options in ({}, {"pre_norm": True, "positions": "rotary", "activation": "gelu"}):
-        check_whole(gpu, monkeypatch, tiny_model(**options), 1e-5)
-
-
-@pytest.mark.parametrize("options", [WIDE, {**WIDE, "positions": "rotary"}, MANY_HEADS])
-def test_a_token_of_a_wide_model_in_one_kernel(
-    gpu: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
-) -> None:
-    model = tiny_model(spread=0.05, **options).astype(np.float64)
-    check_whole(gpu, monkeypatch, model, 1e-12)

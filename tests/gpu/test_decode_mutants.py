@@ -5,12 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.gpu.test_decode_inference import check_whole
 from tests.gpu.test_decode_kernels import NOBODY, Attention, check_step, rows_on
 from tests.gpu.test_draw_kernel import ROUNDS, check
 from tests.gpu.test_mutants import Mutant, assert_found
 from tests.gpu.twins import assert_close
-from tests.tinyalpaca.tiny_models import tiny_model
 from tinyalpaca.generation.cuda import decode
 
 
@@ -51,15 +49,8 @@ def drawing(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
         check(gpu, logits, rng.random((ROUNDS, 4)), temperature)
 
 
-def token(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
-    for options in ({}, {"pre_norm": True, "positions": "rotary"}):
-        with pytest.MonkeyPatch.context() as patch:
-            check_whole(gpu, patch, tiny_model(**options), 1e-5)
-
-
 ATTEND, EMBED, DRAW = "decode_attend<float>", "decode_embed<float>", "draw_tokens<float>"
 LINEAR = "decode_linear<float, 8>"
-WHOLE = "decode_whole<float>"
 
 # fmt: off
 MUTANTS = {
@@ -94,26 +85,6 @@ MUTANTS = {
     "sums of rows change places": Mutant(
         "decode", "const real given = upper ? x[i]", "const real given = !upper ? x[i]", LINEAR,
         product),
-    "whole: no barrier after a product": Mutant(
-        "whole_token", "residual[output] : value;\n    }\n  }\n  __syncthreads();",
-        "residual[output] : value;\n    }\n  }\n", WHOLE, token),
-    "whole: no barrier before the soft-max": Mutant(
-        "whole_token", "= score;\n  }\n  __syncthreads();", "= score;\n  }\n", WHOLE, token),
-    "whole: no barrier after the soft-max": Mutant(
-        "whole_token", "*= share_of_one;\n  }\n  __syncthreads();", "*= share_of_one;\n  }\n",
-        WHOLE, token),
-    "whole: no barrier before keys are looked at": Mutant(
-        "whole_token", "threadIdx.x % share, share);\n  __syncthreads();",
-        "threadIdx.x % share, share);\n", WHOLE, token),
-    "whole: no barrier before the parts are added": Mutant(
-        "whole_token", "    partial[threadIdx.x] = part;\n    __syncthreads();",
-        "    partial[threadIdx.x] = part;", WHOLE, token),
-    "whole: all layers share a cache": Mutant(
-        "whole_token", "size_t(layer) * slot_count", "size_t(0) * slot_count", WHOLE, token),
-    "whole: the residual of a pre-norm model is left out": Mutant(
-        "whole_token", "weight, pre_norm ? to : none", "weight, none", WHOLE, token),
-    "whole: embeddings are normalised": Mutant(
-        "whole_token", "first_norm = pre_norm || layer;", "first_norm = true;", WHOLE, token),
     "the first token is never the highest": Mutant(
         "draw", "v >= 0; v -=", "v > 0; v -=", DRAW, drawing),
     "sums of warps are read too early": Mutant(

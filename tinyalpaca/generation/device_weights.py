@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.device import Device
-from tinyalpaca.generation.cuda import whole_token
 from tinyalpaca.generation.folded_weights import FoldedWeights
 
 
@@ -37,9 +36,9 @@ class DeviceWeights:
     """A model for generation on a device.
 
     Attributes:
-        config, eps: as in `FoldedWeights`.
-        model: all weights, for a single kernel.
-        layers, head: the same memory, product by product.
+        config, eps, tokens, positions: as in `FoldedWeights`.
+        rotation: (L, D), cosine and sine of each angle side by side; None if there is none.
+        layers, head: their products, all layers in one piece of memory.
     """
 
     def __init__(self, folded: FoldedWeights, device: Device) -> None:
@@ -69,13 +68,9 @@ class DeviceWeights:
         products = _products(layers, shapes * config.num_layers)
         self.layers = [Layer(*products[i : i + 4]) for i in range(0, len(products), 4)]
         [self.head] = _products(head, [(folded.head.shape[1], c)])
-        rotation = None
-        if folded.rotation is not None:
-            rotation = folded.rotation.view(folded.dtype)  # (L, D/2) complex -> (L, D)
-        self.model = whole_token.Model(
-            *(put(folded.tokens), put(folded.positions), put(rotation), layers, head),
-            *(config.pre_norm, config.activation, folded.eps),
-        )
+        self.tokens, self.positions = put(folded.tokens), put(folded.positions)
+        turns = folded.rotation  # (L, D/2) complex
+        self.rotation = put(None if turns is None else turns.view(folded.dtype))
 
 
 def _flat(matrix: np.ndarray, bias_row: int) -> tuple[np.ndarray, np.ndarray]:

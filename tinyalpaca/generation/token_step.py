@@ -20,13 +20,10 @@ import numpy as np
 
 from minigrad.device import cupy
 from minigrad.parallel import Captured
-from tinyalpaca.generation.cuda import decode, draw, whole_token
+from tinyalpaca.generation.cuda import decode, draw
 from tinyalpaca.generation.device_weights import DeviceWeights
 from tinyalpaca.generation.readable import LEVELS, STATES, Readable
 
-# So few weights that one processor of a GPU reads them faster than kernels for all can be launched,
-# and no more sequences than a GPU's processors take in two rounds. Estimates; to be measured.
-SMALL, FEW = 1 << 19, 256
 WARM_UP = 8  # tokens that run kernel by kernel: a graph pays for itself after some dozens
 ROUNDS = 32  # for which random numbers are supplied at a time
 PREFILL_ROWS, PREFILL_SCORES = 1 << 16, 1 << 23  # that are computed at a time
@@ -62,12 +59,9 @@ class Token:
         size = config.d_model // heads
         self.weights, self._scratch = weights, Scratch(weights, slots, room)
         self.inputs = self._scratch.inputs
-        self._keys = xp.empty((layers, slots, heads, size, room), dtype)
-        self._values = xp.empty((layers, slots, heads, room, size), dtype)
-        self.cache = [
-            decode.Cache(self._keys[i], self._values[i], weights.model.rotation)
-            for i in range(layers)
-        ]
+        keys = xp.empty((layers, slots, heads, size, room), dtype)
+        values = xp.empty((layers, slots, heads, room, size), dtype)
+        self.cache = [decode.Cache(keys[i], values[i], weights.rotation) for i in range(layers)]
         self.logits = xp.empty((slots, weights.head.outputs), dtype)
         self.settings = xp.zeros((ROUNDS + 1, slots), np.float64)
         self.chosen = xp.zeros((ROUNDS, slots), np.int32)
@@ -81,15 +75,7 @@ class Token:
 
     def forward(self) -> None:
         """Keys and values of the inputs, and logits."""
-        model, scratch = self.weights.model, self._scratch
-        if len(self.logits) <= FEW and model.layers.size + model.head.size <= SMALL:
-            memory = whole_token.Memory(
-                *(scratch.x, scratch.other, scratch.qkv, scratch.mixed),
-                *(scratch.hidden, scratch.scores),
-            )
-            whole_token.run(model, self._keys, self._values, scratch.rows, memory, self.logits)
-            return
-        x = run_layers(self.weights, self.cache, scratch, one_each=True)
+        x = run_layers(self.weights, self.cache, self._scratch, one_each=True)
         head, eps = self.weights.head, self.weights.eps
         decode.linear(x, head.weight, head.bias, self.logits, eps=eps)
 
@@ -202,7 +188,7 @@ def run_layers(
     config, eps, rows = weights.config, weights.eps, scratch.rows
     pre_norm, activation = config.pre_norm, config.activation
     x, other = scratch.x, scratch.other
-    decode.embed(weights.model.tokens, weights.model.positions, rows, x)
+    decode.embed(weights.tokens, weights.positions, rows, x)
     for number, layer in enumerate(weights.layers):
         # A post-norm model has no norm between the embeddings and its first layer.
         first_eps = eps if pre_norm or number else None

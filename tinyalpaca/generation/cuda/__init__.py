@@ -4,6 +4,6 @@ As in `minigrad.kernels.cuda`, a `.cu` file lies beside the module that launches
 compiles nothing.
 """
 
-from tinyalpaca.generation.cuda import decode, draw, whole_token
+from tinyalpaca.generation.cuda import decode, draw
 
-__all__ = ["decode", "draw", "whole_token"]
+__all__ = ["decode", "draw"]
