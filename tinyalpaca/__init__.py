@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinyalpaca.config import ModelConfig, TrainConfig
-    from tinyalpaca.generation import Generator
+    from tinyalpaca.generation import Generator, Sampling
     from tinyalpaca.model import TinyAlpaca
     from tinyalpaca.runs import load_model as load
     from tinyalpaca.runs import save_model as save
@@ -32,6 +32,7 @@ _HOMES = {
     "Generator": "tinyalpaca.generation",
     "Hook": "tinyalpaca.training.hooks",
     "ModelConfig": "tinyalpaca.config",
+    "Sampling": "tinyalpaca.generation",
     "TinyAlpaca": "tinyalpaca.model",
     "TrainConfig": "tinyalpaca.config",
     "load": "tinyalpaca.runs",
@@ -48,6 +49,7 @@ __all__ = [
     "Generator",
     "Hook",
     "ModelConfig",
+    "Sampling",
     "TinyAlpaca",
     "TrainConfig",
     "load",

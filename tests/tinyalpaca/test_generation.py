@@ -6,7 +6,7 @@ import pytest
 import minigrad
 from minigrad.optim import SGD
 from tests.tinyalpaca.tiny_models import TEXT, tiny_generator, tiny_model, tiny_tokenizer
-from tinyalpaca.generation import Continuation, Generator
+from tinyalpaca.generation import Continuation, Generator, Sampling
 from tinyalpaca.generation.sampling import log_probabilities
 from tinyalpaca.runs import save_model
 from tinyalpaca.tokenizer import CharTokenizer
@@ -235,6 +235,57 @@ def test_no_new_tokens_is_no_text(generator, sampling):
     assert generator.generate("the", 0, **sampling) == ""
     assert list(generator.stream("the", 0, **sampling)) == []
     assert generator.generate("the", 0, return_logprobs=True) == Continuation("", [], [])
+
+
+def test_how_tokens_are_chosen_is_said_in_one_way(generator):
+    """By a `Sampling`, by its settings, or by a temperature; by no two of them."""
+    sampling = Sampling(temperature=0.9, top_k=5)
+    settings = {"temperature": 0.9, "top_k": 5}
+    wanted = generator.generate("the", 20, seed=1, **settings)
+    assert generator.generate("the", 20, sampling, seed=1) == wanted
+    assert generator.generate("the", 20, 0.9, top_k=5, seed=1) == wanted
+    assert "".join(generator.stream("the", 20, sampling, seed=1)) == wanted
+    assert "".join(step.text for step in generator.steps("the", 20, sampling, seed=1)) == wanted
+    with pytest.raises(TypeError, match="top_k: belongs into the Sampling"):
+        generator.generate("the", 20, sampling, top_k=5)
+    with pytest.raises(TypeError, match="sampling must be a Sampling or a function, not 'greedy'"):
+        generator.generate("the", 20, "greedy")
+    with pytest.raises(TypeError, match="topk"):
+        generator.steps("the", 20, topk=5)
+
+
+def test_a_sampler_of_your_own(generator):
+    """It sees the logits of what may come, the text so far, and the sequence's random numbers."""
+
+    def greedy(logits, tokens, rng):
+        return int(logits.argmax())
+
+    def draw(logits, tokens, rng):
+        weights = np.exp((logits - logits.max()) / np.float32(0.7)).cumsum(dtype=np.float64)
+        return weights.searchsorted(rng.random() * weights[-1], side="right")
+
+    prompts = [TEXT[i : i + 3 + i] for i in range(7)]
+    assert generator.generate(prompts, 30, greedy) == generator.generate(prompts, 30, 0)
+    drawn = generator.generate(prompts, 30, draw, seed=4)
+    assert drawn == generator.generate(prompts, 30, seed=4)
+    assert "".join(generator.stream(prompts[0], 30, draw, seed=4)) == drawn[0]
+    seen = []
+
+    def repeat(logits, tokens, rng):
+        seen.append(len(tokens))
+        logits[tokens[-1]] = np.inf  # it may do with them what it likes
+        return tokens[-1]
+
+    start = generator.tokenizer.encode("the")
+    result = generator.generate(start, 4, repeat, return_logprobs=True, allow_all_tokens=True)
+    assert result.tokens == [start[-1]] * 4
+    assert seen == [len(start) + n for n in range(4)]
+
+
+def test_a_sampler_of_your_own_may_not_choose_what_is_no_text(generator):
+    for wrong in (-1, generator.tokenizer.vocab_size, 0x80):
+        with pytest.raises(ValueError, match=f"chose token {wrong}, which may not come here"):
+            generator.generate("the", 3, lambda logits, tokens, rng, wrong=wrong: wrong)
 
 
 def test_filters_that_leave_everything_or_one_token(generator):

@@ -29,7 +29,7 @@ from tinyalpaca.data.token_file import encoded
 from tinyalpaca.evaluation import Score, evaluate, summed_loss
 from tinyalpaca.generation.readable import BETWEEN, Readable
 from tinyalpaca.generation.ready_model import ReadyModel
-from tinyalpaca.generation.sampling import Sampling
+from tinyalpaca.generation.sampling import Choose, Sampling, as_sampling
 from tinyalpaca.generation.seeds import Seed, sample_rngs, seeds_of
 from tinyalpaca.generation.text_stream import TextStream
 from tinyalpaca.generation.uncached import evaluating
@@ -46,7 +46,7 @@ from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.runs import load_model
 from tinyalpaca.tokenizer import Tokenizer
 
-__all__ = ["Continuation", "Generator", "Step"]
+__all__ = ["Continuation", "Generator", "Sampling", "Step"]
 
 Stop = str | Iterable[str] | None
 Prompt = str | Sequence[int] | np.ndarray  # a text, or token ids
@@ -97,18 +97,15 @@ class Generator:
         self,
         prompt: Prompt | Sequence[Prompt],
         max_new_tokens: int = 100,
-        temperature: float = 0.7,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float = 1.0,
+        sampling: Sampling | Choose | float | None = None,
+        *,
         stop: Stop = None,
         seed: Seed = None,
-        *,
         num_samples: int = 1,
         return_logprobs: bool = False,
         stop_at_end: bool = True,
         allow_all_tokens: bool = False,
+        **settings: Any,
     ) -> Any:
         """The continuation of a prompt, without the prompt, or those of many prompts at once.
 
@@ -117,8 +114,10 @@ class Generator:
                 Of a text longer than the context the model sees the end. It may be empty if the
                 tokenizer has an end token, from which the text begins then.
             max_new_tokens: how many tokens to add at most.
-            temperature, top_k, top_p, min_p, repetition_penalty: see
-                `tinyalpaca.generation.sampling`.
+            sampling: how tokens are chosen, see `tinyalpaca.generation.sampling`: a `Sampling`, a
+                temperature, or a function of your own.
+            settings: those of a `Sampling`, in its place: temperature, top_k, top_p, min_p,
+                repetition_penalty.
             stop: a string or several; the text ends before the first that comes.
             seed: the same seed gives the same text, whatever else is in the batch: each prompt is
                 continued as if it were alone. One seed for all, or one for each prompt. None draws
@@ -139,8 +138,9 @@ class Generator:
 
         Raises:
             ValueError: a prompt is empty, or a setting is out of range.
+            TypeError: there is no such setting.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        how = as_sampling(sampling, settings)
         check_length(max_new_tokens)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, it is {num_samples}")
@@ -154,7 +154,7 @@ class Generator:
             for rng in sample_rngs(one, num_samples)
         ]
         if writings and max_new_tokens:
-            self._write(writings, sampling, max_new_tokens, return_logprobs, readable)
+            self._write(writings, how, max_new_tokens, return_logprobs, readable)
         results: list[Any] = [w.continuation() if return_logprobs else w.text for w in writings]
         if num_samples > 1:
             firsts = range(0, len(results), num_samples)
@@ -165,33 +165,21 @@ class Generator:
         self,
         prompt: Prompt,
         max_new_tokens: int = 100,
-        temperature: float = 0.7,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float = 1.0,
-        stop: Stop = None,
-        seed: int | None = None,
-        *,
-        stop_at_end: bool = True,
-        allow_all_tokens: bool = False,
+        sampling: Sampling | Choose | float | None = None,
+        **options: Any,
     ) -> Iterator[str]:
         """Pieces of the continuation as they come, never half a character, never an empty one.
 
         Joined, they are what `generate` returns for the same arguments.
 
+        Args:
+            options: those of `steps`, but for `alternatives`.
+
         Raises:
             ValueError: at the first piece: the prompt is empty, or a setting is out of range.
         """
-        settings = (temperature, top_k, top_p, min_p, repetition_penalty, stop, seed)
-        for step in self.steps(
-            prompt,
-            max_new_tokens,
-            *settings,
-            alternatives=None,
-            stop_at_end=stop_at_end,
-            allow_all_tokens=allow_all_tokens,
-        ):
+        options["alternatives"] = None
+        for step in self.steps(prompt, max_new_tokens, sampling, **options):
             if step.text:
                 yield step.text
 
@@ -199,31 +187,29 @@ class Generator:
         self,
         prompt: Prompt,
         max_new_tokens: int = 100,
-        temperature: float = 0.7,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float = 1.0,
+        sampling: Sampling | Choose | float | None = None,
+        *,
         stop: Stop = None,
         seed: int | None = None,
-        *,
         alternatives: int | None = 5,
         stop_at_end: bool = True,
         allow_all_tokens: bool = False,
+        **settings: Any,
     ) -> Iterator[Step]:
         """The tokens of the continuation as they come, each with what might have been instead.
 
-        Without alternatives (None) the probabilities are left out too, which is faster. What was
-        held back because it could have become a stop string comes with the last token.
+        Arguments are those of `generate`. Without alternatives (None) the probabilities are left
+        out too, which is faster. What was held back because it could have become a stop string
+        comes with the last token.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        how = as_sampling(sampling, settings)
         check_length(max_new_tokens)
         readable = None if allow_all_tokens else self.readable()
         rng = next(sample_rngs(seed, 1))
         writing = self._writing(prompt, rng, stop, stop_at_end, readable)
         decoder = self._decoder([writing], max_new_tokens)
         size = self.tokenizer.vocab_size
-        sampler = sampler_for([writing], sampling, size, readable, max_new_tokens)
+        sampler = sampler_for([writing], how, size, readable, max_new_tokens)
         return write_steps(writing, decoder, sampler, max_new_tokens, alternatives, self._limit())
 
     def score(self, text: str | Corpus, *, stride: int = 0, batch_size: int = 32) -> Score:
@@ -327,7 +313,7 @@ class Generator:
     def _write(
         self,
         writings: Sequence[Writing],
-        sampling: Sampling,
+        sampling: Sampling | Choose,
         max_new_tokens: int,
         with_logprobs: bool,
         readable: Readable | None,

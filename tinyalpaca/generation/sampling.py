@@ -19,20 +19,29 @@ logits of one position, V numbers:
    arXiv:2407.01082).
 8. Draw from the soft-max of what is left.
 
+A sampler of your own is a function, which takes the place of all but the second:
+
+    def choose(logits, tokens, rng):     # (V,), -inf for what may not come; the text so far
+        return int(logits.argmax())      # a token; random numbers come from rng
+
 B rows, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
 from tinyalpaca.generation.readable import BETWEEN, LEVELS, Readable
 
 ALMOST_1 = 1 - 2.0**-53
+Choose = Callable[[np.ndarray, Sequence[int], np.random.Generator], int]
 COLDEST = 1e-30  # at and below it only the highest logits have any probability, in any float type
 
 
@@ -76,6 +85,27 @@ class Sampling:
         """Whether temperature is all there is: no penalty, no filter."""
         filters = (self.top_k, self.top_p, self.min_p)
         return self.repetition_penalty == 1 and all(value is None for value in filters)
+
+
+def as_sampling(
+    sampling: Sampling | Choose | float | None, settings: dict[str, Any]
+) -> Sampling | Choose:
+    """How tokens are chosen: as given, or by the settings of `Sampling`, of which a number is the
+    temperature.
+
+    Raises:
+        TypeError: there are settings beside what they belong to, or ones that nobody knows.
+        ValueError: a setting is out of range.
+    """
+    if isinstance(sampling, Real):
+        return Sampling(float(sampling), **settings)
+    if sampling is None:
+        return Sampling(**settings)
+    if settings:
+        raise TypeError(f"{', '.join(settings)}: belongs into the Sampling, or is of no use beside")
+    if not (isinstance(sampling, Sampling) or callable(sampling)):
+        raise TypeError(f"sampling must be a Sampling or a function, not {sampling!r}")
+    return sampling
 
 
 def penalised(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
@@ -138,7 +168,7 @@ class Sampler:
     """Picks the next token of each of B sequences, each with its own random numbers.
 
     Args:
-        sampling: how.
+        sampling: how; or a function that chooses, see the module.
         rngs: one for each sequence; each draw takes one number from it.
         vocab_size: V.
         sequences: the tokens so far, for the repetition penalty and to know where a text stands.
@@ -146,6 +176,8 @@ class Sampler:
         left: how many tokens each sequence still gets.
 
     Attributes:
+        sampling: as given.
+        plain: whether temperature is all there is.
         readable: as given, or None if it leaves nothing out.
         states: of each sequence, see `readable`.
         left: as given, less one for each that was drawn.
@@ -153,14 +185,19 @@ class Sampler:
 
     def __init__(
         self,
-        sampling: Sampling,
+        sampling: Sampling | Choose,
         rngs: Sequence[np.random.Generator],
         vocab_size: int,
         sequences: Sequence[Sequence[int]],
         readable: Readable | None = None,
         left: int = 0,
     ) -> None:
+        self._own = None if isinstance(sampling, Sampling) else sampling
+        self._texts = [*zip(sequences, rngs, strict=True)]
+        if not isinstance(sampling, Sampling):
+            sampling = Sampling()
         self.sampling = sampling
+        self.plain = self._own is None and sampling.plain
         self._temperature = 0.0 if sampling.greedy else max(sampling.temperature, COLDEST)
         self.readable = None if readable is None or readable.everything else readable
         self.states: list[int] = [BETWEEN] * len(rngs)
@@ -176,10 +213,10 @@ class Sampler:
 
     def remove(self, row: int) -> None:
         """Forget a sequence; the last one takes its place."""
-        self._draws[row] = self._draws[-1]
-        del self._draws[-1]
-        self.states[row] = self.states[-1]
-        del self.states[-1]
+        by_row: tuple[list[Any], ...] = (self._draws, self.states, self._texts)
+        for each in by_row:
+            each[row] = each[-1]
+            del each[-1]
         if self._seen is not None:
             self._seen[row] = self._seen[-1]
             self._seen = self._seen[:-1]
@@ -193,13 +230,17 @@ class Sampler:
         """Tokens, one for each row of logits (B, V).
 
         Raises:
-            ValueError: the logits are not numbers.
+            ValueError: the logits are not numbers, or a function chose what may not come.
         """
+        if self._own is not None:
+            tokens = self._chosen_by_function(self._own, logits)
+            self.follow(tokens)
+            return tokens
         if self._seen is not None:
             logits = penalised(logits, self._seen, self.sampling.repetition_penalty)
         if self.readable is None:
             tokens = self._choose(logits)
-        elif len(self._draws) == 1 and self.sampling.plain:
+        elif len(self._draws) == 1 and self.plain:
             return [self._choose_one_readable(logits[0], self.readable)]  # nothing is penalised
         else:
             tokens = self._choose_readable(logits)
@@ -232,6 +273,19 @@ class Sampler:
         token = names[index]
         self.states[0] = readable.next_state[state][token]
         return token
+
+    def _chosen_by_function(self, choose: Choose, logits: np.ndarray) -> list[int]:
+        tokens = []
+        for row, state, (text, rng) in zip(logits, self.states, self._texts, strict=True):
+            given = row.copy()  # it may be written to
+            if self.readable is not None:
+                given[~self.readable.may_come(state, self.left)] = -np.inf
+            may_come = np.isfinite(given)
+            token = operator.index(choose(given, text, rng))
+            if not (0 <= token < len(row) and may_come[token]):
+                raise ValueError(f"the function chose token {token}, which may not come here")
+            tokens.append(token)
+        return tokens
 
     def _between(self) -> bool:
         return not any(self.states)

@@ -12,7 +12,13 @@ import numpy as np
 from tinyalpaca.generation.decoder import CachedDecoder
 from tinyalpaca.generation.device_inference import DeviceDecoder
 from tinyalpaca.generation.readable import BETWEEN, Readable
-from tinyalpaca.generation.sampling import Sampler, Sampling, likeliest_of, log_probabilities
+from tinyalpaca.generation.sampling import (
+    Choose,
+    Sampler,
+    Sampling,
+    likeliest_of,
+    log_probabilities,
+)
 from tinyalpaca.generation.text_stream import TextStream
 from tinyalpaca.generation.uncached import UncachedDecoder
 
@@ -79,7 +85,7 @@ class Writing:
 
 def sampler_for(
     writings: Sequence[Writing],
-    sampling: Sampling,
+    sampling: Sampling | Choose,
     vocab_size: int,
     readable: Readable | None = None,
     left: int = 0,
@@ -133,7 +139,7 @@ def next_tokens(
     Returns:
         The rounds, and if they are wanted the logits (B, V), of one round alone.
     """
-    if isinstance(decoder, DeviceDecoder) and sampler.sampling.plain:
+    if isinstance(decoder, DeviceDecoder) and sampler.plain:
         return decoder.next_tokens(sampler, most, with_logits)
     logits = decoder.next_logits()
     return [sampler.pick(logits)], logits
