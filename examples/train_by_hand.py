@@ -1,6 +1,6 @@
 """A transformer learns Shakespeare, and the loop is written out: minigrad, the model, no trainer.
 
-python examples/train_by_hand.py [--steps 600]
+python examples/train_by_hand.py [--steps 600] [--quick]
 """
 
 import argparse
@@ -50,4 +50,6 @@ def main(steps: int, data: str = "tinyshakespeare", batch_size: int = 12, time: 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=600)
-    main(parser.parse_args().steps)
+    parser.add_argument("--quick", action="store_true", help="twenty steps")
+    args = parser.parse_args()
+    main(20 if args.quick else args.steps)

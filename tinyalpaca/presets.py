@@ -53,7 +53,7 @@ FORMER_NAMES = {"seed": "original"}
 
 
 def preset_named(name: str) -> str:
-    """The name that a preset has now, for its name now or once; other names come back as they are."""
+    """The name that a preset has now; what never was one comes back as it is."""
     return FORMER_NAMES.get(name, name)
 
 
