@@ -42,6 +42,8 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
         return run(args)
     except BrokenPipeError as error:  # the reader of our output has gone, as `| head` does
         return console.status_of(error)
+    except console.AlreadyTold:
+        return 1
     except KeyboardInterrupt:
         console.warn("")
         return 130

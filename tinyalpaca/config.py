@@ -187,6 +187,18 @@ class TrainConfig:
         "auto", "of matrix products on a GPU; auto takes tf32 where the GPU has it"
     )
     graph: bool = setting(True, "on a GPU, capture a whole step as one CUDA graph")
+    distributed: bool = setting(
+        False, "share each batch among the processes that mpirun has started; see README"
+    )
+    shard_optimizer: bool = setting(
+        False, "with --distributed: each process keeps the averages of its share alone (ZeRO-1)"
+    )
+    rank_timeout: float = setting(
+        300.0, "with --distributed: seconds after which a process that does not come is given up"
+    )
+    gradient_wire: Literal["host", "device", "nccl"] = setting(
+        "host", "with --distributed: how gradients leave a GPU; device needs an MPI that knows CUDA"
+    )
     workers: int = setting(0, "CPU processes that share a batch; 0 for one a core")
     micro_batch_size: int = setting(0, "sequences that a worker takes at a time; 0 goes by sizes")
     measure_micro_batch: bool = setting(
@@ -248,7 +260,7 @@ class TrainConfig:
             )
         if self.lora_rank and self.freeze:
             raise ConfigError("with --lora-rank adapters alone are trained: leave --freeze out")
-        for name in ("learning_rate", "muon_learning_rate", "lora_alpha"):
+        for name in ("learning_rate", "muon_learning_rate", "lora_alpha", "rank_timeout"):
             if not 0 < getattr(self, name) < inf:
                 raise ConfigError(f"{name} must be positive, it is {getattr(self, name)}")
         for name in ("beta1", "beta2", "label_smoothing", "ema"):

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 Say = Callable[[str], None]  # what tells a line to somebody, as `say` and `warn` do
 _lost: list[Any] = []  # streams that cannot be written any more
+_muted: list[bool] = []  # not empty: nothing is told
 _closed: list[Any] = []  # stand-ins for streams that were closed from the start
 
 
@@ -83,6 +84,20 @@ def say(text: str = "") -> None:
 def warn(text: str) -> None:
     """Print a line on standard error at once, above the bars; see the rule above."""
     _tell(text, sys.stderr)
+
+
+class AlreadyTold(RuntimeError):
+    """A command ends by an error that another process tells people about."""
+
+
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Context manager: `say` and `warn` do nothing, as another process tells the same."""
+    _muted.append(True)
+    try:
+        yield
+    finally:
+        _muted.pop()
 
 
 def deliver(text: str, end: str = "\n") -> None:
@@ -196,6 +211,8 @@ def status_of(error: Exception) -> int:
 
 
 def _tell(text: str, stream: Any) -> None:
+    if _muted:
+        return
     stream = Tolerant(stream)
     with Bar.external_write_mode(file=stream):
         stream.write(text + "\n")

@@ -74,8 +74,6 @@ class Engine(Protocol):
 def accumulated(engine: Any, batches: Sequence[Part], *, scale: float, key: int = 0) -> float:
     """Leave the sum of several batches' gradients with an engine.
 
-    An engine that does that in a way of its own has a method of this name.
-
     Args:
         batches: each as for `Engine.gradients`, with keys from `key` on.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from minigrad.parallel import mpi
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
-from tinyalpaca.console import say, warn
+from tinyalpaca.console import muted, say, warn
 from tinyalpaca.presets import DEFAULT, PRESETS, preset_named
 from tinyalpaca.settings import add_arguments as add_settings
 from tinyalpaca.settings import given_arguments, read_settings
@@ -59,6 +61,14 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train as the flags say. The exit status is 0, or 128 + the signal that stopped the run."""
+    with contextlib.ExitStack() as streams:
+        if mpi.place().rank and (args.distributed or args.resume is not None):
+            streams.enter_context(muted())  # rank 0 says the same
+        return train(args)
+
+
+def train(args: argparse.Namespace) -> int:
+    """As `run`, whoever tells about it."""
     from tinyalpaca.training.fine_tuning import sizes_of
     from tinyalpaca.training.job import resume_training, run_training
     from tinyalpaca.training.stopping import StopRequested
@@ -84,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
                 say(f"Windows: {follow['seq_len']} tokens each, because of --max-seq-len")
             training |= follow
             config = TrainConfig(**training)
+            warn_of_launcher(config)
             for line in without_effect(flags, config):
                 warn(f"Warning: {line}")
             trained = run_training(ModelConfig(**model), config)
@@ -99,6 +110,16 @@ def run(args: argparse.Namespace) -> int:
     if default and training.keys() <= SAME_RUN:
         say(BETTER)
     return 0
+
+
+def warn_of_launcher(config: TrainConfig) -> None:
+    """Say so if a launcher has started many processes that do not know of each other."""
+    place = mpi.place()
+    if place.size > 1 and not config.distributed and place.rank == 0:
+        warn(
+            f"Warning: {place.launcher} has started {place.size} of these commands, and each "
+            "trains a model of its own: --distributed lets them train one together"
+        )
 
 
 def settings_given(args: argparse.Namespace) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -130,6 +151,9 @@ def without_effect(given: Collection[str], config: TrainConfig) -> list[str]:
         "muon_learning_rate": config.optimizer != "muon" and "the optimizer is not muon",
         "num_merges": config.tokenizer != "bpe" and f"the tokenizer is {config.tokenizer}, not bpe",
         "validation_fraction": config.validation and "--validation names a text",
+        "shard_optimizer": not config.distributed and "--distributed is not given",
+        "rank_timeout": not config.distributed and "--distributed is not given",
+        "gradient_wire": not config.distributed and "--distributed is not given",
         "measure_micro_batch": config.micro_batch_size and "--micro-batch-size is given",
     }
     return [

@@ -9,11 +9,11 @@ import numpy as np
 
 from minigrad import nn, optim
 from minigrad.optim.muon import Muon
-from minigrad.parallel import Engine, WholeBatch, Workers
+from minigrad.parallel import Engine, WholeBatch, Workers, mpi
 from tinyalpaca.config import ConfigError, TrainConfig
 from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
 from tinyalpaca.training.loss import Loss
-from tinyalpaca.training.micro_batches import calibrated_micro_batch
+from tinyalpaca.training.micro_batches import calibrated_micro_batch, micro_batch_size
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
@@ -60,16 +60,21 @@ def make_engine(
     config: TrainConfig,
     optimizer: optim.Optimizer | None = None,
     loss: Loss | None = None,
+    ranks: mpi.Ranks | None = None,
 ) -> Engine:
     """What computes gradients: workers on the CPU, the whole batch at once on a GPU.
 
     Args:
         optimizer: the parameters lie in memory in its order, and workers share its step.
         loss: cross-entropy if left out.
+        ranks: the processes that share each batch; None for this one alone.
     """
     parameters = model.parameters() if optimizer is None else optimizer.parameters()
     loss = loss or Loss(model, config)
     losses = (loss.training, loss.evaluation)
+    if ranks is not None:
+        assert optimizer is not None
+        return shared_engine(model, config, optimizer, loss, ranks)
     if parameters[0].device.kind == "gpu":
         return WholeBatch(parameters, *losses, optimizer=optimizer, graph=config.graph)
     engine = Workers(
@@ -82,6 +87,35 @@ def make_engine(
     if not config.micro_batch_size:
         engine.micro_batch_size = calibrated_micro_batch(engine, model, config)
     return engine
+
+
+def shared_engine(
+    model: Any,
+    config: TrainConfig,
+    optimizer: optim.Optimizer,
+    loss: Loss,
+    ranks: mpi.Ranks,
+) -> Engine:
+    """The engine of several processes.
+
+    With dropout they take whole micro-batches, as large as a single process would, since masks are
+    drawn for these; else the size goes by a rank's share of the batch.
+    """
+    whole = getattr(model.config, "dropout", 1.0) > 0
+    size = config.micro_batch_size
+    if not size:
+        share = config.batch_size if whole else config.batch_size // ranks.size
+        size = micro_batch_size(model.config, share, config.seq_len - 1)
+    return mpi.DataParallel(
+        *(optimizer.parameters(), optimizer, loss.training, loss.evaluation),
+        ranks=ranks,
+        workers=config.workers,
+        micro_batch_size=size,
+        whole_micro_batches=whole,
+        shard_optimizer=config.shard_optimizer,
+        wire=config.gradient_wire,
+        graph=config.graph,
+    )
 
 
 def make_sampler(

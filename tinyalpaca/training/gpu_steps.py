@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.optim import AdamW
+from minigrad.parallel import mpi
 from tinyalpaca.training import device_steps as launching
 from tinyalpaca.training.state import Part, Result, TrainingState
 from tinyalpaca.training.steps import BeforeUpdate, HostSteps, Steps
@@ -39,6 +40,8 @@ def why_not(task: Task) -> str | None:
     device = task.parameters[0].device
     if device.kind != "gpu":
         return "the model is on the CPU"
+    if isinstance(task.engine, mpi.DataParallel):
+        return "several processes share each step, and meet in the midst of it"
     needed = 4 * len(task.data.train) + 8 * task.sampler.count
     free, _ = device.xp.cuda.runtime.memGetInfo()
     if needed > MOST_MEMORY * free:

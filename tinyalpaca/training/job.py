@@ -14,7 +14,7 @@ import numpy as np
 from minigrad import Generator as RandomGenerator
 from minigrad.device import Device, choose_device, gpu_name
 from minigrad.installing import install_line
-from minigrad.parallel import Workers
+from minigrad.parallel import Engine, Workers, mpi
 from minigrad.precision import check_precision, get_precision, precision
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import Say, say, utf8_argument, warn
@@ -52,6 +52,7 @@ from tinyalpaca.training.texts import (
     warn_of_positions,
     whole_path,
 )
+from tinyalpaca.training.together import ElsewhereFolder, StoppingTogether, together
 
 
 def products_of(config: TrainConfig, device: Device) -> str | None:
@@ -176,7 +177,6 @@ def run_training(
         FolderInUse: another run writes to the folder.
         TrainingStopped: the loss or a gradient became NaN or infinite, or the disk is full.
     """
-    tell: Say = (lambda line: None) if config.quiet else say
     config = dataclasses.replace(placed(config), prompt=utf8_argument("--prompt", config.prompt))
     if config.init_from and saved is None:
         source = Path(config.init_from).resolve()
@@ -188,15 +188,32 @@ def run_training(
         config = dataclasses.replace(config, tokenizer=config.init_from)
     if own.model is TinyAlpaca:
         check_memory(with_vocabulary(model_config, config))
-    device = choose_device(config.device)
+    with together(config) as ranks:
+        return run_rank(model_config, config, saved, own, hooks, texts, ranks)
+
+
+def run_rank(
+    model_config: Any,
+    config: TrainConfig,
+    saved: SavedRun | None,
+    own: Own,
+    hooks: Sequence[Hook],
+    texts: Texts | None,
+    ranks: mpi.Ranks | None,
+) -> Run:
+    """What `run_training` does in each of several processes, or in this one alone."""
+    first = ranks is None or ranks.rank == 0
+    config = config if first else dataclasses.replace(config, quiet=True)
+    tell: Say = (lambda line: None) if config.quiet else say
+    device = device_of_rank(choose_device(config.device), ranks)
     products = products_of(config, device)
-    folder = RunFolder(config.out)
+    folder = RunFolder(config.out) if first else ElsewhereFolder()
     if saved is None:  # an old run goes on as it was
         check_schedule(config)
         folder.refuse_strangers()
     with (
         device.in_use(),
-        Stopping(config.max_minutes) as stopping,
+        (StoppingTogether if ranks else Stopping)(config.max_minutes) as stopping,
         folder.open(),
         precision(products),
     ):
@@ -205,11 +222,25 @@ def run_training(
         if texts is None:
             with stopping.at_once():
                 texts = read_tokens(config, saved, folder, tell, warn)
-        more: dict[str, Any] = {"stopping": stopping, "own": own, "hooks": hooks}
+        more: dict[str, Any] = {"stopping": stopping, "own": own, "hooks": hooks, "ranks": ranks}
         run = prepare(model_config, config, saved, device, folder, tell, texts, **more)
         run.train()
-        finish(run, tell)
+        if first:
+            finish(run, tell)
+        if ranks is not None:
+            ranks.part()  # the others wait until rank 0 has done everything
     return run
+
+
+def device_of_rank(device: Device, ranks: mpi.Ranks | None) -> Device:
+    """The GPU of a rank: each of a host's ranks has its own, as long as there are enough."""
+    if ranks is None or device.kind == "cpu":
+        return device
+    count = device.xp.cuda.runtime.getDeviceCount()
+    place = ranks.place
+    if place.local_size > count:
+        warn(f"Warning: {place.local_size} ranks share the {count} GPU(s) of their host")
+    return Device(device.kind, place.local_rank % count)
 
 
 def with_vocabulary(model: ModelConfig, config: TrainConfig) -> ModelConfig:
@@ -259,6 +290,14 @@ def prepare(
 def describe_engine(run: Run) -> str:
     """What computes and how the work is shared, for people."""
     device, engine = run.task.parameters[0].device, run.task.engine
+    if isinstance(engine, mpi.DataParallel):
+        shared = ", averages shared out" if engine.sharding is not None else ""
+        return f"{engine.ranks.size} ranks{shared}, each {describe_own(run, device, engine.own)}"
+    return describe_own(run, device, engine)
+
+
+def describe_own(run: Run, device: Device, engine: Engine) -> str:
+    """What computes in this process, for people."""
     if isinstance(engine, Workers):
         team = f"{engine.workers} {engine.backend}" if engine.workers > 1 else "1 process"
         return f"{team}, {engine.micro_batch_size} sequence(s) at a time"

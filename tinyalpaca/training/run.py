@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.blas import OneBlasThread
-from minigrad.parallel import WorkerError
+from minigrad.parallel import WorkerError, mpi
 from minigrad.storage import load_safetensors
 from tinyalpaca import console
 from tinyalpaca.config import TrainConfig
@@ -42,6 +42,15 @@ from tinyalpaca.training.state import Record, TrainingState
 from tinyalpaca.training.steps import Steps
 from tinyalpaca.training.stopping import Stopping
 from tinyalpaca.training.task import OURS, Data, Own, make_task
+from tinyalpaca.training.together import (
+    OfFirst,
+    StoppingTogether,
+    digest,
+    refuse_others,
+    unequal_shares,
+)
+
+MOST_NAMED = 16  # ranks that are listed at the start
 
 
 class Run:
@@ -57,7 +66,8 @@ class Run:
         source: where the text is from, for people.
         saved: the checkpoint to go on from.
         own: what the user has brought.
-        hooks: more of them, called after ours.
+        hooks: more of them, called after ours, on every rank.
+        ranks: the processes that share the run; None for this one alone.
 
     Attributes:
         task, state, hooks: see the modules of these names.
@@ -81,17 +91,20 @@ class Run:
         saved: SavedRun | None = None,
         own: Own = OURS,
         hooks: Sequence[Hook] = (),
+        ranks: mpi.Ranks | None = None,
     ) -> None:
         check_windows(config, model.config.max_seq_len)
         self.folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
-        config = dataclasses.replace(config, out=str(self.folder.path))
+        out, config = config.out, dataclasses.replace(config, out=str(self.folder.path))
         self.tokenizer, self.stopping = tokenizer, stopping or Stopping()
         self.stopped: str | None = None
         self.steps: Steps | None = None
         self._fingerprint = data.fingerprint()
         self.own = own
         freeze(model, config.freeze)
-        self.task = task = make_task(model, data, config, own)
+        self.ranks = ranks
+        self.first = ranks is None or ranks.rank == 0  # who tells, samples and saves
+        self.task = task = make_task(model, data, config, own, ranks)
         size = getattr(task.engine, "micro_batch_size", 0)
         if size:  # what was chosen decides about the last bits
             config = dataclasses.replace(config, micro_batch_size=size)
@@ -101,14 +114,17 @@ class Run:
             self.average = WeightAverage(task.engine.flat, config.ema)
             task.weights_for_use = self.average.in_use
         model.seen_tokens = task.dataset.targets_among(tokenizer.vocab_size)
-        self.state, history, home = task.start(), [], None
+        self.state, history = task.start(), []
+        home: Path | None = None
         if saved is not None:
             refuse_other_parts(saved, task.own)
             self.state = self._restored(saved)
             home = run_folder_of(saved)
             history = history_of(home, self.state.step, self.state.records, self.warn)
+            if not self.first:  # in the folder that stands for the run's it is as with rank 0
+                home = self.folder.path if home.resolve() == Path(out).resolve() else None
         path = self.folder.path
-        ratios = UpdateRatios(task.engine.flat, task.names)
+        ratios = UpdateRatios(task.engine.flat, task.names) if self.first else None
         self.metrics = Metrics(path, config.log_every, history, ratios)
         self.checkpoints = Checkpoints(
             self.folder,
@@ -124,6 +140,8 @@ class Run:
             warn=self.warn,
             home=home,
         )
+        if ranks is not None:
+            self._agree(ranks)
         self.samples = Samples(
             model,
             tokenizer,
@@ -157,13 +175,14 @@ class Run:
         length = (task.steps_per_epoch, task.total_steps, windows)
         sequences = config.batch_size * config.accumulate
         hooks: list[Hook] = [self.average] if self.average else []
-        hooks += [
-            Beginning(self.checkpoints),
-            ProgressBar(config.epochs, *length, quiet=config.quiet),
-            self.samples,
-            self.metrics,
-        ]
-        if config.tensorboard:
+        hooks += [Beginning(self.checkpoints)]
+        if self.first:
+            hooks += [
+                ProgressBar(config.epochs, *length, quiet=config.quiet),
+                self.samples,
+                self.metrics,
+            ]
+        if config.tensorboard and self.first:
             hooks.append(TensorBoard(path, self.metrics, self.warn))
         hooks += [
             self.checkpoints,
@@ -176,9 +195,12 @@ class Run:
                 config.skip_bad_steps,
                 self.warn,
             ),
-            Lines(config.epochs, task.total_steps, sequences, self.say),
-            LossCurve(path, self.metrics, self.warn),
         ]
+        if self.first:
+            hooks += [
+                Lines(config.epochs, task.total_steps, sequences, self.say),
+                LossCurve(path, self.metrics, self.warn),
+            ]
         if config.patience:
             hooks.append(EarlyStop(config.patience))
         return hooks
@@ -204,6 +226,8 @@ class Run:
         # BLAS has one thread, since how many it has decides about last bits (Muon's, say).
         with self.folder.open(), OneBlasThread(), np.errstate(all="ignore"):
             try:
+                if self.ranks is not None:
+                    self._begin_together(self.ranks)
                 slower = getattr(task.engine, "why_slower", None)
                 if slower:
                     self.warn(
@@ -220,6 +244,8 @@ class Run:
                 if self.stopped and self.steps.torn:
                     self._go_back()
             except (OSError, WorkerError, MemoryError) as error:
+                if self.ranks is not None:  # from here on each acts alone
+                    self.ranks.give_up(error)
                 raise self.checkpoints.stopped_by(self.state, error) from error
             finally:
                 task.engine.close()
@@ -229,7 +255,8 @@ class Run:
     def _go_back(self) -> None:
         """To the last checkpoint: workers have died in the middle of an update."""
         latest = self.folder.latest()
-        assert latest is not None  # there is one from the first step on
+        if latest is None:  # another rank's folder has one from the first step on
+            return
         saved = read_training(latest, self.own.model)
         self.state = self._restored(saved)
         self.metrics.losses = [pair for pair in self.metrics.losses if pair[0] <= self.state.step]
@@ -258,7 +285,53 @@ class Run:
 
     def _write(self, folder: Path, state: TrainingState) -> None:
         parts = (self.tokenizer, self.config, self._fingerprint, self.average is not None)
-        write_checkpoint(folder, self.task, state, *parts)
+        engine = self.task.engine
+        if not isinstance(engine, mpi.DataParallel):
+            write_checkpoint(folder, self.task, state, *parts)
+            return
+        engine.check()  # what is saved is good on all ranks
+        with engine.whole_optimizer():
+            if self.first:
+                write_checkpoint(folder, self.task, state, *parts)
+
+    def _agree(self, ranks: mpi.Ranks) -> None:
+        """What a rank decides by itself is exchanged, or left to rank 0."""
+        engine = self.task.engine
+        assert isinstance(engine, mpi.DataParallel)
+        late = OfFirst(self.checkpoints.late)
+        self.checkpoints.is_late = lambda: late.answer
+        engine.wishes.append((late.wish, late.hear))
+        if isinstance(self.stopping, StoppingTogether):
+            engine.wishes.append((self.stopping.wish, self.stopping.hear))
+
+    def _begin_together(self, ranks: mpi.Ranks) -> None:
+        """Start MPI, and see to it that all ranks train the same thing.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        engine, config = self.task.engine, self.config
+        assert isinstance(engine, mpi.DataParallel)
+        averages = self.task.optimizer.state_dict()["state"]  # before others' shares are forgotten
+        engine.start()
+        refuse_others(
+            ranks,
+            config,
+            self.task.model.config,
+            self.state.step,
+            text=self._fingerprint[:16],
+            parts=self.task.own,
+            averages=digest(
+                {f"{n} {key}": np.asarray(v) for n, e in averages.items() for key, v in e.items()}
+            ),
+        )
+        names = ", ".join(ranks.name(rank) for rank in range(min(ranks.size, MOST_NAMED)))
+        more = f" and {ranks.size - MOST_NAMED} more" if ranks.size > MOST_NAMED else ""
+        self.say(f"Ranks: {names}{more}")
+        if engine.whole_micro_batches and engine.micro_batch_size:
+            unequal = unequal_shares(config.batch_size, engine.micro_batch_size, ranks)
+            if unequal:
+                self.warn(unequal)
 
     def _restored(self, saved: SavedRun) -> TrainingState:
         average = self.average.average if self.average else None

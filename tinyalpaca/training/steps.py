@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from minigrad.parallel import Workers
+from minigrad.parallel import accumulated, mpi
 from tinyalpaca.training.state import Part, Result, TrainingState
 from tinyalpaca.training.task import Task
 
@@ -49,7 +49,7 @@ class HostSteps:
 
     @property
     def whole(self) -> bool:
-        return not self.torn and isinstance(self.task.engine, Workers)
+        return not self.torn and getattr(self.task.engine, "survives", False)
 
     def run(self, state: TrainingState) -> list[Result]:
         """One update from the mean gradient of all tokens of the sampler's next batches."""
@@ -83,12 +83,9 @@ class HostSteps:
 
     def _gradients(self, batches: list[Part], scale: float, key: int) -> tuple[float, float]:
         """Leave the sum of the batches' gradients with the engine. Returns loss and norm."""
-        engine, loss, total = self.task.engine, 0.0, None
-        for number, part in enumerate(batches):
-            loss += engine.gradients(part, scale=scale, key=key + number)
-            if len(batches) > 1:
-                total = engine.flat.grad + (0 if total is None else total)
-        if total is not None:
-            engine.flat.grad[...] = total
-            engine.grad_norm = float(total @ total) ** 0.5
+        engine = self.task.engine
+        if isinstance(engine, mpi.DataParallel):  # the ranks meet once for all batches
+            loss = engine.accumulated(batches, scale=scale, key=key)
+        else:
+            loss = accumulated(engine, batches, scale=scale, key=key)
         return loss, engine.grad_norm

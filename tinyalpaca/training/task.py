@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad import optim
-from minigrad.parallel import Engine
+from minigrad.parallel import Engine, mpi
 from tinyalpaca.config import TrainConfig
 from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
 from tinyalpaca.evaluation import Score, evaluate
@@ -175,12 +175,19 @@ class Task:
             return finite and bool(np.isfinite(float(self.engine.evaluate((x, y)))))
 
 
-def make_task(model: Any, data: Data, config: TrainConfig, own: Own = OURS) -> Task:
+def make_task(
+    model: Any,
+    data: Data,
+    config: TrainConfig,
+    own: Own = OURS,
+    ranks: mpi.Ranks | None = None,
+) -> Task:
     """A task of language modelling, as the settings say where nothing else is given.
 
     Args:
         model: maps ids (B, T) to logits (B, T, V); on its device already.
         data: the tokens.
+        ranks: the processes that share each batch; None for this one alone.
 
     Raises:
         ValueError: the training sequences are longer than the data.
@@ -194,7 +201,7 @@ def make_task(model: Any, data: Data, config: TrainConfig, own: Own = OURS) -> T
         names["loss"] = getattr(own.loss, "__name__", type(own.loss).__name__)
     if own.optimizer:
         names["optimizer"] = describe(optimizer)
-    engine = defaults.make_engine(model, config, optimizer, loss)
+    engine = defaults.make_engine(model, config, optimizer, loss, ranks)
     per_epoch = defaults.epoch_steps(sampler, config)
     total = defaults.count_steps(config, per_epoch)
     if own.schedule:

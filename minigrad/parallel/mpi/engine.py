@@ -109,6 +109,7 @@ class DataParallel:
                 workers=workers or self.ranks.place.workers(available_cores()),
                 micro_batch_size=micro_batch_size,
             )
+        self.flat: FlatParameters = self.own.flat
         self.whole_micro_batches, self.check_every = whole_micro_batches, check_every
         self.wishes: list[tuple[Ask, Hear]] = []
         self.sharding: Sharding | None = None
@@ -118,10 +119,6 @@ class DataParallel:
             self.sharding = Sharding(self.own, optimizer, self.ranks)
         self._wire = Wire(self.ranks, self.flat.grad, wire)
         self._steps, self._started, self._closed = 0, False, False
-
-    @property
-    def flat(self) -> FlatParameters:
-        return self.own.flat
 
     @property
     def grad_norm(self) -> float:
@@ -247,7 +244,7 @@ class DataParallel:
 
     @property
     def _alone(self) -> bool:
-        return self.ranks.size == 1 or self._closed
+        return self.ranks.size == 1 or self._closed or self.ranks.status is not None
 
     def _rows(self, count: int) -> tuple[slice, int]:
         """This rank's rows of a batch, and the number of its first micro-batch."""

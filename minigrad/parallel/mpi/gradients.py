@@ -39,11 +39,11 @@ def allreduce_gradients(model: Any, *, ranks: Ranks | None = None) -> None:
         return
     ranks.start()
     parameters = _parameters(model)
-    here = np.array([p.grad is not None for p in parameters], np.float64)
+    counts = np.array([p.grad is not None for p in parameters], np.float64)
     sizes = ranks.meet([len(parameters), sum(p.size for p in parameters)], "compare models")
     if (sizes != sizes[0]).any():
         raise ValueError(f"the ranks have models of other sizes: {sizes.tolist()}")
-    counts = ranks.meet(here, "add up gradients").sum(axis=0).tolist()
+    ranks.sum(counts)
     members = [p for p, count in zip(parameters, counts, strict=True) if count]
     for dtype in dict.fromkeys(p.dtype for p in members):
         some = [p for p in members if p.dtype == dtype]

@@ -30,6 +30,7 @@ class Checkpoints(Hook):
         sync: called before a checkpoint is written, which relies on what that flushes to disk.
         say, warn: told what happens.
         home: the folder of the checkpoint that the run goes on from.
+        is_late: asked whether `minutes` have passed; `late` if left out, by this process's clock.
 
     Attributes:
         step: the step that was saved last, or -1.
@@ -50,12 +51,18 @@ class Checkpoints(Hook):
         say: Say,
         warn: Say,
         home: Path | None = None,
+        is_late: Callable[[], bool] | None = None,
     ) -> None:
         self.run, self.write, self.keep = run, write, keep
         self.every, self.minutes = every, minutes
         self.due, self.whole, self.torn, self.sync = due, whole, torn, sync
         self.say, self.warn, self.home = say, warn, home
         self.step, self._at, self._ready = -1, time.monotonic(), False
+        self.is_late = is_late or self.late
+
+    def late(self) -> bool:
+        """Whether `minutes` have passed since the last checkpoint."""
+        return 0 < self.minutes <= (time.monotonic() - self._at) / 60
 
     def begin(self, state: TrainingState) -> None:
         """Before anything else is written: what another run has left in the folder is set aside.
@@ -80,9 +87,8 @@ class Checkpoints(Hook):
     def on_step(self, state: TrainingState, made: Made) -> None:
         if self.due(state):
             return
-        minutes = (time.monotonic() - self._at) / 60
         wanted = self.every > 0 and state.step % self.every == 0
-        if wanted or (self.minutes > 0 and minutes >= self.minutes):
+        if wanted or self.is_late():
             self.save(state)
 
     def on_epoch(self, state: TrainingState, record: Record) -> None:
