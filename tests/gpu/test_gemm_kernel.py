@@ -207,6 +207,6 @@ def test_indices_beyond_two_to_the_31(libraries, kernel):
     b[:2, :64] = np.arange(128).reshape(2, 64) / 64
     numbers = (3, columns, 2, columns, 1, columns, 1, 32, 0)  # m, n, k, strides, part of k, relu
     arguments = (a, b, np.uint64(0), c, *map(np.int32, numbers))
-    threads = 256 if "fma" in kernel else 128
+    threads = 256
     libraries[source("gemm")].kernels[kernel]((1, 1), (threads,), arguments)
     np.testing.assert_allclose(c[:, :64], a[:, :2] @ b[:2, :64], rtol=1e-2)

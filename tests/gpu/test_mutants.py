@@ -77,18 +77,21 @@ def embedding(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
 
 
 def cross_entropy(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
-    logits, targets = rng.standard_normal((5, 300)) * 9, rng.integers(0, 300, 5).astype(np.int32)
-    for _ in range(2):  # as the second finds the counter that the first has left
-        check_twin(gpu, "cross_entropy", [logits, targets], F32, schedule)
+    for vocabulary in (300, 1100):
+        logits = rng.standard_normal((20, vocabulary)) * 9
+        targets = rng.integers(0, vocabulary, 20).astype(np.int32)
+        for _ in range(2):  # as the second finds the counter that the first has left
+            check_twin(gpu, "cross_entropy", [logits, targets], F32, schedule)
 
 
 def product(
     gpu: Any, rng: np.random.Generator, schedule: int, tolerance: float | None = None
 ) -> None:
     gpu.engine.schedule = schedule
-    a, b = rng.standard_normal((65, 70)).astype(F32), rng.standard_normal((70, 63)).astype(F32)
-    got = gemm.multiply(gpu.asarray(a), gpu.asarray(b))
-    assert_close(got, a.astype(float) @ b, "a·b", tolerance)
+    for m, k, n in ((65, 70, 63), (65, 68, 64)):  # without and with rows that are read in fours
+        a, b = (rng.standard_normal(shape).astype(F32) for shape in ((m, k), (k, n)))
+        got = gemm.multiply(gpu.asarray(a), gpu.asarray(b))
+        assert_close(got, a.astype(float) @ b, "a·b", tolerance)
 
 
 def rounded_product(name: str) -> Callable[[Any, np.random.Generator, int], None]:
@@ -114,6 +117,12 @@ def norm_of_all(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
 def linear(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     x, w, b = (rng.standard_normal(shape) for shape in ((700, 33), (66, 33), (66,)))
     check_twin(gpu, "linear", [x, w, b], F32, schedule, activation="relu")
+
+
+def linear_in_fours(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
+    x, w, b = (rng.standard_normal(shape) for shape in ((699, 36), (68, 36), (68,)))
+    with gemm.precision("tf32"):
+        check_twin(gpu, "linear", [x, w, b], F32, schedule, tolerance=1e-2)
 
 
 def linear_so_far(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
@@ -154,9 +163,9 @@ MUTANTS = {
     "sums: no barrier before the parts are added": Mutant(
         "column_sums", "__syncthreads();\n    if (warp > 0)", "if (warp > 0)", SUMS, sums),
     "sums: the last block is not the last": Mutant(
-        "column_sums", "unsigned(parts - 1)", "unsigned(parts - 2)", SUMS, sums),
+        "column_sums", "flag = before == all - 1", "flag = before == all - 2", SUMS, sums),
     "sums: counters stay where they are": Mutant(
-        "column_sums", "if (lane == 0) counter[group] = 0;", "", SUMS, sums),
+        "column_sums", "if (flag) *counter = 0;", "", SUMS, sums),
     "sums: one row too many": Mutant(
         "column_sums", "row < last;", "row <= last;", SUMS, sums),
     "sums: one column too many": Mutant(
@@ -245,16 +254,16 @@ MUTANTS = {
         "cross_entropy", "__syncthreads();  // the scratch may still",
         "//", CROSS_ENTROPY, cross_entropy),
     "cross-entropy: one logit too few": Mutant(
-        "cross_entropy", "v < vocabulary; v += blockDim.x) {\n    const real value",
-        "v < vocabulary - 1; v += blockDim.x) {\n    const real value",
+        "cross_entropy", "v < columns; v += threads", "v < columns - 1; v += threads",
         CROSS_ENTROPY, cross_entropy),
     "cross-entropy: the last block is not the last": Mutant(
-        "cross_entropy", "== gridDim.x - 1", "== gridDim.x - 2", CROSS_ENTROPY, cross_entropy),
-    "cross-entropy: the counter stays where it is": Mutant(
-        "cross_entropy", "if (threadIdx.x == 0) *done = 0;", "", CROSS_ENTROPY, cross_entropy),
-    "cross-entropy: others do not wait for who knows the last block": Mutant(
-        "cross_entropy", "if (!result) return;\n  __syncthreads();", "if (!result) return;",
+        "cross_entropy", "last_of_blocks(done, gridDim.x,", "last_of_blocks(done, gridDim.x - 1,",
         CROSS_ENTROPY, cross_entropy),
+    "cross-entropy: the counter stays where it is": Mutant(
+        "cross_entropy", "if (flag) *counter = 0;", "", CROSS_ENTROPY, cross_entropy),
+    "cross-entropy: others do not wait for who knows the last block": Mutant(
+        "cross_entropy", "  }\n  __syncthreads();\n  return flag;", "  }\n  return flag;", CROSS_ENTROPY,
+        cross_entropy),
     "gemm: no barrier before a tile is stored": Mutant(
         "gemm", "__syncthreads();  // the tile before has been used", "", "gemm_fma<float>",
         product),
@@ -262,26 +271,23 @@ MUTANTS = {
         "gemm", "if (row >= m || column >= n) return;", "if (row > m || column >= n) return;",
         "gemm_fma<float>", product),
     "gemm: a fragment in another order": Mutant(
-        "gemm", "const int n = 2 * i + part % 2;", "const int n = 2 * i + part / 2;", "gemm_tf32",
+        "gemm", "4 * (lane / 16 ^ turn(row))", "4 * (lane / 8 % 2 ^ turn(row))", "gemm_tf32",
         rounded_product("tf32")),
-    "gemm: a row turned in another way": Mutant(
-        "gemm", "(row & 4) | ((row ^ row >> 3) & 3)", "(row & 4) | ((row ^ row >> 2) & 3)",
-        "gemm_tf32", rounded_product("tf32")),
+    "gemm: rows are read where others were written": Mutant(
+        "gemm", "(threadIdx.x % 8 ^ turn(r))", "(threadIdx.x % 8)", "gemm_tf32",
+        rounded_product("tf32")),
     "gemm: the tiles of both stages are the same": Mutant(
         "gemm", "stage ^= 1) {", "stage ^= 0) {", "gemm_tf32", rounded_product("tf32")),
-    "gemm: four at once where they are not aligned": Mutant(
-        "gemm", "if (fours && inside >= 4) {", "if (inside >= 1) {", "gemm_tf32",
-        rounded_product("tf32")),
     "gemm: pairs in another order": Mutant(
         "gemm", "return to_bf16_pair(x[0], x[1]);", "return to_bf16_pair(x[1], x[1]);",
         "gemm_bf16", rounded_product("bf16")),
     "gemm: one of two neighbours is loaded twice": Mutant(
-        "gemm", "(from.along_depth ? 4 * p : p);", "(from.along_depth ? 0 : 0);", "gemm_bf16",
+        "gemm", "(along_depth ? 4 * p : p);", "0;", "gemm_bf16",
         rounded_product("bf16")),
     "gemm: the depth's end is not looked at": Mutant(
         "gemm", "row >= rows || depth >= last", "row >= rows", "gemm_fma<float>", product),
     "linear: no barrier before db is added up": Mutant(
-        "linear_backward", "__syncthreads();\n    if (threadIdx.x < TILE", "if (threadIdx.x < TILE",
+        "linear_backward", "__syncthreads();\n    if (threadIdx.x < ROWS", "if (threadIdx.x < ROWS",
         BACKWARD, linear),
     "linear: db of half of the threads": Mutant(
         "linear_backward", "i < Way::Loaded::SOURCES; i++) sum", "i < 1; i++) sum", BACKWARD,
@@ -289,9 +295,14 @@ MUTANTS = {
     "linear: db of every column of tiles": Mutant(
         "linear_backward", "dbias && side == 0", "dbias && top == 0", BACKWARD, linear),
     "linear: the last block is not the last": Mutant(
-        "linear_backward", "unsigned(parts - 1)", "unsigned(parts - 2)", BACKWARD, linear),
+        "linear_backward", "+ tile, parts, shared", "+ tile, parts - 1, shared", BACKWARD, linear),
     "linear: counters stay where they are": Mutant(
-        "linear_backward", "if (threadIdx.x == 0) counters[tile] = 0;", "", BACKWARD, linear),
+        "linear_backward", "if (flag) *counter = 0;", "", BACKWARD, linear),
+    "linear: four at once beyond the last row": Mutant(
+        "linear_backward", "whole && depth + (along_depth ? 4 * PACK : PACK) <= last", "whole",
+        "linear_backward_tf32", linear_in_fours),
+    "linear: the last part counts twice": Mutant(
+        "linear_backward", "if (first + p < parts) sums", "sums", BACKWARD, linear),
     "linear: parts overlap": Mutant(
         "linear_backward", "length * part;", "weights * part;", BACKWARD, linear),
     "linear: the mask is not looked at": Mutant(

@@ -62,18 +62,12 @@ __global__ void __launch_bounds__(256)
   };
   Shared& shared = block_shared<Shared>();
   double sum = block_sum(sum_of_squares(gradient, size), shared.numbers);
-  if (threadIdx.x == 0) {
-    partial[blockIdx.x] = sum;
-    __threadfence();  // the part is written before it counts
-    shared.last = atomicAdd(done, 1u) == gridDim.x - 1;
-  }
-  __syncthreads();
-  if (!shared.last) return;
-  __threadfence();
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+  if (!last_of_blocks(done, gridDim.x, shared.last)) return;
   sum = 0;
+#pragma unroll 4
   for (int i = threadIdx.x; i < gridDim.x; i += blockDim.x) sum += __ldcg(partial + i);
   sum = block_sum(sum, shared.numbers);
-  if (threadIdx.x == 0) *done = 0;
   if (threadIdx.x > 0 || counters[3]) {
     if (threadIdx.x == 0) orders[0] = 0;
     return;

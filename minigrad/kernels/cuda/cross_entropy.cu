@@ -1,29 +1,33 @@
 #include "prelude.cuh"
 
 // Soft-max and cross-entropy in one; see minigrad/ops/cross_entropy.py. A block takes a row of
-// logits (V), so that V = 50,257 and V = 65 run the same lines.
+// logits (V), or several if they are short, a warp each: so that V = 50,257 and V = 65 run the same
+// lines.
 
 struct RowScratch {
-  double numbers[4];  // one a warp, for sums and maxima in either precision
+  double numbers[8];  // one a warp, for sums and maxima in either precision
   bool last;
 };
 
 // loss = ln Σ e^z - Σ q·z, 0 where the target is `ignored`. Saves ln Σ e^z. If `result` is not null,
 // the last block that is done writes {Σ loss, number of rows that count} to it, added up in the order
 // of the rows; `mean` divides the sum by the number. `done` counts blocks, and is 0 before and after.
+// A row has a whole block, or if `a_warp` a warp of it.
 template <typename real, typename id_type>
-__global__ void __launch_bounds__(128) cross_entropy_forward(
+__global__ void __launch_bounds__(256) cross_entropy_forward(
     const real* __restrict__ logits, const id_type* __restrict__ targets, real* loss,
-    real* __restrict__ log_sum, real* __restrict__ result, unsigned* done, int vocabulary,
-    int ignored, int mean, real smoothing) {
+    real* __restrict__ log_sum, real* __restrict__ result, unsigned* done, int rows, int vocabulary,
+    int a_warp, int ignored, int mean, real smoothing) {
   RowScratch& shared = block_shared<RowScratch>();
   real* scratch = reinterpret_cast<real*>(shared.numbers);
-  const int row = blockIdx.x;
+  const int threads = a_warp ? WARP : blockDim.x, first = threadIdx.x % threads;
+  const int row = a_warp ? blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP : blockIdx.x;
+  const int columns = row < rows ? vocabulary : 0;
   const real* z = logits + size_t(row) * vocabulary;
 
   // One pass: each thread's maximum and its sum of e^(z - maximum), corrected when that grows.
   real top = lowest<real>(), sum = 0, total = 0;
-  for (int v = threadIdx.x; v < vocabulary; v += blockDim.x) {
+  for (int v = first; v < columns; v += threads) {
     const real value = z[v];
     total += value;
     if (value > top) {
@@ -33,10 +37,12 @@ __global__ void __launch_bounds__(128) cross_entropy_forward(
       sum += exp(value - top);
     }
   }
-  const real row_top = block_max(top, scratch);
-  const real row_sum = block_sum(sum * exp(top - row_top), scratch);
-  const real row_total = smoothing > 0 ? block_sum(total, scratch) : 0;
-  if (threadIdx.x == 0) {
+  const real row_top = a_warp ? warp_max(top) : block_max(top, scratch);
+  sum *= exp(top - row_top);
+  const real row_sum = a_warp ? warp_sum(sum) : block_sum(sum, scratch);
+  real row_total = 0;
+  if (smoothing > 0) row_total = a_warp ? warp_sum(total) : block_sum(total, scratch);
+  if (first == 0 && row < rows) {
     const real normaliser = row_top + log(row_sum);
     log_sum[row] = normaliser;
     const id_type target = targets[row];
@@ -47,20 +53,12 @@ __global__ void __launch_bounds__(128) cross_entropy_forward(
     } else {
       loss[row] = normaliser - (1 - smoothing) * z[target] - smoothing * (row_total / vocabulary);
     }
-    if (result) {
-      __threadfence();  // the loss is written before it counts
-      shared.last = atomicAdd(done, 1u) == gridDim.x - 1;
-    }
   }
-  if (!result) return;
-  __syncthreads();
-  if (!shared.last) return;
-  __threadfence();
-  if (threadIdx.x == 0) *done = 0;
+  if (!result || !last_of_blocks(done, gridDim.x, shared.last)) return;
   sum = 0;
   real count = 0;
 #pragma unroll 8  // loads that do not wait for each other
-  for (int other = threadIdx.x; other < gridDim.x; other += blockDim.x) {
+  for (int other = threadIdx.x; other < rows; other += blockDim.x) {
     sum += __ldcg(loss + other);
     count += real(targets[other] != ignored);
   }

@@ -6,7 +6,7 @@ Shapes: logits z (..., V), targets t (...) integers (int32 or int64) below V. Ro
 `ignore_index` count for nothing. `reduction`: "none" (...), "sum", or "mean" over the rows that
 count. A target that is out of range gives a NaN.
 
-A block takes a row, and the last one that is done adds up the losses, all in one launch. Nothing is
+A block takes a row, or several short ones, and the last block that is done adds up the losses, all in one launch. Nothing is
 read back by the host: the number of rows that count stays on the device, and so does the loss.
 
 Saved: z, ln Σ e^z, the targets and the number of rows that count.
@@ -16,7 +16,7 @@ from math import prod
 from typing import Any
 
 from minigrad.device import cupy
-from minigrad.kernels.cuda.compile import Source, dense, id_of, real_of
+from minigrad.kernels.cuda.compile import Source, blocks, dense, id_of, real_of
 from minigrad.kernels.cuda.scratch import counters
 from minigrad.kernels.cuda.support import of_floats, of_ids, of_rows
 
@@ -26,6 +26,7 @@ SOURCE = Source(
     "cross_entropy_backward<{real}, {id}>",
 )
 THREADS = 128
+SHORT, WARPS = 1024, 8  # rows of so few logits have a warp each, of so many in a block
 
 
 def supports(logits, targets, *, ignore_index=-100, **_):
@@ -52,8 +53,12 @@ def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reductio
             if reduction == "mean":
                 total[:1] = float("nan")
     arrays = (logits, targets, loss, log_sum, total, done)
-    options = (vocabulary, ignore_index, reduction == "mean", float(label_smoothing))
-    _launch("forward", rows, (*arrays, *options), dtype, targets.dtype)
+    options = (ignore_index, reduction == "mean", float(label_smoothing))
+    a_warp = vocabulary <= SHORT
+    grid = blocks(rows, WARPS) if a_warp else rows
+    threads = WARPS * 32 if a_warp else THREADS
+    sizes = (rows, vocabulary, a_warp)
+    _launch("forward", grid, threads, (*arrays, *sizes, *options), dtype, targets.dtype)
     if reduction == "none":
         return loss, (logits, targets, log_sum, None)
     count = total[1:] if reduction == "mean" else None
@@ -67,10 +72,10 @@ def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduct
     dlogits = cupy().empty(logits.shape, logits.dtype)
     arrays = (logits, targets, log_sum, dense(dy), count, dlogits)
     options = (logits.shape[-1], ignore_index, float(label_smoothing), reduction == "none")
-    _launch("backward", log_sum.size, (*arrays, *options), logits.dtype, targets.dtype)
+    _launch("backward", log_sum.size, THREADS, (*arrays, *options), logits.dtype, targets.dtype)
     return dlogits, None
 
 
-def _launch(name, grid, arguments, dtype, id_dtype):
+def _launch(name, grid, threads, arguments, dtype, id_dtype):
     kernel = f"cross_entropy_{name}<{real_of(dtype)}, {id_of(id_dtype)}>"
-    SOURCE.launch(kernel, (grid,), (THREADS,), *arguments, dtype=dtype)
+    SOURCE.launch(kernel, (grid,), (threads,), *arguments, dtype=dtype)

@@ -39,16 +39,16 @@ __global__ void __launch_bounds__(Fma<real>::THREADS, 2)
   product<Fma<real>>(a, b, bias, c, m, n, k, a_row, a_column, b_row, b_column, k_a_part, relu);
 }
 
-__global__ void __launch_bounds__(Tensor<Tf32>::THREADS, 2)
+__global__ void __launch_bounds__(Tensor<Tf32, TILE>::THREADS, 2)
     gemm_tf32(const float* __restrict__ a, const float* __restrict__ b,
               const float* __restrict__ bias, float* __restrict__ c, int m, int n, int k, int a_row,
               int a_column, int b_row, int b_column, int k_a_part, int relu) {
-  product<Tensor<Tf32>>(a, b, bias, c, m, n, k, a_row, a_column, b_row, b_column, k_a_part, relu);
+  product<Tensor<Tf32, TILE>>(a, b, bias, c, m, n, k, a_row, a_column, b_row, b_column, k_a_part, relu);
 }
 
-__global__ void __launch_bounds__(Tensor<Bf16>::THREADS, 2)
+__global__ void __launch_bounds__(Tensor<Bf16, TILE>::THREADS, 2)
     gemm_bf16(const float* __restrict__ a, const float* __restrict__ b,
               const float* __restrict__ bias, float* __restrict__ c, int m, int n, int k, int a_row,
               int a_column, int b_row, int b_column, int k_a_part, int relu) {
-  product<Tensor<Bf16>>(a, b, bias, c, m, n, k, a_row, a_column, b_row, b_column, k_a_part, relu);
+  product<Tensor<Bf16, TILE>>(a, b, bias, c, m, n, k, a_row, a_column, b_row, b_column, k_a_part, relu);
 }

@@ -17,6 +17,71 @@
 // past a residual connection. dx or dW (then db as well) may be null for what nobody wants, db alone
 // likewise.
 
+// What a thread adds up at a time of dW: neighbours of a row.
+template <typename R> struct OneOf {
+  using real = R;
+  static constexpr int WIDTH = 1;
+  real x[1];
+  __device__ __forceinline__ void load(const real* from) { x[0] = __ldcg(from); }
+};
+
+template <typename R> struct FourOf {
+  using real = R;
+  static constexpr int WIDTH = 4;
+  real x[4];
+  __device__ __forceinline__ void load(const double* from) {
+    for (int i = 0; i < 4; i++) x[i] = __ldcg(from + i);
+  }
+  __device__ __forceinline__ void load(const float* from) {
+    const FourFloats four = four_from_l2(from);
+    for (int i = 0; i < 4; i++) x[i] = four.x[i];
+  }
+};
+
+// dW at one tile from all parts of it. A load takes long, and many at a time take as long as one:
+// AT_ONCE parts of two places a thread. So loads may not depend on what is inside: outside
+// of dW they are of its first place, beyond the last part of that.
+template <class Way, class Several, typename real = typename Several::real>
+__device__ __forceinline__ void add_parts(const real* partial, size_t length, int parts,
+                                          real* dweight, int c_out, int c_in, int top, int side) {
+  constexpr int WIDTH = Several::WIDTH, ACROSS = TILE / WIDTH, PLACES = Way::ROWS * ACROSS;
+  constexpr int SIDE_BY_SIDE = 2, AT_ONCE = sizeof(real) == 4 ? 8 : 4;
+#pragma unroll 1
+  for (int begin = threadIdx.x; begin < PLACES; begin += SIDE_BY_SIDE * Way::THREADS) {
+    size_t at[SIDE_BY_SIDE];
+    bool inside[SIDE_BY_SIDE];
+    real sums[SIDE_BY_SIDE][WIDTH] = {};
+#pragma unroll
+    for (int e = 0; e < SIDE_BY_SIDE; e++) {
+      const int i = begin + e * Way::THREADS;
+      const int r = top + i / ACROSS, c = side + i % ACROSS * WIDTH;
+      inside[e] = i < PLACES && r < c_out && c < c_in;
+      at[e] = inside[e] ? size_t(r) * c_in + c : 0;
+    }
+#pragma unroll 1
+    for (int first = 0; first < parts; first += AT_ONCE) {
+      Several loads[AT_ONCE][SIDE_BY_SIDE];
+#pragma unroll
+      for (int p = 0; p < AT_ONCE; p++)
+#pragma unroll
+        for (int e = 0; e < SIDE_BY_SIDE; e++)
+          loads[p][e].load(partial + length * smaller(first + p, parts - 1) + at[e]);
+#pragma unroll
+      for (int p = 0; p < AT_ONCE; p++)
+#pragma unroll
+        for (int e = 0; e < SIDE_BY_SIDE; e++)
+#pragma unroll
+          for (int i = 0; i < WIDTH; i++)
+            if (first + p < parts) sums[e][i] += loads[p][e].x[i];
+    }
+#pragma unroll
+    for (int e = 0; e < SIDE_BY_SIDE; e++)
+#pragma unroll
+      for (int i = 0; i < WIDTH; i++)
+        if (inside[e]) dweight[at[e] + i] = sums[e][i];
+  }
+}
+
 template <class Way, typename real = typename Way::real>
 __device__ __forceinline__ void backward(const real* __restrict__ dy, const real* __restrict__ y,
                                          const real* __restrict__ x,
@@ -26,11 +91,12 @@ __device__ __forceinline__ void backward(const real* __restrict__ dy, const real
                                          unsigned* counters, int rows, int c_in, int c_out,
                                          int parts, int rows_a_part) {
   const int across = (c_in + TILE - 1) / TILE;  // tiles beside each other, of dx and of dW
-  const int weight_tiles = dweight ? (c_out + TILE - 1) / TILE * across : 0;
+  constexpr int ROWS = Way::ROWS;
+  const int weight_tiles = dweight ? (c_out + ROWS - 1) / ROWS * across : 0;
   const bool of_weight = blockIdx.x < unsigned(weight_tiles * parts);
   const int tile = of_weight ? blockIdx.x % weight_tiles : blockIdx.x - weight_tiles * parts;
   const int part = of_weight ? blockIdx.x / weight_tiles : 0;
-  const int top = tile / across * TILE, side = tile % across * TILE;
+  const int top = tile / across * ROWS, side = tile % across * TILE;
 
   // What a part of dW and db is written to: C_out x C_in numbers, then C_out, then up to 3 that
   // nobody reads, so that all parts are aligned alike.
@@ -58,16 +124,16 @@ __device__ __forceinline__ void backward(const real* __restrict__ dy, const real
   if (!of_weight) return;
 
   struct Shared {
-    real loaded[Way::Loaded::SOURCES][TILE];
+    real loaded[Way::Loaded::SOURCES][ROWS];
     bool last;
   };
   Shared& shared = block_shared<Shared>();
   const bool with_bias = dbias && side == 0;
-  const int row = top + threadIdx.x;  // of the first TILE threads, for db
+  const int row = top + threadIdx.x;  // of the first ROWS threads, for db
   if (with_bias) {
     loaded.put(shared.loaded);
     __syncthreads();
-    if (threadIdx.x < TILE && row < c_out) {
+    if (threadIdx.x < ROWS && row < c_out) {
       real sum = 0;
       for (int i = 0; i < Way::Loaded::SOURCES; i++) sum += shared.loaded[i][threadIdx.x];
       (whole ? dbias : mine + weights)[row] = sum;
@@ -75,32 +141,12 @@ __device__ __forceinline__ void backward(const real* __restrict__ dy, const real
   }
   if (whole) return;
 
-  __threadfence();  // the part is written before it counts
-  __syncthreads();
-  if (threadIdx.x == 0) shared.last = atomicAdd(counters + tile, 1u) == unsigned(parts - 1);
-  __syncthreads();
-  if (!shared.last) return;
-  __threadfence();
-  if (threadIdx.x == 0) counters[tile] = 0;
-  // As many loads at a time as there are registers for, because each takes long. The sums are of
-  // EACH elements a thread, THREADS apart in the tile.
-  constexpr int EACH = TILE * TILE / Way::THREADS;
-  real sums[EACH] = {};
-#pragma unroll 2
-  for (int p = 0; p < parts; p++)
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-      const int i = threadIdx.x + e * Way::THREADS;
-      const int r = top + i / TILE, c = side + i % TILE;
-      if (r < c_out && c < c_in) sums[e] += __ldcg(partial + length * p + size_t(r) * c_in + c);
-    }
-#pragma unroll
-  for (int e = 0; e < EACH; e++) {
-    const int i = threadIdx.x + e * Way::THREADS;
-    const int r = top + i / TILE, c = side + i % TILE;
-    if (r < c_out && c < c_in) dweight[size_t(r) * c_in + c] = sums[e];
-  }
-  if (with_bias && threadIdx.x < TILE && row < c_out) {
+  if (!last_of_blocks(counters + tile, parts, shared.last)) return;
+  if (c_in % 4 == 0)
+    add_parts<Way, FourOf<real>>(partial, length, parts, dweight, c_out, c_in, top, side);
+  else
+    add_parts<Way, OneOf<real>>(partial, length, parts, dweight, c_out, c_in, top, side);
+  if (with_bias && threadIdx.x < Way::ROWS && row < c_out) {
     real sum = 0;
 #pragma unroll 8
     for (int p = 0; p < parts; p++) sum += __ldcg(partial + length * p + weights + row);
@@ -119,22 +165,22 @@ __global__ void __launch_bounds__(Fma<real>::THREADS)
                       c_out, parts, rows_a_part);
 }
 
-__global__ void __launch_bounds__(Tensor<Tf32>::THREADS, 2)
+__global__ void __launch_bounds__(Tensor<Tf32, 32>::THREADS, 2)
     linear_backward_tf32(const float* __restrict__ dy, const float* __restrict__ y,
                          const float* __restrict__ x, const float* __restrict__ weight,
                          const float* __restrict__ so_far, float* __restrict__ dx, float* dweight,
                          float* dbias, float* partial, unsigned* counters, int rows, int c_in,
                          int c_out, int parts, int rows_a_part) {
-  backward<Tensor<Tf32>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows,
+  backward<Tensor<Tf32, 32>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows,
                          c_in, c_out, parts, rows_a_part);
 }
 
-__global__ void __launch_bounds__(Tensor<Bf16>::THREADS)
+__global__ void __launch_bounds__(Tensor<Bf16, 32>::THREADS, 2)
     linear_backward_bf16(const float* __restrict__ dy, const float* __restrict__ y,
                          const float* __restrict__ x, const float* __restrict__ weight,
                          const float* __restrict__ so_far, float* __restrict__ dx, float* dweight,
                          float* dbias, float* partial, unsigned* counters, int rows, int c_in,
                          int c_out, int parts, int rows_a_part) {
-  backward<Tensor<Bf16>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows,
+  backward<Tensor<Bf16, 32>>(dy, y, x, weight, so_far, dx, dweight, dbias, partial, counters, rows,
                          c_in, c_out, parts, rows_a_part);
 }

@@ -16,7 +16,7 @@ import numpy as np
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, blocks, real_of
 from minigrad.kernels.cuda.scratch import counters
-from minigrad.kernels.cuda.tiles import THREADS, TILE, parts_of_sum
+from minigrad.kernels.cuda.tiles import ROWS, THREADS, TILE, parts_of_sum
 
 SOURCE = Source(
     "linear_backward",
@@ -51,8 +51,10 @@ def linear_backward(
     dx = xp.empty(x.shape, dtype) if needs[0] else None
     dweight = _place(needs[1], places[1], weight.shape, dtype)
     dbias = _place(needs[2], places[2], (c_out,), dtype)
-    weight_tiles = blocks(c_out, TILE) * blocks(c_in, TILE) if needs[1] else 0
-    input_tiles = blocks(rows, TILE) * blocks(c_in, TILE) if needs[0] else 0
+    exact = dtype != np.float32 or factors == "fp32"
+    height = TILE if exact else ROWS
+    weight_tiles = blocks(c_out, height) * blocks(c_in, TILE) if needs[1] else 0
+    input_tiles = blocks(rows, height) * blocks(c_in, TILE) if needs[0] else 0
     parts, rows_a_part = parts_of_sum(rows, weight_tiles)
     partial = count = None
     if parts > 1 and needs[1]:
@@ -60,7 +62,6 @@ def linear_backward(
             xp.empty((parts, blocks(c_out * (c_in + 1), 4) * 4), dtype),
             counters(weight_tiles),
         )
-    exact = dtype != np.float32 or factors == "fp32"
     SOURCE.launch(
         f"linear_backward_fma<{real_of(dtype)}>" if exact else f"linear_backward_{factors}",
         (weight_tiles * parts + input_tiles,),

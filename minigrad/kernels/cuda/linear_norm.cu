@@ -73,7 +73,7 @@ __device__ __forceinline__ void linear_norm(const real* __restrict__ x,
                                             real* normal, real* __restrict__ inverse_std, int rows,
                                             int inputs, int channels, real eps) {
   constexpr int AT_ONCE = 4, WARPS = Way::THREADS / WARP;
-  const int top = blockIdx.x * TILE;
+  const int top = blockIdx.x * Way::ROWS;
   const Factor<real> left = {x, nullptr, rows, inputs, true, top};
   const Factor<real> right = {weight, nullptr, channels, inputs, true, 0};
   typename Way::Loaded loaded;
@@ -85,7 +85,7 @@ __device__ __forceinline__ void linear_norm(const real* __restrict__ x,
     normal[place] = value + residual[place];
   });
   __syncthreads();  // the rows are whole
-  const int last = smaller(top + TILE, rows);
+  const int last = smaller(top + Way::ROWS, rows);
   for (int first = top + threadIdx.x / WARP * AT_ONCE; first < last; first += WARPS * AT_ONCE)
     normalise_rows(gain, shift, y, normal, inverse_std, first, rows, channels, eps);
 }
@@ -101,22 +101,22 @@ __global__ void __launch_bounds__(Fma<real>::THREADS, 2)
                          inputs, channels, eps);
 }
 
-__global__ void __launch_bounds__(Tensor<Tf32>::THREADS, 2)
+__global__ void __launch_bounds__(Tensor<Tf32, 32>::THREADS, 2)
     linear_norm_tf32(const float* __restrict__ x, const float* __restrict__ weight,
                      const float* __restrict__ bias, const float* __restrict__ residual,
                      const float* __restrict__ gain, const float* __restrict__ shift,
                      float* __restrict__ y, float* normal, float* __restrict__ inverse_std,
                      int rows, int inputs, int channels, float eps) {
-  linear_norm<Tensor<Tf32>>(x, weight, bias, residual, gain, shift, y, normal, inverse_std, rows,
+  linear_norm<Tensor<Tf32, 32>>(x, weight, bias, residual, gain, shift, y, normal, inverse_std, rows,
                             inputs, channels, eps);
 }
 
-__global__ void __launch_bounds__(Tensor<Bf16>::THREADS, 2)
+__global__ void __launch_bounds__(Tensor<Bf16, 32>::THREADS, 2)
     linear_norm_bf16(const float* __restrict__ x, const float* __restrict__ weight,
                      const float* __restrict__ bias, const float* __restrict__ residual,
                      const float* __restrict__ gain, const float* __restrict__ shift,
                      float* __restrict__ y, float* normal, float* __restrict__ inverse_std,
                      int rows, int inputs, int channels, float eps) {
-  linear_norm<Tensor<Bf16>>(x, weight, bias, residual, gain, shift, y, normal, inverse_std, rows,
+  linear_norm<Tensor<Bf16, 32>>(x, weight, bias, residual, gain, shift, y, normal, inverse_std, rows,
                             inputs, channels, eps);
 }

@@ -16,7 +16,7 @@ from minigrad.kernels.cuda import layer_norm, linear
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
 from minigrad.kernels.cuda.gemm import factors_of, uses_cublaslt
 from minigrad.kernels.cuda.support import of_floats, of_rows
-from minigrad.kernels.cuda.tiles import THREADS, TILE
+from minigrad.kernels.cuda.tiles import ROWS, THREADS, TILE
 
 SOURCE = Source("linear_norm", "linear_norm_fma<{real}>", "linear_norm_tf32", "linear_norm_bf16")
 ADDS_TO = 0  # see minigrad.op
@@ -44,7 +44,7 @@ def forward(x, weight, bias, residual, gain, shift, *, eps):
     exact = factors in (None, "fp32")
     SOURCE.launch(
         f"linear_norm_fma<{real_of(dtype)}>" if exact else f"linear_norm_{factors}",
-        (blocks(len(rows), TILE),),
+        (blocks(len(rows), TILE if exact else ROWS),),
         (THREADS,),
         *(rows, weight, dense(bias), dense(residual), dense(gain), dense(shift)),
         *(y, normal, inverse_std, len(rows), inputs, channels, float(eps)),

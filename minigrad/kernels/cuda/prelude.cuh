@@ -22,10 +22,42 @@ __device__ __forceinline__ double times(double a, double b) { return __dmul_rn(a
 template <typename real> real times(real a, real b) { return a * b; }
 #endif
 
+// Whether this block is the last of `all` that call this with one counter, in every thread of it. What
+// the others have written before is there to be read then, past L1 (__ldcg). The counter is 0 before
+// and after. `flag` is shared memory.
+__device__ __forceinline__ bool last_of_blocks(unsigned* counter, unsigned all, bool& flag) {
+  __syncthreads();  // all that this block has written comes before it counts
+  if (threadIdx.x == 0) {
+#ifndef CUDA_ON_CPU
+    unsigned before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "l"(counter)
+                 : "memory");
+#else
+    const unsigned before = atomicAdd(counter, 1u);
+#endif
+    flag = before == all - 1;
+    if (flag) *counter = 0;
+  }
+  __syncthreads();
+  return flag;
+}
+
 // Four floats that are read or written at once, 16 bytes: their address is a multiple of 16.
 struct alignas(16) FourFloats {
   float x[4];
 };
+
+// Four floats that another block may have written, past L1.
+__device__ __forceinline__ FourFloats four_from_l2(const float* from) {
+#ifndef CUDA_ON_CPU
+  const float4 four = __ldcg(reinterpret_cast<const float4*>(from));
+  return {{four.x, four.y, four.z, four.w}};
+#else
+  return *reinterpret_cast<const FourFloats*>(from);
+#endif
+}
 
 // Whether rows that lie `stride` apart can be read so from two addresses on; either may be null.
 __device__ __forceinline__ bool in_fours(const float* one, const float* other, size_t stride) {

@@ -30,6 +30,7 @@ template <typename real> struct Columns {
 
     real sum = 0;
     if (column < columns) {
+#pragma unroll 8  // loads that do not wait for each other
       for (int row = first + warp; row < last; row += 8) {
         const size_t place = size_t(row) * columns + column;
         real value = a[place];
@@ -52,19 +53,14 @@ template <typename real> struct Columns {
     }
     if (parts == 1) return;
 
-    __threadfence();  // the part is written before it counts
-    __syncthreads();
-    if (threadIdx.x == 0) shared.last = atomicAdd(counter + group, 1u) == unsigned(parts - 1);
-    __syncthreads();
-    if (!shared.last) return;
-    __threadfence();
+    if (!last_of_blocks(counter + group, parts, shared.last)) return;
     sum = 0;
     if (column < columns)
+#pragma unroll 8
       for (int i = warp; i < parts; i += 8) sum += __ldcg(partial + size_t(i) * columns + column);
     shared.sums[warp][lane] = sum;
     __syncthreads();
     if (warp > 0) return;
-    if (lane == 0) counter[group] = 0;
     if (column < columns) {
       real total = 0;
       for (int i = 0; i < 8; i++) total += shared.sums[i][lane];

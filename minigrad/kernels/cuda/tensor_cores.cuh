@@ -24,6 +24,17 @@ __device__ __forceinline__ unsigned to_bf16_pair(float low, float high) {
   return result;
 }
 
+// Four matrices of 8 rows of four words, from shared memory: lane 8·m + r gives the address of row r
+// of matrix m, and lane 4·r + c gets word c of row r of each.
+__device__ __forceinline__ void load_matrices(unsigned (&words)[4], const unsigned* row) {
+#if __CUDA_ARCH__ >= 750
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row)))
+               : "memory");
+#endif
+}
+
 // 2^x to 22 bits, 0 below the normal numbers.
 __device__ __forceinline__ float power_of_two(float x) {
   float result;

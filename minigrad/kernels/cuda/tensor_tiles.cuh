@@ -1,8 +1,9 @@
 #pragma once
 
-// Tiles of products on tensor cores (see tiles.cuh): each of eight warps computes 32 x 16 elements.
+// Tiles of products on tensor cores (see tiles.cuh), ROWS x TILE: each of eight warps computes
+// ROWS/2 x 16 elements. Fewer rows are more blocks, for a GPU that has nothing else to do.
 //
-// A tile of a factor lies in shared memory as TILE rows of eight quads of words, rounded; a word has
+// A tile of a factor lies in shared memory as rows of eight quads of words, rounded; a word has
 // PACK factors of neighbouring depths. It is written a quad at a time if neighbours in memory are of
 // one row, four rows at a time if they are of one depth, and read as mma wants it: eight rows, one
 // quad of each. So that none of the three meets a bank of shared memory twice, quad q of a row lies
@@ -13,59 +14,80 @@ struct alignas(16) FourWords {
   unsigned x[4];
 };
 
-template <class Numbers> struct Tensor {
+template <class Numbers, int HEIGHT> struct Tensor {
   using real = float;
-  static constexpr int PACK = Numbers::PACK, THREADS = 256, WORDS = 32, DEPTH = WORDS * PACK;
-  static constexpr int QUADS = TILE * WORDS / 4 / THREADS;  // that a thread loads, 32 rows apart
+  static constexpr int ROWS = HEIGHT, THREADS = 256;
+  static constexpr int PACK = Numbers::PACK, WORDS = 32, DEPTH = WORDS * PACK;
 
-  // Different for eight rows from a multiple of 8 on, and for every fourth of 32. For row + 8·n it is
-  // turn(row) ^ n where that carries nothing: n < 4 and bits 3 and 4 of the row that n has are 0.
+  // Different for eight rows from a multiple of 8 on, and for every fourth of 32.
   static __device__ __forceinline__ int turn(int row) { return (row & 4) | ((row ^ row >> 3) & 3); }
 
-  // What one thread loads of a tile of a factor: of each quad 4·PACK floats, four at a time.
-  struct Share {
-    const Factor<float>& from;
-    bool fours;
-    int row, depth;  // of the first float; the next four lie `PACK` further along or one depth on
-    float next[QUADS][4 * PACK];
+  // What one thread loads of a tile of a factor: of each quad 4·PACK floats, four at a time. Nothing
+  // waits for them before `settle`.
+  template <int HEIGHT_OF_FACTOR, bool MASKED> struct Share {
+    static constexpr int QUADS = HEIGHT_OF_FACTOR * WORDS / 4 / THREADS;  // 32 rows apart
+    const float *here, *mask;  // of the next tile; mask may be null
+    int rows, row, depth;  // rows of the factor from the tile's first on; the first of these floats
+    int row_stride, depth_stride;
+    bool along_depth, whole;  // whole: four at a time, and every row is one of the factor
+    float next[QUADS][4 * PACK], sign[MASKED ? QUADS : 1][4 * PACK];
 
-    __device__ __forceinline__ explicit Share(const Factor<float>& factor) : from(factor) {
-      fours = in_fours(factor.from, factor.mask, factor.stride);
-      row = factor.along_depth ? threadIdx.x / 8 : threadIdx.x % 8 * 4;
-      depth = (factor.along_depth ? threadIdx.x % 8 * 4 : threadIdx.x / 8) * PACK;
+    __device__ __forceinline__ Share(const Factor<float>& from, int first_depth) {
+      along_depth = from.along_depth;
+      const bool fours = in_fours(from.from, MASKED ? from.mask : nullptr, from.stride);
+      row = along_depth ? threadIdx.x / 8 : threadIdx.x % 8 * 4;
+      const int within = (along_depth ? threadIdx.x % 8 * 4 : threadIdx.x / 8) * PACK;
+      depth = first_depth + within;
+      rows = from.rows - from.first_row;
+      whole = fours && row + 32 * (QUADS - 1) + (along_depth ? 0 : 3) < rows;
+      const size_t place = from.place(from.first_row + row, depth);
+      here = from.from + place;
+      mask = MASKED && from.mask ? from.mask + place : nullptr;
+      row_stride = along_depth ? from.stride : 1;
+      depth_stride = along_depth ? 1 : from.stride;
     }
-    __device__ __forceinline__ void load(int first, int last) {
+    // The next tile, of which the depths from `last` on are 0.
+    __device__ __forceinline__ void load(int last) {
+      const bool all = whole && depth + (along_depth ? 4 * PACK : PACK) <= last;
 #pragma unroll
       for (int q = 0; q < QUADS; q++)
 #pragma unroll
         for (int p = 0; p < PACK; p++) {
-          const int r = from.first_row + row + 32 * q;
-          const int d = first + depth + (from.along_depth ? 4 * p : p);
-          const int inside = r >= from.rows || d >= last ? 0 : from.along_depth ? last - d
-                                                                                 : from.rows - r;
-          four(next[q] + 4 * p, from.place(r, d), inside);
+          const int r = row + 32 * q, d = depth + (along_depth ? 4 * p : p);
+          const int inside = r >= rows || d >= last ? 0 : along_depth ? last - d : rows - r;
+          const size_t place = size_t(32 * q) * row_stride + size_t(d - depth) * depth_stride;
+          four(next[q] + 4 * p, here + place, all, inside);
+          if (MASKED && mask) four(sign[q] + 4 * p, mask + place, all, inside);
         }
+      depth += DEPTH;
+      here += size_t(DEPTH) * depth_stride;
+      if (MASKED && mask) mask += size_t(DEPTH) * depth_stride;
     }
-    // Four neighbours in memory, 0 from number `inside` on.
-    __device__ __forceinline__ void four(float* to, size_t here, int inside) const {
-      FourFloats value = {}, mask = {};
-      if (fours && inside >= 4) {
-        value = *reinterpret_cast<const FourFloats*>(from.from + here);
-        if (from.mask) mask = *reinterpret_cast<const FourFloats*>(from.mask + here);
+    // Four neighbours in memory, `all` at once, or 0 from number `inside` on.
+    __device__ __forceinline__ void four(float* to, const float* from, bool all, int inside) const {
+      FourFloats value = {};
+      if (all) {
+        value = *reinterpret_cast<const FourFloats*>(from);
       } else {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          if (i < inside) value.x[i] = from.from[here + i];
-          if (i < inside && from.mask) mask.x[i] = from.mask[here + i];
-        }
+        for (int i = 0; i < 4; i++)
+          if (i < inside) value.x[i] = from[i];
       }
 #pragma unroll
-      for (int i = 0; i < 4; i++) to[i] = from.mask && mask.x[i] <= 0 ? 0 : value.x[i];
+      for (int i = 0; i < 4; i++) to[i] = value.x[i];
+    }
+    __device__ __forceinline__ void settle() {
+      if (!MASKED || !mask) return;
+#pragma unroll
+      for (int q = 0; q < QUADS; q++)
+#pragma unroll
+        for (int i = 0; i < 4 * PACK; i++)
+          if (sign[q][i] <= 0) next[q][i] = 0;
     }
     __device__ __forceinline__ void put(unsigned* tile) const {
 #pragma unroll
       for (int q = 0; q < QUADS; q++) {
-        if (from.along_depth) {
+        if (along_depth) {
           const int r = row + 32 * q;
           FourWords quad;
 #pragma unroll
@@ -87,16 +109,16 @@ template <class Numbers> struct Tensor {
 
   // Of a that does not lie along its depth: then a thread has four rows of each quad.
   struct Loaded {
-    static constexpr int SOURCES = THREADS / 8;
+    static constexpr int SOURCES = THREADS / 8, QUADS = Share<ROWS, true>::QUADS;
     float sums[QUADS][4] = {};
 
-    __device__ __forceinline__ void add(const Share& share) {
+    __device__ __forceinline__ void add(const Share<ROWS, true>& share) {
 #pragma unroll
       for (int q = 0; q < QUADS; q++)
 #pragma unroll
         for (int i = 0; i < 4 * PACK; i++) sums[q][i % 4] += share.next[q][i];
     }
-    __device__ __forceinline__ void put(float (*places)[TILE]) const {
+    __device__ __forceinline__ void put(float (*places)[ROWS]) const {
 #pragma unroll
       for (int q = 0; q < QUADS; q++)
 #pragma unroll
@@ -109,58 +131,56 @@ template <class Numbers> struct Tensor {
   static __device__ __forceinline__ void run(const Factor<float>& a, const Factor<float>& b,
                                              int depth, int last, Loaded& loaded, Store store) {
     struct Shared {
-      alignas(16) unsigned a[2][TILE * WORDS], b[2][TILE * WORDS];
+      alignas(16) unsigned a[2][ROWS * WORDS], b[2][TILE * WORDS];
     };
     Shared& shared = block_shared<Shared>();
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int group = lane / 4, within = lane % 4;
-    const int warp_row = warp % 2 * 32, warp_column = warp / 2 * 16;
-    int at_a[8], at_b[8];  // where this lane's word of each quad lies, in its first row
+    const int group = lane / 4, within = lane % 4;  // of mma's result
+    const int warp_row = warp % 2 * (ROWS / 2), warp_column = warp / 2 * 16;
+    constexpr int M = ROWS / 32;  // of mma's 16 rows
+    // Where this lane's row of the four matrices of a fragment begins, with quad 0 of a pair: rows r
+    // and r + 8 of a, then these of the second quad; columns of b, both quads, then columns c + 8.
+    int at_a[M], at_b;
 #pragma unroll
-    for (int q = 0; q < 8; q++) {
-      const int row = warp_row + group, column = warp_column + group;
-      at_a[q] = row * WORDS + 4 * (q ^ turn(row)) + within;
-      at_b[q] = column * WORDS + 4 * (q ^ turn(column)) + within;
+    for (int i = 0; i < M; i++) {
+      const int row = warp_row + 16 * i + lane % 16;
+      at_a[i] = row * WORDS + 4 * (lane / 16 ^ turn(row));
     }
-    float sums[2][2][4] = {};
-    Share of_a(a), of_b(b);
-    of_a.load(depth, last);
-    of_b.load(depth, last);
+    const int column = warp_column + lane / 16 * 8 + lane % 8;
+    at_b = column * WORDS + 4 * (lane / 8 % 2 ^ turn(column));
+    float sums[M][2][4] = {};
+    Share<ROWS, true> of_a(a, depth);
+    Share<TILE, false> of_b(b, depth);  // which has no mask
+    of_a.load(last);
+    of_b.load(last);
     for (int stage = 0;; stage ^= 1) {
+      of_a.settle();
       loaded.add(of_a);
       of_a.put(shared.a[stage]);
       of_b.put(shared.b[stage]);
       __syncthreads();  // the tiles are whole, and those before have been used
       depth += DEPTH;
       if (depth < last) {
-        of_a.load(depth, last);
-        of_b.load(depth, last);
+        of_a.load(last);
+        of_b.load(last);
       }
       const unsigned *tile_a = shared.a[stage], *tile_b = shared.b[stage];
 #pragma unroll
       for (int q = 0; q < 8; q += 2) {
-        unsigned fragment_a[2][4], fragment_b[2][2];
+        unsigned fragment_a[M][4], both_b[4];
 #pragma unroll
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < M; i++) load_matrices(fragment_a[i], tile_a + (at_a[i] ^ 4 * q));
+        load_matrices(both_b, tile_b + (at_b ^ 4 * q));
+        const unsigned fragment_b[2][2] = {{both_b[0], both_b[1]}, {both_b[2], both_b[3]}};
 #pragma unroll
-          for (int part = 0; part < 4; part++) {  // rows r and r + 8, then the second quad of both
-            const int n = 2 * i + part % 2;
-            fragment_a[i][part] = tile_a[at_a[(q + part / 2) ^ n] + 8 * n * WORDS];
-          }
-#pragma unroll
-        for (int j = 0; j < 2; j++)
-#pragma unroll
-          for (int part = 0; part < 2; part++)
-            fragment_b[j][part] = tile_b[at_b[(q + part) ^ j] + 8 * j * WORDS];
-#pragma unroll
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < M; i++)
 #pragma unroll
           for (int j = 0; j < 2; j++) Numbers::mma(sums[i][j], fragment_a[i], fragment_b[j]);
       }
       if (depth >= last) break;
     }
 #pragma unroll
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < M; i++)
 #pragma unroll
       for (int j = 0; j < 2; j++)
 #pragma unroll

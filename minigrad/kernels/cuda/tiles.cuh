@@ -1,14 +1,15 @@
 #pragma once
 
-// A tile of a matrix product a·b, TILE x TILE, by one block: by fused multiply-adds here, on tensor
-// cores in tensor_tiles.cuh. A way to compute it has
+// A tile of a matrix product a·b, by one block: by fused multiply-adds here, on tensor cores in
+// tensor_tiles.cuh. A way to compute it has
 //
+//   ROWS        of a tile, which has TILE columns
 //   THREADS     of a block
 //   run(a, b, depth, last, loaded, store)
 //               sums over [depth, last) and calls store(row, column, value) for each element of the
 //               tile; `loaded` gets what this thread has loaded of a
 //   Loaded      sums of that over depths, of some rows of the tile: put(places) writes them to
-//               places[SOURCES][TILE], and the sum of a row is that over its column
+//               places[SOURCES][ROWS], and the sum of a row is that over its column
 
 [[maybe_unused]] constexpr int TILE = 64;
 
@@ -16,7 +17,8 @@
 // neighbours in memory are: of one row, or of one depth. A transposed factor costs no copy.
 template <typename real> struct Factor {
   const real* __restrict__ from;
-  const real* __restrict__ mask;  // null, or it lies likewise: where it is not positive nor NaN, 0
+  // Null, or lies likewise: where it is not positive nor NaN, the factor counts as 0. Of a alone.
+  const real* __restrict__ mask;
   int rows, stride;               // from a row to the next, or from a depth to the next
   bool along_depth;
   int first_row;  // of the tile
@@ -34,7 +36,7 @@ template <typename real> struct Factor {
 // Fused multiply-adds in the precision of `real`: 4 x 4 elements a thread.
 template <typename R> struct Fma {
   using real = R;
-  static constexpr int THREADS = 256, DEPTH = 16, EACH = TILE * DEPTH / THREADS;
+  static constexpr int ROWS = TILE, THREADS = 256, DEPTH = 16, EACH = TILE * DEPTH / THREADS;
 
   // The part of a tile that one thread loads, EACH elements, in the order in which neighbours read
   // neighbouring addresses.

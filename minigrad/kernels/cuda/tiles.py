@@ -5,6 +5,7 @@ from __future__ import annotations
 from minigrad.kernels.cuda.compile import blocks
 
 TILE, THREADS = 64, 256  # of tiles.cuh and tensor_tiles.cuh
+ROWS = 32  # of tiles on tensor cores where a layer is one launch
 ENOUGH_BLOCKS = 128  # for the larger GPUs; the same on all, so that results are
 PART = 256  # the shortest part of a sum that is worth a block of its own
 

@@ -470,6 +470,12 @@ void mma_words(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Nu
   for (int e = 0; e < 4; e++) d[e] = sums[e];
 }
 
+inline void load_matrices(unsigned (&words)[4], const unsigned* row) {
+  const int lane = shim::lane();
+  for (int m = 0; m < 4; m++)
+    words[m] = __shfl_sync(0xffffffffu, row, 8 * m + lane / 4)[lane % 4];
+}
+
 inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   mma_words<1>(d, a, b, [](unsigned bits, int) { return shim::from_bits<float>(bits & 0xffffe000u); });
 }
