@@ -32,6 +32,7 @@ TINYALPACA = """
     evaluation
     runs generation converting
     training
+    play
     commands cli __main__
 """
 

@@ -15,6 +15,7 @@ from tinyalpaca.commands import (
     convert_command,
     evaluate_command,
     generate_command,
+    play_command,
     sweep_command,
     tokenize_command,
     train_command,
@@ -23,6 +24,7 @@ from tinyalpaca.commands import (
 COMMANDS: dict[str, ModuleType] = {
     "train": train_command,
     "generate": generate_command,
+    "play": play_command,
     "tokenize": tokenize_command,
     "sweep": sweep_command,
     "evaluate": evaluate_command,
@@ -30,7 +32,7 @@ COMMANDS: dict[str, ModuleType] = {
 }
 
 
-ABOUT = "The command line: train, generate, tokenize, sweep, evaluate, convert."
+ABOUT = "The command line: train, generate, play, tokenize, sweep, evaluate, convert."
 
 
 def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

@@ -1,0 +1,160 @@
+"""What the page shows, as values: a text that is being written, where the model looked, curves.
+
+Nothing here knows of a browser; `server.py` sends what these functions give.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from math import log
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from minigrad.device import Device
+from tinyalpaca.generation import Generator
+from tinyalpaca.generation.reading import read_back
+from tinyalpaca.generation.token_page import packed_attention
+from tinyalpaca.runs.checkpoint import WEIGHTS, find_model, load_model
+from tinyalpaca.tokenizer.tokenizer_files import readable_token
+from tinyalpaca.training.hooks.charts import line_chart, loss_lines
+from tinyalpaca.training.metrics_file import METRICS, read_metrics
+
+# What the page may set, and between which bounds.
+SETTINGS: dict[str, tuple[type, float, float]] = {
+    "temperature": (float, 0.0, 2.0),
+    "top_k": (int, 0, 1000),
+    "top_p": (float, 0.0, 1.0),
+    "min_p": (float, 0.0, 1.0),
+    "repetition_penalty": (float, 1.0, 2.0),
+    "max_new_tokens": (int, 1, 1000),
+    "seed": (int, 0, 2**31 - 1),
+}
+OFF = {"top_k": 0, "top_p": 0.0, "min_p": 0.0}  # a slider at its end leaves the filter out
+ALTERNATIVES = 8
+
+
+class Session:
+    """A folder that has a model, or will have one once its training has come so far.
+
+    The weights are read again when a run that is still training has written better ones.
+
+    Args:
+        folder: of a run, or of a model.
+        device: where to compute.
+    """
+
+    def __init__(self, folder: str | Path, device: Device | str = "cpu") -> None:
+        self.folder, self.device = Path(folder), device
+        self._lock = Lock()  # one text at a time
+        self._generator: Generator | None = None
+        self._seen: tuple[str, int] | None = None
+
+    def generator(self) -> Generator:
+        """Of the weights that lie in the folder now.
+
+        Raises:
+            FileNotFoundError: there are none yet.
+        """
+        path = find_model(self.folder)
+        weights = path / WEIGHTS
+        now = (str(path), weights.stat().st_mtime_ns) if weights.is_file() else None
+        if self._generator is None or now != self._seen:
+            loaded = load_model(path, self.device)
+            self._generator, self._seen = Generator(loaded.model, loaded.tokenizer), now
+        return self._generator
+
+    def write(self, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """A text as it comes: the prompt's tokens, each new token, then who looked where.
+
+        Args:
+            asked: "prompt", and any of SETTINGS.
+
+        Raises:
+            ValueError: a setting is no number, or out of its bounds; the prompt is empty.
+        """
+        settings = checked_settings(asked)
+        prompt = asked.get("prompt")
+        if not isinstance(prompt, str):
+            raise ValueError("the prompt must be a text")
+        with self._lock:
+            generator = self.generator()
+            tokens = generator.prompt_tokens(prompt)
+            decoder = generator.tokenizer.decoder()
+
+            def shown(token: int, best: list[tuple[int, float]], logprob: float | None) -> Any:
+                piece = decoder.feed(token)
+                names = [[self._name(other), p, other == token] for other, p in best]
+                bits = None if logprob is None else max(0.0, -logprob / log(2))
+                return {
+                    "text": piece or "∙",
+                    "part": not piece,
+                    "name": self._name(token),
+                    "bits": bits,
+                    "best": names,
+                }
+
+            readings = {r.place: r for r in read_back(generator, tokens)}
+            first = []
+            for place, token in enumerate(tokens):
+                reading = readings.get(place)
+                best = reading.likeliest(ALTERNATIVES) if reading else []
+                logprob = float(reading.logprobs[token]) if reading else None
+                first.append(shown(token, best, logprob))
+            yield {"prompt": first}
+            for step in generator.steps(prompt, **settings, alternatives=ALTERNATIVES):
+                tokens.append(step.token)
+                yield {"token": shown(step.token, step.alternatives, step.logprob)}
+            yield {"attention": attention_of(generator, tokens)}
+
+    def _name(self, token: int) -> str:
+        assert self._generator is not None
+        return readable_token(self._generator.tokenizer.token_bytes(token))
+
+    def curves(self) -> dict[str, Any]:
+        """The chart of the losses so far as SVG, and the last step; no chart if there are none."""
+        records = read_metrics(self.folder / METRICS)
+        steps = [r for r in records if r["kind"] == "step"]
+        validations = [r for r in records if r.get("val_loss") is not None]
+        if not steps:
+            return {"step": 0, "chart": ""}
+        losses = [(float(r["step"]), float(r["loss"])) for r in steps if r["loss"] is not None]
+        return {
+            "step": steps[-1]["step"],
+            "loss": steps[-1]["loss"],
+            "validation": validations[-1]["val_loss"] if validations else None,
+            "chart": line_chart(loss_lines(losses, validations), "nats per token"),
+        }
+
+
+def attention_of(generator: Generator, tokens: list[int]) -> dict[str, Any]:
+    """Where each token looked, packed as in `tinyalpaca.generation.token_page`."""
+    readings = list(read_back(generator, tokens))
+    packed, layers, heads = packed_attention(readings)
+    starts = [0, *(reading.start for reading in readings)]
+    data = base64.b64encode(packed).decode("ascii")
+    return {"starts": starts, "layers": layers, "heads": heads, "data": data}
+
+
+def checked_settings(asked: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a request as those of `Generator.steps`.
+
+    Raises:
+        ValueError: one is no number, or out of its bounds.
+    """
+    found: dict[str, Any] = {}
+    for name, (kind, low, high) in SETTINGS.items():
+        value = asked.get(name)
+        if value is None:
+            continue
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
+            raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+        if name in OFF and value == OFF[name]:
+            continue
+        found[name] = kind(value)
+    return found
