@@ -70,9 +70,10 @@ class Places:
         offered: list[Any | None] = []
         for x, needed in zip(inputs, needs, strict=True):
             place = self._garbage.get(x) if needed and x is not None else None
-            if place is not None and place.dtype != x.dtype:  # type: ignore[union-attr]
-                place = None
-            offered.append(None if any(place is other for other in offered) else place)
+            if place is not None:
+                twice = any([place is other for other in offered])
+                place = None if twice or place.dtype != x.dtype else place  # type: ignore[union-attr]
+            offered.append(place)
         return tuple(offered)
 
     def finish(self) -> None:

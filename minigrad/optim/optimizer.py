@@ -175,12 +175,19 @@ class Optimizer:
         section = self._section(group, rule, names)
         counted, arrays = "step" in names, [name for name in names if name != "step"]
         alike: dict[tuple[int | None, bool], tuple[list[int], list[Row]]] = {}
+        complete, before = frozenset(names), None
+        at_home: list[int] = []
+        rows: list[Row] = []
         for parameter in members:
-            new, step = parameter not in self.state, None
-            state = self._state_of(parameter, names)
+            state, step = self.state.get(parameter), None
+            new = state is None
+            if state is None or not state.keys() >= complete:
+                state = self._state_of(parameter, names)
             if counted:
                 step = state["step"] = state["step"] + 1
-            at_home, rows = alike.setdefault((step, new), ([], []))
+            if (step, new) != before:  # most often all are alike
+                before = step, new
+                at_home, rows = alike.setdefault(before, ([], []))
             number = None if section is None else section.number_of(parameter, state)
             if number is None:
                 assert parameter.grad is not None

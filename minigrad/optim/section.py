@@ -49,7 +49,7 @@ class Section:
         self._bounds = [bound - bounds[0] for bound in bounds]
         dtype = compute_dtype(flat.array.dtype)
         self.state = {name: zeros(self._bounds[-1], dtype) for name in names if name != "step"}
-        self._homes: dict[Tensor, tuple[int | None, dict[str, Any]]] = {
+        self._homes: dict[Tensor, tuple[int, dict[str, Any]]] = {
             parameter: (number, {name: self._view(a, number) for name, a in self.state.items()})
             for number, parameter in enumerate(self._parameters)
         }
@@ -65,13 +65,16 @@ class Section:
 
     def home(self, parameter: Tensor, name: str) -> Any | None:
         """The place of a parameter's state, None if it has none here."""
-        _, homes = self._homes.get(parameter, (0, {}))
-        return homes.get(name)
+        found = self._homes.get(parameter)
+        return None if found is None else found[1].get(name)
 
     def number_of(self, parameter: Tensor, state: Mapping[str, Any]) -> int | None:
         """Which parameter of the section this is, None if it is none or not quite at home."""
-        number, homes = self._homes.get(parameter, (None, {}))
-        if number is None or not self.flat.is_home(self._first + number):
+        found = self._homes.get(parameter)
+        if found is None:
+            return None
+        number, homes = found
+        if not self.flat.is_home(self._first + number):
             return None
         for name, home in homes.items():
             if state[name] is not home:
