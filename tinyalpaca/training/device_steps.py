@@ -20,6 +20,7 @@ import numpy as np
 from minigrad.autograd import add_gradients, write_gradients
 from minigrad.device import device_of
 from minigrad.kernels.cuda import adamw
+from minigrad.kernels.cuda.compile import compiling_ahead
 from minigrad.optim import AdamW
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
@@ -126,6 +127,14 @@ class DeviceSteps:
         with self._device.in_use():
             self.state.counters[...] = self._device.asarray(counters)
             self.state.draw[...] = self._device.asarray(np.array([draw % 2**32], np.uint32))
+
+    def compile(self, rows: Sequence[int]) -> None:
+        """Compile all kernels of a step at the same time, where the compiler's cache lacks them.
+
+        A step is gone through without a launch: only what the next one overwrites changes.
+        """
+        with self._device.in_use(), compiling_ahead():
+            self._step(tuple(rows))
 
     def launch(self, rows: Sequence[int]) -> None:
         """Make a step from batches of so many windows each. Returns at once."""

@@ -117,6 +117,7 @@ class GpuSteps:
             average_decay=decay,
             graph=graph,
         )
+        self.launched.compile([task.sampler.batch_size] * task.accumulate)
         self.plan: list[PlannedStep] = []  # what is left of the epoch that the device knows
         self.place: tuple[int, dict[str, int]] | None = None  # where it is: step and sampler
 

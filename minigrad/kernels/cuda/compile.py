@@ -1,7 +1,8 @@
 """CUDA sources become kernels: gathered from the .cu files, compiled by NVRTC at their first use.
 
 CuPy keeps what NVRTC has compiled on disk (`~/.cupy/kernel_cache`, or where `CUPY_CACHE_DIR` says),
-so that only the first run on a machine waits for the compiler.
+so that only the first run on a machine waits for the compiler. Each kernel is compiled by itself,
+so that nobody waits for one that is not needed, and several at a time (`compiling_ahead`).
 
 A kernel's parameters are typed in C++ and untyped in a launch: a wrong width is not an error but
 garbage. Hence one rule for all launches: a Python int is an `int`, a Python float has the precision
@@ -10,9 +11,11 @@ of the kernel's arrays, and whatever is neither (sizes, seeds) is passed as a Nu
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from itertools import product
 from pkgutil import get_data
@@ -21,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import cupy
+from minigrad.state import STATE, setting
 
 OPTIONS = ("--std=c++17",)
 REAL = {"f": "float", "d": "double"}
@@ -102,27 +106,11 @@ class Source:
 
     def expressions(self) -> tuple[str, ...]:
         """Every kernel with every choice of template arguments."""
-        groups = [group for real in REAL.values() for group in self._groups(real)]
-        return tuple(dict.fromkeys(e for group in groups for e in group))
-
-    def companions(self, kernel: str, real: str) -> tuple[str, ...]:
-        """What is compiled together with `kernel`: all templates with the same arguments.
-
-        So a run waits for the compiler only for what it needs, and not once a kernel.
-
-        Raises:
-            KeyError: the source has no such kernel.
-        """
-        for group in self._groups(real):
-            if kernel in group:
-                return group
-        raise KeyError(f"{kernel} is not among the kernels of {self.file}.cu")
-
-    def _groups(self, real: str) -> Iterator[tuple[str, ...]]:
-        """All templates, with each choice of the other arguments."""
-        for id_type, head, factors in product(IDS, HEADS, FACTORS):
-            arguments = {"real": real, "id": id_type, "head": head, "factors": factors}
-            yield tuple(t.format(**arguments) for t in self.templates)
+        found = []
+        for choice in product(REAL.values(), IDS, HEADS, FACTORS):
+            arguments = dict(zip(("real", "id", "head", "factors"), choice, strict=True))
+            found += [template.format(**arguments) for template in self.templates]
+        return tuple(dict.fromkeys(found))
 
     def launch(
         self,
@@ -152,7 +140,10 @@ class Source:
             raise ValueError(f"{kernel}: {grid} blocks; a GPU takes 65,535 along later axes")
         dtype = np.dtype(dtype)
         with _device_of(arguments):
-            function = _function(cupy(), self, real_of(dtype), kernel)
+            if STATE.compiling is not None:
+                STATE.compiling(self, kernel)
+                return
+            function = _function(cupy(), self, kernel)
             function(tuple(grid), tuple(block), tuple([_typed(a, dtype) for a in arguments]))
 
 
@@ -169,14 +160,36 @@ SOURCES: list[Source] = []  # those of files, for tools that compile every kerne
 
 
 @cache
-def _function(xp: Any, kernels: Source, real: str, kernel: str) -> Any:
-    return _module(xp, kernels, kernels.companions(kernel, real)).get_function(kernel)
+def _function(xp: Any, kernels: Source, kernel: str) -> Any:
+    """NVRTC compiles when the kernel is asked for."""
+    if kernel not in kernels.expressions():
+        raise KeyError(f"{kernel} is not among the kernels of {kernels.file}.cu")
+    module = xp.RawModule(code=kernels.text(), options=OPTIONS, name_expressions=(kernel,))
+    return module.get_function(kernel)
 
 
-@cache
-def _module(xp: Any, kernels: Source, expressions: tuple[str, ...]) -> Any:
-    """NVRTC compiles when the first kernel of the module is asked for."""
-    return xp.RawModule(code=kernels.text(), options=OPTIONS, name_expressions=expressions)
+@contextmanager
+def compiling_ahead() -> Iterator[None]:
+    """Launches in this block launch nothing: their kernels are compiled, several at a time, and are
+    there when it ends. What they would have written is not."""
+    xp = cupy()
+    jobs: dict[Any, Future[Any]] = {}
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+
+        def compile_it(kernels: Source, kernel: str) -> None:
+            key = (kernels, kernel)
+            if key not in jobs:
+                jobs[key] = pool.submit(_on_device, xp.cuda.Device(), xp, *key)
+
+        with setting(compiling=compile_it):
+            yield
+        for job in jobs.values():
+            job.result()
+
+
+def _on_device(device: Any, *kernel: Any) -> None:
+    with device:
+        _function(*kernel)
 
 
 def _typed(argument: Any, dtype: np.dtype) -> Any:

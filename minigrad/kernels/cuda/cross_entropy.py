@@ -6,9 +6,9 @@ Shapes: logits z (..., V), targets t (...) integers (int32 or int64) below V. Ro
 `ignore_index` count for nothing. `reduction`: "none" (...), "sum", or "mean" over the rows that
 count. A target that is out of range gives a NaN.
 
-A block takes a row, or several short ones, and the last block that is done adds up the losses, all in
-one launch. Nothing is
-read back by the host: the number of rows that count stays on the device, and so does the loss.
+A block takes a row, or several short ones, and the last block that is done adds up the losses: all
+in one launch. Nothing is read back by the host: the number of rows that count stays on the device,
+and so does the loss.
 
 Saved: z, ln Σ e^z, the targets and the number of rows that count.
 """

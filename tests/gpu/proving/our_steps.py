@@ -75,6 +75,7 @@ class OurSteps:
             graph=self.graph,
         )
         self.steps.set_windows(np.tile(starts, MOST))
+        self.steps.compile([w.batch])
         self.updates = 0
 
     def turn(self, count: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -30,6 +31,7 @@ class Libraries:
     def __init__(self, folder: Any, expressions: Callable[[str], tuple[str, ...] | None]) -> None:
         self.folder, self.expressions = folder, expressions
         self.by_code: dict[Any, Library] = {}
+        self.lock = threading.Lock()  # kernels are compiled ahead in several threads
 
     def __getitem__(self, code: str) -> Library:
         return self.of(code, ())
@@ -38,9 +40,10 @@ class Libraries:
         """A source of ours with all its kernels; one of somebody's op with those named."""
         every = self.expressions(code)
         key = code if every else (code, names)
-        if key not in self.by_code:
-            self.by_code[key] = Library(code, every or names, self.folder)
-        return self.by_code[key]
+        with self.lock:
+            if key not in self.by_code:
+                self.by_code[key] = Library(code, every or names, self.folder)
+            return self.by_code[key]
 
 
 class StandIn(ModuleType):
