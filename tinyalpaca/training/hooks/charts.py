@@ -109,6 +109,8 @@ def legend(names: Sequence[str]) -> str:
 
 def _drawn(line: Line, colour: str, place_x, place_y) -> str:
     points = [(place_x(x), place_y(y)) for x, y in _thinned(line.points)]
+    if not points:  # a run that has not been validated yet
+        return ""
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     style = "0.8" if line.faint else "1.8"
     opacity = "0.45" if line.faint else "1"
