@@ -26,7 +26,7 @@ MINIGRAD = """
     nn optim parallel
 """
 TINYALPACA = """
-    console settings config presets versions
+    console settings config presets versions chat
     parameter_names rotation key_values model lora text_files
     tokenizer data
     evaluation

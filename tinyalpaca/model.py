@@ -22,6 +22,7 @@ from minigrad.errors import ShapeError
 from minigrad.functions import gelu, reshape, silu
 from minigrad.nn import LoadedKeys
 from minigrad.nn import functional as F
+from tinyalpaca.chat import ChatTemplate
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.key_values import KeyValues
 from tinyalpaca.parameter_names import with_present_names
@@ -184,6 +185,7 @@ class TinyAlpaca(nn.Module):
     Attributes:
         seen_tokens: (V,) which tokens were a target in its training; None where that is not known.
         end_tokens: tokens that end a text, besides the tokenizer's `<|endoftext|>`.
+        chat_template: how conversations are written, where its maker has said.
 
     Raises:
         ConfigError: the configuration has no vocabulary size.
@@ -196,6 +198,7 @@ class TinyAlpaca(nn.Module):
         self.rng = rng
         self.seen_tokens: np.ndarray | None = None
         self.end_tokens: tuple[int, ...] = ()
+        self.chat_template: ChatTemplate | None = None
         self.embedding = Embedding(config, rng)
         self.dropout = nn.Dropout(config.dropout, rng=rng)
         self.decoder_layers = nn.ModuleList(

@@ -40,6 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='token ids to continue instead, such as "50256 464"',
     )
     parser.add_argument(
+        "--chat",
+        action="store_true",
+        help="the prompt is said to the model, which answers, by its maker's chat template",
+    )
+    parser.add_argument(
+        "--system", metavar="TEXT", help="with --chat, what the model is told before that"
+    )
+    parser.add_argument(
         "--max-new-tokens", type=int, default=100, metavar="N", help="tokens to add (default: 100)"
     )
     parser.add_argument(
@@ -144,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check_flags(args)
     args.prompt = utf8_argument("--prompt", args.prompt)
+    args.system = utf8_argument("--system", args.system) if args.system else args.system
     args.stop = [utf8_argument("--stop", text) for text in args.stop or ()]
     require_output()
     model, tokenizer, training = load_model(args.checkpoint, choose_device(args.device))
@@ -155,10 +164,14 @@ def run(args: argparse.Namespace) -> int:
         )
     generator.prepare()
     if args.interactive:
-        return converse(lambda prompt: write(generator, prompt, args))
+        speak = Conversation(generator, args).answer if args.chat else None
+        return converse(speak or (lambda prompt: write(generator, prompt, args)))
     prompt: Prompt = read_input() if args.prompt == "-" else args.prompt
     if args.prompt_tokens is not None:
         prompt = token_ids(args.prompt_tokens)
+    if args.chat:
+        args.prompt = str(prompt)
+        prompt = Conversation(generator, args).prompt_after(args.prompt)
     if args.json or args.num_samples != 1:
         write_samples(generator, prompt, args)
     else:
@@ -177,6 +190,32 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise ValueError(f"{flag} and --json do not go together")
     if args.interactive and args.html:
         raise ValueError("--interactive and --html do not go together")
+    if args.chat and args.prompt_tokens is not None:
+        raise ValueError("--chat and --prompt-tokens do not go together")
+    if args.system is not None and not args.chat:
+        raise ValueError("--system is for --chat")
+
+
+class Conversation:
+    """What has been said so far: first `--system`, then in turns."""
+
+    def __init__(self, generator: Generator, args: argparse.Namespace) -> None:
+        self.generator, self.args = generator, args
+        self.messages: list[dict[str, str]] = []
+        if args.system is not None:
+            self.messages.append({"role": "system", "content": args.system})
+
+    def prompt_after(self, text: str) -> list[int]:
+        """The tokens that the model goes on from when somebody says this."""
+        return self.generator.chat_prompt([*self.messages, {"role": "user", "content": text}])
+
+    def answer(self, text: str) -> None:
+        """Write the answer to what somebody says, and remember both."""
+        said = write(self.generator, self.prompt_after(text), self.args)
+        self.messages += [
+            {"role": "user", "content": text},
+            {"role": "assistant", "content": said},
+        ]
 
 
 def token_ids(text: str) -> list[int]:
@@ -187,20 +226,22 @@ def token_ids(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def as_text(generator: Generator, prompt: Prompt) -> str:
-    """A prompt as it is shown: its text."""
+def as_text(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> str:
+    """A prompt as it is shown: its text, or nothing before an answer."""
+    if args.chat:
+        return ""
     return prompt if isinstance(prompt, str) else generator.tokenizer.decode(prompt)
 
 
-def write(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> None:
-    """Stream one text, with what belongs to it."""
+def write(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> str:
+    """Stream one text, with what belongs to it; returns it, without the prompt."""
     from tinyalpaca.generation.colours import Palette, alternatives_table
     from tinyalpaca.generation.token_page import token_page
 
     wanted = 5 if args.show_alternatives else None
     palette = Palette(sys.stdout) if args.show_alternatives else None
     steps = generator.steps(prompt, **settings(args), alternatives=wanted)
-    shown = as_text(generator, prompt)
+    shown = as_text(generator, prompt, args)
     written: list[Step] = []
     seconds, began = 0.0, time.perf_counter()
     for step in steps:  # a setting that makes no sense is an error before anything is printed
@@ -224,6 +265,7 @@ def write(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> Non
             raise type(error)(error.errno, error.strerror, args.html) from error
         warn(f"wrote {args.html}")
     report_speed(len(written), seconds)
+    return "".join(step.text for step in written)
 
 
 def write_samples(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> None:
@@ -235,10 +277,10 @@ def write_samples(generator: Generator, prompt: Prompt, args: argparse.Namespace
     seconds = time.perf_counter() - began
     samples = [results] if args.num_samples == 1 else results
     count = sum(len(sample.tokens) for sample in samples)
-    shown = as_text(generator, prompt)
+    shown = as_text(generator, prompt, args)
     if args.json:
         record = {
-            "prompt": shown,
+            "prompt": args.prompt if args.chat else shown,
             **({} if isinstance(prompt, str) else {"prompt_tokens": prompt}),
             "settings": settings(args),
             "samples": [_as_json(generator, prompt, sample, args) for sample in samples],

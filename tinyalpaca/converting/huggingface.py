@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.storage import FileFormatError
+from tinyalpaca.chat import SETTINGS, template_in
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.converting import gpt2_weights, llama_weights
 from tinyalpaca.converting.original_weights import filled_model
@@ -83,6 +84,8 @@ def load_huggingface(
     tokenizer = _fitting_tokenizer(path, config.vocab_size, warn)
     ends = [end for end in end_tokens(path) if end < tokenizer.vocab_size]
     model.end_tokens = tuple(end for end in ends if end != tokenizer.end_token)
+    settings = path / SETTINGS
+    model.chat_template = template_in(path, _read_json(settings) if settings.is_file() else {})
     return model, tokenizer
 
 

@@ -24,6 +24,7 @@ from minigrad.blas import OneBlasThread
 from minigrad.device import Device
 from minigrad.parallel import available_cores, choose_backend, in_processes, why_not_processes
 from minigrad.state import STATE
+from tinyalpaca.chat import ChatError, Message
 from tinyalpaca.data import Corpus
 from tinyalpaca.data.token_file import encoded
 from tinyalpaca.evaluation import Score, evaluate, summed_loss
@@ -160,6 +161,35 @@ class Generator:
             firsts = range(0, len(results), num_samples)
             results = [results[first : first + num_samples] for first in firsts]
         return results[0] if alone else results
+
+    def chat(self, messages: Sequence[Message], **settings: Any) -> Any:
+        """The model's answer to a conversation: `generate` after `chat_prompt`.
+
+            generator.chat([{"role": "user", "content": "Who is there?"}], max_new_tokens=50)
+
+        Args:
+            messages: each with a "role" (system, user, assistant or tool) and a "content".
+            settings: those of `generate`.
+
+        Raises:
+            ChatError: a message is none; the model has no template, or one that refuses them;
+                jinja2, which templates need, is not installed.
+        """
+        return self.generate(self.chat_prompt(messages), **settings)
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens after which the answer to a conversation comes, by the model's template.
+
+        Raises:
+            ChatError: as `chat`.
+        """
+        template = getattr(self.model, "chat_template", None)  # not of a model of your own
+        if template is None:
+            raise ChatError(
+                "the model has no chat template: its folder's tokenizer_config.json names none, "
+                "and there is no chat_template.jinja"
+            )
+        return self.tokenizer.encode(template.render(messages), allowed_special="all")
 
     def stream(
         self,

@@ -2,7 +2,8 @@
 
     model.safetensors   the weights, by name
     config.json         {"format": 1, "model": {...}, "training": {...}, "seen_tokens": [...],
-                        "end_tokens": [...]}, and "own" names what a user has brought in Python
+                        "end_tokens": [...], "chat": {...}}, and "own" names what a user has
+                        brought in Python
     tokenizer.json      the tokenizer
     SHA256SUMS          their checksums
 
@@ -30,6 +31,7 @@ from minigrad.storage import (
     save_safetensors,
     write_text_atomically,
 )
+from tinyalpaca.chat import ChatTemplate, from_json
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig, from_dict
 from tinyalpaca.lora import LoRA, add_adapters, load_weights, merge, weights_to_save
 from tinyalpaca.model import TinyAlpaca
@@ -104,6 +106,8 @@ def write_model(
         config["seen_tokens"] = [[int(a), int(b) - 1] for a, b in edges.reshape(-1, 2)]
     if getattr(model, "end_tokens", ()):
         config["end_tokens"] = [*model.end_tokens]
+    if getattr(model, "chat_template", None) is not None:
+        config["chat"] = model.chat_template._asdict()
     tokenizer.save(path / TOKENIZER)
     write_text_atomically(path / CONFIG, json.dumps(config, indent=2) + "\n")
     save_safetensors(weights_to_save(model), path / WEIGHTS)
@@ -172,6 +176,7 @@ def load_model(
         merge(loaded)
     loaded.seen_tokens = seen_tokens(path, content, tokenizer.vocab_size)
     loaded.end_tokens = end_tokens(path, content, tokenizer.vocab_size)
+    loaded.chat_template = chat_template(path, content)
     loaded.to(device).eval()
     return Loaded(loaded, tokenizer, training)
 
@@ -264,6 +269,20 @@ def end_tokens(folder: Path, content: dict[str, Any], vocab_size: int) -> tuple[
             f"end_tokens must be a list of ids from 0 to {vocab_size - 1}, not {ends!r}",
         )
     return tuple(ends)
+
+
+def chat_template(folder: Path, content: dict[str, Any]) -> ChatTemplate | None:
+    """How conversations are written by the `content` of CONFIG, or None if it does not say.
+
+    Raises:
+        FileFormatError: it says something that makes no sense.
+    """
+    if "chat" not in content:
+        return None
+    try:
+        return from_json(content["chat"])
+    except ValueError as error:
+        raise FileFormatError(folder / CONFIG, str(error)) from error
 
 
 def check_sizes(folder: Path, config: ModelConfig) -> None:
