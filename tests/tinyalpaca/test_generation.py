@@ -5,7 +5,7 @@ import pytest
 
 import minigrad
 from minigrad.optim import SGD
-from tests.tinyalpaca.tiny_models import TEXT, tiny_generator, tiny_model, tiny_tokenizer
+from tests.tinyalpaca.tiny_models import LLAMA, TEXT, tiny_generator, tiny_model, tiny_tokenizer
 from tinyalpaca.generation import Continuation, Generator, Sampling
 from tinyalpaca.generation.sampling import log_probabilities
 from tinyalpaca.runs import save_model
@@ -22,6 +22,7 @@ MODELS = [
     {},
     {"pre_norm": True, "activation": "gelu", "tie_weights": True},
     {"pre_norm": True, "norm": "rms", "positions": "rotary", "bias": False, "activation": "silu"},
+    LLAMA,
 ]
 
 
@@ -33,6 +34,7 @@ def generator():
 @pytest.mark.parametrize(
     ("options", "sampling"),
     [(MODELS[0], SAMPLING[0]), (MODELS[1], SAMPLING[1]), (MODELS[2], SAMPLING[4])]
+    + [(MODELS[3], SAMPLING[0])]
     + [
         pytest.param(options, sampling, marks=pytest.mark.slow)
         for options in MODELS

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.tinyalpaca.tiny_models import tiny_model
+from tests.tinyalpaca.tiny_models import LLAMA, tiny_model
 from tinyalpaca.generation import decoder as decoders
 from tinyalpaca.generation.batch_decoder import BatchDecoder
 from tinyalpaca.generation.decoder import ModelDecoder
@@ -59,6 +59,34 @@ def test_cached_logits_are_the_models(decoder, options, lengths, rng):
     sequences = [rng.integers(0, 27, n).tolist() for n in lengths]
     uncached = UncachedDecoder(model, 27, sequences)
     compare(made(decoder, model, 27, sequences), uncached, sequences, 13, 1e-5)
+
+
+TURNED = {
+    **{"positions": "rotary", "rope_base": 300.0, "rope_scaling": "llama3", "rope_factor": 4.0},
+    **{"rope_context": 30, "norm_eps": 0.1, "bias": False, "qkv_bias": True},
+}
+
+
+@DECODERS
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_what_the_copies_take_from_the_model(decoder, pre_norm, rng):
+    """Angles, epsilon and biases are not the usual ones, and are seen in the logits."""
+    model = tiny_model(pre_norm=pre_norm, **TURNED)
+    sequences = [rng.integers(0, 30, n).tolist() for n in (3, 14)]
+    uncached = UncachedDecoder(model, 30, sequences)
+    compare(made(decoder, model, 30, sequences), uncached, sequences, 13, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_kv_heads": 1}, {"head_size": 10}, {"activation": "swiglu"}, LLAMA], ids=str
+)
+def test_what_the_copies_do_not_know_is_left_to_the_model(options, rng):
+    model = tiny_model(**options)
+    for count in (1, FEW + 1):
+        sequences = [rng.integers(0, 30, n).tolist() for n in range(2, 2 + count)]
+        decoder = ReadyModel(model, 30, True).decoder(sequences, 12)
+        assert type(decoder) is ModelDecoder
+        compare(decoder, UncachedDecoder(model, 30, sequences), sequences, 13, 1e-5)
 
 
 @DECODERS

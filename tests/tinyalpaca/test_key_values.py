@@ -5,13 +5,13 @@ import pytest
 
 import minigrad as mg
 from minigrad.errors import ShapeError
-from tests.tinyalpaca.tiny_models import tiny_model
+from tests.tinyalpaca.tiny_models import LLAMA, tiny_model
 from tinyalpaca.key_values import KeyValues
 
 MODELS = pytest.mark.parametrize(
     "options",
-    [{}, {"pre_norm": True, "norm": "rms", "positions": "rotary"}, {"bias": False}],
-    ids=["original", "rotary", "no bias"],
+    [{}, {"pre_norm": True, "norm": "rms", "positions": "rotary"}, {"bias": False}, LLAMA],
+    ids=["original", "rotary", "no bias", "llama"],
 )
 
 

@@ -11,6 +11,11 @@ from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.tokenizer import BPETokenizer
 
 TEXT = "the cat sat on the mat, the hat and the bat; naïve llamas 🦙 ate that, and that was that. "
+LLAMA: dict[str, Any] = {  # as the Llama family; no two sizes are equal
+    **{"pre_norm": True, "norm": "rms", "norm_eps": 1e-6, "activation": "swiglu", "bias": False},
+    **{"positions": "rotary", "rope_base": 500.0, "qkv_bias": True},
+    **{"num_heads": 4, "num_kv_heads": 2, "head_size": 10},
+}
 
 
 def tiny_model(vocab_size: int = 30, spread: float = 0.3, seed: int = 0, **options: Any) -> Any:

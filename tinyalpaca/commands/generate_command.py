@@ -164,8 +164,10 @@ def run(args: argparse.Namespace) -> int:
         )
     generator.prepare()
     if args.interactive:
-        speak = Conversation(generator, args).answer if args.chat else None
-        return converse(speak or (lambda prompt: write(generator, prompt, args)))
+        conversation = Conversation(generator, args)
+        return converse(
+            conversation.answer if args.chat else lambda prompt: write(generator, prompt, args)
+        )
     prompt: Prompt = read_input() if args.prompt == "-" else args.prompt
     if args.prompt_tokens is not None:
         prompt = token_ids(args.prompt_tokens)

@@ -12,7 +12,7 @@ BANNER = "Write a beginning and press Enter. Ctrl-C stops a text, Ctrl-D ends."
 PROMPT = "\n> "
 
 
-def converse(write: Callable[[str], None]) -> int:
+def converse(write: Callable[[str], object]) -> int:
     """Ask for prompts until the input ends, and write a text for each.
 
     On a terminal there are line editing and a history (the arrow keys), where Python has
