@@ -10,7 +10,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import optim
-from minigrad.errors import CaptureWarning
+from minigrad.errors import CaptureWarning, KernelFallbackWarning
 from minigrad.parallel.capture import Captured
 from minigrad.storage import load_safetensors
 from tests.tinyalpaca.runs import (
@@ -121,6 +121,27 @@ def test_the_same_run_as_on_the_cpu(gpu: Any, tmp_path: Path, text: Path, name: 
     assert ours.steps.launched.graphs >= 1
     assert_same_run(ours, reference, 1e-4)
     assert gpu.counts["matmul"] == 0
+
+
+def test_what_has_no_kernel_is_the_textbook_and_says_so(
+    gpu: Any, tmp_path: Path, text: Path
+) -> None:
+    """A model as the Llama family has it: the same run, with a warning for each op once."""
+    model = {
+        **{"pre_norm": True, "norm": "rms", "activation": "swiglu", "positions": "rotary"},
+        **{"num_heads": 4, "num_kv_heads": 2, "head_size": 6, "bias": False, "qkv_bias": True},
+    }
+    settings = {**TWENTY, "log_every": STEPS_BETWEEN_LOOKS}
+    reference = train(tmp_path / "cpu", text, model, **settings)
+    with pytest.warns(KernelFallbackWarning) as found:
+        ours = train(tmp_path / "gpu", text, model, device="gpu", **settings)
+    said = sorted(str(warning.message) for warning in found)
+    assert said == [
+        f"{op}: the textbook runs on the gpu: it has no kernel there"
+        for op in ("grouped_query_attention", "swiglu")
+    ]
+    assert ours.steps.launched.graphs >= 1
+    assert_same_run(ours, reference, 1e-4)
 
 
 @pytest.mark.slow

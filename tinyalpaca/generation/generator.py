@@ -162,20 +162,20 @@ class Generator:
             results = [results[first : first + num_samples] for first in firsts]
         return results[0] if alone else results
 
-    def chat(self, messages: Sequence[Message], **settings: Any) -> Any:
+    def chat(self, messages: Sequence[Message], *arguments: Any, **settings: Any) -> Any:
         """The model's answer to a conversation: `generate` after `chat_prompt`.
 
-            generator.chat([{"role": "user", "content": "Who is there?"}], max_new_tokens=50)
+            generator.chat([{"role": "user", "content": "Who is there?"}], 50)
 
         Args:
             messages: each with a "role" (system, user, assistant or tool) and a "content".
-            settings: those of `generate`.
+            arguments, settings: those of `generate` after the prompt.
 
         Raises:
             ChatError: a message is none; the model has no template, or one that refuses them;
                 jinja2, which templates need, is not installed.
         """
-        return self.generate(self.chat_prompt(messages), **settings)
+        return self.generate(self.chat_prompt(messages), *arguments, **settings)
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """The tokens after which the answer to a conversation comes, by the model's template.
