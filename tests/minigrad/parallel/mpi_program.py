@@ -173,13 +173,34 @@ def fail(ranks: Any, how: str, who: int) -> Any:
     return None
 
 
+def forever(ranks: Any) -> Any:
+    """Training that ends when another rank is lost; a file says that it has begun."""
+    model, optimizer, loss = make("adamw", "float32")
+    engine = mpi.DataParallel(model, optimizer, loss, ranks=ranks)
+    parts, step = batches("float32"), 0
+    while True:
+        try:
+            engine.gradients(parts[step % len(parts)], scale=1.0, key=step)
+        except mpi.RankError as error:
+            return [str(error), list(error.ranks), step]
+        engine.update(optimizer)
+        step += 1
+        if step == 20:
+            (Path(sys.argv[-1]) / f"begun {ranks.rank}").touch()
+
+
 def main() -> None:
     what, *more, folder = sys.argv[1:]
     ranks = mpi.Ranks(patience=1.5)
     if what == "fail":
         result = fail(ranks, more[0], int(more[1]))
     else:
-        result = {"train": train, "workers": workers, "by_hand": by_hand}[what](ranks)
+        result = {
+            "train": train,
+            "workers": workers,
+            "by_hand": by_hand,
+            "forever": forever,
+        }[what](ranks)
     name = Path(folder) / f"{ranks.rank}.json"
     name.write_text(json.dumps(result), encoding="utf-8")
 
