@@ -42,19 +42,25 @@ class Loss:
         x, y = part
         if not isinstance(x, np.ndarray):
             number = np.array([key // MICRO_KEYS % 2**32], np.uint32)
-            return self.on_device(x, y, device_of(x).asarray(number), 0)
+            # A part of a batch, as one of several processes has it, gets masks of its own.
+            part_number = key % MICRO_KEYS
+            return self.on_device(x, y, device_of(x).asarray(number), 0, part_number << 40)
         rng = getattr(self.model, "rng", None)
         if rng is None:
             return self._summed(x, y)
         with rng.seeded(self.seed, key):
             return self._summed(x, y)
 
-    def on_device(self, x: Any, y: Any, draw: Any, ahead: int) -> mg.Tensor:
-        """As `training`, with what masks are drawn from on the GPU as well."""
+    def on_device(self, x: Any, y: Any, draw: Any, ahead: int, more: int = 0) -> mg.Tensor:
+        """As `training`, with what masks are drawn from on the GPU as well.
+
+        Args:
+            more: changes the seed, so that other masks are drawn.
+        """
         rng = getattr(self.model, "rng", None)
         if rng is None:
             return self._summed(x, y)
-        with rng.seeded_on_device(self.seed, draw, ahead):
+        with rng.seeded_on_device(self.seed ^ more, draw, ahead):
             return self._summed(x, y)
 
     def evaluation(self, part: Part, key: int = 0) -> mg.Tensor:

@@ -214,9 +214,14 @@ class Array:
     def view(self, dtype: Any) -> Array:
         return self._view(self._host.view(dtype))
 
-    def get(self) -> np.ndarray:
+    def get(self, out: np.ndarray | None = None) -> np.ndarray:
         self._engine.transfer("d2h")
-        return self._host.copy()
+        if out is None:
+            return self._host.copy()
+        if (out.dtype, out.shape) != (self.dtype, self.shape):
+            raise TypeError(f"{out.dtype} {out.shape} cannot take {self.dtype} {self.shape}")
+        out[...] = self._host
+        return out
 
     def set(self, host: np.ndarray) -> None:
         if not isinstance(host, np.ndarray):

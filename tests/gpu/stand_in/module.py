@@ -64,6 +64,7 @@ class StandIn(ModuleType):
             Stream=functools.partial(Stream, self.engine),
             MemoryPool=functools.partial(MemoryPool, self.engine),
             get_current_stream=lambda: self.engine.stream or Stream(self.engine),
+            alloc_pinned_memory=bytearray,
             using_allocator=functools.partial(using_allocator, self.engine),
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: self.engine.devices,
