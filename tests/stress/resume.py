@@ -22,7 +22,7 @@ import numpy as np
 from tests.tinyalpaca.runs import assert_same_weights, resume, train, write_text
 from tinyalpaca.runs import RunFolder, load_model
 from tinyalpaca.runs.checksums import check_sums
-from tinyalpaca.runs.run_folder import REQUIRED
+from tinyalpaca.runs.layout import REQUIRED
 from tinyalpaca.training.hooks import curve
 from tinyalpaca.training.metrics_file import read_metrics
 

@@ -9,7 +9,7 @@ from minigrad.storage import FileFormatError
 from tests.tinyalpaca.runs import train, write_text
 from tinyalpaca.runs import RunFolder, load_model, save_model
 from tinyalpaca.runs.checksums import SUMS, check_sums
-from tinyalpaca.runs.run_folder import REQUIRED
+from tinyalpaca.runs.layout import REQUIRED
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,8 @@ from tinyalpaca.generation import Generator
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.parameter_names import parameter_shapes
 from tinyalpaca.runs import RunFolder, load_model
-from tinyalpaca.runs.checkpoint import CONFIG
 from tinyalpaca.runs.checksums import SUMS, write_sums
-from tinyalpaca.runs.run_folder import LATEST, read_pointer
+from tinyalpaca.runs.layout import CONFIG, LATEST, read_pointer
 from tinyalpaca.training.metrics_file import line_of, read_metrics
 from tinyalpaca.training.resuming import find_checkpoint
 

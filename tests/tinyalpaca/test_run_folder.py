@@ -26,7 +26,7 @@ from tests.tinyalpaca.runs import (
 )
 from tinyalpaca.runs import FolderInUse, RunFolder
 from tinyalpaca.runs.checksums import check_sums
-from tinyalpaca.runs.run_folder import REQUIRED
+from tinyalpaca.runs.layout import REQUIRED
 from tinyalpaca.training.hooks import checkpoints
 from tinyalpaca.training.hooks.metrics import Metrics
 from tinyalpaca.training.stopping import TrainingStopped

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from tinyalpaca.converting.huggingface import is_huggingface, load_huggingface
     from tinyalpaca.converting.original_weights import load_original, save_for_original
     from tinyalpaca.runs import find_model, load_model, save_model
-    from tinyalpaca.runs.run_folder import CONFIG
+    from tinyalpaca.runs.layout import CONFIG
 
     def is_run(folder: Path) -> bool:
         return folder.is_dir() and (find_model(folder) / CONFIG).is_file()

@@ -22,7 +22,7 @@ from tinyalpaca.converting.shards import load_file
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.parameter_names import parameter_shapes, with_present_names
 from tinyalpaca.runs import find_model, load_model
-from tinyalpaca.runs.checkpoint import WEIGHTS
+from tinyalpaca.runs.layout import WEIGHTS
 from tinyalpaca.tokenizer import Tokenizer, load_tokenizer
 from tinyalpaca.tokenizer.original_vocab import OriginalTokenizer
 

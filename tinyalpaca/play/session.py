@@ -16,7 +16,8 @@ from minigrad.device import Device
 from tinyalpaca.generation import Generator
 from tinyalpaca.generation.reading import read_back
 from tinyalpaca.generation.token_page import packed_attention
-from tinyalpaca.runs.checkpoint import WEIGHTS, find_model, load_model
+from tinyalpaca.runs.checkpoint import find_model, load_model
+from tinyalpaca.runs.layout import WEIGHTS
 from tinyalpaca.tokenizer.tokenizer_files import readable_token
 from tinyalpaca.training.hooks.charts import line_chart, loss_lines
 from tinyalpaca.training.metrics_file import METRICS, read_metrics

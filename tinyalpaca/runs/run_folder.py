@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -33,71 +32,24 @@ from minigrad.storage import (
     write_bytes_atomically,
 )
 from tinyalpaca.runs.checksums import SUMS, check_sums, forget_sums, write_list, write_sums
+from tinyalpaca.runs.layout import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    EARLIER,
+    FOLDERS,
+    LATEST,
+    NAME,
+    OWN,
+    PUBLISHED,
+    REQUIRED,
+    TOKENIZER_VOCABULARY,
+    UNFINISHED,
+    prepare_folder,
+    read_pointer,
+)
 from tinyalpaca.runs.run_lock import RunLock
 from tinyalpaca.settings import ConfigError
-
-CHECKPOINTS, LATEST, BEST, EARLIER = "checkpoints", "latest", "best", "earlier"
-FOLDERS = (CHECKPOINTS, EARLIER, "tokens", "tensorboard", "bad-steps")  # that a run writes into
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
-TOKENIZER_VOCABULARY = "tokenizer.vocab"  # for people to read
-OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
-PUBLISHED = (WEIGHTS, CONFIG, TOKENIZER)
-REQUIRED = (*PUBLISHED, OPTIMIZER, TRAINER)
-OWN = (  # what a run writes; anything else in the folder is left alone
-    *PUBLISHED,
-    TOKENIZER_VOCABULARY,
-    SUMS,
-    "metrics.jsonl",
-    "loss.png",
-    "report.html",
-    "tensorboard",
-    "bad-steps",
-    CHECKPOINTS,
-)
-UNFINISHED = ".step-*.tmp"  # names of checkpoints that are being written or removed
-LONGEST_NAME = 1000  # bytes of a pointer that are read
-_NAME = re.compile(r"step-(\d{8,})(?:\.(\d+))?")
-
-
-def prepare_folder(folder: str | os.PathLike[str]) -> Path:
-    """Make a folder and prove that files can be written there, before hours are spent.
-
-    Raises:
-        OSError: it cannot be made or written; says what to do.
-    """
-    path = Path(folder)
-    probe = path / f".write-test-{secrets.token_hex(4)}"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with open(probe, "xb") as file:
-            file.write(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise type(error)(
-            error.errno,
-            f"the output folder cannot be written ({error.strerror}); choose another with --out",
-            str(path),
-        ) from error
-    return path
-
-
-def read_pointer(pointer: Path) -> Path | None:
-    """The checkpoint that a pointer file names, or None if there is no such file.
-
-    Raises:
-        FileFormatError: the file names no checkpoint that there is.
-    """
-    if not pointer.is_file():
-        return None
-    try:
-        with open(pointer, "rb") as file:
-            name = file.read(LONGEST_NAME).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileFormatError(pointer, f"damaged: it cannot be read ({error})") from None
-    target = pointer.parent / name
-    if not _NAME.fullmatch(name) or not target.is_dir():
-        raise FileFormatError(pointer, f"damaged: there is no checkpoint {name[:80]!r} beside it")
-    return target
 
 
 class RunFolder:
@@ -141,7 +93,7 @@ class RunFolder:
         """The checkpoints, good or not, oldest step first."""
         if not self.checkpoints.is_dir():
             return []
-        found = [(_NAME.fullmatch(p.name), p) for p in self.checkpoints.iterdir() if p.is_dir()]
+        found = [(NAME.fullmatch(p.name), p) for p in self.checkpoints.iterdir() if p.is_dir()]
         order = [(int(m[1]), int(m[2] or 0), p) for m, p in found if m]
         return [path for _, _, path in sorted(order)]
 

@@ -26,15 +26,9 @@ from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.lora import LoRA, load_weights
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.parameter_names import present_name, with_present_names
-from tinyalpaca.runs.checkpoint import (
-    WEIGHTS,
-    check_class,
-    check_sizes,
-    lora_of,
-    read_config,
-    write_model,
-)
-from tinyalpaca.runs.run_folder import OPTIMIZER, TRAINER
+from tinyalpaca.runs.checkpoint import write_model
+from tinyalpaca.runs.config_file import check_class, check_sizes, lora_of, read_config
+from tinyalpaca.runs.layout import OPTIMIZER, TRAINER, WEIGHTS
 from tinyalpaca.training.state import TrainingState
 from tinyalpaca.training.task import Task
 from tinyalpaca.versions import versions

@@ -11,8 +11,9 @@ from tinyalpaca.config import ConfigError, TrainConfig
 from tinyalpaca.lora import LoRA, add_adapters
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.runs import find_model, load_model
-from tinyalpaca.runs.checkpoint import WEIGHTS, class_in, read_config
 from tinyalpaca.runs.checksums import sha256_of
+from tinyalpaca.runs.config_file import class_in, read_config
+from tinyalpaca.runs.layout import WEIGHTS
 
 
 def sizes_of(folder: str, given: dict[str, Any], model: Any = TinyAlpaca) -> Any:

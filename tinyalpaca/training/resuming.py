@@ -13,7 +13,7 @@ from tinyalpaca.console import Say
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.runs import RunFolder
 from tinyalpaca.runs.checksums import check_sums
-from tinyalpaca.runs.run_folder import CHECKPOINTS, REQUIRED, TRAINER, read_pointer
+from tinyalpaca.runs.layout import CHECKPOINTS, REQUIRED, TRAINER, read_pointer
 from tinyalpaca.training.checkpoint import SavedRun, read_training
 from tinyalpaca.training.defaults import count_steps, make_schedule
 from tinyalpaca.training.task import Task

@@ -19,7 +19,7 @@ from tinyalpaca.config import TrainConfig
 from tinyalpaca.lora import load_weights
 from tinyalpaca.runs import RunFolder
 from tinyalpaca.runs.checksums import check_sums
-from tinyalpaca.runs.run_folder import REQUIRED, WEIGHTS
+from tinyalpaca.runs.layout import REQUIRED, WEIGHTS
 from tinyalpaca.training import loop
 from tinyalpaca.training.checkpoint import SavedRun, read_training, restore, write_checkpoint
 from tinyalpaca.training.fine_tuning import freeze

@@ -18,7 +18,7 @@ from tinyalpaca.data import SEPARATOR, Corpus, TokenFile, load_split
 from tinyalpaca.data.corpora import NAMED, split_position
 from tinyalpaca.data.token_file import is_token_file, unmarked_joins
 from tinyalpaca.runs import RunFolder
-from tinyalpaca.runs.run_folder import TOKENIZER
+from tinyalpaca.runs.layout import TOKENIZER
 from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
 from tinyalpaca.training.checkpoint import SavedRun
 from tinyalpaca.training.task import Data

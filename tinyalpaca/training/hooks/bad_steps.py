@@ -13,7 +13,7 @@ import minigrad as mg
 from minigrad.parallel import Engine
 from minigrad.storage import own_folder, remove_link, save_safetensors, write_text_atomically
 from tinyalpaca.console import Say
-from tinyalpaca.runs.run_folder import LATEST
+from tinyalpaca.runs.layout import LATEST
 from tinyalpaca.training.hooks.checkpoints import Checkpoints
 from tinyalpaca.training.hooks.hook import Hook
 from tinyalpaca.training.state import Part, Result, TrainingState

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinyalpaca.console import Say
 from tinyalpaca.runs import RunFolder
-from tinyalpaca.runs.run_folder import LATEST
+from tinyalpaca.runs.layout import LATEST
 from tinyalpaca.training.hooks.hook import Hook
 from tinyalpaca.training.state import Made, Record, TrainingState
 from tinyalpaca.training.stopping import TrainingStopped
