@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from minigrad import ops
 from minigrad.announce import announce
+from minigrad.device import Device
 from minigrad.engine import apply
 from minigrad.errors import ShapeError
+from minigrad.functions import concatenate, reshape
 from minigrad.functions.convert import as_floats, as_tensor
 from minigrad.op import Op
 from minigrad.state import STATE
@@ -71,14 +76,39 @@ def multi_head_attention(
         )
     if num_kv_heads not in (None, num_heads):
         op = ops.attention.grouped_query_attention
-        heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
-        return apply(with_kernel(op, qkv), qkv, **heads, causal=causal)
+        if qkv.device.kind in op.kernels or STATE.textbook:
+            heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
+            return apply(op, qkv, **heads, causal=causal)
+        qkv = _repeated(qkv, num_heads, num_kv_heads)
     if qkv.shape[-1] % (3 * num_heads):
         raise ShapeError(
             f"multi_head_attention: {qkv.shape[-1]} channels are not 3 times {num_heads} heads of "
             "equal size"
         )
     return apply(ops.attention.multi_head_attention, qkv, num_heads=num_heads, causal=causal)
+
+
+def _repeated(qkv: Tensor, num_heads: int, num_kv_heads: int) -> Tensor:
+    """(B, T, (H + 2K)·D) -> (B, T, 3·H·D): each head of keys and values for each of its queries.
+
+    A GPU has a kernel for as many heads of keys as of queries, and a CUDA graph can hold that one.
+    """
+    batch, time, channels = qkv.shape
+    size = ops.attention.grouped_head_size(channels, num_heads, num_kv_heads)
+    device = qkv.device
+    group = as_tensor(_ones_on(device, device.xp, num_heads // num_kv_heads, qkv.dtype), like=qkv)
+    shared = reshape(qkv[..., num_heads * size :], (batch, time, 2, num_kv_heads, 1, size))
+    repeated = reshape(shared * group, (batch, time, 2 * num_heads * size))
+    return concatenate([qkv[..., : num_heads * size], repeated], axis=-1)
+
+
+@lru_cache(maxsize=64)
+def _ones_on(device: Device, xp: Any, size: int, dtype: Any) -> Any:
+    """(size, 1) of 1, which stays on the device: a CUDA graph takes nothing from the host.
+
+    `xp` is the device's array library, and here only a part of the key.
+    """
+    return device.asarray(np.ones((size, 1), dtype))
 
 
 def rotary(x: Tensor, cos: Any, sin: Any, *, heads: int | None = None) -> Tensor:
