@@ -297,7 +297,9 @@ class Array:
     def __setitem__(self, index: Any, value: Any) -> None:
         plain, value = self._index(index), bare(value, "assignment")
         bare(self, "assignment")
-        if any(isinstance(p, np.ndarray) and p.size != np.unique(p).size for p in plain):
+        numbers = [p for p in plain if isinstance(p, np.ndarray) and p.dtype != bool]
+        places = np.stack([p.ravel() for p in np.broadcast_arrays(*numbers)]) if numbers else None
+        if places is not None and places.shape[1] != np.unique(places, axis=1).shape[1]:
             raise ValueError("which of the values assigned to one place remains is undefined")
         chosen = self._host[plain]
         whole = isinstance(chosen, np.ndarray) and np.shares_memory(chosen, self._host)
