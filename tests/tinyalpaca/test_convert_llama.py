@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from minigrad import optim
 from minigrad.storage import FileFormatError, load_safetensors, save_safetensors
 from tests.tinyalpaca.llama_models import MODELS, save_tiny_llama
 from tinyalpaca.converting.huggingface import is_huggingface, load_huggingface
+from tinyalpaca.converting.llama_weights import llama_config
 from tinyalpaca.generation import Generator
 from tinyalpaca.runs import load_model, save_model
+from tinyalpaca.training.memory_need import count_parameters
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
 pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has to say
@@ -196,6 +199,58 @@ def change_config(folder, **settings):
 
 
 YARN = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}
+
+
+# What the makers' configurations say, of settings that count here, and how many weights they have.
+REAL = {
+    "SmolLM 135M": (
+        {
+            **{"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536},
+            **{"num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30},
+            **{"max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "tie_word_embeddings": True},
+            **{"vocab_size": 49152, "rope_scaling": None, "rope_interleaved": False},
+        },
+        134_515_008,
+    ),
+    "Llama 3.2 1B": (
+        {
+            **{"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192},
+            **{"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 16},
+            **{"head_dim": 64, "max_position_embeddings": 131072, "tie_word_embeddings": True},
+            **{"vocab_size": 128256, "rope_theta": 500000.0, "attention_bias": False},
+            "rope_scaling": {
+                **{"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+                **{"original_max_position_embeddings": 8192, "rope_type": "llama3"},
+            },
+        },
+        1_235_814_400,
+    ),
+    "Qwen2.5 0.5B": (
+        {
+            **{"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864},
+            **{"num_attention_heads": 14, "num_key_value_heads": 2, "num_hidden_layers": 24},
+            **{"sliding_window": 32768, "use_sliding_window": False, "max_window_layers": 24},
+            **{"vocab_size": 151936, "rope_theta": 1000000, "tie_word_embeddings": True},
+        },
+        494_032_768,
+    ),
+    "Mistral 7B v0.3": (
+        {
+            **{"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336},
+            **{"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 32},
+            **{"max_position_embeddings": 32768, "sliding_window": None, "vocab_size": 32768},
+        },
+        7_248_023_552,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_models_have_the_number_of_weights_that_is_known(name):
+    theirs, weights = REAL[name]
+    config = llama_config(Path("config.json"), {"hidden_act": "silu", **theirs})
+    assert count_parameters(config) == weights
+    assert config.size_of_head == theirs["hidden_size"] // theirs["num_attention_heads"]
 
 
 @pytest.mark.parametrize(

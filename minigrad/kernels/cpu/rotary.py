@@ -3,7 +3,8 @@
     y₁ = x₁·cos θ - x₂·sin θ,    y₂ = x₂·cos θ + x₁·sin θ
 
 Shapes: x (..., D), cos and sin broadcast to (..., D/2); with `heads`, x is (..., H, D) of which the
-first so many are turned. All is written where it belongs, in x's order of memory.
+first so many are turned. All is written where it belongs, in x's order of memory, into which cos
+and sin are put first: they are small, and passes over long rows are fast.
 
 Saved: cos and sin.
 """
@@ -38,7 +39,9 @@ def _rotated(x, cos, sin, heads, first, second):
         out[..., heads:, :] = x[..., heads:, :]
     x1, x2 = part[..., :half], part[..., half:]
     y1, y2 = turned[..., :half], turned[..., half:]
-    across = _scratch_like(y1)
+    order = by_strides(y1)
+    cos, sin = _in_order(cos, order), _in_order(sin, order)
+    across = _scratch_like(y1, order)
     np.multiply(x1, cos, out=y1)
     first(y1, np.multiply(x2, sin, out=across), out=y1)
     np.multiply(x2, cos, out=y2)
@@ -46,8 +49,13 @@ def _rotated(x, cos, sin, heads, first, second):
     return out
 
 
-def _scratch_like(x):
-    """Scratch memory of x's shape and order."""
-    order = by_strides(x)
+def _in_order(x, order):
+    """x, which broadcasts to as many axes as `order` has, in memory of that order."""
+    x = x.reshape((1,) * (len(order) - x.ndim) + x.shape)
+    return np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+
+
+def _scratch_like(x, order):
+    """Scratch memory of x's shape, in memory of that order."""
     memory = scratch("rotary", tuple(x.shape[axis] for axis in order), x.dtype)
     return memory.transpose(np.argsort(order))
