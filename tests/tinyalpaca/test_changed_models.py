@@ -14,7 +14,7 @@ from minigrad.functions import gelu, relu, silu
 from tests.tinyalpaca.tiny_models import tiny_generator, tiny_model, tiny_tokenizer
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.generation import Generator
-from tinyalpaca.generation.as_written import largest_size, why_not_as_written
+from tinyalpaca.generation.as_written import Structure, largest_size, why_not_as_written
 from tinyalpaca.generation.reading import read_back
 from tinyalpaca.generation.token_page import token_page
 from tinyalpaca.lora import LoRA, add_adapters
@@ -186,6 +186,24 @@ def test_a_changed_model_writes_its_own_text(change, options):
     steps = list(generator.steps(PROMPTS[0], 25, seed=3, alternatives=2))
     alone = generator.generate(PROMPTS[0], 25, seed=3)
     assert "".join(step.text for step in steps) == alone
+
+
+def exchanged(model):
+    ffn = model.decoder_layers[0].ffn
+    ffn.fc1, ffn.fc2 = ffn.fc2, ffn.fc1
+
+
+def renamed(model):
+    vars(model)["last"] = vars(model).pop("final_linear")
+
+
+@pytest.mark.parametrize("change", [*CHANGES[:-1], exchanged, renamed])
+def test_a_change_of_what_a_model_is_made_of_is_seen(change):
+    model = tiny_model()
+    structure = Structure(model)
+    assert structure.still_holds() and structure.why_not() is None
+    change(model)
+    assert not structure.still_holds()
 
 
 @pytest.mark.parametrize("options", [{}, {"pre_norm": True, "norm": "rms", "positions": "rotary"}])

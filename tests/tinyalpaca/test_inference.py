@@ -118,6 +118,7 @@ def test_in_float64_cached_and_uncached_agree_to_rounding(decoder, options, rows
     compare(made(decoder, model, 30, sequences), uncached, sequences, 15, 1e-13)
 
 
+@np.errstate(all="ignore")
 @DECODERS
 @pytest.mark.parametrize("scale", [40.0, 2000.0])
 def test_scores_beyond_the_range_of_exp_are_no_trouble(decoder, scale):
@@ -132,6 +133,7 @@ def test_scores_beyond_the_range_of_exp_are_no_trouble(decoder, scale):
     compare(cached, uncached, sequences, 15, 1e-9)
 
 
+@np.errstate(all="ignore")
 def test_scores_out_of_range_in_float32_are_found():
     model = tiny_model(spread=0.1)
     for layer in model.decoder_layers:

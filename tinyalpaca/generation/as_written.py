@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from math import prod
+from operator import is_
 from typing import Any
 
 from minigrad import nn
@@ -27,7 +28,38 @@ from tinyalpaca.rotation import Rotation
 Part = tuple[type[nn.Module], dict[str, Any]]  # a module's class, and its settings
 CLASSES = (TinyAlpaca, Embedding, DecoderLayer, MaskedMultiHeadSelfAttention, FeedForwardNetwork)
 CLASSES += (nn.Module, nn.Linear, LoRALinear, nn.LayerNorm, nn.RMSNorm, nn.Dropout)  # type: ignore[assignment]
-METHODS = [(c, name, value) for c in CLASSES for name, value in vars(c).items() if callable(value)]
+METHODS = {c: {n: value for n, value in vars(c).items() if callable(value)} for c in CLASSES}
+
+
+class Structure:
+    """What a model is made of, as it is when this is made: for less than looking at it again.
+
+    Attributes:
+        model: the model.
+        modules: all its modules.
+        parameters: what they hold, shared ones as often as they are held.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        by_path = dict(model.named_modules())
+        self.model, self.modules = model, list(by_path.values())
+        self._seen = [(m, type(m), [*vars(m)], [*vars(m).values()]) for m in self.modules]
+        held = [value for *_, values in self._seen for value in values]
+        self.parameters = [value for value in held if isinstance(value, nn.Parameter)]
+        self._why_not = why_not_as_written(by_path)
+
+    def still_holds(self) -> bool:
+        """Whether every module is of the same class, and has the same things in its attributes."""
+        return all(
+            type(module) is kind
+            and [*vars(module)] == names
+            and all(map(is_, vars(module).values(), values))
+            for module, kind, names, values in self._seen
+        )
+
+    def why_not(self) -> str | None:
+        """None if it computes what `tinyalpaca.model` says, else the reason."""
+        return self._why_not or _why_not_its_methods()
 
 
 def why_not_as_written(modules: Mapping[str, nn.Module]) -> str | None:
@@ -54,9 +86,16 @@ def why_not_as_written(modules: Mapping[str, nn.Module]) -> str | None:
         for setting, value in settings.items():
             if getattr(module, setting) != value:
                 return f"{name} has {setting} {getattr(module, setting)!r}, not {value!r}"
-    for owner, name, method in METHODS:
-        if vars(owner).get(name) is not method:
-            return f"{owner.__name__}.{name} was replaced"
+    return None
+
+
+def _why_not_its_methods() -> str | None:
+    """None if the classes have the methods that they were imported with, else which they lack."""
+    for owner, methods in METHODS.items():
+        now = map(vars(owner).get, methods)
+        if not all(map(is_, now, methods.values())):
+            odd = [name for name, method in methods.items() if vars(owner).get(name) is not method]
+            return f"{owner.__name__}.{odd[0]} was replaced"
     return None
 
 

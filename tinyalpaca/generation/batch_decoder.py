@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.nn import Module
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.generation.decoder import CachedDecoder
 from tinyalpaca.generation.folded_weights import FoldedLayer, FoldedWeights, activate
@@ -43,8 +44,9 @@ class BatchDecoder(CachedDecoder):
         weights: FoldedWeights,
         sequences: Sequence[Tokens],
         capacity: int | None = None,
+        modules: Sequence[Module] = (),
     ) -> None:
-        super().__init__(model, sequences, capacity)
+        super().__init__(model, sequences, capacity, modules)
         self.weights, config = weights, weights.config
         self._layers = [_turned(layer, config) for layer in weights.layers]
         size = config.d_model // config.num_heads

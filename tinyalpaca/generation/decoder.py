@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import CPU
+from minigrad.nn import Module
 from tinyalpaca.generation.uncached import run
 from tinyalpaca.generation.windows import Tokens, Windows
 from tinyalpaca.key_values import KeyValues
@@ -38,16 +39,21 @@ class CachedDecoder(ABC):
             between calls.
         capacity: positions for which there is room; the longest that a sequence will become, if
             that is less than the context.
+        modules: all of the model; they are found if they are not given.
 
     Attributes:
         room: S.
     """
 
     def __init__(
-        self, model: Any, sequences: Sequence[Tokens], capacity: int | None = None
+        self,
+        model: Any,
+        sequences: Sequence[Tokens],
+        capacity: int | None = None,
+        modules: Sequence[Module] = (),
     ) -> None:
         self.model = model
-        self._modules = list(model.modules())  # found once, as it takes as long as a layer
+        self._modules = modules or list(model.modules())
         context = model.config.max_seq_len
         self.windows = Windows(sequences, context)
         self.room = min(capacity or context, context)
@@ -114,8 +120,9 @@ class ModelDecoder(CachedDecoder):
         vocab_size: int,
         sequences: Sequence[Tokens],
         capacity: int | None = None,
+        modules: Sequence[Module] = (),
     ) -> None:
-        super().__init__(model, sequences, capacity)
+        super().__init__(model, sequences, capacity, modules)
         self.vocab_size = vocab_size
         self.cache = KeyValues(len(sequences), self.room)
 

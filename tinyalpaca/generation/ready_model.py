@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from minigrad.announce import announce
 from minigrad.device import CPU, Device
 from minigrad.nn import Parameter
 from minigrad.state import STATE
 from tinyalpaca.generation.as_written import (
+    Structure,
     largest_size,
-    why_not_as_written,
     why_not_folded,
     why_not_these_weights,
 )
@@ -46,6 +47,7 @@ class ReadyModel:
     def __init__(self, model: TinyAlpaca, vocab_size: int, graph: bool) -> None:
         self.model, self.vocab_size, self.graph = model, vocab_size, graph
         self._folded: FoldedWeights | None = None
+        self._structure = Structure(model)
         self._why_not: str | None = None
         self._seen = WeightsSeen([], CPU)
         self._inference: DeviceInference | None = None
@@ -77,24 +79,25 @@ class ReadyModel:
         if STATE.textbook or not self._look():
             return UncachedDecoder(self.model, self.vocab_size, sequences)
         folded, config = self._folded, self.model.config
+        given: dict[str, Any] = {"capacity": capacity, "modules": self._structure.modules}
         if folded is not None and self.on_gpu:
             return self._on_gpu(folded).decoder(sequences, capacity)
         if folded is not None and len(sequences) <= FEW:
-            return FewDecoder(self.model, folded, sequences, capacity)
+            return FewDecoder(self.model, folded, sequences, **given)
         if folded is not None and config.size_of_head <= LARGEST_HEAD:
-            return BatchDecoder(self.model, folded, sequences, capacity)
-        return ModelDecoder(self.model, self.vocab_size, sequences, capacity)
+            return BatchDecoder(self.model, folded, sequences, **given)
+        return ModelDecoder(self.model, self.vocab_size, sequences, **given)
 
     def _look(self) -> bool:
         """Whether the model may be run with a cache; fold it, if that pays, again if it changed.
 
         If not, that is announced.
         """
-        modules = dict(self.model.named_modules())
-        reason = why_not_as_written(modules)
+        if not self._structure.still_holds():
+            self._structure = Structure(self.model)
+        reason = self._structure.why_not()
         if reason is None:
-            attributes = [value for module in modules.values() for value in vars(module).values()]
-            parameters = [value for value in attributes if isinstance(value, Parameter)]
+            parameters = self._structure.parameters
             unknown = why_not_folded(self.model.config)
             if unknown is not None and self.on_gpu:
                 announce(f"generation launches the model's own kernels one by one: {unknown}")

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.nn import Module
 from tinyalpaca.generation.decoder import CachedDecoder
 from tinyalpaca.generation.folded_weights import FoldedWeights, activate
 from tinyalpaca.generation.windows import Tokens
@@ -47,8 +48,9 @@ class FewDecoder(CachedDecoder):
         weights: FoldedWeights,
         sequences: Sequence[Tokens],
         capacity: int | None = None,
+        modules: Sequence[Module] = (),
     ) -> None:
-        super().__init__(model, sequences, capacity)
+        super().__init__(model, sequences, capacity, modules)
         self.weights = weights
         self.steps = [SingleStep(weights, self.room) for _ in sequences]
 
@@ -134,14 +136,13 @@ class SingleStep:
         self._sum_eps = c * weights.eps
 
     def __call__(self, token: int, place: int) -> np.ndarray:
-        """(V,)"""
-        with np.errstate(all="ignore"):  # what overflows is found below
-            self._run(token, place)
-            if not self.careful:
-                found = self._denominators.tolist()  # quicker than NumPy's own smallest of so few
-                if not (min(found) > SMALLEST and max(found) < LARGEST):
-                    self.careful = True
-                    self._run(token, place)
+        """(V,); NumPy's warnings of what overflows are for the caller to ignore: it is found."""
+        self._run(token, place)
+        if not self.careful:
+            found = self._denominators.tolist()  # quicker than NumPy's own smallest of so few
+            if not (min(found) > SMALLEST and max(found) < LARGEST):
+                self.careful = True
+                self._run(token, place)
         return self._logits
 
     def _run(self, token: int, place: int) -> None:

@@ -11,18 +11,21 @@ from minigrad import Tensor
 from minigrad.device import Device
 from minigrad.version import checksum
 
+SMALL = 1 << 20  # bytes that are copied to be compared
+
 
 class WeightsSeen:
     """Parameters of one device as they are when this is made.
 
     Engine and optimizers count what they change (see `minigrad.version`): a parameter with the same
     count, whose memory nobody outside of the engine holds, has not changed. Of others, and on a
-    GPU, where a graph that runs again counts nothing, a checksum of the content is compared.
+    GPU, where a graph that runs again counts nothing, the content is compared: of small ones all of
+    it, which is the quickest, of large ones a checksum.
     """
 
     def __init__(self, parameters: Sequence[Tensor], device: Device) -> None:
         self._seen = [(p, p.version, p.version.number) for p in parameters]
-        self._sums = checksums(parameters, device)
+        self._contents = contents(parameters, device)
 
     def still_hold(self, parameters: Sequence[Tensor], device: Device) -> bool:
         """Whether these are the same parameters, with the same values."""
@@ -32,13 +35,14 @@ class WeightsSeen:
         ):
             return False
         changeable = device.kind == "gpu" or any(p.version.outside for p in parameters)
-        return not changeable or checksums(parameters, device) == self._sums
+        return not changeable or contents(parameters, device) == self._contents
 
 
-def checksums(parameters: Sequence[Tensor], device: Device) -> list[int]:
-    """`minigrad.version.checksum` of each parameter; on a GPU, the same kind of sum."""
+def contents(parameters: Sequence[Tensor], device: Device) -> list[Any]:
+    """The bytes of each parameter, or `minigrad.version.checksum`; on a GPU, such sums of all."""
     if device.kind == "cpu":
-        return [checksum(p.array) for p in parameters]
+        arrays = [p.array for p in parameters]
+        return [a.tobytes() if a.nbytes <= SMALL else checksum(a) for a in arrays]
     with device.in_use():
         sums = device.xp.stack([_on_device(device.xp, p.array) for p in parameters])
         return [int(number) for number in sums.tolist()]  # one copy to the host

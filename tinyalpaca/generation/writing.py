@@ -95,6 +95,7 @@ def sampler_for(
     return Sampler(sampling, rngs, vocab_size, tokens, readable, left)
 
 
+@np.errstate(all="ignore")  # once, as it takes as long as a product of a small model
 def write_together(
     writings: Sequence[Writing],
     decoder: Decoder,
@@ -182,7 +183,7 @@ def write_steps(
         allowed = None
         if alternatives is not None and sampler.readable is not None:
             allowed = sampler.readable.may_come(sampler.states[0], sampler.left)
-        with limit:
+        with limit, np.errstate(all="ignore"):
             [[token]], logits = next_tokens(decoder, sampler, 1, alternatives is not None)
         if alternatives is not None:
             logprobs = log_probabilities(logits[0])
