@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from tests.tinyalpaca.runs import MODEL, final_weights, train, write_text
 from tests.tinyalpaca.tiny_models import TEXT
 from tinyalpaca import cli
+from tinyalpaca.config import ModelConfig
 from tinyalpaca.generation import Generator
 from tinyalpaca.runs import load_model
 
@@ -19,6 +21,22 @@ def converted(gpt2, tmp_path_factory):
     out = tmp_path_factory.mktemp("converted") / "out"
     assert cli.main(["convert", str(gpt2[0]), str(out)]) == 0
     return Generator.from_checkpoint(out)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_begins_with_it(gpt2, converted, tmp_path):
+    """Weights, sizes and tokenizer are taken; what was learned is not lost in a few steps."""
+    folder = tmp_path / "out"
+    assert cli.main(["convert", str(gpt2[0]), str(folder)]) == 0
+    text = write_text(tmp_path)
+    sizes = {name: getattr(ModelConfig, name) for name in MODEL}  # the defaults: taken as they are
+    settings = {"init_from": str(folder), "epochs": 1, "learning_rate": 1e-9, "weight_decay": 0.0}
+    run = train(tmp_path / "run", text, sizes, seq_len=17, **settings)
+    assert run.model.config == converted.model.config
+    assert run.tokenizer.vocabulary == converted.tokenizer.vocabulary
+    before = converted.model.state_dict()
+    for name, weights in final_weights(tmp_path / "run").items():
+        np.testing.assert_allclose(weights, before[name], rtol=0, atol=1e-6, err_msg=name)
 
 
 def test_equal_ids(gpt2, converted):

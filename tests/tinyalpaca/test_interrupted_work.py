@@ -98,7 +98,7 @@ def test_pictures_and_reports_that_fail_stop_nothing(tmp_path, monkeypatch, caps
     monkeypatch.setattr(curve, "plots_available", lambda: True)
     monkeypatch.setattr(curve, "CURVE_EVERY", 0.0)
     monkeypatch.setattr(curve, "save_loss_curve", fail)
-    monkeypatch.setattr(Report, "save", fail)
+    monkeypatch.setattr(Report, "render", fail)
     run = train(tmp_path / "run", write_text(tmp_path))
     assert run.state.step == run.task.total_steps
     error = capsys.readouterr().err

@@ -78,6 +78,8 @@ def test_a_chain_of_stops_changes_nothing_and_the_metrics_have_every_step_once(
 ):
     whole = train(tmp_path / "whole", text, **HARD)
     run = train_and_stop(monkeypatch, 4, tmp_path / "chain", text, **HARD)
+    report = (tmp_path / "chain/report.html").read_text(encoding="utf-8")
+    assert f"stopped at step {run.state.step}<" in report
     while run.stopped is not None:
         with monkeypatch.context() as patch:
             patch.setattr(job, "Stopping", lambda minutes: StopAt(4))

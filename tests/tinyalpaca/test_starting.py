@@ -131,6 +131,9 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path, text, monkeypatch, c
     assert config["training"]["init_from"] == str(tmp_path / "first")
     whole = train(tmp_path / "whole", other, sizes, init_from=str(tmp_path / "first"))
     assert whole.metrics.losses[0][1] < 5  # ln V is 5.5
+    latest = RunFolder(tmp_path / "first").latest()  # a checkpoint will do
+    third = train(tmp_path / "third", other, sizes, init_from=str(latest), max_steps=1)
+    assert third.model.config == first.model.config and third.metrics.losses[0][1] < 5
     monkeypatch.chdir(tmp_path)  # where "first" is a path too
     resumed = resume(tmp_path / "second", max_steps=0, init_from="first")
     assert resumed.records[-1]["val_loss"] == whole.records[-1]["val_loss"]

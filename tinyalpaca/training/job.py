@@ -26,7 +26,7 @@ from tinyalpaca.training.defaults import check_schedule
 from tinyalpaca.training.fine_tuning import add_lora, sizes_of, take_weights
 from tinyalpaca.training.gpu_steps import why_not
 from tinyalpaca.training.hooks import Hook
-from tinyalpaca.training.hooks.curve import LOSS_CURVE, decoration, plots_available
+from tinyalpaca.training.hooks.curve import LOSS_CURVE, plots_available
 from tinyalpaca.training.hooks.report import REPORT
 from tinyalpaca.training.loss import LossFunction
 from tinyalpaca.training.memory_need import check_memory
@@ -315,8 +315,6 @@ def finish(run: Run, tell: Say) -> None:
     """Say where a run that has ended has left things, with a sample and a last validation."""
     folder, config, state = run.folder.path, run.config, run.state
     if run.stopped:
-        with decoration(REPORT, run.warn):
-            run.report.save(state, stopped=True)
         say(
             f"Stopped at step {state.step:,} of {run.task.total_steps:,} ({run.stopped}). "
             f"Everything is saved in {folder}; go on with\n    {resume_command(folder)}"
@@ -338,8 +336,7 @@ def finish(run: Run, tell: Say) -> None:
         run.task.engine.close()
     if text:
         tell(f"\nSample:\n{text}\n")
-    with decoration(REPORT, run.warn):
-        run.report.save(state, sample=text, score=sliding)
+    run.report.save(state, sample=text, score=sliding)
     say(f"Best validation: {best:.4f} nats per character{how}")
     tell(f"In {folder}: model.safetensors, config.json, tokenizer.json, {METRICS}, {REPORT}")
     if plots_available():

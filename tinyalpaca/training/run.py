@@ -151,7 +151,8 @@ class Run:
             ask=self.stopping.check,
             warn=self.warn,
         )
-        self.report = Report(path, model, tokenizer, config, data.validation, self.metrics, source)
+        shown = (model, tokenizer, config, data.validation, self.metrics, source)
+        self.report = Report(path, *shown, self.warn)
         self.preflight = Preflight(
             task.engine,
             task.names,
@@ -200,6 +201,7 @@ class Run:
             hooks += [
                 Lines(config.epochs, task.total_steps, sequences, self.say),
                 LossCurve(path, self.metrics, self.warn),
+                self.report,
             ]
         if config.patience:
             hooks.append(EarlyStop(config.patience))
@@ -260,6 +262,8 @@ class Run:
         saved = read_training(latest, self.own.model)
         self.state = self._restored(saved)
         self.metrics.losses = [pair for pair in self.metrics.losses if pair[0] <= self.state.step]
+        if self.first:
+            self.report.on_stop(self.state, self.stopped)
 
     def use_best(self) -> None:
         """Put the best weights so far into the model: training is over."""

@@ -12,9 +12,12 @@ import numpy as np
 
 from minigrad.storage import write_text_atomically
 from tinyalpaca.config import TrainConfig
+from tinyalpaca.console import Say
 from tinyalpaca.generation.attention import attention_maps
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.training.hooks.charts import Line, heat_map, line_chart, loss_lines
+from tinyalpaca.training.hooks.curve import decoration
+from tinyalpaca.training.hooks.hook import Hook
 from tinyalpaca.training.hooks.metrics import Metrics
 from tinyalpaca.training.state import Record, TrainingState
 from tinyalpaca.versions import versions
@@ -57,8 +60,11 @@ summary{cursor:pointer;font-weight:600}details pre{margin-top:8px}
 """
 
 
-class Report:
+class Report(Hook):
     """Writes the report of a run into its folder.
+
+    It does so where a run is stopped. One that has come to its end is reported on by `save`, with
+    what has been found out about the best weights.
 
     Args:
         folder: of the run.
@@ -67,6 +73,7 @@ class Report:
         validation: the tokens of the validation text.
         metrics: has the records.
         source: where the text is from.
+        warn: told if there can be no report; nothing depends on it.
     """
 
     def __init__(
@@ -77,10 +84,16 @@ class Report:
         config: TrainConfig,
         validation: np.ndarray,
         metrics: Metrics,
-        source: str = "",
+        source: str,
+        warn: Say,
     ) -> None:
         self.folder, self.model, self.tokenizer, self.config = folder, model, tokenizer, config
         self.validation, self.metrics, self.source = validation, metrics, source
+        self.warn = warn
+
+    def on_stop(self, state: TrainingState, reason: str | None) -> None:
+        if reason is not None:
+            self.save(state, stopped=True)
 
     def save(
         self, state: TrainingState, *, stopped: bool = False, sample: str = "", score: float = 0.0
@@ -92,9 +105,10 @@ class Report:
             sample: the text that the model has written at the end.
             score: the last validation in nats per character, with windows that overlap; 0 for none.
         """
-        page = self.render(state, stopped, sample, score)
-        page = page.encode("utf-8", "replace").decode("utf-8")  # a file's name need not be UTF-8
-        write_text_atomically(self.folder / REPORT, page, follow_links=False)
+        with decoration(REPORT, self.warn):
+            page = self.render(state, stopped, sample, score)
+            page = page.encode("utf-8", "replace").decode("utf-8")  # a file's name need not be
+            write_text_atomically(self.folder / REPORT, page, follow_links=False)
 
     def render(
         self, state: TrainingState, stopped: bool = False, sample: str = "", score: float = 0.0
