@@ -135,8 +135,9 @@ class TrainConfig:
     batch_size: int = setting(32, "sequences a batch")
     accumulate: int = setting(1, "batches whose gradients make a step")
     seq_len: int = setting(128, "tokens of a training window, one more than are predicted")
-    windows: Literal["consecutive", "random"] = setting(
-        "consecutive", "cut the text once into windows, or draw them at random places"
+    windows: Literal["consecutive", "shifted", "random"] = setting(
+        "consecutive",
+        "cut the text into windows once, or at other places each epoch, or draw random ones",
     )
     init_from: str = setting(
         "",
@@ -170,10 +171,14 @@ class TrainConfig:
         "constant", "learning rate over time; restarts happen at each epoch"
     )
     warmup_steps: int = setting(0, "steps over which the learning rate grows to its peak")
+    cooldown: float = setting(
+        1.0, "share of the steps after them, at the end, over which the schedule linear falls"
+    )
     weight_decay: float = setting(0.01, "decay of weights")
     decay: Literal["all", "matrices"] = setting(
         "all", "what decays: everything, or neither biases nor norms"
     )
+    embedding_decay: float = setting(1.0, "decay of embeddings, in multiples of weight_decay")
     beta1: float = setting(0.9, "AdamW's average of gradients")
     beta2: float = setting(0.999, "AdamW's average of squared gradients")
     grad_clip: float = setting(1.0, "largest norm of all gradients; 0 for no limit")
@@ -242,6 +247,7 @@ class TrainConfig:
             "eval_every",
             "eval_stride",
             "weight_decay",
+            "embedding_decay",
             "grad_clip",
             "min_learning_rate",
             "seed",
@@ -263,6 +269,8 @@ class TrainConfig:
         for name in ("learning_rate", "muon_learning_rate", "lora_alpha", "rank_timeout"):
             if not 0 < getattr(self, name) < inf:
                 raise ConfigError(f"{name} must be positive, it is {getattr(self, name)}")
+        if not 0 < self.cooldown <= 1:
+            raise ConfigError(f"cooldown must be in (0, 1], it is {self.cooldown}")
         for name in ("beta1", "beta2", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), it is {getattr(self, name)}")

@@ -85,6 +85,8 @@ def test_heads_that_do_not_divide_the_width(tmp_path, capsys):
         ("--batch-size", "0", "batch_size must be at least 1"),
         ("--validation-fraction", "1.5", "validation_fraction must be between 0 and 1"),
         ("--dropout", "1", "dropout must be in [0, 1)"),
+        ("--cooldown", "0", "cooldown must be in (0, 1]"),
+        ("--embedding-decay", "-1", "embedding_decay must not be negative"),
         ("--eval-stride", "9999", "can move on by"),
     ],
 )
@@ -105,14 +107,14 @@ def test_restarts_have_no_warm_up(tmp_path, capsys):
 
 def test_flags_that_nothing_looks_at_are_told():
     flags = ["min_learning_rate", "muon_learning_rate", "num_merges", "validation_fraction"]
-    flags.append("measure_micro_batch")
+    flags += ["cooldown", "measure_micro_batch"]
     idle = TrainConfig(tokenizer="char", validation="b.txt", micro_batch_size=3)
     told = without_effect(flags, idle)
     assert [line.split(" has no effect")[0] for line in told] == [
         "--" + name.replace("_", "-") for name in flags
     ]
     assert without_effect([], idle) == []
-    assert without_effect(flags, TrainConfig(schedule="cosine", optimizer="muon")) == []
+    assert without_effect(flags, TrainConfig(schedule="linear", optimizer="muon")) == []
 
 
 def test_an_output_folder_that_is_a_file_is_found_before_training(tmp_path, capsys):

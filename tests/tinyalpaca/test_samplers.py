@@ -3,8 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
-from tinyalpaca.data import RandomSampler, WindowSampler
+from tinyalpaca.data import RandomSampler, ShiftedSampler, WindowSampler
 from tinyalpaca.data.samplers import permute
+
+KINDS = [WindowSampler, RandomSampler, ShiftedSampler]
 
 
 def epoch_of(sampler) -> list[list[int]]:
@@ -14,6 +16,8 @@ def epoch_of(sampler) -> list[list[int]]:
 def make(kind=WindowSampler, count=103, batch_size=8, **settings):
     if kind is RandomSampler:
         return RandomSampler(1000, batch_size, samples_per_epoch=count, **settings)
+    if kind is ShiftedSampler:
+        return ShiftedSampler(count * 10 + 4, batch_size, stride=10, **settings)
     return WindowSampler(count, batch_size, **settings)
 
 
@@ -73,14 +77,44 @@ def test_random_windows_cover_the_data_evenly():
     assert epoch_of(sampler) != epoch_of(RandomSampler(50, 1000, samples_per_epoch=20_000))
 
 
-@pytest.mark.parametrize("kind", [WindowSampler, RandomSampler])
+@pytest.mark.parametrize(
+    ("windows", "stride"), [(1034, 10), (1030, 10), (39, 10), (10, 10), (5, 1)]
+)
+def test_shifted_windows_lie_side_by_side_from_another_place_each_epoch(windows, stride):
+    """All places from which all windows of an epoch fit are taken, and nothing reaches further."""
+    sampler = ShiftedSampler(windows, 8, stride=stride)
+    count, shifts = windows // stride, []
+    for _ in range(200):
+        order = np.concatenate(list(sampler))
+        ordered = np.sort(order)
+        assert len(ordered) == count and (np.diff(ordered) == stride).all()
+        assert ordered[0] >= 0 and ordered[-1] < windows
+        assert count < 4 or order.tolist() != ordered.tolist()
+        shifts.append(int(ordered[0]))
+    assert set(shifts) == set(range(windows - stride * (count - 1)))
+    assert shifts[:9] == [sampler.shift_of(epoch) for epoch in range(9)]
+
+
+def test_shifted_windows_of_a_short_text():
+    """Of two windows at least there is room for, unless the text is shorter than two."""
+    sampler = ShiftedSampler(7, 8, stride=10)
+    starts = [epoch_of(sampler) for _ in range(100)]
+    assert {tuple(map(tuple, epoch)) for epoch in starts} == {((start,),) for start in range(7)}
+    for windows, stride in ((0, 3), (3, 0)):
+        with pytest.raises(
+            ValueError, match=r"num_windows \(.\) and stride \(.\) must be at least 1"
+        ):
+            ShiftedSampler(windows, 8, stride=stride)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_order_depends_on_the_seed_alone(kind):
     assert epoch_of(make(kind, seed=3)) == epoch_of(make(kind, seed=3))
     assert epoch_of(make(kind, seed=3)) != epoch_of(make(kind, seed=4))
     assert epoch_of(make(kind, seed=-1)) == epoch_of(make(kind, seed=2**64 - 1))
 
 
-@pytest.mark.parametrize("kind", [WindowSampler, RandomSampler])
+@pytest.mark.parametrize("kind", KINDS)
 def test_going_on_from_any_state_gives_the_same_batches(kind):
     sampler = make(kind, seed=9)
     expected, states = [], []
@@ -97,7 +131,7 @@ def test_going_on_from_any_state_gives_the_same_batches(kind):
     assert all(type(value) is int for state in states for value in state.values())
 
 
-@pytest.mark.parametrize("kind", [WindowSampler, RandomSampler])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_state_fits_another_batch_size(kind):
     whole = list(itertools.chain(*epoch_of(make(kind))))
     sampler = make(kind)
@@ -108,7 +142,7 @@ def test_a_state_fits_another_batch_size(kind):
     assert list(itertools.chain(*epoch_of(resumed))) == whole[24:]
 
 
-@pytest.mark.parametrize("kind", [WindowSampler, RandomSampler])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_ranks_share_each_batch_of_the_same_order(kind, world_size):
     whole = epoch_of(make(kind))
@@ -118,7 +152,7 @@ def test_ranks_share_each_batch_of_the_same_order(kind, world_size):
             assert ranks[rank][number] == batch[rank::world_size]
 
 
-@pytest.mark.parametrize("kind", [WindowSampler, RandomSampler])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_any_number_of_workers_computes_the_same_batches(kind, workers):
     expected = epoch_of(make(kind))

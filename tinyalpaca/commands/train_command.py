@@ -148,6 +148,8 @@ def without_effect(given: Collection[str], config: TrainConfig) -> list[str]:
     """In words, the settings among those `given` that nothing looks at beside the others."""
     reasons = {
         "min_learning_rate": config.schedule == "constant" and "the schedule is constant",
+        "cooldown": config.schedule != "linear"
+        and f"the schedule is {config.schedule}, not linear",
         "muon_learning_rate": config.optimizer != "muon" and "the optimizer is not muon",
         "num_merges": config.tokenizer != "bpe" and f"the tokenizer is {config.tokenizer}, not bpe",
         "validation_fraction": config.validation and "--validation names a text",

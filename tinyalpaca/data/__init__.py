@@ -1,7 +1,7 @@
 """From a text to batches: `load_corpus`, `load_split`, `TokenFile`, windows and samplers."""
 
 from tinyalpaca.data.corpora import SEPARATOR, Corpus, load_corpus, load_split
-from tinyalpaca.data.samplers import RandomSampler, WindowSampler
+from tinyalpaca.data.samplers import RandomSampler, ShiftedSampler, WindowSampler
 from tinyalpaca.data.token_file import TokenFile
 from tinyalpaca.data.windows import RandomWindows, TinyPacaDataset
 
@@ -10,6 +10,7 @@ __all__ = [
     "Corpus",
     "RandomSampler",
     "RandomWindows",
+    "ShiftedSampler",
     "TinyPacaDataset",
     "TokenFile",
     "WindowSampler",

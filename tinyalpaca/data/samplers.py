@@ -12,6 +12,7 @@ import numpy as np
 State = dict[str, int]
 
 _ROUNDS = 6
+_SHIFTS = 1  # tells the numbers of shifts from those of orders
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -154,3 +155,32 @@ class RandomSampler(_Sampler):
     def indices_at(self, positions: np.ndarray, epoch: int) -> np.ndarray:
         hashes = mix(positions.astype(np.uint64) ^ _key(self.seed, epoch))
         return (hashes % np.uint64(self.num_windows)).astype(np.int64)
+
+
+class ShiftedSampler(_Sampler):
+    """Windows without overlap whose first begins at another place in every epoch, in random order.
+
+    So each token is predicted once an epoch, as with `WindowSampler`, but every time from another
+    stretch of text before it. The indices are those of a dataset with a window at every token.
+
+    Args:
+        num_windows: the indices go from 0 to this - 1.
+        stride: from one window of an epoch to the next.
+    """
+
+    def __init__(self, num_windows: int, batch_size: int, stride: int, **settings):
+        if num_windows < 1 or stride < 1:
+            raise ValueError(
+                f"num_windows ({num_windows}) and stride ({stride}) must be at least 1"
+            )
+        super().__init__(max(1, num_windows // stride), batch_size, **settings)
+        self.num_windows, self.stride = num_windows, stride
+
+    def shift_of(self, epoch: int) -> int:
+        """Where the first window of an epoch begins: as far on as leaves room for all of them."""
+        places = self.num_windows - self.stride * (self.count - 1)
+        return int(_key(self.seed, epoch, _SHIFTS)[0] % np.uint64(places))
+
+    def indices_at(self, positions: np.ndarray, epoch: int) -> np.ndarray:
+        order = permute(positions, self.count, self.seed, epoch)
+        return self.shift_of(epoch) + self.stride * order

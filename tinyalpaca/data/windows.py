@@ -95,7 +95,7 @@ class TinyPacaDataset(_Windows):
 
 
 class RandomWindows(_Windows):
-    """A window at every token; use it with `RandomSampler`."""
+    """A window at every token; use it with `RandomSampler` or `ShiftedSampler`."""
 
     @property
     def _stride(self) -> int:

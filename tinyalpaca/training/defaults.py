@@ -11,9 +11,17 @@ from minigrad import nn, optim
 from minigrad.optim.muon import Muon
 from minigrad.parallel import Engine, WholeBatch, Workers, mpi
 from tinyalpaca.config import ConfigError, TrainConfig
-from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
+from tinyalpaca.data import (
+    RandomSampler,
+    RandomWindows,
+    ShiftedSampler,
+    TinyPacaDataset,
+    WindowSampler,
+)
 from tinyalpaca.training.loss import Loss
 from tinyalpaca.training.micro_batches import calibrated_micro_batch, micro_batch_size
+
+Sampler = WindowSampler | RandomSampler | ShiftedSampler
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
@@ -24,7 +32,8 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     With `decay` "matrices" vectors (biases and norms) do not decay: there is nothing to be gained
     from pulling them to 0 (Loshchilov and Hutter leave it open; GPT-2 and its successors do so).
     With Muon the matrices of the decoder layers are its, packed queries, keys and values one by
-    one; embeddings, the final layer and vectors stay with AdamW.
+    one; embeddings, the final layer and vectors stay with AdamW. Embeddings are a group of their
+    own if `embedding_decay` is not 1.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     groups: dict[str, dict[str, Any]] = {}
@@ -40,6 +49,9 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
             kind = "muon, packed" if packed else "muon"
             settings |= {"lr": config.muon_learning_rate, "orthogonal": True}
             settings |= {"parts": 3 if packed else 1}
+        elif config.embedding_decay != 1 and name.startswith("embedding."):
+            kind = "embeddings"
+            settings = {"weight_decay": config.weight_decay * config.embedding_decay}
         groups.setdefault(kind, {"params": [], **settings})["params"].append(parameter)
     return list(groups.values())
 
@@ -120,19 +132,22 @@ def shared_engine(
 
 def make_sampler(
     tokens: np.ndarray, config: TrainConfig
-) -> tuple[TinyPacaDataset | RandomWindows, WindowSampler | RandomSampler]:
+) -> tuple[TinyPacaDataset | RandomWindows, Sampler]:
     """The windows of the training tokens and the order in which they come."""
     consecutive = TinyPacaDataset(tokens, config.seq_len)
     if config.windows == "consecutive":
         count = len(consecutive)
         return consecutive, WindowSampler(count, min(config.batch_size, count), seed=config.seed)
     windows = RandomWindows(tokens, config.seq_len)
+    if config.windows == "shifted":
+        stride = config.seq_len - 1  # tokens that a window predicts
+        return windows, ShiftedSampler(len(windows), config.batch_size, stride, seed=config.seed)
     return windows, RandomSampler(
         len(windows), config.batch_size, samples_per_epoch=len(consecutive), seed=config.seed
     )
 
 
-def epoch_steps(sampler: WindowSampler | RandomSampler, config: TrainConfig) -> int:
+def epoch_steps(sampler: Sampler, config: TrainConfig) -> int:
     """The steps of an epoch."""
     return ceil(len(sampler) / config.accumulate)
 
@@ -164,7 +179,9 @@ def make_schedule(
     if config.schedule == "cosine":
         return optim.WarmupCosineLR(optimizer, warmup, total_steps, config.min_learning_rate)
     if config.schedule == "linear":
-        return optim.WarmupLinearLR(optimizer, warmup, total_steps, config.min_learning_rate)
+        return optim.WarmupLinearLR(
+            optimizer, warmup, total_steps, config.min_learning_rate, config.cooldown
+        )
     if warmup:
         return optim.WarmupConstantLR(optimizer, warmup, total_steps)
     return optim.ConstantLR(optimizer)

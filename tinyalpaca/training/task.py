@@ -17,7 +17,7 @@ import numpy as np
 from minigrad import optim
 from minigrad.parallel import Engine, mpi
 from tinyalpaca.config import TrainConfig
-from tinyalpaca.data import RandomSampler, RandomWindows, TinyPacaDataset, WindowSampler
+from tinyalpaca.data import RandomWindows, TinyPacaDataset
 from tinyalpaca.evaluation import Score, evaluate
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.training import defaults
@@ -99,7 +99,7 @@ class Task:
         engine: Engine,
         schedule: optim.Schedule,
         dataset: TinyPacaDataset | RandomWindows,
-        sampler: WindowSampler | RandomSampler,
+        sampler: defaults.Sampler,
         config: TrainConfig,
         own: Mapping[str, str] | None = None,
     ) -> None:

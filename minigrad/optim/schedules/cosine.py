@@ -104,10 +104,31 @@ class WarmupLinearLR(_Warmup):
     """Linear from 0 to lr over warmup_steps, then along a straight line to eta_min at total_steps.
 
     Bergsma et al., "Straight to Zero", arXiv:2502.15938, find it better than a cosine.
+
+    Args:
+        cooldown: the share of the steps after the warm-up, at their end, that the line takes; until
+            then it is lr. Hägele et al., arXiv:2405.18392, compare such schedules with a cosine.
+
+    Raises:
+        ValueError: `cooldown` is not in (0, 1], or the numbers of steps do not fit.
     """
 
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup_steps: int,
+        total_steps: int,
+        eta_min: float = 0.0,
+        cooldown: float = 1.0,
+    ) -> None:
+        if not 0 < cooldown <= 1:
+            raise ValueError(f"WarmupLinearLR: cooldown must be in (0, 1], it is {cooldown}")
+        self.cooldown = cooldown
+        super().__init__(optimizer, warmup_steps, total_steps, eta_min)
+
     def lr_after(self, base_lr: float, progress: float) -> float:
-        return self.eta_min + (base_lr - self.eta_min) * (1 - progress)
+        left = min(1.0, (1 - progress) / self.cooldown)
+        return self.eta_min + (base_lr - self.eta_min) * left
 
 
 def along_cosine(high: float, low: float, progress: float) -> float:

@@ -143,6 +143,19 @@ def test_a_line_after_the_warmup_by_hand() -> None:
     assert rates == pytest.approx([0.05, 0.1, 0.1, 0.08, 0.06, 0.04, 0.02, 0.02], rel=1e-12)
 
 
+def test_a_line_over_a_share_of_the_steps_by_hand() -> None:
+    schedule = WarmupLinearLR(optimizer(), 2, 12, eta_min=0.02, cooldown=0.4)
+    rates = []
+    for _ in range(14):
+        rates.append(schedule.get_last_lr()[0])
+        schedule.step()
+    expected = [0.05, *[0.1] * 8, 0.08, 0.06, 0.04, 0.02, 0.02]
+    assert rates == pytest.approx(expected, rel=1e-12)
+    for share in (0.0, -0.1, 1.01, float("nan")):
+        with pytest.raises(ValueError, match=r"cooldown must be in \(0, 1\]"):
+            WarmupLinearLR(optimizer(), 2, 12, cooldown=share)
+
+
 def test_the_shortest_schedules() -> None:
     """Of one step."""
     assert WarmupCosineLR(optimizer(), warmup_steps=1, total_steps=1).get_last_lr() == [0.1, 0.5]

@@ -105,6 +105,11 @@ def batches_of_an_epoch(ids, t, epoch):
     count = len(ids) // length
     if t["windows"] == "consecutive":
         starts = [length * shuffled(i, count, t["seed"], epoch) for i in range(count)]
+    elif t["windows"] == "shifted":
+        stride, places = length - 1, len(ids) - length + 1
+        count = places // stride
+        shift = key_of(t["seed"], epoch, 1) % (places - stride * (count - 1))
+        starts = [shift + stride * shuffled(i, count, t["seed"], epoch) for i in range(count)]
     else:
         places, key = len(ids) - length + 1, key_of(t["seed"], epoch)
         starts = [mix(i ^ key) % places for i in range(count)]
@@ -127,7 +132,8 @@ def rate_factor(t, step, total, per_epoch):
     if kind == "cosine":
         return lambda high: low + (high - low) * (1 + math.cos(math.pi * done)) / 2
     if kind == "linear":
-        return lambda high: low + (high - low) * (1 - done)
+        left = min(1, (1 - done) / t["cooldown"])
+        return lambda high: low + (high - low) * left
     return lambda high: high
 
 
@@ -168,7 +174,8 @@ def optimizers(w, t):
     for name, p in w.items():
         spared = t["decay"] == "matrices" and p.ndim < 2
         if not is_muons(name):
-            groups.append({"params": [p], "weight_decay": 0.0 if spared else t["weight_decay"]})
+            decay = t["weight_decay"] * (t["embedding_decay"] if "embedding" in name else 1)
+            groups.append({"params": [p], "weight_decay": 0.0 if spared else decay})
     betas = (t["beta1"], t["beta2"])
     adamw = torch.optim.AdamW(groups, lr=t["learning_rate"], betas=betas, eps=1e-8)
     return adamw, Muon({n: p for n, p in w.items() if is_muons(n)}, t["weight_decay"])
