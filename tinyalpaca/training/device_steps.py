@@ -7,6 +7,9 @@ captured as one CUDA graph (`minigrad.parallel.capture`), one for each shape of 
 
 A step whose loss or gradient is not finite is not made, nor any after it, until the host has seen
 it: weights and counters stay as they were before it.
+
+Where several processes share each step, it is two graphs: between the gradient and the update the
+host adds up loss and gradient of all of them.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from minigrad.tensor import Tensor
 from tinyalpaca.training import windows
 
 DeviceLoss = Callable[[Any, Any, Any, int], Tensor]
+Share = Callable[[int], slice]
 
 
 class Progress(NamedTuple):
@@ -69,6 +73,9 @@ class DeviceSteps:
         average: (P,) an average of the weights to keep, or None.
         average_decay: see `minigrad.kernels.cuda.adamw.order_step`.
         graph: whether steps are captured; without, the same kernels are launched one by one.
+        share: which of so many rows of a batch are this process's; all, if left out.
+        between: called between gradient and update with the summed loss (1,), which it replaces,
+            with `flat.grad`, by the sums over all processes; None for this process alone.
 
     Raises:
         ValueError: `why_not` has a reason why the optimizer's steps cannot be made so.
@@ -89,6 +96,8 @@ class DeviceSteps:
         average: Any = None,
         average_decay: float = 0.0,
         graph: bool = True,
+        share: Share = slice,
+        between: Callable[[Any], None] | None = None,
     ) -> None:
         reason = why_not(optimizer)
         if reason:
@@ -96,6 +105,7 @@ class DeviceSteps:
         self.flat, self._loss, self._time = flat, loss, time
         self._device = device_of(flat.array)
         self._max_norm, self._graph = max_norm, graph
+        self._share, self._between = share, between
         self._average, self._average_decay = average, average_decay
         if optimizer.flat is not flat:
             optimizer.flatten(flat)
@@ -106,7 +116,9 @@ class DeviceSteps:
             self.state.rates[...] = self._device.asarray(np.asarray(rates, np.float64))
             self._tokens = self._device.asarray(np.ascontiguousarray(tokens, np.int32))
             self._starts = self._device.xp.zeros(windows, np.int64)
+            self._summed = self._device.xp.zeros(1, flat.array.dtype)
         self._steps: dict[tuple[int, ...], Captured] = {}
+        self._updates: dict[tuple[int, ...], Captured] = {}
         self._scales: dict[float, Any] = {}
 
     def set_windows(self, starts: np.ndarray) -> None:
@@ -137,17 +149,34 @@ class DeviceSteps:
             self._step(tuple(rows))
 
     def launch(self, rows: Sequence[int]) -> None:
-        """Make a step from batches of so many windows each. Returns at once."""
+        """Make a step from batches of so many windows each. Returns at once if it is alone."""
         key = tuple(rows)
-        if key not in self._steps:
+        of = f"of {' + '.join(map(str, key))} sequences"
+        if key not in self._steps and self._between is None:
             self._steps[key] = Captured(
                 partial(self._step, key),
                 self._changing(),
-                label=f"training step of {' + '.join(map(str, key))} sequences",
+                label=f"training step {of}",
+                enabled=self._graph,
+            )
+        elif key not in self._steps:
+            self._steps[key] = Captured(
+                partial(self._leave_gradients, key),
+                [self.flat.grad, self._summed],
+                label=f"gradient {of}",
+                enabled=self._graph,
+            )
+            self._updates[key] = Captured(
+                partial(self._update_from, key),
+                self._changing(),
+                label=f"update {of}",
                 enabled=self._graph,
             )
         with self._device.in_use():
             self._steps[key]()
+            if self._between is not None:
+                self._between(self._summed)
+                self._updates[key]()
 
     def look(self) -> Progress:
         """Wait for the steps that have been launched, and see what came of them: one transfer."""
@@ -159,12 +188,13 @@ class DeviceSteps:
     @property
     def graphs(self) -> int:
         """How many shapes of steps are graphs."""
-        return sum(step.graph is not None for step in self._steps.values())
+        every = (*self._steps.values(), *self._updates.values())
+        return sum(step.graph is not None for step in every)
 
     @property
     def graph_bytes(self) -> int:
         """The memory that graphs keep for themselves."""
-        return sum(step.pool_bytes for step in self._steps.values())
+        return sum(s.pool_bytes for s in (*self._steps.values(), *self._updates.values()))
 
     def _changing(self) -> list[Any]:
         arrays = [self.flat.array, *self.state.arrays]
@@ -173,24 +203,42 @@ class DeviceSteps:
 
     def _step(self, rows: tuple[int, ...]) -> None:
         """What is launched or captured: device arrays only, and no look at their values."""
+        self._update(self._gradients(rows), rows)
+
+    def _leave_gradients(self, rows: tuple[int, ...]) -> None:
+        """The first half of a step that processes share, whose loss then lies at a fixed place."""
+        self._summed[...] = self._gradients(rows)
+
+    def _update_from(self, rows: tuple[int, ...]) -> None:
+        """The second half."""
+        self._update(self._summed, rows)
+
+    def _gradients(self, rows: tuple[int, ...]) -> Any:
+        """Leaves this process's gradient of a step; returns its summed loss."""
         places, first, total = self.flat.views(self.flat.grad), 0, None
         scale = 1 / (sum(rows) * self._time)
         for number, count in enumerate(rows):
+            mine = self._share(count)
+            if mine.stop == (mine.start or 0):  # more processes than rows
+                first += count
+                continue
             x, y = windows.gather(
                 self._tokens,
                 self._starts,
                 self.state.counters[2:3],
-                first=first,
-                rows=count,
+                first=first + (mine.start or 0),
+                rows=mine.stop - (mine.start or 0),
                 time=self._time,
             )
             with first_order():
                 loss = self._loss(x, y, self.state.draw, number)
+            into = write_gradients if total is None else add_gradients
             total = loss.array if total is None else total + loss.array
-            into = write_gradients if number == 0 else add_gradients
             into(loss, self.flat.parameters, places, scale=self._on_device(scale))
             first += count
-        self._update(total, scale, windows=first, draws=len(rows))
+        if total is None:
+            self.flat.grad[...] = 0
+        return 0.0 if total is None else total
 
     def _on_device(self, scale: float) -> Any:
         """A number that lies on the device from the first call on."""
@@ -198,18 +246,18 @@ class DeviceSteps:
             self._scales[scale] = self._device.number(scale, self.flat.array.dtype)
         return self._scales[scale]
 
-    def _update(self, loss: Any, scale: float, *, windows: int, draws: int) -> None:
+    def _update(self, loss: Any, rows: tuple[int, ...]) -> None:
         first = self._groups[0]
         adamw.order_step(
             self.flat.grad,
             loss,
             self.state,
-            loss_scale=scale,
+            loss_scale=1 / (sum(rows) * self._time),
             max_norm=self._max_norm,
             betas=first["betas"],
             eps=first["eps"],
-            windows=windows,
-            draws=draws,
+            windows=sum(rows),
+            draws=len(rows),
             average_decay=self._average_decay,
         )
         for number, section in enumerate(self._sections):

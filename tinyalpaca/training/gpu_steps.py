@@ -15,6 +15,7 @@ import numpy as np
 from minigrad.optim import AdamW
 from minigrad.parallel import mpi
 from tinyalpaca.training import device_steps as launching
+from tinyalpaca.training.loss import own_seed
 from tinyalpaca.training.state import Part, Result, TrainingState
 from tinyalpaca.training.steps import BeforeUpdate, HostSteps, Steps
 from tinyalpaca.training.task import Task
@@ -40,8 +41,6 @@ def why_not(task: Task) -> str | None:
     device = task.parameters[0].device
     if device.kind != "gpu":
         return "the model is on the CPU"
-    if isinstance(task.engine, mpi.DataParallel):
-        return "several processes share each step, and meet in the midst of it"
     needed = 4 * len(task.data.train) + 8 * task.sampler.count
     free, _ = device.xp.cuda.runtime.memGetInfo()
     if needed > MOST_MEMORY * free:
@@ -72,7 +71,7 @@ class GpuSteps:
         before_update: called before each launch.
         looks: somebody wants to see the steps whose numbers these divide; 0 for nobody. The first
             is given.
-        graph: whether a step is captured as one CUDA graph.
+        graph: whether a step is captured as one CUDA graph; two, where processes share it.
         average: what each step takes the weights into, (P,) on the GPU, and its decay; or None.
 
     Raises:
@@ -98,10 +97,15 @@ class GpuSteps:
         self.ring = min(looks[0], MOST_STEPS)
         schedule = task.schedule
         kept, decay = average or (None, 0.0)
+        shared: dict[str, Any] = {}
+        own_masks, engine = 0, task.engine
+        if isinstance(engine, mpi.DataParallel):
+            own_masks = own_seed(engine.ranks.rank)
+            shared = {"share": engine.share, "between": engine.reduce}
         self.launched = launching.DeviceSteps(
             task.engine.flat,
             task.optimizer,
-            lambda *arguments: task.loss.on_device(*arguments),
+            lambda x, y, draw, ahead: task.loss.on_device(x, y, draw, ahead, own_masks),
             tokens=task.data.train,
             time=task.seq_len - 1,
             windows=task.sampler.count,
@@ -116,6 +120,7 @@ class GpuSteps:
             average=kept,
             average_decay=decay,
             graph=graph,
+            **shared,
         )
         self.launched.compile([task.sampler.batch_size] * task.accumulate)
         self.plan: list[PlannedStep] = []  # what is left of the epoch that the device knows

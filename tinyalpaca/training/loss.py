@@ -18,6 +18,15 @@ from tinyalpaca.training.state import Part
 LossFunction = Callable[[nn.Module, Any, Any], mg.Tensor]  # model, inputs, targets -> summed loss
 
 
+def own_seed(part: int) -> int:
+    """What changes the seed of dropout on a GPU where several processes share a batch.
+
+    Args:
+        part: the number of a process's part; the first part's masks are those of a process alone.
+    """
+    return part << 40
+
+
 class Loss:
     """The summed loss of a micro-batch, in training and in validation.
 
@@ -42,9 +51,8 @@ class Loss:
         x, y = part
         if not isinstance(x, np.ndarray):
             number = np.array([key // MICRO_KEYS % 2**32], np.uint32)
-            # A part of a batch, as one of several processes has it, gets masks of its own.
-            part_number = key % MICRO_KEYS
-            return self.on_device(x, y, device_of(x).asarray(number), 0, part_number << 40)
+            place = device_of(x).asarray(number)
+            return self.on_device(x, y, place, 0, own_seed(key % MICRO_KEYS))
         rng = getattr(self.model, "rng", None)
         if rng is None:
             return self._summed(x, y)

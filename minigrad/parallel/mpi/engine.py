@@ -190,6 +190,17 @@ class DataParallel:
         """As `gradients`, of the sum over several batches, with one meeting for all of them."""
         return self._reduced(accumulated(_Share(self), batches, scale=scale, key=key))
 
+    def share(self, count: int) -> slice:
+        """Which of a batch's rows are this rank's."""
+        return slice(0, count) if self._alone else self._rows(count)[0]
+
+    def reduce(self, loss: Any) -> None:
+        """Replace a loss, (1,) on the device, and `flat.grad` by the sums over all ranks.
+
+        For those who compute gradients of this rank's `share` themselves.
+        """
+        loss[...] = self._reduced(float(loss.item()), norm=False)
+
     def update(self, optimizer: Optimizer, max_norm: float = inf) -> None:
         """Clip the gradients of the last `gradients` to `max_norm` and step the optimizer."""
         if self._alone or self.sharding is None:
@@ -269,8 +280,12 @@ class DataParallel:
         self.flat.zero_grad()
         return 0.0
 
-    def _reduced(self, loss: float) -> float:
-        """The sums over all ranks, of a loss, which is returned, and of the gradients."""
+    def _reduced(self, loss: float, norm: bool = True) -> float:
+        """The sums over all ranks, of a loss, which is returned, and of the gradients.
+
+        Args:
+            norm: whether to compute their norm.
+        """
         if self._alone:
             return loss
         due = self.check_every > 0 and self._steps % self.check_every == 0
@@ -289,7 +304,7 @@ class DataParallel:
         self._wire.sum()
         if isinstance(self.own, Workers):
             self.own.take_norm(squares_of(self.flat.grad))
-        else:
+        elif norm:
             with device_of(self.flat.array).in_use():
                 self.grad_norm = gradient_norm([self.flat.grad])
         return total
