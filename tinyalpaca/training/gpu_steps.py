@@ -98,14 +98,15 @@ class GpuSteps:
         schedule = task.schedule
         kept, decay = average or (None, 0.0)
         shared: dict[str, Any] = {}
-        own_masks, engine = 0, task.engine
+        own_masks: tuple[int, ...] = ()
+        engine = task.engine
         if isinstance(engine, mpi.DataParallel):
-            own_masks = own_seed(engine.ranks.rank)
+            own_masks = (own_seed(engine.ranks.rank),)
             shared = {"share": engine.share, "between": engine.reduce}
         self.launched = launching.DeviceSteps(
             task.engine.flat,
             task.optimizer,
-            lambda x, y, draw, ahead: task.loss.on_device(x, y, draw, ahead, own_masks),
+            lambda *arguments: task.loss.on_device(*arguments, *own_masks),
             tokens=task.data.train,
             time=task.seq_len - 1,
             windows=task.sampler.count,

@@ -51,8 +51,9 @@ class Loss:
         x, y = part
         if not isinstance(x, np.ndarray):
             number = np.array([key // MICRO_KEYS % 2**32], np.uint32)
-            place = device_of(x).asarray(number)
-            return self.on_device(x, y, place, 0, own_seed(key % MICRO_KEYS))
+            place, part_number = device_of(x).asarray(number), key % MICRO_KEYS
+            own_masks = (own_seed(part_number),) if part_number else ()
+            return self.on_device(x, y, place, 0, *own_masks)
         rng = getattr(self.model, "rng", None)
         if rng is None:
             return self._summed(x, y)
