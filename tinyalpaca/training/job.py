@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from minigrad import Generator as RandomGenerator
-from minigrad.device import Device, choose_device, gpu_name
-from minigrad.installing import install_line
-from minigrad.parallel import Engine, Workers, mpi
-from minigrad.precision import check_precision, get_precision, precision
+from minigrad.device import Device, choose_device
+from minigrad.parallel import mpi
+from minigrad.precision import check_precision, precision
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import Say, say, utf8_argument, warn
 from tinyalpaca.model import TinyAlpaca
@@ -24,13 +19,9 @@ from tinyalpaca.runs.checkpoint import add_to_base
 from tinyalpaca.training.checkpoint import SavedRun
 from tinyalpaca.training.defaults import check_schedule
 from tinyalpaca.training.fine_tuning import add_lora, sizes_of, take_weights
-from tinyalpaca.training.gpu_steps import why_not
 from tinyalpaca.training.hooks import Hook
-from tinyalpaca.training.hooks.curve import LOSS_CURVE, plots_available
-from tinyalpaca.training.hooks.report import REPORT
 from tinyalpaca.training.loss import LossFunction
 from tinyalpaca.training.memory_need import check_memory
-from tinyalpaca.training.metrics_file import METRICS
 from tinyalpaca.training.resuming import (
     PATHS,
     find_checkpoint,
@@ -42,7 +33,7 @@ from tinyalpaca.training.resuming import (
     tell_rates,
 )
 from tinyalpaca.training.run import Run
-from tinyalpaca.training.stopping import Stopping, StopRequested
+from tinyalpaca.training.stopping import Stopping
 from tinyalpaca.training.task import GIVEN, OURS, Data, MakeOptimizer, MakeSchedule, Own
 from tinyalpaca.training.texts import (
     Texts,
@@ -53,6 +44,7 @@ from tinyalpaca.training.texts import (
     whole_path,
 )
 from tinyalpaca.training.together import ElsewhereFolder, StoppingTogether, together
+from tinyalpaca.training.told import describe_engine, finish
 
 
 def products_of(config: TrainConfig, device: Device) -> str | None:
@@ -285,69 +277,3 @@ def prepare(
         + f"on {device} ({describe_engine(run)})"
     )
     return run
-
-
-def describe_engine(run: Run) -> str:
-    """What computes and how the work is shared, for people."""
-    device, engine = run.task.parameters[0].device, run.task.engine
-    if isinstance(engine, mpi.DataParallel):
-        shared = ", averages shared out" if engine.sharding is not None else ""
-        return f"{engine.ranks.size} ranks{shared}, each {describe_own(run, device, engine.own)}"
-    return describe_own(run, device, engine)
-
-
-def describe_own(run: Run, device: Device, engine: Engine) -> str:
-    """What computes in this process, for people."""
-    if isinstance(engine, Workers):
-        team = f"{engine.workers} {engine.backend}" if engine.workers > 1 else "1 process"
-        return f"{team}, {engine.micro_batch_size} sequence(s) at a time"
-    products = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}[get_precision(device)]
-    if not run.config.graph:
-        steps = "kernels launched one by one"
-    elif why_not(run.task):
-        steps = "steps made by the host"
-    else:
-        steps = "one CUDA graph a step"
-    return f"{gpu_name(device)}, products in {products}, {steps}"
-
-
-def finish(run: Run, tell: Say) -> None:
-    """Say where a run that has ended has left things, with a sample and a last validation."""
-    folder, config, state = run.folder.path, run.config, run.state
-    if run.stopped:
-        say(
-            f"Stopped at step {state.step:,} of {run.task.total_steps:,} ({run.stopped}). "
-            f"Everything is saved in {folder}; go on with\n    {resume_command(folder)}"
-        )
-        return
-    run.use_best()
-    best = state.records[(state.best or {"record": -1})["record"]]["val_nats_per_char"]
-    sliding, how = 0.0, ""
-    try:
-        if config.eval_stride:
-            with np.errstate(all="ignore"):
-                score = run.task.validate(run.stopping.check, config.eval_stride)
-            sliding = score.nats_per_character
-            how = f"; {sliding:.4f} with windows that move on by {config.eval_stride} tokens"
-        text = run.samples.text(config.sample_tokens)
-    except StopRequested:
-        text = ""
-    finally:
-        run.task.engine.close()
-    if text:
-        tell(f"\nSample:\n{text}\n")
-    run.report.save(state, sample=text, score=sliding)
-    say(f"Best validation: {best:.4f} nats per character{how}")
-    tell(f"In {folder}: model.safetensors, config.json, tokenizer.json, {METRICS}, {REPORT}")
-    if plots_available():
-        tell(f"Loss curve: {folder / LOSS_CURVE}")
-    else:
-        tell(f"No loss curve: it needs matplotlib, {install_line('plots')}")
-
-
-def resume_command(folder: Path) -> str:
-    """The command that goes on with a run, as this one was called."""
-    program = Path(sys.argv[0])
-    if program.suffix == ".py" and program.name != "__main__.py":
-        return shlex.join(["python", str(program), "--resume", str(folder)])
-    return shlex.join(["tinyalpaca", "train", "--resume", str(folder)])
