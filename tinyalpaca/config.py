@@ -116,6 +116,10 @@ class ModelConfig:
 class TrainConfig:
     """How a model is trained, in groups of settings. The defaults are the original's setting.
 
+    The groups are parts of `--help` and tables of a TOML file (`[training.optimizer]`). Here, as
+    among the flags and in `config.json`, settings have no prefix: each name is there once, and two
+    groups have the name of a setting, `data` and `optimizer`.
+
     Raises:
         ConfigError: a setting is out of range.
     """
