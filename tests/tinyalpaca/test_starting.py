@@ -16,10 +16,11 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
+from tinyalpaca.chat import ChatTemplate
 from tinyalpaca.cli import example
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.runs import RunFolder
+from tinyalpaca.runs import RunFolder, load_model, save_model
 from tinyalpaca.settings import groups_of, read_settings
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -138,6 +139,21 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path, text, monkeypatch, c
     resumed = resume(tmp_path / "second", max_steps=0, init_from="first")
     assert resumed.records[-1]["val_loss"] == whole.records[-1]["val_loss"]
     assert_same_weights(tmp_path / "second", tmp_path / "whole")
+
+
+def test_how_texts_end_and_conversations_are_written_stays(tmp_path, text):
+    """In a run that begins with another's weights, and after it was gone on with."""
+    train(tmp_path / "first", text, max_steps=1)
+    model, tokenizer, _ = load_model(tmp_path / "first")
+    model.end_tokens, model.chat_template = (7,), ChatTemplate("{{ messages }}", {"bos_token": "a"})
+    (tmp_path / "chatty").mkdir()
+    save_model(tmp_path / "chatty", model, tokenizer)
+    sizes = {name: getattr(ModelConfig, name) for name in MODEL}
+    settings = {"init_from": str(tmp_path / "chatty"), "max_steps": 2}
+    train(tmp_path / "second", text, sizes, **settings)
+    resume(tmp_path / "second", max_steps=4)
+    found = load_model(tmp_path / "second/checkpoints/latest").model
+    assert (found.end_tokens, found.chat_template) == (model.end_tokens, model.chat_template)
 
 
 def test_other_sizes_than_the_models_are_refused(tmp_path, text):

@@ -10,6 +10,7 @@ Nothing in them is ever unpickled.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +23,20 @@ from minigrad.storage import (
     save_safetensors,
     write_text_atomically,
 )
+from tinyalpaca.chat import ChatTemplate
 from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.lora import LoRA, load_weights
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.parameter_names import present_name, with_present_names
 from tinyalpaca.runs.checkpoint import write_model
-from tinyalpaca.runs.config_file import check_class, check_sizes, lora_of, read_config
+from tinyalpaca.runs.config_file import (
+    chat_template,
+    check_class,
+    check_sizes,
+    end_tokens,
+    lora_of,
+    read_config,
+)
 from tinyalpaca.runs.layout import OPTIMIZER, TRAINER, WEIGHTS
 from tinyalpaca.training.state import TrainingState
 from tinyalpaca.training.task import Task
@@ -46,6 +55,7 @@ class SavedRun(NamedTuple):
         weights: for use, by name.
         arrays: what stands in optimizer.safetensors.
         progress: what stands in trainer.json.
+        end_tokens, chat_template: as `TinyAlpaca` has them.
     """
 
     folder: Path
@@ -56,6 +66,8 @@ class SavedRun(NamedTuple):
     weights: dict[str, np.ndarray]
     arrays: dict[str, np.ndarray]
     progress: dict[str, Any]
+    end_tokens: tuple[int, ...]
+    chat_template: ChatTemplate | None
 
 
 def write_checkpoint(
@@ -182,7 +194,9 @@ def read_training(folder: Path, model: Any = TinyAlpaca) -> SavedRun:
         raise FileFormatError(path, f"not the state of an optimizer ({error!r})") from error
     own = content.get("own", {})
     lora = lora_of(folder, content)
-    return SavedRun(folder, model_config, training, own, lora, weights, arrays, progress)
+    ends = end_tokens(folder, content, getattr(model_config, "vocab_size", sys.maxsize))
+    saved = (folder, model_config, training, own, lora, weights, arrays, progress)
+    return SavedRun(*saved, ends, chat_template(folder, content))
 
 
 def optimizer_to_files(

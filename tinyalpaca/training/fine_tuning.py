@@ -54,9 +54,14 @@ def take_weights(model: Any, folder: str) -> None:
     ours = class_in(content) == TinyAlpaca.__name__  # a class of one's own may begin with ours
     loaded = load_model(folder, model=TinyAlpaca if ours else type(model))
     model.load_state_dict(loaded.model.state_dict())
-    for name in ("end_tokens", "chat_template"):  # how texts end and conversations are written
-        if hasattr(model, name):
-            setattr(model, name, getattr(loaded.model, name))
+    take_manners(model, loaded.model)
+
+
+def take_manners(model: Any, other: Any) -> None:
+    """Let a model end texts, and write conversations, as another or a saved run does."""
+    for name in ("end_tokens", "chat_template"):
+        if hasattr(model, name) and hasattr(other, name):  # as models of your own need not
+            setattr(model, name, getattr(other, name))
 
 
 def add_lora(model: Any, config: TrainConfig) -> None:

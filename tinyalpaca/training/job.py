@@ -18,7 +18,7 @@ from tinyalpaca.runs import RunFolder
 from tinyalpaca.runs.checkpoint import add_to_base
 from tinyalpaca.training.checkpoint import SavedRun
 from tinyalpaca.training.defaults import check_schedule
-from tinyalpaca.training.fine_tuning import add_lora, sizes_of, take_weights
+from tinyalpaca.training.fine_tuning import add_lora, sizes_of, take_manners, take_weights
 from tinyalpaca.training.hooks import Hook
 from tinyalpaca.training.loss import LossFunction
 from tinyalpaca.training.memory_need import check_memory
@@ -260,6 +260,8 @@ def prepare(
     if own.model is TinyAlpaca:
         check_memory(model_config)
     model = own.model(model_config, RandomGenerator(config.seed))
+    if saved is not None:
+        take_manners(model, saved)
     if saved is not None and saved.lora is not None:
         add_to_base(model, saved.lora)
     elif config.init_from and saved is None:
