@@ -1,12 +1,18 @@
 """What the README shows runs, and the commands that it names are there."""
 
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 import warnings
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
+from examples.guide import picture
 from tinyalpaca.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
@@ -104,3 +110,112 @@ def test_flags_that_the_readme_uses_are_known(line, capsys):
     after = line.split(".py" if ".py" in line else command)[-1]
     for flag in re.findall(r"--[\w-]+", after):
         assert flag in known, flag
+
+
+# The numbers of the table "Measured": a row's record, where in it, and in which unit.
+ROWS = {
+    "a training step, 274 thousand": ("seed", "ours_ms", "peer_ms", "ratio"),
+    "the same, 0.8 million": ("medium", "ours_ms", "peer_ms", "ratio"),
+    "the same, 10.8 million": ("large", "ours_ms", "peer_ms", "ratio"),
+    "the first of them beside JAX": ("seed_jax", "ours_ms", "peer_ms", "ratio"),
+    "one epoch of the default": ("end_to_end", "ours_ms", "peer_ms", "ratio"),
+    "writing one text": ("generate", "ours_tokens_per_s", "peer_tokens_per_s", "ratio"),
+    "learning 1,000 merges": ("tokenizer", "train.ours_ms", "train.peer_ms", "train.ratio"),
+    "encoding 1.1 MB": ("tokenizer", "encode.ours_ms", "encode.peer_ms", "encode.ratio"),
+}
+
+
+def number_in(text):
+    """A number as it is shown, in milliseconds if it is seconds, and half of its last digit."""
+    shown = re.search(r"[\d,]+(?:\.\d+)?", text)[0].replace(",", "")
+    unit = 1000 if re.search(r"\d s$", text) else 1
+    places = len(shown.partition(".")[2])
+    return float(shown) * unit, 0.5001 * 10**-places * unit
+
+
+def test_every_number_of_the_table_is_that_of_its_record():
+    table = README.split("## Measured")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][
+        1:
+    ]
+    assert len(rows) == len(ROWS)
+    for row in rows:
+        [(name, *keys)] = [where for what, where in ROWS.items() if row[0].startswith(what)]
+        assert f"tests/benchmarks/results/{name}.json" in row[4]
+        path = ROOT / f"tests/benchmarks/results/{name}.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for text, key in zip(row[1:4], keys, strict=True):
+            value, allowed = number_in(text)
+            true = reduce(lambda found, part: found[part], key.split("."), record)
+            assert true == pytest.approx(value, abs=allowed), (row[0], key)
+
+
+def test_scores_of_best_are_those_of_its_record():
+    path = ROOT / "tests/benchmarks/results/best.json"
+    scores = json.loads(path.read_text(encoding="utf-8"))["nats_per_character"]
+    for shown in (f"{scores['apart']:.3f} nats a character", f"{scores['sliding']:.3f} with"):
+        assert shown in README
+    said = f"{scores['apart']:.4f} nats per character; {scores['sliding']:.4f} with windows"
+    assert said in README
+    assert f"| **{scores['apart']:.3f}** | **{scores['sliding']:.3f}** |" in README
+
+
+def test_the_picture_is_that_of_its_record_and_so_is_the_sample():
+    record = json.loads(picture.RECORD.read_text(encoding="utf-8"))
+    again = picture.drawn(record)
+    assert picture.PICTURE.read_text(encoding="utf-8") == again, "draw it from its record again"
+    sample = README.split("At 1.48 it writes:\n\n```text\n")[1].split("\n```")[0]
+    assert "".join(text for text, _ in record["tokens"]).startswith(sample)
+
+
+def test_links_within_the_readme_lead_somewhere():
+    headings = re.findall(r"^#+ (.*)$", README, re.M)
+    anchors = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif "://" not in target:
+            assert (ROOT / target).exists(), target
+
+
+SMALL = {
+    **{"--max-steps": "2", "--d-model": "16", "--d-ff": "16", "--num-heads": "2"},
+    **{"--num-layers": "1", "--num-merges": "5", "--batch-size": "2", "--sample-tokens": "3"},
+    **{"--epoch-sample-tokens": "0", "--workers": "1"},
+}
+SIZES = {"--d-model", "--d-ff", "--num-heads", "--num-layers", "--num-merges"}
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs(tmp_path, monkeypatch):
+    """In a folder of its own, on a small text and model; what needs a GPU or MPI is left out."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    text = "the king and the queen speak no more,\nthou art\n" * 300
+    for name in ("my_book.txt", "shakespeare.txt"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    environment |= {"TINYSHAKESPEARE": str(tmp_path / "shakespeare.txt")}
+    lines = [x.split(" #")[0] for block in blocks("bash") for x in block.splitlines()]
+    ran = 0
+    for line in lines:
+        line = line.rpartition("&& ")[2]  # after the making of an environment
+        words = shlex.split(re.sub(r"\$'(.*?)\\n'", r"'\1'", line))
+        if any(w in line for w in ("pip install", "-m pytest", "--device gpu", "mpirun")):
+            continue
+        if words[0].endswith("tinyalpaca"):
+            words[:1] = [sys.executable, "-m", "tinyalpaca"]
+        else:
+            words[0] = sys.executable
+        if "train_shakespeare.py" in line or " sweep " in line:
+            for flag, value in SMALL.items():
+                if flag not in words and not ("--init-from" in words and flag in SIZES):
+                    words += [flag, value]
+            words += ["--no-preflight"]
+        if "tinyalpaca play" in line:
+            words += ["--help"]
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, input=""
+        )
+        assert done.returncode == 0, (line, done.stderr[-2000:])
+        ran += 1
+    assert ran >= 10

@@ -1,0 +1,1 @@
+"""The guide: pages in Markdown and the pictures in them. `python -m examples.guide build`."""
