@@ -36,6 +36,7 @@ PACKAGE = "minigrad.kernels.cuda"
 INCLUDE = r'#include "(\w+)\.cuh"\n'
 
 
+@cache
 def _read(package: str, name: str) -> str:
     """A file as ASCII."""
     data = get_data(package, name)
@@ -47,7 +48,7 @@ def _ascii(text: str) -> str:
     """CuPy writes sources in the locale's encoding, which may not have the letters of mathematics.
     Only comments do."""
     # No question marks: two of them begin a trigraph, of which compilers warn.
-    return "".join(letter if letter.isascii() else "_" for letter in text)
+    return re.sub(r"[^\x00-\x7f]", "_", text)
 
 
 class Source:
