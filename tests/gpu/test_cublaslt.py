@@ -257,7 +257,7 @@ def test_a_fault_is_found(gpu, cublas, rng, monkeypatch, name):
     assert gpu.counts["cublasLtMatmul"] == launches, "the fault was not found"
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (1000, 3), (0, 4)])
+@pytest.mark.parametrize("shape", [(7, 5), (1000, 3), (16, 8), (0, 4)])
 def test_rounding_to_bfloat16_and_back(gpu, rng, shape):
     a, b = (rng.standard_normal(shape).astype(np.float32) * 10.0 ** rng.integers(-30, 30, shape)
             for _ in range(2))  # fmt: skip
@@ -278,6 +278,14 @@ def test_rounding_to_bfloat16_and_back(gpu, rng, shape):
     np.testing.assert_array_equal(
         from_bf16(transposed).get(), from_bf16(to_bf16(gpu.asarray(a))[0]).get().T
     )
+
+
+@pytest.mark.parametrize("start", [0, 1, 4])
+def test_rounding_of_arrays_that_begin_anywhere(gpu, rng, start):
+    flat = gpu.asarray(rng.standard_normal(100).astype(np.float32))
+    (rounded,) = to_bf16(flat[start : start + 67])
+    wanted = from_bf16(to_bf16(gpu.asarray(flat.get()[start : start + 67]))[0]).get()
+    np.testing.assert_array_equal(from_bf16(rounded).get(), wanted)
 
 
 def test_a_linear_layer_rounds_each_array_once(gpu, cublas, rng):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import cupy
-from minigrad.kernels.cuda.compile import Source, dense, element_blocks, size_of
+from minigrad.kernels.cuda.compile import Source, blocks, dense, element_blocks, size_of
 
 SOURCE = Source("bf16", "to_bf16", "from_bf16")
 THREADS = 256
@@ -24,7 +24,8 @@ def to_bf16(*arrays: Any) -> tuple[Any, ...]:
     if len(arrays) == 1:
         arguments.append((None, None, np.uint64(0)))
     size = sum(memory.size for memory in memories)
-    SOURCE.launch("to_bf16", (element_blocks(size),), (THREADS,), *arguments[0], *arguments[1])
+    grid = (element_blocks(blocks(size, 8)),)  # eight numbers a thread, at least
+    SOURCE.launch("to_bf16", grid, (THREADS,), *arguments[0], *arguments[1])
     return tuple(
         [
             out if out.shape == a.shape and a.flags.c_contiguous else out.T
