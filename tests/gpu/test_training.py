@@ -123,6 +123,14 @@ def test_the_same_run_as_on_the_cpu(gpu: Any, tmp_path: Path, text: Path, name: 
     assert gpu.counts["matmul"] == 0
 
 
+def test_the_look_before_training_changes_nothing(gpu: Any, tmp_path: Path, text: Path) -> None:
+    """It comes after the device has been told of the steps, with an average of the weights too."""
+    settings = {**SETTINGS, "device": "gpu", "max_steps": 6, "ema": 0.9}
+    train(tmp_path / "with", text, preflight=True, **settings)
+    train(tmp_path / "without", text, preflight=False, **settings)
+    assert_same_weights(tmp_path / "with", tmp_path / "without")
+
+
 def test_what_has_no_kernel_is_the_textbook_and_says_so(
     gpu: Any, tmp_path: Path, text: Path
 ) -> None:
