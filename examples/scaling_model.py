@@ -190,6 +190,8 @@ def measure(steps: int) -> None:
 
     seconds = least(whole, steps)
     told = [f"{ranks.size} rank(s): a step takes {1e3 * seconds:.1f} ms"]
+    ids = np.tile(ids, (ranks.size, 1))
+    told.append(f"with a batch for each rank {1e3 * least(whole, steps):.1f} ms")
     told.append(f"one rank computes the batch in {1e3 * alone:.1f} ms")
     if ranks.size > 1:
         few, many = np.zeros(2), np.zeros(2**22, np.float32)
