@@ -182,7 +182,6 @@ class TrainConfig:
     decay: Literal["all", "matrices"] = setting(
         "all", "what decays: everything, or neither biases nor norms"
     )
-    embedding_decay: float = setting(1.0, "decay of embeddings, in multiples of weight_decay")
     beta1: float = setting(0.9, "AdamW's average of gradients")
     beta2: float = setting(0.999, "AdamW's average of squared gradients")
     grad_clip: float = setting(1.0, "largest norm of all gradients; 0 for no limit")
@@ -251,7 +250,6 @@ class TrainConfig:
             "eval_every",
             "eval_stride",
             "weight_decay",
-            "embedding_decay",
             "grad_clip",
             "min_learning_rate",
             "seed",

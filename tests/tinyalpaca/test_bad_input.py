@@ -86,7 +86,6 @@ def test_heads_that_do_not_divide_the_width(tmp_path, capsys):
         ("--validation-fraction", "1.5", "validation_fraction must be between 0 and 1"),
         ("--dropout", "1", "dropout must be in [0, 1)"),
         ("--cooldown", "0", "cooldown must be in (0, 1]"),
-        ("--embedding-decay", "-1", "embedding_decay must not be negative"),
         ("--eval-stride", "9999", "can move on by"),
     ],
 )

@@ -147,18 +147,6 @@ def test_vectors_need_not_decay_and_muon_gets_the_layers_matrices():
     assert found["decoder_layers.0.multi_head_attention.qkv_proj.weight"] == (0.01, True, 3)
 
 
-def test_embeddings_can_decay_more_than_the_rest():
-    model = small_model()
-    names = {id(p): name for name, p in model.named_parameters()}
-    settings = TrainConfig(decay="matrices", weight_decay=0.05, embedding_decay=4.0)
-    groups = parameter_groups(model, settings)
-    found = {names[id(p)]: (p.ndim, g["weight_decay"]) for g in groups for p in g["params"]}
-    assert found.keys() == set(names.values())
-    for name, (axes, decay) in found.items():
-        matrices = 0.2 if name.startswith("embedding.") else 0.05
-        assert decay == pytest.approx(matrices if axes > 1 else 0.0)
-
-
 def test_the_linear_schedule_warms_up_and_ends_at_its_least():
     optimizer = SGD(small_model().parameters(), lr=0.5)
     schedule = WarmupLinearLR(optimizer, warmup_steps=4, total_steps=14, eta_min=0.1)

@@ -32,8 +32,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     With `decay` "matrices" vectors (biases and norms) do not decay: there is nothing to be gained
     from pulling them to 0 (Loshchilov and Hutter leave it open; GPT-2 and its successors do so).
     With Muon the matrices of the decoder layers are its, packed queries, keys and values one by
-    one; embeddings, the final layer and vectors stay with AdamW. Embeddings are a group of their
-    own if `embedding_decay` is not 1.
+    one; embeddings, the final layer and vectors stay with AdamW.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     groups: dict[str, dict[str, Any]] = {}
@@ -49,9 +48,6 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
             kind = "muon, packed" if packed else "muon"
             settings |= {"lr": config.muon_learning_rate, "orthogonal": True}
             settings |= {"parts": 3 if packed else 1}
-        elif config.embedding_decay != 1 and name.startswith("embedding."):
-            kind = "embeddings"
-            settings = {"weight_decay": config.weight_decay * config.embedding_decay}
         groups.setdefault(kind, {"params": [], **settings})["params"].append(parameter)
     return list(groups.values())
 

@@ -174,8 +174,7 @@ def optimizers(w, t):
     for name, p in w.items():
         spared = t["decay"] == "matrices" and p.ndim < 2
         if not is_muons(name):
-            decay = t["weight_decay"] * (t["embedding_decay"] if "embedding" in name else 1)
-            groups.append({"params": [p], "weight_decay": 0.0 if spared else decay})
+            groups.append({"params": [p], "weight_decay": 0.0 if spared else t["weight_decay"]})
     betas = (t["beta1"], t["beta2"])
     adamw = torch.optim.AdamW(groups, lr=t["learning_rate"], betas=betas, eps=1e-8)
     return adamw, Muon({n: p for n, p in w.items() if is_muons(n)}, t["weight_decay"])

@@ -34,7 +34,6 @@ TRAINING = {
     "cooldown": 1.0,
     "weight_decay": 0.01,
     "decay": "all",
-    "embedding_decay": 1.0,
     "beta1": 0.9,
     "beta2": 0.999,
     "grad_clip": 1.0,
@@ -66,11 +65,6 @@ CASES = {
     "random windows": ({}, {"windows": "random", "seed": 9}),
     "shifted windows": ({}, {"windows": "shifted", "batch_size": 7, "seed": 4}),
     "cooldown": ({}, {"schedule": "linear", "warmup_steps": 2, "cooldown": 0.4}),
-    "decay of embeddings": ({}, {"weight_decay": 2.0, "decay": "matrices", "embedding_decay": 3.0}),
-    "muon, decay of embeddings": (
-        {},
-        {"optimizer": "muon", "weight_decay": 0.5, "embedding_decay": 8.0, "ema": 0.8},
-    ),
     "muon": ({}, {"optimizer": "muon", "decay": "matrices", "weight_decay": 0.5}),
     "muon after warm-up": ({}, {"optimizer": "muon", "warmup_steps": 4}),
     "muon, linear": (
