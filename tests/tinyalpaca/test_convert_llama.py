@@ -11,6 +11,9 @@ import minigrad as mg
 from minigrad import optim
 from minigrad.storage import FileFormatError, load_safetensors, save_safetensors
 from tests.tinyalpaca.llama_models import MODELS, save_tiny_llama
+from tests.tinyalpaca.tiny_models import tiny_generator
+from tinyalpaca import cli
+from tinyalpaca.chat import ChatTemplate
 from tinyalpaca.converting.huggingface import is_huggingface, load_huggingface
 from tinyalpaca.converting.llama_weights import llama_config
 from tinyalpaca.generation import Generator
@@ -309,3 +312,38 @@ def test_tensors_that_would_change_the_results_are_refused(llama):
     save_safetensors(tensors, llama / "model.safetensors")
     with pytest.raises(FileFormatError, match=r"there is no tensor 'lm_head.weight'"):
         load_huggingface(llama)
+
+
+# Ours for them.
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_transformers_load_what_we_write(transformers, made, tmp_path, kind):
+    """What was read is written as it was: the same logits in their class, to the last bit here."""
+    folder, model, tokenizer = made(kind)
+    ours, mine = load_huggingface(folder)
+    ours.chat_template = ChatTemplate("{{ messages }}", {"unk_token": "a"})
+    (tmp_path / "ours").mkdir()
+    save_model(tmp_path / "ours", ours, mine)
+    out = tmp_path / "theirs"
+    assert cli.main(["convert", str(tmp_path / "ours"), str(out), "--to", "llama"]) == 0
+    again = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
+    assert again.config.model_type == ("qwen2" if kind == "qwen2" else "llama")
+    ids = np.random.default_rng(1).integers(0, model.config.vocab_size, (2, 40))
+    np.testing.assert_allclose(logits_of(again, ids), logits_of(model, ids), rtol=0, atol=1e-5)
+    back, same = load_huggingface(out)
+    assert back.config == ours.config and same.fingerprint == mine.fingerprint
+    assert (back.end_tokens, back.chat_template[0]) == (ours.end_tokens, "{{ messages }}")
+    np.testing.assert_array_equal(back(ids).numpy(), ours(ids).numpy())
+    theirs = transformers.AutoTokenizer.from_pretrained(out)
+    assert theirs("the cat 12")["input_ids"] == tokenizer("the cat 12")["input_ids"]
+    assert theirs.eos_token_id == tokenizer.eos_token_id
+
+
+def test_what_llama_cannot_compute_is_refused(tmp_path, capsys):
+    generator = tiny_generator(positions="rotary")
+    save_model(tmp_path, generator.model, generator.tokenizer)
+    assert cli.main(["convert", str(tmp_path), str(tmp_path / "out"), "--to", "llama"]) == 1
+    error = capsys.readouterr().err
+    assert "Llama cannot compute this model: it has pre_norm = False, norm = 'layer'" in error
+    assert "activation = 'relu', bias = True" in error

@@ -163,7 +163,12 @@ def test_charts_take_anything(logarithmic):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"pre_norm": True, "norm": "rms", "positions": "rotary", "bias": False}]
+    "options",
+    [
+        {},
+        {"pre_norm": True, "norm": "rms", "positions": "rotary", "bias": False},
+        {"positions": "rotary", "rope_base": 50.0, "num_kv_heads": 1, "head_size": 6},
+    ],
 )
 def test_attention_maps_are_the_models_own(rng, options):
     """The values weighted with the map are what the attention gives to its projection."""
@@ -178,8 +183,11 @@ def test_attention_maps_are_the_models_own(rng, options):
         layer = model.decoder_layers[0]
         x = model.embedding(ids[None])
         x = layer.layer_norm1(x) if layer.pre_norm else x
-        values = layer.multi_head_attention.qkv_proj(x).numpy()[0, :, 16:].reshape(9, 2, 4)
-        mixed = np.einsum("hts,shd->thd", maps[0], values).reshape(1, 9, 8)
+        qkv = layer.multi_head_attention.qkv_proj(x).numpy()[0]  # (9, (2 + 2K)·D)
+        size, kv_heads = config.size_of_head, config.kv_heads
+        values = qkv[:, (2 + kv_heads) * size :].reshape(9, kv_heads, size)
+        values = values.repeat(2 // kv_heads, axis=1)
+        mixed = np.einsum("hts,shd->thd", maps[0], values).reshape(1, 9, 2 * size)
         out = layer.multi_head_attention(x).numpy()
         projection = layer.multi_head_attention.out_proj
         bias = 0 if projection.bias is None else projection.bias.numpy()

@@ -13,12 +13,12 @@ DESCRIPTION = """Convert models: the PyTorch original's and Hugging Face's to ou
   tinyalpaca convert tinyalpaca.pth training_vocab.json OUT --num-heads 4
   tinyalpaca convert GPT2_OR_LLAMA_FOLDER OUT
   tinyalpaca convert runs/shakespeare tinyalpaca.safetensors --to torch
-  tinyalpaca convert runs/book GPT2_FOLDER --to gpt2
+  tinyalpaca convert runs/book GPT2_FOLDER --to gpt2      (or llama)
 
 The first two make a checkpoint folder OUT, to generate from; so does the folder of a run, with
-adapters (LoRA) merged into the weights. The last writes what Hugging Face's
-transformers load (of models that GPT-2 can compute), and the one before what the original's
-classes load with model.load_state_dict(safetensors.torch.load_file("tinyalpaca.safetensors"))."""
+adapters (LoRA) merged into the weights. The last writes what Hugging Face's transformers load (of
+models that GPT-2 or Llama can compute), and the one before what the original's classes
+load with model.load_state_dict(safetensors.torch.load_file("tinyalpaca.safetensors"))."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--to",
-        choices=("checkpoint", "torch", "gpt2"),
+        choices=("checkpoint", "torch", "gpt2", "llama"),
         default="checkpoint",
         help="what to write (default: %(default)s)",
     )
@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, write, and say what it was."""
-    from tinyalpaca.converting.gpt2_export import save_for_gpt2
     from tinyalpaca.converting.huggingface import is_huggingface, load_huggingface
+    from tinyalpaca.converting.huggingface_export import save_for_huggingface
     from tinyalpaca.converting.original_weights import load_original, save_for_original
     from tinyalpaca.runs import find_model, load_model, save_model
     from tinyalpaca.runs.layout import CONFIG
@@ -60,8 +60,10 @@ def run(args: argparse.Namespace) -> int:
     if args.to != "checkpoint":
         if len(args.source) != 1:
             raise ValueError(f"--to {args.to} takes one checkpoint folder and what to write")
-        save = save_for_original if args.to == "torch" else save_for_gpt2
-        files = save(args.source[0], args.out)
+        if args.to == "torch":
+            files = save_for_original(args.source[0], args.out)
+        else:
+            files = save_for_huggingface(args.source[0], args.out, args.to)
         say(f"wrote {', '.join(map(str, files))}")
         return 0
     if (args.out / CONFIG).exists():

@@ -132,16 +132,22 @@ def filled_model(
 
 
 def differences(config: ModelConfig, wanted: Mapping[str, Any]) -> list[str]:
-    """The settings that are not as `wanted`, as "name = value".
+    """The settings that are not as `wanted`, as "name = value"."""
+    return [
+        f"{name} = {getattr(config, name)!r}"
+        for name, value in wanted.items()
+        if getattr(config, name) != value
+    ]
 
-    Heads of another size than d_model / num_heads, or that share keys and values, nobody wants.
-    """
-    names = [name for name, value in wanted.items() if getattr(config, name) != value]
+
+def other_heads(config: ModelConfig) -> list[str]:
+    """The settings by which heads share keys and values, or have a size of their own."""
+    found = []
     if config.kv_heads != config.num_heads:
-        names.append("num_kv_heads")
+        found.append(f"num_kv_heads = {config.num_kv_heads}")
     if config.size_of_head * config.num_heads != config.d_model:
-        names.append("head_size")
-    return [f"{name} = {getattr(config, name)!r}" for name in names]
+        found.append(f"head_size = {config.head_size}")
+    return found
 
 
 def save_for_original(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[Path]:
@@ -159,7 +165,7 @@ def save_for_original(folder: str | os.PathLike[str], out: str | os.PathLike[str
     if os.path.exists(out) and own.exists() and own.samefile(out):
         raise ConfigError(f"{os.fspath(out)} is the checkpoint's own: name another file")
     model, tokenizer, _ = load_model(folder)
-    if other := differences(model.config, ORIGINAL_OPTIONS):
+    if other := [*differences(model.config, ORIGINAL_OPTIONS), *other_heads(model.config)]:
         raise ConfigError(
             f"the original's classes cannot compute this model: it has {', '.join(other)}"
         )
