@@ -173,6 +173,28 @@ def fail(ranks: Any, how: str, who: int) -> Any:
     return None
 
 
+def memory(ranks: Any, shard: bool) -> Any:
+    """Kilobytes of shared memory that this rank has, after a step and after the averages' visit."""
+    model = nn.Linear(1000, 3000, bias=False, rng=mg.Generator(0))
+    optimizer = optim.AdamW(model.parameters())
+    engine = mpi.DataParallel(
+        *(model, optimizer, lambda part, key: model(mg.Tensor(part[0])).sum()),
+        ranks=ranks,
+        shard_optimizer=shard,
+    )
+    engine.gradients((np.ones((4, 1000), np.float32),), scale=1.0)
+    engine.update(optimizer)
+    made = resident()
+    with engine.whole_optimizer():
+        optimizer.state_dict()
+    return [made, resident()]
+
+
+def resident() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("RssShmem:")[1].split()[0])
+
+
 def forever(ranks: Any) -> Any:
     """Training that ends when another rank is lost; a file says that it has begun."""
     model, optimizer, loss = make("adamw", "float32")
@@ -194,6 +216,8 @@ def main() -> None:
     ranks = mpi.Ranks(patience=1.5)
     if what == "fail":
         result = fail(ranks, more[0], int(more[1]))
+    elif what == "memory":
+        result = memory(ranks, more[0] == "shard")
     else:
         result = {
             "train": train,

@@ -56,6 +56,18 @@ def test_a_loop_of_ones_own(tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much memory there is")
+def test_averages_of_others_take_no_memory(tmp_path):
+    """Of 3 M parameters' averages, 24 MB, each of two ranks keeps half, also after a save."""
+    for name in ("shard", "whole"):
+        (tmp_path / name).mkdir()
+    shared = answers(2, [PROGRAM, "memory", "shard"], tmp_path / "shard")
+    whole = answers(2, [PROGRAM, "memory", "whole"], tmp_path / "whole")
+    for ours, other in zip(shared, whole, strict=True):
+        for kilobytes, all_of_it in zip(ours, other, strict=True):
+            assert all_of_it - kilobytes == pytest.approx(12e6 / 1024, rel=0.05)
+
+
 FAILURES = [
     ("killed", 1, "rank 1 (process {pid}) has died"),
     ("hangs", 2, "rank 2 (process {pid}) has not come within 1.5 seconds"),
