@@ -104,10 +104,19 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "accumulation, average": ({}, {"accumulate": 3, "batch_size": 2, "ema": 0.9}),
     "random windows, smoothing": ({}, {"windows": "random", "label_smoothing": 0.1}),
+    "shifted windows, cooldown": (
+        {},
+        {"windows": "shifted", "schedule": "linear", "warmup_steps": 2, "cooldown": 0.5},
+    ),
 }
 
 
-RARE = ("plain", "groups, clipping, schedule", "random windows, smoothing")  # met by other tests
+RARE = (  # met by other tests
+    "plain",
+    "groups, clipping, schedule",
+    "random windows, smoothing",
+    "shifted windows, cooldown",
+)
 
 
 @pytest.mark.parametrize(

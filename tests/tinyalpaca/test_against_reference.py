@@ -73,7 +73,10 @@ def test_so_do_workers(tmp_path, case):
     assert_as_stored(case, run)
 
 
-@pytest.mark.parametrize("case", ["accumulated dropout", "restarts", "average, accumulated"])
+@pytest.mark.parametrize(
+    "case",
+    ["accumulated dropout", "restarts", "average, accumulated", "shifted windows", "cooldown"],
+)
 @pytest.mark.parametrize("stop", [3, 5, 8])
 def test_so_does_a_run_that_was_stopped_and_resumed(tmp_path, case, stop):
     first = run_of(case, tmp_path, stopping=StopAt(stop))
