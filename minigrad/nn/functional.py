@@ -217,13 +217,13 @@ def rms_norm(x: Tensor, weight: Tensor | None, *, eps: float = 1e-5) -> Tensor:
 
 
 def swiglu(x: Tensor) -> Tensor:
-    """silu(g)·u of x = [g | u], (..., 2F) -> (..., F). See `minigrad.ops.activations.swiglu`.
+    """silu(g)·u of x = [g | u], (..., 2F) -> (..., F). See `minigrad.ops.gated.swiglu`.
 
     Raises:
         ShapeError: the last axis is odd.
     """
     (x,) = as_floats(x)
-    return apply(with_kernel(ops.activations.swiglu, x), x)
+    return apply(with_kernel(ops.gated.swiglu, x), x)
 
 
 def cross_entropy(

@@ -23,6 +23,7 @@ from minigrad.ops import (
     dropout,
     elementwise,
     embedding,
+    gated,
     indexing,
     layer_norm,
     linear,
@@ -37,7 +38,7 @@ from minigrad.ops import (
 )
 
 PAGES = (
-    *(elementwise, activations, trigonometry),
+    *(elementwise, activations, gated, trigonometry),
     *(reduce, cumulative),
     *(shape, indexing, transfer),
     *(matmul, linear_algebra),

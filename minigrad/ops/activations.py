@@ -86,28 +86,6 @@ class silu(Op):
         return (dy * s * (1 + x * rest),)
 
 
-class swiglu(Op):
-    """y = silu(g)·u, where x = [g | u] (Shazeer, arXiv:2002.05202): a gate g on what passes, u.
-
-    Shapes: x (..., 2F) -> (..., F). With s = silu(g):  dg = dy·u·s',  du = dy·s
-    """
-
-    @staticmethod
-    def forward(xp, x):
-        if x.ndim == 0 or x.shape[-1] % 2:
-            raise ValueError(f"a gate and what it is for need an even last axis, not {x.shape}")
-        half = x.shape[-1] // 2
-        gate, value = x[..., :half], x[..., half:]
-        opened, saved = silu.forward(xp, gate)
-        return opened * value, (saved, opened, value)
-
-    @staticmethod
-    def backward(xp, dy, saved, needs):
-        of_gate, opened, value = saved
-        (dgate,) = silu.backward(xp, dy * value, of_gate, (True,))
-        return (xp.concatenate([dgate, dy * opened], axis=-1),)
-
-
 class gelu(Op):
     """y = x·Φ(x), Φ the standard normal distribution (Hendrycks and Gimpel, arXiv:1606.08415)
 

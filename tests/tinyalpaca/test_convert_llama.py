@@ -18,6 +18,7 @@ from tinyalpaca.converting.huggingface import is_huggingface, load_huggingface
 from tinyalpaca.converting.llama_weights import llama_config
 from tinyalpaca.generation import Generator
 from tinyalpaca.runs import load_model, save_model
+from tinyalpaca.runs.config_file import read_config
 from tinyalpaca.training.memory_need import count_parameters
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
@@ -312,6 +313,13 @@ def test_tensors_that_would_change_the_results_are_refused(llama):
     save_safetensors(tensors, llama / "model.safetensors")
     with pytest.raises(FileFormatError, match=r"there is no tensor 'lm_head.weight'"):
         load_huggingface(llama)
+
+
+def test_training_from_such_a_folder_says_what_to_do_first(llama):
+    with pytest.raises(
+        FileFormatError, match=r"Hugging Face's, of a llama.*\n.*convert .*theirs OUT"
+    ):
+        read_config(llama)
 
 
 # Ours for them.

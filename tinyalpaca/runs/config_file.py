@@ -42,6 +42,12 @@ def read_config(
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if "format" not in content and "model_type" in content:
+            raise FileFormatError(
+                path,
+                f"this is Hugging Face's, of a {content['model_type']}; make a checkpoint with\n"
+                f"    tinyalpaca convert {folder} OUT",
+            )
         if content["format"] != FORMAT:
             raise FileFormatError(
                 path, f"format {content['format']} is not one that this version reads ({FORMAT})"

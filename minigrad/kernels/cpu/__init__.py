@@ -36,7 +36,7 @@ KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
         ops.linear.linear: linear,
         ops.activations.sigmoid: activations.sigmoid,
         ops.activations.silu: activations.silu,
-        ops.activations.swiglu: activations.swiglu,
+        ops.gated.swiglu: activations.swiglu,
         ops.activations.gelu: activations.gelu,
         ops.trigonometry.tanh: activations.tanh,
         ops.layer_norm.layer_norm: layer_norm,
