@@ -202,7 +202,9 @@ class TrainConfig:
         False, "with --distributed: each process keeps the averages of its share alone (ZeRO-1)"
     )
     rank_timeout: float = setting(
-        300.0, "with --distributed: seconds after which a process that does not come is given up"
+        300.0,
+        "with --distributed: seconds after which a process that does not come is given up; more "
+        "than the first takes to save and to write a sample",
     )
     gradient_wire: Literal["host", "device", "nccl"] = setting(
         "host", "with --distributed: how gradients leave a GPU; device needs an MPI that knows CUDA"

@@ -219,6 +219,9 @@ def test_a_wish_to_stop_counts_when_all_know_it():
     assert not stopping.wanted
     stopping.hear(np.array([0.0, 15.0, 2.0]))
     assert stopping.wanted and stopping.reason == "SIGTERM, rank 1" and stopping.exit_status == 143
+    after = StoppingTogether()
+    after.signal, after.alone = signal.SIGINT, True
+    assert after.wanted
     late = StoppingTogether(max_minutes=1e-9)
     assert late.wish() == -1
     late.hear(np.array([0.0, -1.0]))

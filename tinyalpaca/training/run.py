@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.blas import OneBlasThread
+from minigrad.device import CPU
 from minigrad.parallel import WorkerError, mpi
 from minigrad.storage import load_safetensors
 from tinyalpaca import console
@@ -251,6 +252,8 @@ class Run:
                 raise self.checkpoints.stopped_by(self.state, error) from error
             finally:
                 task.engine.close()
+                if isinstance(self.stopping, StoppingTogether):
+                    self.stopping.alone = True
                 for hook in self.hooks:
                     hook.close()
 
@@ -318,6 +321,7 @@ class Run:
         assert isinstance(engine, mpi.DataParallel)
         averages = self.task.optimizer.state_dict()["state"]  # before others' shares are forgotten
         engine.start()
+        weights = {name: CPU.asarray(p.array) for name, p in self.task.model.named_parameters()}
         refuse_others(
             ranks,
             config,
@@ -325,6 +329,7 @@ class Run:
             self.state.step,
             text=self._fingerprint[:16],
             parts=self.task.own,
+            weights=digest(weights),  # frozen ones, which nobody was given, among them
             averages=digest(
                 {f"{n} {key}": np.asarray(v) for n, e in averages.items() for key, v in e.items()}
             ),

@@ -147,11 +147,12 @@ class StoppingTogether(Stopping):
 
     Attributes:
         agreed: the signal that some rank has had, -1 if its time was up; 0 while nobody wants it.
+        alone: whether this rank need not ask the others, as when training is over.
     """
 
     def __init__(self, max_minutes: float = 0.0) -> None:
         super().__init__(max_minutes)
-        self.agreed, self._rank = 0, 0
+        self.agreed, self._rank, self.alone = 0, 0, False
 
     def wish(self) -> float:
         """What this rank tells the others."""
@@ -168,7 +169,7 @@ class StoppingTogether(Stopping):
 
     @property
     def wanted(self) -> bool:
-        return self.agreed != 0
+        return self.agreed != 0 or (self.alone and super().wanted)
 
     @property
     def reason(self) -> str:

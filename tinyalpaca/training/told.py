@@ -41,7 +41,7 @@ def describe_own(run: Run, device: Device, engine: Engine) -> str:
     elif why_not(run.task):
         steps = "steps made by the host"
     else:
-        steps = "one CUDA graph a step"
+        steps = f"{'one CUDA graph' if run.ranks is None else 'two CUDA graphs'} a step"
     return f"{gpu_name(device)}, products in {products}, {steps}"
 
 
@@ -51,7 +51,7 @@ def finish(run: Run, tell: Say) -> None:
     if run.stopped:
         say(
             f"Stopped at step {state.step:,} of {run.task.total_steps:,} ({run.stopped}). "
-            f"Everything is saved in {folder}; go on with\n    {resume_command(folder)}"
+            f"Everything is saved in {folder}; go on with\n    {resume_command(folder, run.ranks)}"
         )
         return
     run.use_best()
@@ -79,9 +79,10 @@ def finish(run: Run, tell: Say) -> None:
         tell(f"No loss curve: it needs matplotlib, {install_line('plots')}")
 
 
-def resume_command(folder: Path) -> str:
+def resume_command(folder: Path, ranks: mpi.Ranks | None = None) -> str:
     """The command that goes on with a run, as this one was called."""
     program = Path(sys.argv[0])
+    words = [] if ranks is None else ["mpirun", "-n", str(ranks.size)]
     if program.suffix == ".py" and program.name != "__main__.py":
-        return shlex.join(["python", str(program), "--resume", str(folder)])
-    return shlex.join(["tinyalpaca", "train", "--resume", str(folder)])
+        return shlex.join([*words, "python", str(program), "--resume", str(folder)])
+    return shlex.join([*words, "tinyalpaca", "train", "--resume", str(folder)])
