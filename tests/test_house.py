@@ -30,7 +30,7 @@ TINYALPACA = """
     parameter_names rotation key_values model lora text_files
     tokenizer data
     evaluation
-    runs generation converting
+    runs converting generation
     training
     play
     commands cli __main__

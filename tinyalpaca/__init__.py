@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinyalpaca.config import ModelConfig, TrainConfig
+    from tinyalpaca.converting.loading import load
     from tinyalpaca.generation import Generator, Sampling
     from tinyalpaca.model import TinyAlpaca
-    from tinyalpaca.runs import load_model as load
     from tinyalpaca.runs import save_model as save
     from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
     from tinyalpaca.training.hooks import Hook
@@ -35,12 +35,12 @@ _HOMES = {
     "Sampling": "tinyalpaca.generation",
     "TinyAlpaca": "tinyalpaca.model",
     "TrainConfig": "tinyalpaca.config",
-    "load": "tinyalpaca.runs",
+    "load": "tinyalpaca.converting.loading",
     "load_tokenizer": "tinyalpaca.tokenizer",
     "save": "tinyalpaca.runs",
     "train": "tinyalpaca.training.job",
 }
-_NAMES_THERE = {"load": "load_model", "save": "save_model"}
+_NAMES_THERE = {"save": "save_model"}
 
 __all__ = [
     "BPETokenizer",

@@ -120,14 +120,17 @@ def weights_to_save(model: Any) -> dict[str, np.ndarray]:
     return {name: value for name, value in state.items() if name.endswith(ADAPTERS)}
 
 
-def load_weights(model: Any, weights: Mapping[str, Any]) -> None:
+def load_weights(model: Any, weights: Mapping[str, Any], *, assign: bool = False) -> None:
     """Give a model what `weights_to_save` kept.
+
+    Args:
+        assign: as in `Module.load_state_dict`.
 
     Raises:
         ValueError: it does not fit.
     """
     if getattr(model, "lora", None) is None:
-        model.load_state_dict(weights)
+        model.load_state_dict(weights, **({"assign": True} if assign else {}))
         return
     wanted, found = set(weights_to_save(model)), set(weights)
     if wanted != found:

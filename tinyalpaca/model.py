@@ -261,9 +261,11 @@ class TinyAlpaca(nn.Module):
             self(ids), targets, label_smoothing=label_smoothing, reduction=reduction
         )
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedKeys:
+    def load_state_dict(
+        self, state: Mapping[str, Any], strict: bool = True, *, assign: bool = False
+    ) -> LoadedKeys:
         """As `Module.load_state_dict`; takes the names that files had before as well."""
-        return super().load_state_dict(with_present_names(state), strict)
+        return super().load_state_dict(with_present_names(state), strict, assign=assign)
 
     def _scale_residual_projections(self) -> None:
         """GPT-2's initialisation for pre-norm: what is added to the stream starts small.

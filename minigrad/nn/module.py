@@ -12,7 +12,7 @@ import numpy as np
 
 from minigrad.device import CPU, Device
 from minigrad.nn.hidden_parts import require_nothing_hidden
-from minigrad.nn.state_dicts import LoadedKeys, fitting
+from minigrad.nn.state_dicts import LoadedKeys, can_be_taken, fitting
 from minigrad.state import STATE
 from minigrad.tensor import Tensor
 
@@ -228,7 +228,9 @@ class Module:
         named = self._all_named_tensors(saved=True)
         return {name: np.array(CPU.asarray(tensor.array)) for name, tensor in named}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedKeys:
+    def load_state_dict(
+        self, state: Mapping[str, Any], strict: bool = True, *, assign: bool = False
+    ) -> LoadedKeys:
         """Copy arrays into the parameters and buffers, keeping their dtype and device.
 
         Nothing is changed unless everything fits.
@@ -237,6 +239,8 @@ class Module:
             state: name -> array or tensor.
             strict: False leaves tensors alone that are missing in the state, and passes over
                 what is unexpected there. A wrong shape is an error in any case.
+            assign: take the arrays themselves, where they have the right dtype and device: they
+                belong to the module from then on, and nobody else may write to them.
 
         Returns:
             `missing_keys` and `unexpected_keys`, which are empty if `strict`.
@@ -247,8 +251,16 @@ class Module:
         """
         own = dict(self._all_named_tensors(saved=True))
         arrays, keys = fitting(type(self).__name__, own, state, strict)
+        taken: dict[int, Tensor] = {}  # where each array that was taken begins, and by which tensor
         for name, array in arrays.items():
-            own[name].assign(array)
+            tensor = own[name]
+            if assign and can_be_taken(array, tensor):
+                if taken.setdefault(array.ctypes.data, tensor) is tensor:
+                    tensor.move(array)
+                    continue
+                tensor.move(np.array(array))  # two parameters must not share memory
+            else:
+                tensor.assign(array)
         return keys
 
     # Switches

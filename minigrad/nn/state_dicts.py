@@ -44,6 +44,17 @@ def fitting(
     return arrays, keys
 
 
+def can_be_taken(array: Any, tensor: Tensor) -> bool:
+    """Whether an array may lie under a tensor as it is."""
+    return (
+        isinstance(array, np.ndarray)
+        and isinstance(tensor.array, np.ndarray)
+        and array.dtype == tensor.dtype
+        and array.flags.aligned
+        and array.flags.writeable
+    )
+
+
 def _as_array(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.array

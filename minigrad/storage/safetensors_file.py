@@ -7,6 +7,7 @@ have different checksums; takes arrays that are not contiguous for others; and h
 """
 
 import json
+import mmap
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ _NAME_OF_CODE = {
     "BOOL": "bool",
 }
 _CODE_OF_NAME = {name: code for code, name in _NAME_OF_CODE.items()}
+MAPPED = 1 << 24  # bytes of a file that is worth it
 _FLOAT_NAMES = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -139,7 +141,7 @@ def _round(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def load_safetensors(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str], *, mapped: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read named arrays and metadata.
 
@@ -147,6 +149,12 @@ def load_safetensors(
     were. The arrays are contiguous, writable and own their memory; they come in the order of the
     file's header. A shared tensor that `safetensors.torch.save_model` has stored under one name,
     with its other names in the metadata, is there under each of them, as one array.
+
+    Args:
+        mapped: let arrays of a large file lie in the file: the system reads a page of it when it
+            is first used, and copies one that is written to, so that the file stays as it is. It
+            may be replaced, but not written to, for as long as they live. Not on Windows, where it
+            could not be replaced either, nor for dtypes that are widened.
 
     Raises:
         FileFormatError: the file is truncated, damaged or not safetensors, or has a dtype not known
@@ -157,14 +165,18 @@ def load_safetensors(
     tensors = {}
     try:
         with open(path, "rb") as file:
+            whole = _map(file) if mapped else None
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length), object_pairs_hook=_without_duplicates)
             for name, entry in header.items():
                 if name == "__metadata__":
                     continue
                 begin, end = entry["data_offsets"]
-                file.seek(8 + length + begin)
-                raw = np.fromfile(file, dtype=np.uint8, count=end - begin)
+                if whole is None:
+                    file.seek(8 + length + begin)
+                    raw = np.fromfile(file, dtype=np.uint8, count=end - begin)
+                else:
+                    raw = whole[8 + length + begin : 8 + length + end]
                 flat = decode(raw, infos[name].dtype, "little")
                 tensors[name] = flat.reshape(infos[name].shape)
     except (ValueError, OverflowError) as error:
@@ -173,6 +185,13 @@ def load_safetensors(
         if kept in infos and name not in infos:
             tensors[name] = tensors[kept]
     return tensors, metadata
+
+
+def _map(file: Any) -> np.ndarray | None:
+    """A file's bytes, mapped; None if it is small, or could not be replaced meanwhile."""
+    if os.name != "posix" or os.fstat(file.fileno()).st_size < MAPPED:
+        return None
+    return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

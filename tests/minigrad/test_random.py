@@ -83,3 +83,11 @@ def test_seeded_blocks_belong_to_a_thread() -> None:
 def test_bad_seeds() -> None:
     with pytest.raises(ValueError):
         Generator(-1)
+
+
+def test_nothing_is_drawn_where_weights_are_loaded_next():
+    rng = Generator(3)
+    with rng.without_drawing():
+        assert not rng.normal((2, 3), 1.0).numpy().any()
+        assert rng.uniform(4, 1.0, 2.0, np.float64).numpy().tolist() == [0, 0, 0, 0]
+    np.testing.assert_array_equal(rng.normal(5).numpy(), Generator(3).normal(5).numpy())

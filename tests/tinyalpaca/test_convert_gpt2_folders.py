@@ -7,11 +7,13 @@ import shutil
 import numpy as np
 import pytest
 
+import tinyalpaca
 from minigrad import Generator as RandomGenerator
-from minigrad.storage import load_safetensors, save_safetensors
+from minigrad.storage import load_safetensors, safetensors_file, save_safetensors
 from tests.tinyalpaca.tiny_models import TEXT, tiny_tokenizer
 from tinyalpaca import cli
 from tinyalpaca.config import ModelConfig
+from tinyalpaca.generation import Generator
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.runs import load_model, save_model
 from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer
@@ -334,3 +336,32 @@ def test_pipes_in_the_place_of_files_are_not_waited_for(folder, capsys):
         assert cli.main(["generate", "--checkpoint", str(ours), "--seed", "1"]) == 1
         assert "error: " in capsys.readouterr().err
         (ours / "away").replace(ours / place)
+
+
+def test_text_is_written_without_converting_first(folder, capsys, tmp_path):
+    """From the command line, by `Generator`, by `tinyalpaca.load`; as after converting."""
+    wanted = Generator(*converted(folder)[:2]).generate("the cat", 20, seed=3)
+    flags = ["--checkpoint", str(folder), "--prompt", "the cat", "--seed", "3"]
+    capsys.readouterr()
+    assert cli.main(["generate", *flags, "--max-new-tokens", "20"]) == 0
+    assert capsys.readouterr().out == f"the cat{wanted}\n"
+    assert Generator.from_checkpoint(folder).generate("the cat", 20, seed=3) == wanted
+    model, tokenizer, training = tinyalpaca.load(folder)
+    assert Generator(model, tokenizer).generate("the cat", 20, seed=3) == wanted
+    assert training is None and not model.training
+
+
+def test_a_large_file_of_weights_stays_where_it_is(folder, monkeypatch):
+    """It is mapped, and what is changed is changed in memory alone."""
+    monkeypatch.setattr(safetensors_file, "MAPPED", 1)
+    before = (folder / "model.safetensors").read_bytes()
+    wanted = Generator.from_checkpoint(folder).generate("the cat", 20, seed=3)
+    model = tinyalpaca.load(folder).model
+    weight = model.decoder_layers[0].ffn.fc1.weight
+    place = weight.array
+    while isinstance(place, np.ndarray) and place.base is not None:
+        place = place.base
+    assert not isinstance(place, np.ndarray) or os.name != "posix"  # the mapping itself
+    weight.assign(weight.array * 2)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert Generator.from_checkpoint(folder).generate("the cat", 20, seed=3) == wanted

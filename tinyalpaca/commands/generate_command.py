@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         default="runs/shakespeare",
         metavar="DIR",
-        help="folder of a trained model (default: %(default)s)",
+        help="folder of a trained model, or one of Hugging Face's (default: %(default)s)",
     )
     parser.add_argument(
         "--prompt",
@@ -146,16 +146,16 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Write as the flags say."""
     from minigrad.device import choose_device
+    from tinyalpaca.converting.loading import load
     from tinyalpaca.generation import Generator
     from tinyalpaca.generation.interactive import converse
-    from tinyalpaca.runs import load_model
 
     _check_flags(args)
     args.prompt = utf8_argument("--prompt", args.prompt)
     args.system = utf8_argument("--system", args.system) if args.system else args.system
     args.stop = [utf8_argument("--stop", text) for text in args.stop or ()]
     require_output()
-    model, tokenizer, training = load_model(args.checkpoint, choose_device(args.device))
+    model, tokenizer, training = load(args.checkpoint, choose_device(args.device))
     generator = Generator(model, tokenizer, graph=not args.no_graph)
     if training is not None and model.seen_tokens is None and not args.allow_all_tokens:
         warn(

@@ -122,9 +122,11 @@ def filled_model(
             raise FileFormatError(
                 path, f"the model would have {name} {shape}, which these weights cannot fill"
             )
-    model = TinyAlpaca(config, Generator(0))
+    rng = Generator(0)
+    with rng.without_drawing():
+        model = TinyAlpaca(config, rng)
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(tensors, assign=True)
     except ValueError as error:
         raise FileFormatError(path, str(error)) from error
     model.eval()

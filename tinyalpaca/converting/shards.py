@@ -40,7 +40,11 @@ def load_folder(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
 
 def load_file(path: Path) -> dict[str, np.ndarray]:
     """The tensors by name of a `.safetensors` file, or of one of PyTorch's."""
-    return load_safetensors(path)[0] if path.suffix == ".safetensors" else load_torch(path)
+    return (
+        load_safetensors(path, mapped=True)[0]
+        if path.suffix == ".safetensors"
+        else load_torch(path)
+    )
 
 
 def _load_shards(index: Path) -> dict[str, np.ndarray]:

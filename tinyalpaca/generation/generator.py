@@ -25,6 +25,7 @@ from minigrad.device import Device
 from minigrad.parallel import available_cores, choose_backend, in_processes, why_not_processes
 from minigrad.state import STATE
 from tinyalpaca.chat import ChatError, Message
+from tinyalpaca.converting.loading import load
 from tinyalpaca.data import Corpus
 from tinyalpaca.data.token_file import encoded
 from tinyalpaca.evaluation import Score, evaluate, summed_loss
@@ -44,7 +45,6 @@ from tinyalpaca.generation.writing import (
     write_together,
 )
 from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.runs import load_model
 from tinyalpaca.tokenizer import Tokenizer
 
 __all__ = ["Continuation", "Generator", "Sampling", "Step"]
@@ -90,8 +90,8 @@ class Generator:
     def from_checkpoint(
         cls, folder: str | os.PathLike[str], device: Device | str = "cpu", *, graph: bool = True
     ) -> Generator:
-        """A generator from a folder that training wrote."""
-        loaded = load_model(folder, device)
+        """A generator from a folder that training wrote, or one of Hugging Face's."""
+        loaded = load(folder, device)
         return cls(loaded.model, loaded.tokenizer, graph=graph)
 
     def generate(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,13 +159,15 @@ def load_model(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model only "
             f"{model_config.vocab_size}: they do not belong together",
         )
-    loaded = model(model_config, Generator(0))
-    weights, _ = load_safetensors(path / WEIGHTS)
+    rng = Generator(0)
+    with rng.without_drawing() if model is TinyAlpaca else nullcontext():
+        loaded = model(model_config, rng)
+    weights, _ = load_safetensors(path / WEIGHTS, mapped=True)
     lora = lora_of(path, content)
     if lora is not None:
         add_to_base(loaded, lora)
     try:
-        load_weights(loaded, weights)
+        load_weights(loaded, weights, assign=model is TinyAlpaca)
     except ValueError as error:
         raise FileFormatError(
             path / WEIGHTS, f"these weights belong to another configuration: {error}"

@@ -320,3 +320,23 @@ def test_other_containers_hide_nothing(container: Any) -> None:
     model.more = container([Leaf(2.0)])
     with pytest.raises(TypeError, match="that holds a Leaf"):
         model.parameters()
+
+
+def test_arrays_of_a_state_can_be_taken_as_they_are(rng):
+    model = nn.Sequential(
+        nn.Linear(3, 3, rng=mg.Generator(0)), nn.Linear(3, 3, rng=mg.Generator(1))
+    )
+    weight, bias = rng.standard_normal((3, 3)).astype("f4"), np.zeros(3)
+    fixed = np.ones(3, "f4")
+    fixed.flags.writeable = False
+    model.load_state_dict(
+        {"0.weight": weight.T, "0.bias": bias, "1.weight": weight.T, "1.bias": fixed}, assign=True
+    )
+    assert np.shares_memory(model[0].weight.array, weight)
+    assert not np.shares_memory(model[1].weight.array, weight)  # or one would change with the other
+    np.testing.assert_array_equal(model[1].weight.array, weight.T)
+    assert model[0].bias.dtype == "f4" and model[0].bias.array.tolist() == [0, 0, 0]
+    model[1].bias.assign(np.zeros(3))
+    assert fixed.tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match=r"missing: 0.bias"):
+        model.load_state_dict({"0.weight": weight}, assign=True)
