@@ -29,6 +29,9 @@ from tinyalpaca.generation.windows import Tokens
 from tinyalpaca.key_values import KeyValues
 
 SMALLEST, LARGEST = 1e-30, 1e30  # of a soft-max's denominator
+# So many tokens of a prompt are computed in less time one by one than by the model, if its layers
+# have so few weights that calls cost more than arithmetic.
+SHORT, SMALL = 10, 1 << 20
 
 
 class FewDecoder(CachedDecoder):
@@ -53,6 +56,19 @@ class FewDecoder(CachedDecoder):
         super().__init__(model, sequences, capacity, modules)
         self.weights = weights
         self.steps = [SingleStep(weights, self.room) for _ in sequences]
+        size = sum(m.size for w in weights.layers for m in (w.qkv, w.out, w.fc1, w.fc2))
+        self._short = SHORT if size <= SMALL else 0
+
+    def _prefill(self, rows: list[int]) -> None:
+        longer = []
+        for row in rows:
+            window = self.windows.before_last(row)
+            if len(window) > self._short:
+                longer.append(row)
+                continue
+            for place, token in enumerate(window):
+                self.steps[row](token, place, wanted=False)
+        super()._prefill(longer)
 
     def _step(self, ids: list[int], places: list[int]) -> np.ndarray:
         if len(ids) == 1:
@@ -135,14 +151,20 @@ class SingleStep:
         self._root = sqrt(c)
         self._sum_eps = c * weights.eps
 
-    def __call__(self, token: int, place: int) -> np.ndarray:
-        """(V,); NumPy's warnings of what overflows are for the caller to ignore: it is found."""
+    def __call__(self, token: int, place: int, wanted: bool = True) -> np.ndarray:
+        """(V,); NumPy's warnings of what overflows are for the caller to ignore: it is found.
+
+        Args:
+            wanted: whether logits are; without them, those returned are of another token.
+        """
         self._run(token, place)
         if not self.careful:
             found = self._denominators.tolist()  # quicker than NumPy's own smallest of so few
             if not (min(found) > SMALLEST and max(found) < LARGEST):
                 self.careful = True
                 self._run(token, place)
+        if wanted:
+            self._attention_in.dot(self._head, out=self._logits)
         return self._logits
 
     def _run(self, token: int, place: int) -> None:
@@ -194,7 +216,6 @@ class SingleStep:
                 self._normalise(block, self._attention_norm)
         if pre_norm:
             self._normalise(x, self._attention_norm)
-        self._attention_in.dot(self._head, out=self._logits)
 
     def _normalise(self, x: np.ndarray, out: np.ndarray) -> None:
         """x/√(mean(x²) + ε), as x·√C/√(Σx² + Cε)"""
