@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tinyalpaca
 from minigrad.parallel import mpi
@@ -31,6 +31,16 @@ class Double(TinyAlpaca):
         self.astype("float64")
 
 
+class Remembered(TinyAlpaca):
+    """A model that is found again."""
+
+    made: ClassVar[list[Any]] = []
+
+    def __init__(self, config: Any, rng: Any) -> None:
+        super().__init__(config, rng)
+        self.made.append(self)
+
+
 class Happens(Hook):
     """What happens to one rank after a step."""
 
@@ -46,6 +56,8 @@ class Happens(Hook):
                 raise OSError(28, "No space left on device", "the disk")
 
             checkpoint.save_safetensors = full  # type: ignore[assignment]
+        elif self.what == "diverges":
+            Remembered.made[-1].parameters()[0].data[0, 0] += 1e-6
         else:
             os.kill(os.getpid(), getattr(signal, self.what))
 
@@ -55,6 +67,7 @@ def train(settings: dict[str, Any]) -> Any:
     settings = dict(settings)
     double, resume = settings.pop("double", False), settings.pop("resume", False)
     happens, differs = settings.pop("happens", None), settings.pop("differs", None)
+    diverges = bool(happens) and happens[0] == "diverges"
     sizes = {**MODEL, **settings.pop("model", {})}
     if differs is not None and mpi.place().rank == 1:
         settings |= differs
@@ -62,7 +75,7 @@ def train(settings: dict[str, Any]) -> Any:
     return tinyalpaca.train(
         config,
         ModelConfig(**sizes),
-        model=Double if double else TinyAlpaca,
+        model=Double if double else Remembered if diverges else TinyAlpaca,
         hooks=[Happens(*happens)] if happens else [],
         resume=resume,
     )

@@ -139,6 +139,16 @@ def test_a_full_disk_at_rank_0_stops_all(tmp_path, text):
     assert saved is not None and saved.name == "step-00000003"
 
 
+def test_weights_that_differ_are_not_saved(tmp_path, text):
+    """They are compared before each checkpoint: the last one is good."""
+    happens = {"happens": ["diverges", 1, 5], "save_every": 4, "batch_size": 6, **FOREVER}
+    done = start(3, tmp_path, text, **happens)
+    assert done.returncode == 1 and done.stderr.count("error:") == 1
+    assert "error: the parameters of rank 1 differ from those of all others" in done.stderr
+    saved = RunFolder(tmp_path / "run").latest()
+    assert saved is not None and saved.name == "step-00000004"
+
+
 DEATHS = [
     ("SIGKILL", 1, "has died"),
     pytest.param("SIGSTOP", 2, "has not come within 2 seconds", marks=pytest.mark.slow),

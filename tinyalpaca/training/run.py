@@ -73,6 +73,7 @@ class Run:
     Attributes:
         task, state, hooks: see the modules of these names.
         stopped: why training has stopped before its end, or None.
+        spoiled: whether the ranks have come to different weights, so that nobody's are saved.
 
     Raises:
         ValueError: the training sequences are longer than the data or than the model allows, or
@@ -103,7 +104,7 @@ class Run:
         self._fingerprint = data.fingerprint()
         self.own = own
         freeze(model, config.freeze)
-        self.ranks = ranks
+        self.ranks, self.spoiled = ranks, False
         self.first = ranks is None or ranks.rank == 0  # who tells, samples and saves
         self.task = task = make_task(model, data, config, own, ranks)
         size = getattr(task.engine, "micro_batch_size", 0)
@@ -249,6 +250,7 @@ class Run:
             except (OSError, WorkerError, MemoryError) as error:
                 if self.ranks is not None:  # from here on each acts alone
                     self.ranks.give_up(error)
+                self.spoiled = isinstance(error, mpi.RankError) and error.spoiled
                 raise self.checkpoints.stopped_by(self.state, error) from error
             finally:
                 task.engine.close()
@@ -349,7 +351,7 @@ class Run:
     def _whole(self) -> bool:
         """Whether weights and average are surely those of the state."""
         averaged = self.average is None or self.average.step == self.state.step
-        return self.steps is not None and self.steps.whole and averaged
+        return self.steps is not None and self.steps.whole and averaged and not self.spoiled
 
 
 def check_windows(config: TrainConfig, longest: int) -> None:

@@ -44,11 +44,12 @@ class RankError(WorkerError):
 
     Attributes:
         ranks: which.
+        spoiled: whether the parameters of this rank are not to be trusted any more either.
     """
 
-    def __init__(self, message: str, ranks: tuple[int, ...] = ()) -> None:
+    def __init__(self, message: str, ranks: tuple[int, ...] = (), *, spoiled: bool = False) -> None:
         super().__init__(message)
-        self.ranks = ranks
+        self.ranks, self.spoiled = ranks, spoiled
 
 
 class Ranks:
@@ -224,7 +225,8 @@ class Ranks:
             first, *others = map(_several, kinds)
             who, odd = f"{first} differ from those of {' and '.join(others)}", sum(kinds, ())
         self.status = 1
-        raise RankError(f"{what} of {who}: these processes do not compute the same", odd)
+        message = f"{what} of {who}: these processes do not compute the same"
+        raise RankError(message, odd, spoiled=True)
 
     # Waiting
 
