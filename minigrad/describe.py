@@ -7,6 +7,7 @@ from typing import Any
 
 from minigrad.device import device_of
 from minigrad.errors import NonFiniteError
+from minigrad.hints import about_broadcasting, shapes_that_do_not_fit
 
 
 def describe(op: Any, inputs: tuple[Any, ...], statics: Mapping[str, Any]) -> str:
@@ -15,6 +16,13 @@ def describe(op: Any, inputs: tuple[Any, ...], statics: Mapping[str, Any]) -> st
     simple = {k: v for k, v in statics.items() if isinstance(v, (int, float, str, tuple))}
     options = ", ".join(f"{key}={value!r}" for key, value in simple.items())
     return f"{op.name} of shapes {shapes}" + (f" ({options})" if options else "")
+
+
+def why_not(op: Any, inputs: tuple[Any, ...], statics: Mapping[str, Any], error: Exception) -> str:
+    """Why an op does not take its inputs: what NumPy or the op said, and the rule behind it."""
+    hint = shapes_that_do_not_fit(op.name, inputs)
+    said = hint or f": {str(error).rstrip()}{about_broadcasting(error)}"
+    return describe(op, inputs, statics) + said
 
 
 def module_path(modules: tuple[Any, ...]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.announce import announce
-from minigrad.describe import check_finite, describe
+from minigrad.describe import check_finite, describe, why_not
 from minigrad.device import CPU, Device, device_of
 from minigrad.dtypes import LOW, widened
 from minigrad.errors import DeviceError, ShapeError
@@ -69,7 +69,7 @@ def apply(op: type[Op], *inputs: Variable | None, **statics: Any) -> Any:
     except (ShapeError, np.linalg.LinAlgError):  # a singular matrix has the right shape
         raise
     except ValueError as error:
-        raise ShapeError(f"{describe(op, inputs, statics)}: {error}") from error
+        raise ShapeError(why_not(op, inputs, statics, error)) from error
     except IndexError as error:
         raise IndexError(f"{describe(op, inputs, statics)}: {error}") from error
     if not hasattr(out, "ndim") or isinstance(out, np.generic):

@@ -67,7 +67,8 @@ def gradcheck(
     for i in checked:
         if inputs[i].dtype != np.float64:
             raise TypeError(
-                f"gradcheck: {labels[i]} is {inputs[i].dtype}; central differences need float64"
+                f"gradcheck: {labels[i]} is {inputs[i].dtype}; central differences need float64: "
+                "make it with dtype='float64', or .astype('float64')"
             )
     outputs = _outputs(function, inputs)
     upstream = [rng.standard_normal(y.shape) for y in outputs]

@@ -174,7 +174,14 @@ def as_array(data: Any, dtype: Any) -> Any:
             data = _plain_array(data)
         array = data if dtype is None or data.dtype == dtype else data.astype(dtype)
     else:
-        array = np.asarray(data, dtype=dtype)
+        try:
+            array = np.asarray(data, dtype=dtype)
+        except ValueError as error:
+            if "inhomogeneous" not in str(error):
+                raise
+            raise ValueError(
+                "nested lists must be of equal lengths to become a tensor: pad the shorter ones"
+            ) from error
         if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
             array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":

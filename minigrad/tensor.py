@@ -18,6 +18,7 @@ from minigrad import autograd
 from minigrad.device import Device
 from minigrad.errors import InPlaceError, ShapeError
 from minigrad.graph import Variable, require_floats
+from minigrad.hints import missing_attribute
 from minigrad.interchange import Interchange, as_array
 from minigrad.state import STATE
 from minigrad.version import Version
@@ -80,6 +81,9 @@ class Tensor(Interchange, Methods):
         # Shared with all that share the memory, so that a change through one is seen by all.
         shared = isinstance(data, Tensor) and array is data.array
         self.version = data.version if shared else Version(outside=array is data)
+
+    def __getattr__(self, name: str) -> Any:  # asked only for what there is not
+        raise AttributeError(missing_attribute(name), name=name, obj=self)
 
     @classmethod
     def wrap(cls, array: Any, *, requires_grad: bool = False) -> Tensor:

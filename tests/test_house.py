@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a part imports from those that stand before it, and nothing else. What stands
 # in one line is one circle, for the sake of the operators that tensors have.
 MINIGRAD = """
-    errors version constants storage serialization installing
+    errors version constants storage serialization installing hints
     device announce settings dtypes state blas
     op ops precision kernels
     describe graph interchange paths places engine backward_pass autograd

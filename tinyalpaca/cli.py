@@ -6,9 +6,10 @@ A command is a module with a DESCRIPTION, `add_arguments(parser)` and `run(args)
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from tinyalpaca import console
 from tinyalpaca.commands import (
@@ -20,6 +21,7 @@ from tinyalpaca.commands import (
     tokenize_command,
     train_command,
 )
+from tinyalpaca.settings import nearest
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train_command,
@@ -65,6 +67,23 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
 
 class Parser(argparse.ArgumentParser):
     """argparse's, but help that cannot be written is an error."""
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse's, with what may have been meant by a flag that there is not."""
+        unknown = re.search(r"unrecognized arguments: --?([\w-]+)", message)
+        if unknown:
+            flags = [a[2:] for command in self._commands() for a in command if a[:2] == "--"]
+            message += nearest(unknown[1], flags).replace("mean ", "mean --")
+            message += " --help after a command lists its flags."
+        super().error(message)
+
+    def _commands(self) -> Iterator[Iterable[str]]:
+        """The flags of this parser, and of its commands."""
+        yield [flag for action in self._actions for flag in action.option_strings]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    yield [flag for one in parser._actions for flag in one.option_strings]
 
     def print_help(self, file: Any = None) -> None:
         if file is None:

@@ -13,6 +13,7 @@ from typing import Literal
 from tinyalpaca.settings import (
     ConfigError,
     check_choices,
+    explained,
     from_dict,
     setting,
 )
@@ -22,6 +23,7 @@ __all__ = ["ConfigError", "ModelConfig", "TrainConfig", "from_dict"]
 MOST_WORKERS = 1024  # processes; more than the cores of any machine that these models are for
 
 
+@explained
 @dataclass(frozen=True)
 class ModelConfig:
     """The sizes and options of a `TinyAlpaca`. The defaults are the original's.
@@ -112,6 +114,7 @@ class ModelConfig:
         check_choices(self)
 
 
+@explained
 @dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained, in groups of settings. The defaults are the original's setting.

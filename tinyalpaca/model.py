@@ -232,7 +232,7 @@ class TinyAlpaca(nn.Module):
         if ids.shape[1] > self.config.max_seq_len:
             raise ShapeError(
                 f"TinyAlpaca: a sequence of {ids.shape[1]} tokens is longer than max_seq_len "
-                f"({self.config.max_seq_len})"
+                f"({self.config.max_seq_len}): shorten it, or make the model with a larger one"
             )
         if cache is None:
             x = self.dropout(self.embedding(ids))  # (B, T, C)

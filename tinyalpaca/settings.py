@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
+import functools
 import json
 import os
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def setting(default: Any, help: str, group: str = "") -> Any:
@@ -72,6 +76,42 @@ def check_types(cls: Any, values: Mapping[str, Any]) -> None:
         fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
         if not fits and not (wanted is float and type(value) is int and abs(value) < 1e300):
             raise ConfigError(f"{cls.__name__}: {name} must be {wanted.__name__}, not {value!r}")
+
+
+# What settings are called elsewhere.
+ELSEWHERE = {
+    **{"lr": "learning_rate", "batch": "batch_size", "block_size": "max_seq_len"},
+    **{"n_layer": "num_layers", "n_head": "num_heads", "n_embd": "d_model", "steps": "max_steps"},
+    **{"hidden_size": "d_model", "context": "max_seq_len", "wd": "weight_decay"},
+}
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """ ", did you mean ...?" for a name that there is not, or "" if none is near."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, 1)
+    meant = ELSEWHERE.get(name.replace("-", "_"), close[0] if close else "")
+    meant = meant if meant in names else meant.replace("_", "-")
+    return f"; did you mean {meant}?" if meant in names else ""
+
+
+def explained(cls: type[T]) -> type[T]:
+    """A dataclass of settings that says what is wrong with a name or a type."""
+    init, names = cls.__init__, [f.name for f in dataclasses.fields(cls)]  # type: ignore[misc,arg-type]
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **given: Any) -> None:
+        for name in given:
+            if name not in names:
+                raise ConfigError(f"{cls.__name__} has no setting {name!r}{nearest(name, names)}")
+        try:
+            init(self, *args, **given)
+        except TypeError:
+            check_types(cls, given)
+            raise
+
+    cls.__init__ = __init__  # type: ignore[misc]
+    return cls
 
 
 def add_arguments(parser: argparse.ArgumentParser, cls: Any, title: str) -> None:

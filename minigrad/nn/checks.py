@@ -8,6 +8,19 @@ from typing import Any
 import numpy as np
 
 from minigrad.errors import ShapeError
+from minigrad.random import Generator
+
+
+def check_rng(layer: str, rng: Any) -> None:
+    """Raise TypeError unless `rng` is what weights are drawn from.
+
+    A seed or NumPy's generator are what one may take for it.
+    """
+    if not isinstance(rng, Generator):
+        raise TypeError(
+            f"{layer}: rng must be a minigrad.Generator, not {type(rng).__name__}: "
+            "rng=minigrad.Generator(0), where 0 is the seed"
+        )
 
 
 def check_probability(p: float) -> None:
@@ -57,7 +70,9 @@ def check_ids(ids: Any, size: int, op: str, ignore_index: int | None = None) -> 
     they do with ids that are out of range, so data is checked before it goes there.
     """
     if ids.dtype.kind not in "iu":
-        raise TypeError(f"{op}: ids must be integers, not {ids.dtype}")
+        raise TypeError(
+            f"{op}: ids must be integers, not {ids.dtype}: .astype('int64') makes them so"
+        )
     if not isinstance(ids, np.ndarray):
         return True
     if ids.size and int(ids.min()) >= 0 and int(ids.max()) < size:
@@ -66,8 +81,9 @@ def check_ids(ids: Any, size: int, op: str, ignore_index: int | None = None) -> 
     counted = ids if ignore_index is None else ids[ids != ignore_index]
     bad = counted[(counted < 0) | (counted >= size)]
     if bad.size:
+        classes = "" if ignore_index is None else "; a target is the number of its class"
         raise IndexError(
             f"{op}: id {int(bad.flat[0])} is out of range for a vocabulary of {size} "
-            f"(0 to {size - 1})"
+            f"(0 to {size - 1}){classes}"
         )
     return counted.size > 0

@@ -12,6 +12,7 @@ from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions import pad
 from minigrad.functions.convert import as_floats
+from minigrad.nn.checks import check_rng
 from minigrad.nn.module import Module, Parameter
 from minigrad.ops.windows import output_size
 from minigrad.random import Generator
@@ -173,6 +174,7 @@ class _Conv(Module):
             )
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.groups = groups
+        check_rng(name, rng)
         shape = (out_channels, in_channels // groups, *kernel)
         bound = 1 / sqrt(prod(shape[1:]))
         self.weight = Parameter(rng.uniform(shape, -bound, bound, dtype))

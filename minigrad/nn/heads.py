@@ -59,7 +59,7 @@ def multi_head_attention(
 
     Args:
         num_kv_heads: K, of keys and values, each of which serves num_heads/K heads of queries:
-            (B, T, (H + 2K)·D) -> (B, T, H·D), see `grouped_query_attention` there. As many as
+            (B, T, (H + 2K)·D) -> (B, T, H·D), see `minigrad.ops.grouped_attention`. As many as
             there are of queries unless given.
 
     Raises:
@@ -75,7 +75,7 @@ def multi_head_attention(
             f"multi_head_attention: num_kv_heads must be at least 1, not {num_kv_heads}"
         )
     if num_kv_heads not in (None, num_heads):
-        op = ops.attention.grouped_query_attention
+        op = ops.grouped_attention.grouped_query_attention
         if qkv.device.kind in op.kernels or STATE.textbook:
             heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
             return apply(op, qkv, **heads, causal=causal)
@@ -94,7 +94,7 @@ def _repeated(qkv: Tensor, num_heads: int, num_kv_heads: int) -> Tensor:
     A GPU has a kernel for as many heads of keys as of queries, and a CUDA graph can hold that one.
     """
     batch, time, channels = qkv.shape
-    size = ops.attention.grouped_head_size(channels, num_heads, num_kv_heads)
+    size = ops.grouped_attention.grouped_head_size(channels, num_heads, num_kv_heads)
     device = qkv.device
     group = as_tensor(_ones_on(device, device.xp, num_heads // num_kv_heads, qkv.dtype), like=qkv)
     shared = reshape(qkv[..., num_heads * size :], (batch, time, 2, num_kv_heads, 1, size))

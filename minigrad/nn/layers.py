@@ -10,7 +10,7 @@ import numpy as np
 from minigrad.functions import add, ones, zeros
 from minigrad.functions.convert import as_tensor
 from minigrad.nn import functional as F
-from minigrad.nn.checks import check_probability, row_of_padding
+from minigrad.nn.checks import check_probability, check_rng, row_of_padding
 from minigrad.nn.module import Module, Parameter
 from minigrad.random import Generator
 from minigrad.state import no_grad
@@ -39,6 +39,7 @@ class Linear(Module):
         dtype: Any = np.float32,
     ) -> None:
         _check_sizes(in_features=in_features, out_features=out_features)
+        check_rng("Linear", rng)
         bound = 1 / sqrt(in_features)
         shape = (out_features, in_features)
         self.weight = Parameter(rng.uniform(shape, -bound, bound, dtype))
@@ -79,6 +80,7 @@ class Embedding(Module):
         dtype: Any = np.float32,
     ) -> None:
         _check_sizes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        check_rng("Embedding", rng)
         self.weight = Parameter(rng.normal((num_embeddings, embedding_dim), 0.0, std, dtype))
         self.padding_idx = padding_idx
         if padding_idx is not None:

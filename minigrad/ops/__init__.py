@@ -24,6 +24,7 @@ from minigrad.ops import (
     elementwise,
     embedding,
     gated,
+    grouped_attention,
     indexing,
     layer_norm,
     linear,
@@ -42,7 +43,8 @@ PAGES = (
     *(reduce, cumulative),
     *(shape, indexing, transfer),
     *(matmul, linear_algebra),
-    *(linear, linear_norm, embedding, layer_norm, batch_norm, convolution, attention, rotary),
+    *(linear, linear_norm, embedding, layer_norm, batch_norm, convolution),
+    *(attention, grouped_attention, rotary),
     *(cross_entropy, dropout),
 )
 TEXTBOOK: MappingProxyType[str, type[Op]] = MappingProxyType(

@@ -21,7 +21,6 @@ import numpy as np
 
 from minigrad.op import Op
 from minigrad.ops.reduce import softmax
-from minigrad.ops.summation import sum_of
 
 
 class scaled_dot_product_attention(Op):
@@ -91,70 +90,6 @@ class multi_head_attention(Op):
             xp, dy_heads, saved, (True, True, True), causal=causal
         )
         return (xp.concatenate([merge_heads(xp, g) for g in gradients], axis=-1),)
-
-
-class grouped_query_attention(Op):
-    """Self-attention in which several heads of queries share one of keys and values.
-
-    (Ainslie et al., arXiv:2305.13245.) Of H heads of queries and K of keys and values, each of the
-    latter serves a group of G = H/K that follow one another; K = H is `multi_head_attention`.
-
-    Shapes: qkv (B, T, (H + 2K)·D) -> (B, T, H·D). The last axis holds all queries, then all keys,
-    then all values, each ordered by head. Keys and values broadcast along their group, so that
-    their gradients are sums over it.
-    """
-
-    @staticmethod
-    def forward(xp, qkv, *, num_heads, num_kv_heads, causal):
-        q, k, v = split_groups(xp, qkv, num_heads, num_kv_heads)
-        y, saved = scaled_dot_product_attention.forward(xp, q, k, v, causal=causal)
-        batch, _, _, time, head_size = y.shape
-        return merge_heads(xp, xp.reshape(y, (batch, num_heads, time, head_size))), saved
-
-    @staticmethod
-    def backward(xp, dy, saved, needs, *, num_heads, num_kv_heads, causal):
-        batch, time, channels = dy.shape
-        groups = (batch, time, num_kv_heads, num_heads // num_kv_heads, channels // num_heads)
-        dy_heads = xp.transpose(xp.reshape(dy, groups), (0, 2, 3, 1, 4))  # (B, K, G, T, D)
-        dq, dk, dv = scaled_dot_product_attention.backward(
-            xp, dy_heads, saved, (True, True, True), causal=causal
-        )
-        dq = xp.reshape(dq, (batch, num_heads, time, channels // num_heads))
-        parts = [dq, sum_of(xp, dk, 2), sum_of(xp, dv, 2)]
-        return (xp.concatenate([merge_heads(xp, part) for part in parts], axis=-1),)
-
-
-def split_groups(xp, qkv, num_heads, num_kv_heads):
-    """(B, T, (H + 2K)·D) -> queries (B, K, G, T, D), keys and values (B, K, 1, T, D)"""
-    batch, time, channels = qkv.shape
-    head_size = grouped_head_size(channels, num_heads, num_kv_heads)
-    heads = xp.reshape(qkv, (batch, time, num_heads + 2 * num_kv_heads, head_size))
-    heads = xp.swapaxes(heads, 1, 2)  # (B, H + 2K, T, D)
-    group = num_heads // num_kv_heads
-    q = xp.reshape(heads[:, :num_heads], (batch, num_kv_heads, group, time, head_size))
-    k = heads[:, num_heads : num_heads + num_kv_heads]
-    v = heads[:, num_heads + num_kv_heads :]
-    return q, xp.expand_dims(k, 2), xp.expand_dims(v, 2)
-
-
-def grouped_head_size(channels, num_heads, num_kv_heads):
-    """D of packed queries, keys and values, `channels` in all.
-
-    Raises:
-        ValueError: the numbers do not fit together.
-    """
-    if num_heads % num_kv_heads:
-        raise ValueError(
-            f"{num_heads} heads of queries cannot share {num_kv_heads} heads of keys and values "
-            "evenly"
-        )
-    heads = num_heads + 2 * num_kv_heads
-    if channels % heads:
-        wanted = f"3 times {num_heads} heads"
-        if num_kv_heads != num_heads:
-            wanted = f"{num_heads} heads of queries and 2 times {num_kv_heads} of keys and values,"
-        raise ValueError(f"{channels} channels are not {wanted} of equal size")
-    return channels // heads
 
 
 def split_heads(xp, qkv, num_heads):

@@ -8,6 +8,19 @@ from typing import Any
 from minigrad.tensor import Tensor
 
 
+def listed(params: Any) -> Iterable[Any]:
+    """What an optimizer was given, if it can be gone through.
+
+    Raises:
+        TypeError: it is a model, or a method that was not called.
+    """
+    if not isinstance(params, Iterable):
+        raise TypeError(
+            f"an optimizer takes parameters, not a {type(params).__name__}: pass model.parameters()"
+        )
+    return params
+
+
 def parameters_of(group: Mapping[str, Any], defaults: Iterable[str]) -> list[Tensor]:
     """The parameters of a group.
 
@@ -32,7 +45,10 @@ def parameters_of(group: Mapping[str, Any], defaults: Iterable[str]) -> list[Ten
     parameters = [given] if isinstance(given, Tensor) else list(given)
     for parameter in parameters:
         if not isinstance(parameter, Tensor):
-            raise TypeError(f"parameters must be tensors, not {type(parameter).__name__}")
+            raise TypeError(
+                f"parameters must be tensors, not {type(parameter).__name__}: pass "
+                "model.parameters(), or a list of tensors that require gradients"
+            )
         if not parameter.is_leaf:
             raise ValueError("parameters must be leaves: results of ops are not kept")
     return parameters

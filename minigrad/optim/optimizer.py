@@ -10,7 +10,7 @@ from minigrad.dtypes import compute_dtype
 from minigrad.graph import require_gradient
 from minigrad.ops.updates.rule import Rule
 from minigrad.optim.flat import FlatParameters
-from minigrad.optim.groups import parameters_of
+from minigrad.optim.groups import listed, parameters_of
 from minigrad.optim.saved_state import read_state, written_state
 from minigrad.optim.section import Section
 from minigrad.optim.update import Place, Row, Update, apply_all, together
@@ -64,7 +64,7 @@ class Optimizer:
         self.flat: FlatParameters | None = None
         self.sections: list[Section] = []
         self.run: Callable[[list[Update], float], None] = apply_all
-        given: list[Any] = list(params)
+        given: list[Any] = list(listed(params))
         for group in given if given and isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
         if not self.parameters():
@@ -95,6 +95,8 @@ class Optimizer:
     def require_not_negative(self, group: Mapping[str, Any], *names: str) -> None:
         """Raise ValueError if one of these settings is negative, or NaN."""
         for name in names:
+            if group[name] != group[name]:
+                raise ValueError(f"{type(self).__name__}: {name} must be a number, it is nan")
             if not group[name] >= 0:
                 raise ValueError(
                     f"{type(self).__name__}: {name} must not be negative, it is {group[name]}"

@@ -34,7 +34,12 @@ from tinyalpaca.tokenizer.bpe_training import Pair, count_words, learn_merges
 from tinyalpaca.tokenizer.foreign import Foreign, frame_of
 from tinyalpaca.tokenizer.normalizers import normalizer_from_json
 from tinyalpaca.tokenizer.pretokenize import PreSplitter, byte_alphabet, bytes_in_token_order
-from tinyalpaca.tokenizer.tokenizer_base import AllowedSpecial, Tokenizer, fingerprint_of
+from tinyalpaca.tokenizer.tokenizer_base import (
+    AllowedSpecial,
+    Tokenizer,
+    fingerprint_of,
+    require_text,
+)
 
 
 @runtime_checkable
@@ -127,6 +132,7 @@ class BPETokenizer(Tokenizer):
         Raises `ValueError` for a source without text, for text that is not UTF-8, and for sizes
         that cannot be.
         """
+        require_text(source)
         special_tokens = list(special_tokens)
         if len(set(special_tokens)) != len(special_tokens) or "" in special_tokens:
             raise ValueError(f"special tokens must be different and not empty: {special_tokens}")

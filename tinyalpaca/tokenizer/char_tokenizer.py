@@ -14,6 +14,7 @@ from tinyalpaca.tokenizer.tokenizer_base import (
     Tokenizer,
     file_to_write,
     fingerprint_of,
+    require_text,
 )
 
 FORMAT = "tinyalpaca.CharTokenizer"
@@ -45,6 +46,7 @@ class CharTokenizer(Tokenizer):
         cls, texts: str | Iterable[str], special_tokens: Sequence[str] = ()
     ) -> "CharTokenizer":
         """One token for each character in a text, or in any of several."""
+        require_text(texts)
         seen: set[str] = set()
         for text in [texts] if isinstance(texts, str) else texts:
             seen.update(text)

@@ -30,6 +30,15 @@ def file_to_write(path: str | os.PathLike[str]) -> Path:
     return path / FILE_NAME if path.is_dir() else path
 
 
+def require_text(source: object) -> None:
+    """Raise ValueError for the name of a file where its text is meant, which would be learned."""
+    if isinstance(source, str) and re.fullmatch(r"[\w./\\:~-]+\.(txt|md|json|csv|html?)", source):
+        raise ValueError(
+            f"{source!r} is the name of a file, not its text: give pathlib.Path({source!r}) to a "
+            "BPETokenizer, or the text that it holds"
+        )
+
+
 class Tokenizer(ABC):
     """Text to token ids and back. `dtype` is the smallest unsigned type that holds every id."""
 

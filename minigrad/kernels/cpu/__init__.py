@@ -45,7 +45,7 @@ KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
         ops.rotary.rotary: rotary,
         ops.attention.scaled_dot_product_attention: attention,
         ops.attention.multi_head_attention: attention.multi_head_attention,
-        ops.attention.grouped_query_attention: attention.grouped_query_attention,
+        ops.grouped_attention.grouped_query_attention: attention.grouped_query_attention,
         ops.convolution.convolution: convolution,
         ops.cross_entropy.cross_entropy: cross_entropy,
         ops.embedding.embedding: embedding,

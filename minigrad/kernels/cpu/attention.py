@@ -36,7 +36,7 @@ import numpy as np
 from minigrad.kernels.cpu.exponential import exponential
 from minigrad.kernels.cpu.layout import empty_rows
 from minigrad.kernels.cpu.scratch import scratch
-from minigrad.ops.attention import grouped_head_size
+from minigrad.ops.grouped_attention import grouped_head_size
 
 BLOCK = 32  # queries: small blocks compute fewer scores in vain, large ones multiply faster
 STRIP = 16  # rows that are turned at a time: as many numbers as a line of the cache holds
