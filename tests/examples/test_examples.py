@@ -9,7 +9,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # What is more than a command's name, and for one processor.
-COMMANDS = {"train_shakespeare", "generate", "train_on_many_machines"}
+COMMANDS = {"train_shakespeare", "generate", "train_on_many_machines", "scaling_model"}
 PROGRAMS = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem not in COMMANDS)
 NEEDS = {"digits": "sklearn", "numpy_in_numpy_out": "scipy"}
 
