@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import tempfile
 from collections.abc import Callable, Iterator
 from math import ceil
@@ -215,7 +214,7 @@ def refuse_others(
     sizes = vars(model) if dataclasses.is_dataclass(model) else {"model": str(model)}
     things |= {f"--{name.replace('_', '-')}": value for name, value in sizes.items()}
     things |= {f"version of {name}": value for name, value in versions().items()}
-    things["version of mpi4py"] = importlib.metadata.version("mpi4py")
+    things |= {f"version of {name}": value for name, value in ranks.versions.items()}
     things |= {"step": step, **more}
     lines = ranks.differences(things)
     if lines:

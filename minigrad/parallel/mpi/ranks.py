@@ -65,6 +65,7 @@ class Ranks:
         place: which process this is.
         rank, size: its number, and how many there are.
         started: whether MPI has been started by this object.
+        versions: of mpi4py and of MPI, once it has been started.
         status: with which all processes will end, if they cannot go on together; else None.
 
     Raises:
@@ -77,6 +78,7 @@ class Ranks:
         self.patience = patience
         self.started = self._left = False
         self._told = False
+        self.versions: dict[str, str] = {}
         self.status: int | None = None
         self._mpi: Any = None
         self._comm: Any = None
@@ -99,8 +101,9 @@ class Ranks:
         if not MPI.Is_initialized():
             MPI.Init_thread(MPI.THREAD_FUNNELED)
         world = MPI.COMM_WORLD
+        library = MPI.Get_library_version().splitlines()[0][:60]
+        self.versions = {"mpi4py": sys.modules["mpi4py"].__version__, "MPI": library}
         if (world.rank, world.size) != (self.rank, self.size):
-            library = MPI.Get_library_version().splitlines()[0][:60]
             raise RuntimeError(
                 f"{self.place.launcher} started this process as rank {self.rank} of {self.size}, "
                 f"but MPI says {world.rank} of {world.size}: the launcher belongs to another MPI "
