@@ -28,6 +28,7 @@ MAY_BE_SKIPPED = {
     r"CuPy is not installed|could not import 'cupy": "needs an NVIDIA GPU",
     r"there is no nvcc|cublasLt.* is not here": "comes with the CUDA toolkit, several GB",
     r"could not import 'jax'": "JAX is measured against by hand; it is in no extra",
+    r"this machine makes no network namespaces": "needs root, and a kernel that allows it",
 }
 
 
