@@ -27,7 +27,7 @@ MINIGRAD = """
 """
 TINYALPACA = """
     console settings config presets versions chat
-    parameter_names rotation key_values model lora text_files
+    parameter_names rotation block_end key_values model lora text_files
     tokenizer data
     evaluation
     runs converting generation

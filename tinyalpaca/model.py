@@ -10,23 +10,22 @@ by name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
 from minigrad import Generator, Tensor, nn
-from minigrad.device import Device
 from minigrad.errors import ShapeError
-from minigrad.functions import gelu, reshape, silu
+from minigrad.functions import gelu, silu
 from minigrad.nn import LoadedKeys
 from minigrad.nn import functional as F
+from tinyalpaca.block_end import block_end, is_plain, make_norm
 from tinyalpaca.chat import ChatTemplate
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.key_values import KeyValues
 from tinyalpaca.parameter_names import with_present_names
-from tinyalpaca.rotation import Rotation
+from tinyalpaca.rotation import Rotation, rotated
 
 
 class Embedding(nn.Module):
@@ -77,22 +76,10 @@ class MaskedMultiHeadSelfAttention(nn.Module):
         )
 
     def rotate(self, qkv: Tensor, places: np.ndarray | None = None) -> Tensor:
-        """Turn queries and keys by their positions; values stay as they are.
-
-        Args:
-            places: (B, T) the positions; 0 to T - 1 unless given.
-        """
-        batch, time, channels = qkv.shape
+        """Turn queries and keys by their positions, 0 to T - 1 unless `places` says others."""
+        assert self.rotation is not None
         kv_heads = self.num_kv_heads or self.num_heads
-        turned = self.num_heads + kv_heads
-        # (T, 1, D/2) each; of other places, rows of a table that serves for many tokens
-        length = time if places is None else 1 << int(places.max()).bit_length()
-        cos, sin = _angles_on(qkv.device, qkv.device.xp, length, self.rotation, qkv.dtype)
-        if places is not None:
-            there = qkv.device.asarray(places)
-            cos, sin = cos[there], sin[there]  # (B, T, 1, D/2)
-        parts = reshape(qkv, (batch, time, turned + kv_heads, -1))
-        return reshape(F.rotary(parts, cos, sin, heads=turned), (batch, time, channels))
+        return rotated(qkv, self.rotation, self.num_heads, kv_heads, places)
 
 
 class FeedForwardNetwork(nn.Module):
@@ -144,8 +131,8 @@ class DecoderLayer(nn.Module):
             return x + self.dropout(self.ffn(self.layer_norm2(x)))
         if x.device.kind == "gpu" and self.ends_are_plain():
             attention, ffn = self.multi_head_attention, self.ffn
-            x = _block_end(attention.heads(x, *more), attention.out_proj, x, self.layer_norm1)
-            return _block_end(ffn.hidden(x), ffn.fc2, x, self.layer_norm2)
+            x = block_end(attention.heads(x, *more), attention.out_proj, x, self.layer_norm1)
+            return block_end(ffn.hidden(x), ffn.fc2, x, self.layer_norm2)
         x = self.layer_norm1(self.dropout(self.multi_head_attention(x, *more)), x)
         return self.layer_norm2(self.dropout(self.ffn(x)), x)
 
@@ -153,26 +140,15 @@ class DecoderLayer(nn.Module):
         """Whether nothing but a linear layer comes before each residual sum, and nobody has put
         other modules or methods in their places: then its end is one op, one kernel on a GPU."""
         attention, ffn = self.multi_head_attention, self.ffn
-        if (
-            type(attention) is not MaskedMultiHeadSelfAttention
-            or type(ffn) is not FeedForwardNetwork
-        ):
+        if (type(attention), type(ffn)) != (MaskedMultiHeadSelfAttention, FeedForwardNetwork):
             return False
-        linears, norms = (attention.out_proj, ffn.fc2), (self.layer_norm1, self.layer_norm2)
         return (
-            all(type(module) is nn.Linear for module in linears)
-            and all(type(module) is nn.LayerNorm for module in norms)
-            and type(self.dropout) is nn.Dropout
-            and all(m.runs_as_defined() for m in (attention, ffn, *linears, *norms, self.dropout))
-            and not (self.dropout.training and self.dropout.p)
+            attention.runs_as_defined()
+            and ffn.runs_as_defined()
+            and is_plain(
+                (attention.out_proj, ffn.fc2), (self.layer_norm1, self.layer_norm2), self.dropout
+            )
         )
-
-
-def _block_end(y: Tensor, linear: Any, residual: Tensor, norm: Any) -> Tensor:
-    """norm(linear(y) + residual)"""
-    return F.linear_norm(
-        *(y, linear.weight, linear.bias, residual, norm.weight, norm.bias), eps=norm.eps
-    )
 
 
 class TinyAlpaca(nn.Module):
@@ -280,22 +256,3 @@ class TinyAlpaca(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_parameters():,} parameters"
-
-
-def make_norm(config: ModelConfig) -> nn.Module:
-    """The normalisation that the configuration asks for."""
-    if config.norm == "rms":
-        return nn.RMSNorm(config.d_model, eps=config.norm_eps)
-    return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
-
-
-@lru_cache(maxsize=64)
-def _angles_on(
-    device: Device, xp: Any, time: int, rotation: Rotation, dtype: Any
-) -> tuple[Any, Any]:
-    """(T, 1, D/2) arrays on a device, where they stay: a CUDA graph takes nothing from the host.
-
-    `xp` is the device's array library, and here only a part of the key.
-    """
-    cos, sin = (device.asarray(part.astype(dtype)) for part in rotation.angles(time))
-    return cos[:, None], sin[:, None]

@@ -1,4 +1,4 @@
-"""The angles of rotary positions: how fast each pair of channels turns from place to place.
+"""Rotary positions: how fast each pair of channels turns from place to place, and the turning.
 
 Pair i of position t turns by t·f_i, f_i = base^(-2i/D) (Su et al., RoFormer, arXiv:2104.09864).
 A model that was trained on short texts is made to read longer ones by turning more slowly, and then
@@ -13,10 +13,16 @@ trained on a little more. Two ways are known here:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import pi
+from typing import Any
 
 import numpy as np
 
+from minigrad import Tensor
+from minigrad.device import Device
+from minigrad.functions import reshape
+from minigrad.nn import functional as F
 from tinyalpaca.config import ModelConfig
 
 
@@ -56,3 +62,40 @@ class Rotation:
         """cos and sin of the angles of positions 0 to T - 1, (T, D/2) each."""
         angles = np.arange(time)[:, None] * self.frequencies()
         return np.cos(angles), np.sin(angles)
+
+
+def rotated(
+    qkv: Tensor,
+    rotation: Rotation,
+    heads: int,
+    kv_heads: int,
+    places: np.ndarray | None = None,
+) -> Tensor:
+    """Queries and keys turned by their positions; values stay as they are.
+
+    Args:
+        qkv: (B, T, (heads + 2·kv_heads)·D), packed.
+        places: (B, T) the positions; 0 to T - 1 unless given.
+    """
+    batch, time, channels = qkv.shape
+    turned = heads + kv_heads
+    # (T, 1, D/2) each; of other places, rows of a table that serves for many tokens
+    length = time if places is None else 1 << int(places.max()).bit_length()
+    cos, sin = _angles_on(qkv.device, qkv.device.xp, length, rotation, qkv.dtype)
+    if places is not None:
+        there = qkv.device.asarray(places)
+        cos, sin = cos[there], sin[there]  # (B, T, 1, D/2)
+    parts = reshape(qkv, (batch, time, turned + kv_heads, -1))
+    return reshape(F.rotary(parts, cos, sin, heads=turned), (batch, time, channels))
+
+
+@lru_cache(maxsize=64)
+def _angles_on(
+    device: Device, xp: Any, time: int, rotation: Rotation, dtype: Any
+) -> tuple[Any, Any]:
+    """(T, 1, D/2) arrays on a device, where they stay: a CUDA graph takes nothing from the host.
+
+    `xp` is the device's array library, and here only a part of the key.
+    """
+    cos, sin = (device.asarray(part.astype(dtype)) for part in rotation.angles(time))
+    return cos[:, None], sin[:, None]
