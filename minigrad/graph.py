@@ -96,14 +96,13 @@ def require_gradient(x: Variable) -> None:
         TypeError: it is no tensor.
         ShapeError: it has another shape, which broadcasting could hide.
     """
-    grad = x.grad
-    if not isinstance(grad, Variable):
+    if not isinstance(x.grad, Variable):
         raise TypeError(
-            f".grad of a tensor is a Tensor or None, not a {type(grad).__name__}: assign "
+            f".grad of a tensor is a Tensor or None, not a {type(x.grad).__name__}: assign "
             "Tensor(values)"
         )
-    if grad.array.shape != x.array.shape:
-        raise ShapeError(f".grad has shape {grad.shape}, the tensor {x.shape}")
+    if x.grad.array.shape != x.array.shape:
+        raise ShapeError(f".grad has shape {x.grad.shape}, the tensor {x.shape}")
 
 
 class Forgotten:

@@ -65,8 +65,7 @@ class MaskedMultiHeadSelfAttention(nn.Module):
     def heads(self, x: Tensor, cache: KeyValues | None = None) -> Tensor:
         """What all heads give, side by side: (B, T, C) -> (B, T, H·D)"""
         qkv = self.qkv_proj(x)  # (B, T, (H + 2K)·D), K heads of keys and of values
-        if self.rotation is not None:
-            qkv = self.rotate(qkv, None if cache is None else cache.places)
+        qkv = self.rotate(qkv, None if cache is None else cache.places)
         if cache is not None:
             mixed = cache.mix(self, qkv, self.num_heads, self.num_kv_heads)
             if mixed is not None:
@@ -76,8 +75,7 @@ class MaskedMultiHeadSelfAttention(nn.Module):
         )
 
     def rotate(self, qkv: Tensor, places: np.ndarray | None = None) -> Tensor:
-        """Turn queries and keys by their positions, 0 to T - 1 unless `places` says others."""
-        assert self.rotation is not None
+        """Turn queries and keys, if positions are rotary: 0 to T - 1, or `places` (B, T)."""
         kv_heads = self.num_kv_heads or self.num_heads
         return rotated(qkv, self.rotation, self.num_heads, kv_heads, places)
 

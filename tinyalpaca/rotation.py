@@ -66,7 +66,7 @@ class Rotation:
 
 def rotated(
     qkv: Tensor,
-    rotation: Rotation,
+    rotation: Rotation | None,
     heads: int,
     kv_heads: int,
     places: np.ndarray | None = None,
@@ -75,8 +75,11 @@ def rotated(
 
     Args:
         qkv: (B, T, (heads + 2·kv_heads)·D), packed.
+        rotation: None for positions that are not rotary; then all stays as it is.
         places: (B, T) the positions; 0 to T - 1 unless given.
     """
+    if rotation is None:
+        return qkv
     batch, time, channels = qkv.shape
     turned = heads + kv_heads
     # (T, 1, D/2) each; of other places, rows of a table that serves for many tokens

@@ -12,7 +12,7 @@ import numpy as np
 
 from minigrad.device import CPU, Device
 from minigrad.nn.hidden_parts import require_nothing_hidden
-from minigrad.nn.state_dicts import LoadedKeys, can_be_taken, fitting
+from minigrad.nn.state_dicts import LoadedKeys, fitting, put
 from minigrad.state import STATE
 from minigrad.tensor import Tensor
 
@@ -251,16 +251,7 @@ class Module:
         """
         own = dict(self._all_named_tensors(saved=True))
         arrays, keys = fitting(type(self).__name__, own, state, strict)
-        taken: dict[int, Tensor] = {}  # where each array that was taken begins, and by which tensor
-        for name, array in arrays.items():
-            tensor = own[name]
-            if assign and can_be_taken(array, tensor):
-                if taken.setdefault(array.ctypes.data, tensor) is tensor:
-                    tensor.move(array)
-                    continue
-                tensor.move(np.array(array))  # two parameters must not share memory
-            else:
-                tensor.assign(array)
+        put(own, arrays, assign)
         return keys
 
     # Switches

@@ -55,6 +55,21 @@ def can_be_taken(array: Any, tensor: Tensor) -> bool:
     )
 
 
+def put(own: Mapping[str, Any], arrays: Mapping[str, Any], assign: bool) -> None:
+    """Give tensors the values of arrays, or with `assign` the arrays themselves where they can be
+    taken."""
+    taken: dict[int, Any] = {}  # where each array that was taken begins, and by which tensor
+    for name, array in arrays.items():
+        tensor = own[name]
+        if assign and can_be_taken(array, tensor):
+            if taken.setdefault(array.ctypes.data, tensor) is tensor:
+                tensor.move(array)
+                continue
+            tensor.move(np.array(array))  # two parameters must not share memory
+        else:
+            tensor.assign(array)
+
+
 def _as_array(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.array

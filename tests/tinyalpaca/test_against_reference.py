@@ -156,7 +156,7 @@ def test_the_curves_have_every_step(tmp_path, monkeypatch):
     points = drawn[-1]["training, each step"]
     np.testing.assert_allclose(points[:, 0], range(1, 11))
     np.testing.assert_allclose(points[:, 1], losses, rtol=RELATIVE)
-    points = drawn[-1]["validation, each epoch"]
+    points = drawn[-1]["validation"]
     np.testing.assert_allclose(points, list(zip([5, 10], validations, strict=True)), rtol=RELATIVE)
 
     card = run.report.render(run.state).split("<h3>Loss (nats per token)</h3>")[1]
