@@ -87,7 +87,7 @@ ELSEWHERE = {
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """ ", did you mean ...?" for a name that there is not, or "" if none is near."""
+    """The words "; did you mean ...?" for a name that there is not, or "" if none is near."""
     names = list(names)
     close = difflib.get_close_matches(name, names, 1)
     meant = ELSEWHERE.get(name.replace("-", "_"), close[0] if close else "")
@@ -97,7 +97,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def explained(cls: type[T]) -> type[T]:
     """A dataclass of settings that says what is wrong with a name or a type."""
-    init, names = cls.__init__, [f.name for f in dataclasses.fields(cls)]  # type: ignore[misc,arg-type]
+    init: Any = cls.__init__
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
 
     @functools.wraps(init)
     def __init__(self: Any, *args: Any, **given: Any) -> None:
@@ -110,7 +111,7 @@ def explained(cls: type[T]) -> type[T]:
             check_types(cls, given)
             raise
 
-    cls.__init__ = __init__  # type: ignore[misc]
+    setattr(cls, "__init__", __init__)  # noqa: B010 (type checkers refuse the assignment)
     return cls
 
 
