@@ -49,7 +49,7 @@ def mpirun(
     program: Sequence[str],
     *,
     cleanup: bool = True,
-    timeout: float = 120,
+    timeout: float = 300,
     **more: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run so many ranks of a program to their end."""

@@ -22,6 +22,7 @@ from minigrad.optim.muon import Muon
 from minigrad.parallel import mpi
 
 BATCH, STEPS = 12, 9
+PATIENCE = 3  # seconds, where somebody is waited for in vain
 
 
 def make(kind: str, dtype: str) -> tuple[Any, Any, Any]:
@@ -213,7 +214,8 @@ def forever(ranks: Any) -> Any:
 
 def main() -> None:
     what, *more, folder = sys.argv[1:]
-    ranks = mpi.Ranks(patience=1.5)
+    waits = what == "forever" or more[:1] in (["hangs"], ["stopped"])
+    ranks = mpi.Ranks(patience=PATIENCE if waits else 60)
     if what == "fail":
         result = fail(ranks, more[0], int(more[1]))
     elif what == "memory":

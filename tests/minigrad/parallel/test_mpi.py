@@ -70,7 +70,7 @@ def test_averages_of_others_take_no_memory(tmp_path):
 
 FAILURES = [
     ("killed", 1, "rank 1 (process {pid}) has died"),
-    ("hangs", 2, "rank 2 (process {pid}) has not come within 1.5 seconds"),
+    ("hangs", 2, "rank 2 (process {pid}) has not come within 3 seconds"),
     ("raises", 0, "rank 0 (process {pid}) has stopped: No space left on device"),
     ("diverges", 1, "the parameters of rank 1 differ from those of all others"),
     pytest.param("exits", 2, "rank 2 (process {pid}) has died", marks=pytest.mark.slow),
@@ -92,7 +92,7 @@ def test_the_others_stop_and_name_the_rank(tmp_path, how, who, told):
     for message, ranks, seconds in written.values():
         assert message.startswith(start) and end.rstrip(")") in message, message
         assert ranks == [who]
-        assert seconds < 10  # a patience of 1.5 s, twice
+        assert seconds < 20  # twice the patience, and a crowded machine
 
 
 def test_two_that_differ_are_both_named():

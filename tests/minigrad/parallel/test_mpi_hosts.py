@@ -124,5 +124,5 @@ def test_a_host_that_is_cut_off_is_named(hosts, tmp_path):
     assert json.loads(other_side.read_text())[1] == [0]
     message, ranks, step = json.loads((tmp_path / "0.json").read_text())
     assert ranks == [1] and step >= 20, printed
-    assert "rank 1 (process" in message and "on minigrad1) has not come within 1.5 s" in message
-    assert seconds < 15
+    assert "rank 1 (process" in message and "on minigrad1) has not come within 3 s" in message
+    assert seconds < 20
