@@ -1,4 +1,4 @@
-"""No kernel steps aside in silence."""
+"""A warning when a slower implementation replaces a kernel."""
 
 import warnings
 

@@ -59,8 +59,8 @@ def run(
 class Flow:
     """The gradients that are on their way.
 
-    `pending` maps a node to the gradient of its output so far, and whether that array is ours; the
-    heap gives the youngest node next, whose gradient is then complete.
+    `pending` maps a node to the gradient of its output so far, and whether we may change that array
+    in place. The heap gives the newest node next: all its consumers are done.
     """
 
     def __init__(self, places: Places, paths: Paths | None, create_graph: bool) -> None:

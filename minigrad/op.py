@@ -40,7 +40,7 @@ holds (or the same array for several inputs), so that the engine may add into th
 
 On a GPU an element-wise op gets one from two lines of CUDA C++ (`minigrad.cuda_kernel`).
 
-A node remembers which pair ran, so that the forward of one never meets the backward of the other.
+A node remembers which pair ran: forward and backward always come from the same implementation.
 With `minigrad.textbook()` no kernel runs. A kernel may also offer
 
     infer(*arrays, **statics)                 -> out
@@ -50,8 +50,8 @@ With `minigrad.textbook()` no kernel runs. A kernel may also offer
 `infer` runs instead of `forward` where no gradient is wanted, and keeps nothing for a backward.
 Where `supports` gives a reason, the textbook runs and a warning says why.
 `backward_into` writes the gradients of leaves (weights) where they are wanted. `places[i]` is an
-array of input i's shape and dtype that its gradient may be written to, or None. What it holds is
-garbage, and it aliases nothing. Where the kernel returns `places[i]` itself, that has been written
+array of input i's shape and dtype that its gradient may be written to, or None: an uninitialised
+output buffer that shares no memory. Where the kernel returns `places[i]` itself, that has been written
 (all of it); returning another array or leaving a place unused is fine, the engine then copies.
 `minigrad.autograd.write_gradients` offers a place for each leaf that nothing has been written to
 yet; everything else, such as the second gradient of a weight that is used twice, or `backward()`,

@@ -70,8 +70,7 @@ def first_order(function: Any = None) -> Any:
     derivatives only.
 
     A node usually holds the tensors that its op read, because `create_graph=True` runs the op again
-    from them. In here it forgets the arrays of those that ops have made, so that what no op has
-    saved for its backward is free at once.
+    from them. In here intermediates that no op has saved for its backward are freed at once.
     """
     return decorator_or_block(setting(keep_inputs=False), function)
 

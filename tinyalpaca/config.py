@@ -141,7 +141,7 @@ class TrainConfig:
     num_merges: int = setting(256, "merges that the tokenizer learns from the training part")
     batch_size: int = setting(32, "sequences a batch")
     accumulate: int = setting(1, "batches whose gradients make a step")
-    seq_len: int = setting(128, "tokens of a training window, one more than are predicted")
+    seq_len: int = setting(128, "tokens of a training window; all but the first are predicted")
     windows: Literal["consecutive", "shifted", "random"] = setting(
         "consecutive",
         "cut the text into windows once, or at other places each epoch, or draw random ones",
@@ -189,7 +189,7 @@ class TrainConfig:
     beta2: float = setting(0.999, "AdamW's average of squared gradients")
     grad_clip: float = setting(1.0, "largest norm of all gradients; 0 for no limit")
     label_smoothing: float = setting(0.0, "share of the target spread over all tokens")
-    ema: float = setting(0.0, "decay of an average of the weights that is used instead; 0: none")
+    ema: float = setting(0.0, "decay of an average of the weights, used to validate and save; 0: none")
     skip_bad_steps: bool = setting(False, "leave out steps that are not finite; else stop there")
     device: Literal["cpu", "gpu", "auto"] = setting(
         "cpu", "where to compute; auto takes a GPU", group="hardware"

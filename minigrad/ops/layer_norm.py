@@ -8,8 +8,8 @@ Shapes: x (..., C), weight w (C,) or None for 1, bias b (C,) or None for 0, y (.
 
     dx = (g - mean(g) - x̂·mean(g·x̂)) / σ:
 
-what moves the row's mean or scales the row has no effect and is taken out. Over all rows,
-dw = Σ dy·x̂ and db = Σ dy.
+x̂ ignores a shift and a scaling of the row, so backward removes the parts of g along these.
+Over all rows, dw = Σ dy·x̂ and db = Σ dy.
 
 Saved: x̂ and 1/σ, from which all of it follows, and w.
 """

@@ -131,8 +131,8 @@ class Processes:
     """Workers as forked processes. Items are handed out by a shared counter.
 
     Jobs and answers go through pipes. To wake a process that sleeps at a pipe takes a tenth of a
-    millisecond, and a training step has three jobs. So who waits looks for a while at numbers in
-    shared memory, which count the jobs that have been sent and finished, before it goes to sleep.
+    millisecond, and a training step has three jobs. So waiting processes spin on
+    shared counters, of the jobs that have been sent and finished, before they block.
     """
 
     def __init__(self, do: Do, workers: int) -> None:

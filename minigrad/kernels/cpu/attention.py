@@ -20,7 +20,7 @@ Passes over the (Tq, Tk) scores cost more than the products that make and use th
 
       dv = dy' Eᵀ,   dS = E·(vᵀ dy' - δ'),   dq = scale·k dS,   dk = q dSᵀ·scale
 
-  where -δ' is a row below dy' that meets v's row of ones: the subtraction costs no pass either.
+  where -δ' is a row below dy'. The matmul with v's row of ones does the subtraction.
 
 Where no gradient is wanted (`infer`), one block's scores are in memory at a time.
 

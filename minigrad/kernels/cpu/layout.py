@@ -31,8 +31,8 @@ def as_feature_major(x: np.ndarray) -> np.ndarray:
 def empty_rows(lead: tuple[int, ...], positions: int, dtype: np.dtype) -> np.ndarray:
     """Uninitialised (*lead, N) of contiguous rows, with a gap after each where one helps.
 
-    What lies a large power of two apart shares few places in a cache, so that a column of such a
-    matrix, as products and transpositions read it, pushes itself out of it.
+    Rows that lie a large power of two apart conflict in the cache: a column of such a matrix, as
+    matmuls and transpositions read it, evicts itself. So rows are padded.
     """
     apart = positions + ROW_GAP if positions * dtype.itemsize % CROWDED == 0 else positions
     return np.empty((*lead, apart), dtype)[..., :positions]
