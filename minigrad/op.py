@@ -51,8 +51,8 @@ With `minigrad.textbook()` no kernel runs. A kernel may also offer
 Where `supports` gives a reason, the textbook runs and a warning says why.
 `backward_into` writes the gradients of leaves (weights) where they are wanted. `places[i]` is an
 array of input i's shape and dtype that its gradient may be written to, or None: an uninitialised
-output buffer that shares no memory. Where the kernel returns `places[i]` itself, that has been written
-(all of it); returning another array or leaving a place unused is fine, the engine then copies.
+output buffer that shares no memory. Where the kernel returns `places[i]` itself, all of it has been
+written; returning another array or leaving a place unused is fine, the engine then copies.
 `minigrad.autograd.write_gradients` offers a place for each leaf that nothing has been written to
 yet; everything else, such as the second gradient of a weight that is used twice, or `backward()`,
 goes through `backward`, so a kernel needs both (one may call the other).

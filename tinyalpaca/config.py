@@ -189,7 +189,9 @@ class TrainConfig:
     beta2: float = setting(0.999, "AdamW's average of squared gradients")
     grad_clip: float = setting(1.0, "largest norm of all gradients; 0 for no limit")
     label_smoothing: float = setting(0.0, "share of the target spread over all tokens")
-    ema: float = setting(0.0, "decay of an average of the weights, used to validate and save; 0: none")
+    ema: float = setting(
+        0.0, "decay of an average of the weights, used to validate and save; 0: none"
+    )
     skip_bad_steps: bool = setting(False, "leave out steps that are not finite; else stop there")
     device: Literal["cpu", "gpu", "auto"] = setting(
         "cpu", "where to compute; auto takes a GPU", group="hardware"
