@@ -1,42 +1,143 @@
-"""Folders of Hugging Face's with models of real sizes and random weights, to be timed."""
+"""Models of real sizes with random weights, and who generates with them.
+
+They lie in folders of Hugging Face's, which both sides load as they are.
+"""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
-from minigrad import Generator
+import numpy as np
+
+from minigrad import Generator as RandomGenerator
 from tinyalpaca.config import ModelConfig
-from tinyalpaca.converting.gpt2_export import save_for_gpt2
+from tinyalpaca.converting.huggingface_export import save_for_huggingface
+from tinyalpaca.generation import Generator
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.runs import save_model
 from tinyalpaca.tokenizer import BPETokenizer
 
-GPT2 = ModelConfig(
-    vocab_size=50257,
-    d_model=768,
-    d_ff=3072,
-    num_heads=12,
-    num_layers=12,
-    max_seq_len=1024,
-    pre_norm=True,
-    activation="gelu_tanh",
-    bias=False,  # they are written as zeros
-    tie_weights=True,
-)
+COMMON: dict[str, Any] = {"pre_norm": True, "tie_weights": True, "bias": False}
+CONFIGS = {
+    "gpt2": ModelConfig(
+        **COMMON,  # the folder has GPT-2's biases, which are 0
+        vocab_size=50257,
+        d_model=768,
+        d_ff=3072,
+        num_heads=12,
+        num_layers=12,
+        max_seq_len=1024,
+        activation="gelu_tanh",
+    ),
+    "llama-135m": ModelConfig(  # SmolLM-135M's shape
+        **COMMON,
+        vocab_size=49152,
+        d_model=576,
+        d_ff=1536,
+        num_heads=9,
+        num_kv_heads=3,
+        num_layers=30,
+        max_seq_len=2048,
+        norm="rms",
+        positions="rotary",
+        activation="swiglu",
+    ),
+}
+PROMPT, LONG = 64, 512  # tokens
 
 
-def tokenizer_of(vocab_size: int) -> BPETokenizer:
-    """One of so many tokens, of which all but 256 are two bytes long."""
-    pairs = [(left, right) for left in range(256) for right in range(256)]
-    return BPETokenizer.from_merges(pairs[: vocab_size - 256])
-
-
-def write_gpt2(folder: Path, config: ModelConfig = GPT2) -> None:
-    """GPT-2, as `transformers` and ours load it."""
-    ours = folder / "ours"
+def write_folder(folder: Path, workload: str) -> None:
+    """A model and a tokenizer, whose tokens but for the bytes are two bytes long."""
+    config, ours = CONFIGS[workload], folder / "ours"
     ours.mkdir(parents=True)
-    model = TinyAlpaca(config, Generator(0))
-    save_model(ours, model, tokenizer_of(config.vocab_size))
-    save_for_gpt2(ours, folder)
+    pairs = [(left, right) for left in range(256) for right in range(256)]
+    tokenizer = BPETokenizer.from_merges(pairs[: config.vocab_size - 256])
+    save_model(ours, TinyAlpaca(config, RandomGenerator(0)), tokenizer)
+    save_for_huggingface(ours, folder, workload.partition("-")[0])
     shutil.rmtree(ours)
+
+
+def prompt_of(length: int) -> list[int]:
+    """Token ids that both models have."""
+    return np.random.default_rng(0).integers(0, 49000, length).tolist()
+
+
+class Writer:
+    """What is timed of both.
+
+    Args:
+        tokens: how many `one` writes.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def write(self, prompt: int, tokens: int) -> list[int]:
+        """So many tokens after a prompt of so many, greedily."""
+        raise NotImplementedError
+
+    def greedy(self) -> list[int]:
+        """For comparison."""
+        return self.write(PROMPT, 8)
+
+    def one(self) -> None:
+        """A text after a short prompt."""
+        self.write(PROMPT, self.tokens)
+
+    def first(self) -> None:
+        """The first token after a long prompt."""
+        self.write(LONG, 1)
+
+
+class Ours(Writer):
+    """minigrad's contender.
+
+    Args:
+        folder: the model's.
+    """
+
+    def __init__(self, folder: str, tokens: int) -> None:
+        super().__init__(tokens)
+        self.generator = Generator.from_checkpoint(folder)
+
+    def write(self, prompt: int, tokens: int) -> list[int]:
+        options: dict[str, Any] = {"return_logprobs": True, "allow_all_tokens": True}
+        options["stop_at_end"] = False
+        return self.generator.generate(prompt_of(prompt), tokens, 0, **options).tokens
+
+
+class Peer(Writer):
+    """PyTorch's, by `transformers`, with a cache of a fixed size.
+
+    Args:
+        folder: the model's.
+        compiled: whether `torch.compile` makes the step.
+        threads: of PyTorch.
+    """
+
+    def __init__(self, folder: str, tokens: int, compiled: bool, threads: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        super().__init__(tokens)
+        torch.set_num_threads(threads)
+        self.torch = torch
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        if compiled:
+            self.model.forward = torch.compile(self.model.forward, dynamic=False)
+
+    def write(self, prompt: int, tokens: int) -> list[int]:
+        ids = self.torch.tensor([prompt_of(prompt)])
+        with self.torch.inference_mode():
+            written = self.model.generate(
+                ids,
+                attention_mask=self.torch.ones_like(ids),
+                pad_token_id=0,
+                max_new_tokens=tokens,
+                min_new_tokens=tokens,
+                do_sample=False,
+                cache_implementation="static",
+            )
+        return written[0, prompt:].tolist()

@@ -1,5 +1,6 @@
 """The benchmarks run, write what they say, and compare only what is equal."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -9,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import chart, end_to_end, generate, scaling, tokenizer, train_step
+from tests.benchmarks import (
+    chart,
+    end_to_end,
+    generate,
+    generate_large,
+    huge_models,
+    scaling,
+    tokenizer,
+    train_step,
+)
 from tests.benchmarks.contest import Contender, Contest, figures, require, require_equal
 from tests.benchmarks.workloads import WORKLOADS, Workload
 
@@ -206,3 +216,17 @@ def test_the_page_gives_the_figures_of_the_records(workload):
         assert f" {shown} ms" in row, (key, row)
     assert f" {record['ours_mb']:.0f} MB " in row
     assert f" {record['memory_ratio']:.2f} " in row
+
+
+@pytest.mark.slow
+@measures_memory
+@pytest.mark.parametrize("workload", ["gpt2", "llama-135m"])
+def test_models_of_real_shapes_are_timed(workload, monkeypatch, tmp_path, capsys):
+    sizes = {"d_model": 36, "d_ff": 32, "num_layers": 1, "num_heads": 9, "vocab_size": 49100}
+    tiny = dataclasses.replace(huge_models.CONFIGS[workload], **sizes)
+    monkeypatch.setitem(huge_models.CONFIGS, workload, tiny)
+    path = tmp_path / "large.json"
+    flags = ["--workload", workload, "--against", "none", "--rounds", "1", "--tokens", "2"]
+    assert generate_large.main([*flags, "--json", str(path)]) == 0
+    assert json.loads(path.read_text(encoding="utf-8"))["ours"]["tokens_per_s"] > 0
+    assert "tokens/s" in capsys.readouterr().out

@@ -1,0 +1,78 @@
+"""How fast models of real sizes write, beside `transformers` with PyTorch and a static cache.
+
+    python -m tests.benchmarks.generate_large --workload gpt2 --json gpt2.json
+
+Random weights of GPT-2's shape, or SmolLM-135M's, in a folder of Hugging Face's that both sides
+load; in processes of their own that take turns; greedy texts are compared first. Timed are a text
+after 64 tokens, and the first token after 512. PyTorch runs as it is and compiled, with all cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from minigrad.parallel import available_cores
+from tests.benchmarks.contest import Contender, Contest, require, table, write_json
+from tests.benchmarks.huge_models import CONFIGS, write_folder
+
+HOME = "tests.benchmarks.huge_models"
+
+
+def measure(folder: Path, against: str, modes: list[str], rounds: int, tokens: int) -> Any:
+    """Tokens a second, seconds to the first token, and MB, by contender.
+
+    Raises:
+        RuntimeError: the greedy texts differ.
+    """
+    sizes = {"folder": str(folder), "tokens": tokens}
+    entered = [Contender("ours", f"{HOME}:Ours", sizes)]
+    for mode in modes if against == "torch" else ():
+        options = {"compiled": mode == "compiled", "threads": available_cores(), **sizes}
+        entered.append(Contender(f"torch {mode}", f"{HOME}:Peer", options))
+    with Contest(entered) as contest:
+        texts = {contender.name: contest.call(contender.name, "greedy") for contender in entered}
+        if any(text != texts["ours"] for text in texts.values()):
+            raise RuntimeError(f"the greedy texts differ: {texts}")
+        found = {method: contest.times(method, rounds, 1) for method in ("one", "first")}
+        peaks = contest.peak_mb("first", 1)
+    return {
+        name: {
+            "tokens_per_s": tokens / statistics.median(found["one"][name]),
+            "first_token_s": statistics.median(found["first"][name]),
+            "peak_mb": peaks[name],
+        }
+        for name in texts
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workload", choices=tuple(CONFIGS), default="gpt2")
+    parser.add_argument("--against", choices=("torch", "none"), default="torch")
+    parser.add_argument("--modes", nargs="+", choices=("eager", "compiled"), default=["eager"])
+    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    parser.add_argument("--tokens", type=int, default=32, metavar="N")
+    parser.add_argument("--json", metavar="FILE", help="write the record here")
+    args = parser.parse_args(argv)
+    require(args.against)
+    with tempfile.TemporaryDirectory() as place:
+        write_folder(Path(place), args.workload)
+        found = measure(Path(place), args.against, args.modes, args.rounds, args.tokens)
+    rows = [["", "tokens/s", "first token after 512, s", "MB"]]
+    for name, f in found.items():
+        rates = f"{f['tokens_per_s']:.1f}", f"{f['first_token_s']:.2f}", f"{f['peak_mb']:.0f}"
+        rows.append([name, *rates])
+    print(table(rows))
+    write_json(args.json, {"benchmark": "generate_large", "workload": args.workload, **found})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
