@@ -160,10 +160,14 @@ DEATHS = [
 def test_the_others_save_the_last_step_and_name_the_rank(tmp_path, text, what, rank, told):
     settings = {"happens": [what, rank, 9], "batch_size": 6, **FOREVER}
     settings |= {"rank_timeout": 5.0} if what == "SIGSTOP" else {}
-    done = start(3, tmp_path, text, cleanup=False, **settings)
+    for attempt in range(3):  # on a crowded machine MPICH's launcher at times ends all the same
+        folder = tmp_path / str(attempt)
+        done = start(3, folder, text, cleanup=False, **settings)
+        if "error:" in done.stderr:
+            break
     assert done.returncode != 0
-    saved = RunFolder(tmp_path / "run").latest()
-    assert saved is not None and saved.name == "step-00000009"
+    saved = RunFolder(folder / "run").latest()
+    assert saved is not None and saved.name == "step-00000009", done.stdout + done.stderr
     told_by = [line for line in done.stderr.splitlines() if told in line]
     assert told_by and f"rank {rank} (process" in told_by[0]
 
