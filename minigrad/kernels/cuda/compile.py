@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from itertools import product
@@ -173,8 +172,10 @@ def _function(xp: Any, kernels: Source, kernel: str) -> Any:
 def compiling_ahead() -> Iterator[None]:
     """Launches in this block launch nothing: their kernels are compiled, several at a time, and are
     there when it ends. What they would have written is not."""
+    from concurrent.futures import ThreadPoolExecutor  # brings much that nothing else needs
+
     xp = cupy()
-    jobs: dict[Any, Future[Any]] = {}
+    jobs: dict[Any, Any] = {}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
 
         def compile_it(kernels: Source, kernel: str) -> None:
