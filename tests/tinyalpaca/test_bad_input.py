@@ -105,8 +105,8 @@ def test_restarts_have_no_warm_up(tmp_path, capsys):
 
 
 def test_flags_that_nothing_looks_at_are_told():
-    flags = ["min_learning_rate", "muon_learning_rate", "num_merges", "validation_fraction"]
-    flags += ["cooldown", "measure_micro_batch"]
+    flags = ["min_learning_rate", "cooldown", "muon_learning_rate", "num_merges"]
+    flags += ["validation_fraction", "measure_micro_batch"]
     idle = TrainConfig(tokenizer="char", validation="b.txt", micro_batch_size=3)
     told = without_effect(flags, idle)
     assert [line.split(" has no effect")[0] for line in told] == [
