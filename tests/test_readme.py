@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import reduce
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -167,19 +168,26 @@ def test_every_number_of_the_table_is_that_of_its_record():
 
 def test_scores_of_best_are_those_of_its_record():
     path = ROOT / "tests/benchmarks/results/best.json"
-    scores = json.loads(path.read_text(encoding="utf-8"))["nats_per_character"]
+    record = json.loads(path.read_text(encoding="utf-8"))
+    scores, spread = record["nats_per_character"], record["standard_deviation"]
+    for kind in ("apart", "sliding"):
+        seeds = [scored[kind] for scored in record["seeds"].values()]
+        assert scores[kind] == pytest.approx(mean(seeds), abs=1e-4)
+        assert spread[kind] == pytest.approx(stdev(seeds), abs=1e-4)
     for shown in (f"{scores['apart']:.3f} nats a character", f"{scores['sliding']:.3f} with"):
         assert shown in README
-    said = f"{scores['apart']:.4f} nats per character; {scores['sliding']:.4f} with windows"
+    first = record["seeds"]["0"]
+    said = f"{first['apart']:.4f} nats per character; {first['sliding']:.4f} with windows"
     assert said in README
-    assert f"| **{scores['apart']:.3f}** | **{scores['sliding']:.3f}** |" in README
+    row = [f"**{scores[kind]:.3f}** ± {spread[kind]:.3f}" for kind in ("apart", "sliding")]
+    assert f"| {' | '.join(row)} |" in README
 
 
 def test_the_picture_is_that_of_its_record_and_so_is_the_sample():
     record = json.loads(picture.RECORD.read_text(encoding="utf-8"))
     again = picture.drawn(record)
     assert picture.PICTURE.read_text(encoding="utf-8") == again, "draw it from its record again"
-    sample = README.split("At 1.48 it writes:\n\n```text\n")[1].split("\n```")[0]
+    sample = README.split("At 1.45 it writes:\n\n```text\n")[1].split("\n```")[0]
     assert "".join(text for text, _ in record["tokens"]).startswith(sample)
 
 
