@@ -14,7 +14,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RECORD, PICTURE = HERE / "surprise.json", HERE / "surprise.svg"
-WIDTH, LINE, LETTER, MARGIN = 440, 26, 9.03, 24  # pixels; a letter of a 15 px monospace font
+LINE, LETTER, MARGIN = 26, 9.03, 24  # pixels; a letter of a 15 px monospace font
+MOST_LINES = 18  # of the text; it ends with a whole speech
 MOST_BITS = 8.0
 
 
@@ -44,36 +45,49 @@ def record(checkpoint: str, prompt: str, count: int, seed: int) -> dict[str, Any
 def drawn(found: dict[str, Any]) -> str:
     """The picture of a record, as SVG."""
     parts, letters = [], []
-    x, y = float(MARGIN), MARGIN + LINE
-    for place, (text, bits) in enumerate(found["tokens"]):
+    x, y, widest = float(MARGIN), MARGIN + LINE, 0.0
+    for place, (text, bits) in enumerate(whole_speeches(found["tokens"])):
         for number, piece in enumerate(text.split("\n")):
             if number:
                 x, y = float(MARGIN), y + LINE
             if not piece:
                 continue
-            width = LETTER * len(piece)
+            wide = LETTER * len(piece)
             strength = min(1.0, (bits or 0.0) / MOST_BITS) * 0.8
             if strength > 0.02:
                 parts.append(
-                    f'<rect x="{x:.1f}" y="{y - 17}" width="{width:.1f}" height="22" rx="3" '
+                    f'<rect x="{x:.1f}" y="{y - 17}" width="{wide:.1f}" height="22" rx="3" '
                     f'fill="rgb(214,84,20)" fill-opacity="{strength:.2f}"/>'
                 )
             if place < found["prompt_tokens"]:
-                parts.append(f'<path d="M{x:.1f} {y + 6}h{width:.1f}" stroke="#888"/>')
+                parts.append(f'<path d="M{x:.1f} {y + 6}h{wide:.1f}" stroke="#888"/>')
             letters.append(
-                f'<text x="{x:.1f}" y="{y}" textLength="{width:.1f}" '
+                f'<text x="{x:.1f}" y="{y}" textLength="{wide:.1f}" '
                 f'xml:space="preserve">{escape(piece)}</text>'
             )
-            x += width
-    height = y + MARGIN
+            x += wide
+            widest = max(widest, x)
+    width, height = round(widest) + MARGIN, y + MARGIN
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        f'width="{WIDTH}" height="{height}" font-family="monospace" font-size="15" fill="#222">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" font-family="monospace" font-size="15" fill="#222">\n'
         "<title>A text, each token coloured by how much it surprised the model</title>\n"
-        f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#fffdf8"/>\n'
+        f'<rect width="{width}" height="{height}" rx="8" fill="#fffdf8"/>\n'
         + "\n".join(parts + letters)
         + "\n</svg>\n"
     )
+
+
+def whole_speeches(tokens: list[Any]) -> list[Any]:
+    """The tokens up to the last empty line that fits, without it."""
+    text, end = "", len(tokens)
+    for place, (piece, _) in enumerate(tokens):
+        text += piece
+        if text.count("\n") > MOST_LINES:
+            break
+        if text.endswith("\n\n"):
+            end = place - 1 if piece == "\n" else place
+    return tokens[:end]
 
 
 def make(checkpoint: str, prompt: str, count: int, seed: int) -> None:
