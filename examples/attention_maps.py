@@ -8,6 +8,7 @@ model where that is. The map of its best head is drawn: a row for each letter, d
 """
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +90,8 @@ def main(steps: int = 300, length: int = 8, picture: Path | None = None) -> floa
 
 
 if __name__ == "__main__":
-    from tinyalpaca.plots import plots_available
-
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="50 steps, which are too few")
     quick = parser.parse_args().quick
-    main(50 if quick else 300, picture=Path("runs/attention.png") if plots_available() else None)
+    drawn = find_spec("matplotlib") is not None
+    main(50 if quick else 300, picture=Path("runs/attention.png") if drawn else None)

@@ -71,7 +71,7 @@ def hosts(tmp_path):
 
 def start(hosts, what, folder):
     # MPICH would see that it is one machine after all, and try shared memory.
-    variables = environment(UCX_TLS="tcp,self", FI_PROVIDER="tcp")
+    variables = environment(UCX_TLS="tcp,self", UCX_NET_DEVICES="mg0,mg1", FI_PROVIDER="tcp")
     words = [*hosts, "-n", "2", sys.executable, str(Path(program.__file__)), what, str(folder)]
     return subprocess.Popen(
         words,
@@ -100,7 +100,7 @@ def end(process):
 def test_two_hosts_compute_the_same(hosts, tmp_path):
     process = start(hosts, "by_hand", tmp_path)
     try:
-        assert process.wait(60) == 0
+        assert process.wait(60) == 0, process.stdout.read()
     finally:
         printed = end(process)
     ours = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
