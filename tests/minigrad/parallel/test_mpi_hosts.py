@@ -54,6 +54,12 @@ def hosts(tmp_path):
             ip("-n", name, "link", "set", f"mg{number}", "up")
             ip("-n", name, "link", "set", "lo", "up")
         subprocess.run(["unshare", "--uts", "--pid", "--fork", "true"], check=True)
+        for name in HOSTS.values():  # a cable takes a moment until it carries
+            words = ["ip", "-n", name, "-br", "link", "show", "up", "type", "veth"]
+            end = time.monotonic() + 20
+            while " UP " not in subprocess.run(words, capture_output=True, text=True).stdout:
+                assert time.monotonic() < end, "the cable does not carry"
+                time.sleep(0.05)
     except (subprocess.CalledProcessError, OSError) as error:
         for name in made:
             ip("netns", "delete", name)
@@ -71,7 +77,7 @@ def hosts(tmp_path):
 
 def start(hosts, what, folder):
     # MPICH would see that it is one machine after all, and try shared memory.
-    variables = environment(UCX_TLS="tcp,self", UCX_NET_DEVICES="mg0,mg1", FI_PROVIDER="tcp")
+    variables = environment(UCX_TLS="tcp,self", FI_PROVIDER="tcp")
     words = [*hosts, "-n", "2", sys.executable, str(Path(program.__file__)), what, str(folder)]
     return subprocess.Popen(
         words,
