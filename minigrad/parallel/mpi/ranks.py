@@ -11,8 +11,8 @@ import atexit
 import contextlib
 import hashlib
 import importlib.util
+import json
 import os
-import pickle
 import signal
 import sys
 import time
@@ -111,7 +111,7 @@ class Ranks:
             )
         self._comm = world.Dup()
         self.started = True
-        self._peers = self.gather(Process.this())
+        self._peers = [Process(*peer) for peer in self.gather(Process.this())]
         # MPICH's launcher, if it is told not to kill the others, sends them this signal when one
         # has died, and they would end without a word.
         with contextlib.suppress(AttributeError, ValueError):  # no such signal; not the main thread
@@ -191,16 +191,16 @@ class Ranks:
             self._wait(lambda comm: comm.Ibcast(array, 0), doing, hurry=True)
 
     def gather(self, thing: Any, doing: str = "start") -> list[Any]:
-        """What every rank has, as Python objects; all get all of it."""
+        """What every rank has; all get all of it. As JSON: what that lacks becomes its `repr`."""
         if self.size == 1:
             return [thing]
-        mine = np.frombuffer(pickle.dumps(thing), np.uint8)
+        mine = np.frombuffer(json.dumps(thing, default=repr).encode(), np.uint8)
         sizes = self.meet([len(mine)], doing)[:, 0].astype(int).tolist()
         everything = np.empty(sum(sizes), np.uint8)
         self._wait(lambda comm: comm.Iallgatherv(mine, [everything, sizes]), doing)
         ends = np.cumsum(sizes).tolist()
         starts = [end - size for end, size in zip(ends, sizes, strict=True)]
-        return [pickle.loads(everything[a:b].tobytes()) for a, b in zip(starts, ends, strict=True)]
+        return [json.loads(everything[a:b].tobytes()) for a, b in zip(starts, ends, strict=True)]
 
     def differences(self, things: Mapping[str, Any]) -> list[str]:
         """In words, what other ranks have otherwise than rank 0."""
