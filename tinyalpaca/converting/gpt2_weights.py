@@ -15,6 +15,7 @@ import numpy as np
 
 from minigrad.storage import FileFormatError
 from tinyalpaca.config import ModelConfig, from_dict
+from tinyalpaca.converting.their_tensors import TheirTensors
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 ACTIVATIONS |= {"relu": "relu", "silu": "silu", "swish": "silu"}
@@ -86,15 +87,8 @@ def translated(
     Raises:
         FileFormatError: one is missing, or there are others, which would change the results.
     """
-    theirs = {name.removeprefix("transformer."): array for name, array in tensors.items()}
-    used = {"lm_head.weight"}
-
-    def take(name: str) -> Any:
-        if name not in theirs:
-            raise FileFormatError(path, f"damaged, or not a GPT-2: there is no tensor {name!r}")
-        used.add(name)
-        return theirs[name]
-
+    theirs = TheirTensors(path, tensors, "transformer.", "a GPT-2", "GPT-2's")
+    take = theirs.take
     embedding = take("wte.weight")
     ours = {
         "embedding.token_embed": embedding,
@@ -110,16 +104,5 @@ def translated(
             prefix = f"decoder_layers.{number}.{our_name}"
             ours[f"{prefix}.weight"] = weight.T if transposed else weight
             ours[f"{prefix}.bias"] = take(f"h.{number}.{name}.bias")
-    other = [name for name in theirs if name not in used and not BUFFER.fullmatch(name)]
-    if other:
-        raise FileFormatError(
-            path, f"{len(other)} tensors are none of a plain GPT-2's, such as {other[0]!r}"
-        )
-    head = theirs.get("lm_head.weight")
-    if config.tie_weights and head is not None and not np.array_equal(head, embedding):
-        raise FileFormatError(
-            path,
-            "lm_head.weight is not the token embedding, though the configuration ties them: if the "
-            "head is its own, set tie_word_embeddings to false in config.json",
-        )
+    theirs.check_rest(BUFFER, embedding if config.tie_weights else None)
     return ours

@@ -16,6 +16,7 @@ import numpy as np
 
 from minigrad.storage import FileFormatError
 from tinyalpaca.config import ConfigError, ModelConfig, from_dict
+from tinyalpaca.converting.their_tensors import TheirTensors
 
 # What their classes take where a configuration does not say.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -156,17 +157,8 @@ def translated(
     Raises:
         FileFormatError: one is missing, or there are others, which would change the results.
     """
-    theirs = {name.removeprefix("model."): array for name, array in tensors.items()}
-    used = {"lm_head.weight"}
-
-    def take(name: str) -> Any:
-        if name not in theirs:
-            raise FileFormatError(
-                path, f"damaged, or not of the Llama family: there is no tensor {name!r}"
-            )
-        used.add(name)
-        return theirs[name]
-
+    theirs = TheirTensors(path, tensors, "model.", "of the Llama family", "model's")
+    take = theirs.take
     embedding = take("embed_tokens.weight")
     ours = {
         "embedding.token_embed": embedding,
@@ -179,18 +171,7 @@ def translated(
             ours[f"{prefix}.weight"] = _below(path, number, parts, "weight", take)
             if config.qkv_bias and our_name.endswith("qkv_proj"):
                 ours[f"{prefix}.bias"] = _below(path, number, parts, "bias", take)
-    other = [name for name in theirs if name not in used and not BUFFER.fullmatch(name)]
-    if other:
-        raise FileFormatError(
-            path, f"{len(other)} tensors are none of a plain model's, such as {other[0]!r}"
-        )
-    head = theirs.get("lm_head.weight")
-    if config.tie_weights and head is not None and not np.array_equal(head, embedding):
-        raise FileFormatError(
-            path,
-            "lm_head.weight is not the token embedding, though the configuration ties them: if the "
-            "head is its own, set tie_word_embeddings to false in config.json",
-        )
+    theirs.check_rest(BUFFER, embedding if config.tie_weights else None)
     return ours
 
 

@@ -1,0 +1,69 @@
+"""The tensors of somebody else's model, each of which has to become one of ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from minigrad.storage import FileFormatError
+
+HEAD = "lm_head.weight"
+
+
+class TheirTensors:
+    """Tensors by name, and which of them have been taken.
+
+    Args:
+        path: the file that messages name.
+        tensors: under their names.
+        prefix: what names may begin with.
+        family: what the model is said to be, with its article: "a GPT-2".
+        whose: of an ordinary one, which has nothing else: "GPT-2's".
+    """
+
+    def __init__(
+        self, path: Path, tensors: Mapping[str, np.ndarray], prefix: str, family: str, whose: str
+    ) -> None:
+        self.path, self.family, self.whose = path, family, whose
+        self._all = {name.removeprefix(prefix): array for name, array in tensors.items()}
+        self._taken = {HEAD}
+
+    def take(self, name: str) -> np.ndarray:
+        """A tensor that is used.
+
+        Raises:
+            FileFormatError: it is missing.
+        """
+        if name not in self._all:
+            raise FileFormatError(
+                self.path, f"damaged, or not {self.family}: there is no tensor {name!r}"
+            )
+        self._taken.add(name)
+        return self._all[name]
+
+    def check_rest(self, buffers: re.Pattern[str], tied_to: np.ndarray | None) -> None:
+        """Look at what has not been taken.
+
+        Args:
+            buffers: names of what is no parameter.
+            tied_to: what the head has to be if it is there, or None if it is its own.
+
+        Raises:
+            FileFormatError: there are others, which would change the results, or another head.
+        """
+        other = [n for n in self._all if n not in self._taken and not buffers.fullmatch(n)]
+        if other:
+            raise FileFormatError(
+                self.path,
+                f"{len(other)} tensors are none of a plain {self.whose}, such as {other[0]!r}",
+            )
+        head = self._all.get(HEAD)
+        if tied_to is not None and head is not None and not np.array_equal(head, tied_to):
+            raise FileFormatError(
+                self.path,
+                f"{HEAD} is not the token embedding, though the configuration ties them: if the "
+                "head is its own, set tie_word_embeddings to false in config.json",
+            )
