@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from minigrad.device import namespace_of
 from minigrad.graph import Variable, require_gradient
 from minigrad.paths import Paths
 from minigrad.places import Places
+from minigrad.settings import Function
 from minigrad.state import setting
 
 
-def _where_it_lies(function: Any) -> Any:
+def _where_it_lies(function: Function) -> Function:
     """Decorator: the GPU is in use on which the first argument, a tensor or several, lies."""
 
     @functools.wraps(function)
@@ -30,7 +31,7 @@ def _where_it_lies(function: Any) -> Any:
         with first.device.in_use():
             return function(outputs, *args, **kwargs)
 
-    return there
+    return cast(Function, there)
 
 
 @_where_it_lies

@@ -9,15 +9,26 @@ import math
 
 import numpy as np
 
-bool = np.dtype(np.bool)
-int8, int16, int32, int64 = (np.dtype(f"int{bits}") for bits in (8, 16, 32, 64))
-uint8, uint16, uint32, uint64 = (np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64))
-float16, float32, float64 = (np.dtype(f"float{bits}") for bits in (16, 32, 64))
+bool: np.dtype[np.bool] = np.dtype(np.bool)
+int8: np.dtype[np.int8] = np.dtype(np.int8)
+int16: np.dtype[np.int16] = np.dtype(np.int16)
+int32: np.dtype[np.int32] = np.dtype(np.int32)
+int64: np.dtype[np.int64] = np.dtype(np.int64)
+uint8: np.dtype[np.uint8] = np.dtype(np.uint8)
+uint16: np.dtype[np.uint16] = np.dtype(np.uint16)
+uint32: np.dtype[np.uint32] = np.dtype(np.uint32)
+uint64: np.dtype[np.uint64] = np.dtype(np.uint64)
+float16: np.dtype[np.float16] = np.dtype(np.float16)
+float32: np.dtype[np.float32] = np.dtype(np.float32)
+float64: np.dtype[np.float64] = np.dtype(np.float64)
 
-e, pi, inf, nan = math.e, math.pi, math.inf, math.nan
-newaxis = None
+e: float = math.e
+pi: float = math.pi
+inf: float = math.inf
+nan: float = math.nan
+newaxis: None = None
 
-__array_api_version__ = "2024.12"  # of the standard whose names and behaviours minigrad has
+__array_api_version__: str = "2024.12"  # of the standard whose names and behaviours minigrad has
 
 __all__ = [
     "__array_api_version__",

@@ -14,7 +14,9 @@ import functools
 import inspect
 from collections.abc import Callable, Generator
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Setting:
@@ -37,12 +39,15 @@ class Setting:
     def __exit__(self, *error: object) -> None:
         _exchange(self._state, self._before[get_ident()].pop())
 
-    def __call__(self, function: Any) -> Any:
+    def __call__(self, function: Function) -> Function:
         """`function` with this setting while it runs.
 
         Raises:
             TypeError: it is a class, whose methods are decorated one by one, or no function.
         """
+        return self._around(function)
+
+    def _around(self, function: Any) -> Any:
         if isinstance(function, (staticmethod, classmethod)):
             return type(function)(self(function.__func__))
         if isinstance(function, type) or not callable(function):

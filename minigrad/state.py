@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, overload
 
 from minigrad.device import CPU, Device
-from minigrad.settings import Setting, decorator_or_block
+from minigrad.settings import Function, Setting, decorator_or_block
 
 
 class State(threading.local):
@@ -37,6 +37,10 @@ def setting(**changes: Any) -> Setting:
     return Setting(STATE, **changes)
 
 
+@overload
+def no_grad() -> Setting: ...
+@overload
+def no_grad(function: Function) -> Function: ...
 def no_grad(function: Any = None) -> Any:
     """Context manager and decorator: ops in this thread record nothing.
 
@@ -45,16 +49,28 @@ def no_grad(function: Any = None) -> Any:
     return decorator_or_block(setting(grad_enabled=False), function)
 
 
+@overload
+def enable_grad() -> Setting: ...
+@overload
+def enable_grad(function: Function) -> Function: ...
 def enable_grad(function: Any = None) -> Any:
     """Context manager and decorator: ops record again inside a `no_grad` block."""
     return decorator_or_block(setting(grad_enabled=True), function)
 
 
+@overload
+def textbook() -> Setting: ...
+@overload
+def textbook(function: Function) -> Function: ...
 def textbook(function: Any = None) -> Any:
     """Context manager and decorator: every op runs its textbook pair, no kernel is used."""
     return decorator_or_block(setting(textbook=True), function)
 
 
+@overload
+def detect_nan() -> Setting: ...
+@overload
+def detect_nan(function: Function) -> Function: ...
 def detect_nan(function: Any = None) -> Any:
     """Context manager and decorator: raise `NonFiniteError` at the first NaN or Inf.
 
@@ -65,6 +81,10 @@ def detect_nan(function: Any = None) -> Any:
     return decorator_or_block(setting(detect_nan=True), function)
 
 
+@overload
+def first_order() -> Setting: ...
+@overload
+def first_order(function: Function) -> Function: ...
 def first_order(function: Any = None) -> Any:
     """Context manager and decorator: what is recorded inside keeps fewer arrays, but has first
     derivatives only.

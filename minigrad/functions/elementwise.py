@@ -5,7 +5,7 @@ Operands broadcast; numbers and arrays are accepted beside tensors.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from minigrad import ops
 from minigrad.device import Device
@@ -110,7 +110,7 @@ def _require_no_negative(exponent: Any, negative: bool) -> None:
         )
 
 
-pow = power
+pow: Final = power
 
 
 def negative(x: Any) -> Tensor:

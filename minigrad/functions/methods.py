@@ -1,8 +1,9 @@
 """The operators and methods of tensors that are functions of the same name.
 
-A line `exp = F.exp` makes `x.exp()` of `F.exp(x)`, here and for type checkers. Every function of a
-tensor is a method where NumPy's arrays or PyTorch's tensors have one of its name and meaning. The
-arithmetic that everybody reads first, `+ - * / @ **`, stands in `minigrad.tensor`.
+A line `exp: Final = F.exp` makes `x.exp()` of `F.exp(x)`, here and for type checkers, to which
+`Final` says that it has the function's type. Every function of a tensor is a method where NumPy's
+arrays or PyTorch's tensors have one of its name and meaning. The arithmetic that everybody reads
+first, `+ - * / @ **`, stands in `minigrad.tensor`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from minigrad import functions as F
 from minigrad.constants import __array_api_version__
@@ -39,36 +40,36 @@ class Methods:
 
     # Operators
 
-    __pos__ = F.positive
-    __abs__ = F.abs
-    __invert__ = F.bitwise_invert
-    __floordiv__ = F.floor_divide
-    __mod__ = F.remainder
-    __and__ = F.bitwise_and
-    __or__ = F.bitwise_or
-    __xor__ = F.bitwise_xor
-    __lshift__ = F.bitwise_left_shift
-    __rshift__ = F.bitwise_right_shift
-    __lt__ = F.less
-    __le__ = F.less_equal
-    __gt__ = F.greater
-    __ge__ = F.greater_equal
+    __pos__: Final = F.positive
+    __abs__: Final = F.abs
+    __invert__: Final = F.bitwise_invert
+    __floordiv__: Final = F.floor_divide
+    __mod__: Final = F.remainder
+    __and__: Final = F.bitwise_and
+    __or__: Final = F.bitwise_or
+    __xor__: Final = F.bitwise_xor
+    __lshift__: Final = F.bitwise_left_shift
+    __rshift__: Final = F.bitwise_right_shift
+    __lt__: Final = F.less
+    __le__: Final = F.less_equal
+    __gt__: Final = F.greater
+    __ge__: Final = F.greater_equal
 
-    __rfloordiv__ = reflected(F.floor_divide)
-    __rmod__ = reflected(F.remainder)
-    __rand__ = reflected(F.bitwise_and)
-    __ror__ = reflected(F.bitwise_or)
-    __rxor__ = reflected(F.bitwise_xor)
-    __rlshift__ = reflected(F.bitwise_left_shift)
-    __rrshift__ = reflected(F.bitwise_right_shift)
+    __rfloordiv__: Final = reflected(F.floor_divide)
+    __rmod__: Final = reflected(F.remainder)
+    __rand__: Final = reflected(F.bitwise_and)
+    __ror__: Final = reflected(F.bitwise_or)
+    __rxor__: Final = reflected(F.bitwise_xor)
+    __rlshift__: Final = reflected(F.bitwise_left_shift)
+    __rrshift__: Final = reflected(F.bitwise_right_shift)
 
-    __ifloordiv__ = in_place("floor_divide")
-    __imod__ = in_place("remainder")
-    __iand__ = in_place("bitwise_and")
-    __ior__ = in_place("bitwise_or")
-    __ixor__ = in_place("bitwise_xor")
-    __ilshift__ = in_place("bitwise_left_shift")
-    __irshift__ = in_place("bitwise_right_shift")
+    __ifloordiv__: Final = in_place("floor_divide")
+    __imod__: Final = in_place("remainder")
+    __iand__: Final = in_place("bitwise_and")
+    __ior__: Final = in_place("bitwise_or")
+    __ixor__: Final = in_place("bitwise_xor")
+    __ilshift__: Final = in_place("bitwise_left_shift")
+    __irshift__: Final = in_place("bitwise_right_shift")
 
     # Those whose arguments are not simply the function's
 
@@ -118,131 +119,131 @@ class Methods:
 
     # Functions
 
-    abs = F.abs
-    acos = F.arccos
-    acosh = F.arccosh
-    add = F.add
-    all = F.all
-    any = F.any
-    arccos = F.arccos
-    arccosh = F.arccosh
-    arcsin = F.arcsin
-    arcsinh = F.arcsinh
-    arctan = F.arctan
-    arctan2 = F.arctan2
-    arctanh = F.arctanh
-    argmax = F.argmax
-    argmin = F.argmin
-    argsort = F.argsort
-    asin = F.arcsin
-    asinh = F.arcsinh
-    astype = F.astype
-    atan = F.arctan
-    atan2 = F.arctan2
-    atanh = F.arctanh
-    bitwise_and = F.bitwise_and
-    bitwise_left_shift = F.bitwise_left_shift
-    bitwise_or = F.bitwise_or
-    bitwise_right_shift = F.bitwise_right_shift
-    bitwise_xor = F.bitwise_xor
-    broadcast_to = F.broadcast_to
-    ceil = F.ceil
-    clip = F.clip
-    clone = F.clone
-    copysign = F.copysign
-    cos = F.cos
-    cosh = F.cosh
-    count_nonzero = F.count_nonzero
-    cumprod = F.cumprod
-    cumsum = F.cumsum
-    diagonal = F.diagonal
-    diff = F.diff
-    divide = F.divide
-    dot = F.dot
-    erf = F.erf
-    exp = F.exp
-    expand_dims = F.expand_dims
-    expm1 = F.expm1
-    flatten = F.flatten
-    flip = F.flip
-    floor = F.floor
-    floor_divide = F.floor_divide
-    greater = F.greater
-    greater_equal = F.greater_equal
-    hypot = F.hypot
-    isfinite = F.isfinite
-    isinf = F.isinf
-    isnan = F.isnan
-    less = F.less
-    less_equal = F.less_equal
-    log = F.log
-    log10 = F.log10
-    log1p = F.log1p
-    log2 = F.log2
-    log_softmax = F.log_softmax
-    logaddexp = F.logaddexp
-    logical_and = F.logical_and
-    logical_not = F.logical_not
-    logical_or = F.logical_or
-    logical_xor = F.logical_xor
-    logsumexp = F.logsumexp
-    matmul = F.matmul
-    max = F.max
-    maximum = F.maximum
-    mean = F.mean
-    min = F.min
-    minimum = F.minimum
-    moveaxis = F.moveaxis
-    multiply = F.multiply
-    negative = F.negative
-    nextafter = F.nextafter
-    nonzero = F.nonzero
-    norm = F.norm
-    not_equal = F.not_equal
-    outer = F.outer
-    positive = F.positive
-    pow = F.power
-    prod = F.prod
-    ravel = F.ravel
-    reciprocal = F.reciprocal
-    relu = F.relu
-    remainder = F.remainder
-    repeat = F.repeat
-    roll = F.roll
-    round = F.round
-    searchsorted = F.searchsorted
-    sigmoid = F.sigmoid
-    sign = F.sign
-    signbit = F.signbit
-    sin = F.sin
-    sinh = F.sinh
-    softmax = F.softmax
-    sort = F.sort
-    sqrt = F.sqrt
-    square = F.square
-    squeeze = F.squeeze
-    std = F.std
-    subtract = F.subtract
-    sum = F.sum
-    swapaxes = F.swapaxes
-    take = F.take
-    tan = F.tan
-    tanh = F.tanh
-    topk = F.topk
-    trace = F.trace
-    tril = F.tril
-    triu = F.triu
-    trunc = F.trunc
-    unique = F.unique
-    var = F.var
+    abs: Final = F.abs
+    acos: Final = F.arccos
+    acosh: Final = F.arccosh
+    add: Final = F.add
+    all: Final = F.all
+    any: Final = F.any
+    arccos: Final = F.arccos
+    arccosh: Final = F.arccosh
+    arcsin: Final = F.arcsin
+    arcsinh: Final = F.arcsinh
+    arctan: Final = F.arctan
+    arctan2: Final = F.arctan2
+    arctanh: Final = F.arctanh
+    argmax: Final = F.argmax
+    argmin: Final = F.argmin
+    argsort: Final = F.argsort
+    asin: Final = F.arcsin
+    asinh: Final = F.arcsinh
+    astype: Final = F.astype
+    atan: Final = F.arctan
+    atan2: Final = F.arctan2
+    atanh: Final = F.arctanh
+    bitwise_and: Final = F.bitwise_and
+    bitwise_left_shift: Final = F.bitwise_left_shift
+    bitwise_or: Final = F.bitwise_or
+    bitwise_right_shift: Final = F.bitwise_right_shift
+    bitwise_xor: Final = F.bitwise_xor
+    broadcast_to: Final = F.broadcast_to
+    ceil: Final = F.ceil
+    clip: Final = F.clip
+    clone: Final = F.clone
+    copysign: Final = F.copysign
+    cos: Final = F.cos
+    cosh: Final = F.cosh
+    count_nonzero: Final = F.count_nonzero
+    cumprod: Final = F.cumprod
+    cumsum: Final = F.cumsum
+    diagonal: Final = F.diagonal
+    diff: Final = F.diff
+    divide: Final = F.divide
+    dot: Final = F.dot
+    erf: Final = F.erf
+    exp: Final = F.exp
+    expand_dims: Final = F.expand_dims
+    expm1: Final = F.expm1
+    flatten: Final = F.flatten
+    flip: Final = F.flip
+    floor: Final = F.floor
+    floor_divide: Final = F.floor_divide
+    greater: Final = F.greater
+    greater_equal: Final = F.greater_equal
+    hypot: Final = F.hypot
+    isfinite: Final = F.isfinite
+    isinf: Final = F.isinf
+    isnan: Final = F.isnan
+    less: Final = F.less
+    less_equal: Final = F.less_equal
+    log: Final = F.log
+    log10: Final = F.log10
+    log1p: Final = F.log1p
+    log2: Final = F.log2
+    log_softmax: Final = F.log_softmax
+    logaddexp: Final = F.logaddexp
+    logical_and: Final = F.logical_and
+    logical_not: Final = F.logical_not
+    logical_or: Final = F.logical_or
+    logical_xor: Final = F.logical_xor
+    logsumexp: Final = F.logsumexp
+    matmul: Final = F.matmul
+    max: Final = F.max
+    maximum: Final = F.maximum
+    mean: Final = F.mean
+    min: Final = F.min
+    minimum: Final = F.minimum
+    moveaxis: Final = F.moveaxis
+    multiply: Final = F.multiply
+    negative: Final = F.negative
+    nextafter: Final = F.nextafter
+    nonzero: Final = F.nonzero
+    norm: Final = F.norm
+    not_equal: Final = F.not_equal
+    outer: Final = F.outer
+    positive: Final = F.positive
+    pow: Final = F.power
+    prod: Final = F.prod
+    ravel: Final = F.ravel
+    reciprocal: Final = F.reciprocal
+    relu: Final = F.relu
+    remainder: Final = F.remainder
+    repeat: Final = F.repeat
+    roll: Final = F.roll
+    round: Final = F.round
+    searchsorted: Final = F.searchsorted
+    sigmoid: Final = F.sigmoid
+    sign: Final = F.sign
+    signbit: Final = F.signbit
+    sin: Final = F.sin
+    sinh: Final = F.sinh
+    softmax: Final = F.softmax
+    sort: Final = F.sort
+    sqrt: Final = F.sqrt
+    square: Final = F.square
+    squeeze: Final = F.squeeze
+    std: Final = F.std
+    subtract: Final = F.subtract
+    sum: Final = F.sum
+    swapaxes: Final = F.swapaxes
+    take: Final = F.take
+    tan: Final = F.tan
+    tanh: Final = F.tanh
+    topk: Final = F.topk
+    trace: Final = F.trace
+    tril: Final = F.tril
+    triu: Final = F.triu
+    trunc: Final = F.trunc
+    unique: Final = F.unique
+    var: Final = F.var
 
-    copy = F.clone
-    cholesky = F.linalg.cholesky
-    cross = F.linalg.cross
-    det = F.linalg.det
-    matrix_power = F.linalg.matrix_power
-    slogdet = F.linalg.slogdet
-    solve = F.linalg.solve
+    copy: Final = F.clone
+    cholesky: Final = F.linalg.cholesky
+    cross: Final = F.linalg.cross
+    det: Final = F.linalg.det
+    matrix_power: Final = F.linalg.matrix_power
+    slogdet: Final = F.linalg.slogdet
+    solve: Final = F.linalg.solve
 
 
 EARLIER = ("2021.12", "2022.12", "2023.12")  # versions of which the one followed is an extension

@@ -145,7 +145,7 @@ def _parameters(
 def _offered_ufuncs() -> dict[Any, Callable[..., Tensor]]:
     found = {
         getattr(np, name): getattr(F, name)
-        for name in F.__all__
+        for name in vars(F)["__all__"]
         if isinstance(getattr(np, name, None), np.ufunc)
     }
     return found
@@ -157,7 +157,7 @@ def _offered_functions() -> dict[Any, Callable[..., Any]]:
     found = {
         getattr(theirs, name): getattr(ours, name)
         for theirs, ours in ((np, F), (np.linalg, F.linalg))
-        for name in ours.__all__
+        for name in vars(ours)["__all__"]
         if hasattr(getattr(theirs, name, None), "_implementation") and name not in _QUESTIONS
     }
     found[np.amax], found[np.amin] = F.max, F.min

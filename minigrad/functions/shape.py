@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     return apply(ops.shape.transpose, x, axes=order)
 
 
-permute_dims = transpose
+permute_dims: Final = transpose
 
 
 def matrix_transpose(x: Any) -> Tensor:
@@ -152,7 +152,7 @@ def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Tensor:
     return apply(ops.shape.concatenate, *parts, axis=axis)
 
 
-concat = concatenate
+concat: Final = concatenate
 
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ Each inverse has NumPy's older name and the standard's: `arcsin` and `asin`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from minigrad import ops
 from minigrad.engine import apply
@@ -109,10 +109,10 @@ def hypot(x: Any, y: Any) -> Tensor:
     return apply(ops.trigonometry.hypot, as_float(x), as_float(y))
 
 
-acos = arccos
-asin = arcsin
-atan = arctan
-atan2 = arctan2
-acosh = arccosh
-asinh = arcsinh
-atanh = arctanh
+acos: Final = arccos
+asin: Final = arcsin
+atan: Final = arctan
+atan2: Final = arctan2
+acosh: Final = arccosh
+asinh: Final = arcsinh
+atanh: Final = arctanh
