@@ -4,6 +4,9 @@ from minigrad.installing import require_own_files  # isort: skip
 
 require_own_files()
 
+import sys
+from typing import TYPE_CHECKING
+
 # `as` says to type checkers that a name is offered here.
 from minigrad import functions as functions
 from minigrad.autograd import grad as grad
@@ -44,5 +47,12 @@ from minigrad import functional as functional  # isort: skip
 from minigrad import kernels as kernels  # isort: skip
 from minigrad import nn as nn  # isort: skip
 from minigrad import optim as optim  # isort: skip
+
+if not TYPE_CHECKING:  # which would take every name for one that there is
+    from minigrad import hints
+
+    __getattr__ = hints.missing_name(__name__)
+    for _name in ("minigrad.tensor", "minigrad.device"):
+        sys.modules[_name].__class__ = hints.NoFunction
 
 __version__ = "0.2.0"

@@ -46,7 +46,9 @@ class Device:
             kind, colon, suffix = str(name).partition(":")
             kind = {"cuda": "gpu"}.get(kind, kind)
             if kind not in ("cpu", "gpu") or (colon and not suffix.isdigit()):
-                raise DeviceError(f'unknown device {name!r}: use "cpu", "gpu" or "gpu:1"')
+                dtype = kind.startswith(("float", "int", "uint", "bool"))
+                meant = "; a dtype is changed with .astype(dtype)" if dtype else ""
+                raise DeviceError(f'unknown device {name!r}: use "cpu", "gpu" or "gpu:1"{meant}')
             number = int(suffix or 0)
             if kind == "cpu" and number:
                 raise DeviceError(f'unknown device {name!r}: there is one "cpu"')

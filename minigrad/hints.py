@@ -5,7 +5,11 @@ Looked up only once something has gone wrong, so they cost nothing elsewhere.
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache, wraps
+from types import FunctionType, ModuleType
+from typing import Any, NoReturn, cast
 
 # Names that tensors have in PyTorch, and what to say here instead.
 FROM_PYTORCH = {
@@ -21,10 +25,75 @@ FROM_PYTORCH = {
     "half": '.astype("float16")',
     "long": '.astype("int64")',
     "type": ".astype(dtype)",
-    "clone": ".copy()",
     "requires_grad_": ".requires_grad = True",
     "zero_": ".data[...] = 0",
-    "contiguous": "nothing: every op takes any layout",
+    "contiguous": "nothing: every op accepts any layout",
+    "t": ".T",
+    "add_": "x += other, under no_grad()",
+    "sub_": "x -= other, under no_grad()",
+    "mul_": "x *= other, under no_grad()",
+    "copy_": ".assign(values)",
+    "fill_": ".data[...] = value",
+    "masked_fill": "minigrad.where(mask, value, x)",
+    "expand": ".broadcast_to(shape)",
+    "gather": "minigrad.take_along_axis(x, indices, axis)",
+    "int": '.astype("int32")',
+    "bool": '.astype("bool")',
+    "amax": ".max(axis)",
+    "amin": ".min(axis)",
+    "sub": ".subtract(other)",
+    "mul": ".multiply(other)",
+    "div": ".divide(other)",
+    "mm": "x @ other",
+    "bmm": "x @ other",
+    "clamp": ".clip(min, max)",
+    "retain_grad": ".register_hook(function), which is given the gradient",
+}
+
+# Names that PyTorch's packages have and ours have not.
+FROM_PACKAGES = {
+    "minigrad": {
+        "as_tensor": "minigrad.asarray(data)",
+        "bmm": "minigrad.matmul(x, y)",
+        "cat": "minigrad.concatenate(tensors, axis)",
+        "chunk": "slices, as x[:n]",
+        "clamp": "minigrad.clip(x, min, max)",
+        "cuda": 'minigrad.Device("gpu"), and minigrad.gpu_available()',
+        "div": "minigrad.divide(x, y)",
+        "from_numpy": "minigrad.Tensor(array), which shares its memory",
+        "gather": "minigrad.take_along_axis(x, indices, axis)",
+        "load": "minigrad.storage.load_safetensors(path), or load_torch(path) for a .pth file",
+        "manual_seed": "rng = minigrad.Generator(seed), which layers are given: no state is global",
+        "mm": "minigrad.matmul(x, y)",
+        "mul": "minigrad.multiply(x, y)",
+        "permute": "minigrad.transpose(x, axes)",
+        "rand": "minigrad.Generator(seed).uniform(shape)",
+        "randn": "minigrad.Generator(seed).normal(shape)",
+        "randint": "minigrad.Generator(seed).integers(low, high, shape)",
+        "randperm": "minigrad.Generator(seed).permutation(n)",
+        "save": "minigrad.storage.save_safetensors(tensors, path)",
+        "seed": "rng = minigrad.Generator(seed), which layers are given: no state is global",
+        "sub": "minigrad.subtract(x, y)",
+        "unsqueeze": "minigrad.expand_dims(x, axis)",
+    },
+    "minigrad.nn": {
+        "BCEWithLogitsLoss": "nn.functional.binary_cross_entropy_with_logits(logits, targets)",
+        "CrossEntropyLoss": "nn.functional.cross_entropy(logits, targets)",
+        "LogSoftmax": "minigrad.log_softmax(x, axis)",
+        "NLLLoss": "nn.functional.cross_entropy(logits, targets)",
+        "Softmax": "minigrad.softmax(x, axis)",
+        "relu": "nn.functional.relu(x), or the module nn.ReLU()",
+    },
+}
+
+# Arguments that PyTorch's functions have, and what they are here.
+ARGUMENTS = {
+    "dim": "axis",
+    "dims": "axis",
+    "dim0": "axis1",
+    "dim1": "axis2",
+    "keepdim": "keepdims",
+    "unbiased": "ddof",
 }
 
 
@@ -33,6 +102,83 @@ def missing_attribute(name: str) -> str:
     hint = FROM_PYTORCH.get(name)
     meant = f"; what PyTorch calls so is here {hint}" if hint else ""
     return f"'Tensor' object has no attribute {name!r}{meant}"
+
+
+def missing_name(package: str) -> Callable[[str], NoReturn]:
+    """The `__getattr__` of a package, which Python calls only for what is not there."""
+
+    def missing(name: str) -> NoReturn:
+        hint = FROM_PACKAGES[package].get(name)
+        meant = f"; what PyTorch calls so is here {hint}" if hint else ""
+        message = f"module {package!r} has no attribute {name!r}{meant}"
+        raise AttributeError(message, name=name, obj=sys.modules[package])
+
+    return missing
+
+
+class NoFunction(ModuleType):
+    """The class of `minigrad.tensor` and `minigrad.device`, which are functions in PyTorch."""
+
+    def __call__(self, *args: Any, **options: Any) -> NoReturn:
+        """Raise TypeError, always."""
+        name = self.__name__
+        made = name.rpartition(".")[2].title()
+        raise TypeError(f"{name} is a module; what you mean is made by minigrad.{made}(...)")
+
+
+def explain_arguments(functions: dict[str, Any], names: Iterable[str], place: str) -> None:
+    """Let functions answer PyTorch's names of arguments, such as `dim`, with their own.
+
+    Only those that have an `axis` get the wrapper in which that happens.
+
+    Args:
+        functions: by name; what is wrapped takes its place there.
+        names: which to look at.
+        place: the module whose names these are.
+    """
+    for name in names:
+        function = functions[name]
+        if isinstance(function, FunctionType):
+            code = function.__code__
+            parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            if not {"axis", "axis1"}.isdisjoint(parameters):
+                explained = functions[name] = _with_arguments_explained(function)
+                if explained.__module__ == function.__module__:
+                    explained.__module__ = place  # where it is found, for pickle
+
+
+@cache  # so that two names of a function stay one function
+def _with_arguments_explained(function: FunctionType) -> FunctionType:
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except TypeError:
+            meant = [f"{ARGUMENTS[n]}= for {n}=" for n in options if n in ARGUMENTS]
+            if not meant:
+                raise
+            name, words = function.__name__, " and ".join(meant)
+            raise TypeError(f"{name}() names its arguments as NumPy does: {words}") from None
+
+    return cast(FunctionType, call)
+
+
+def with_rng_explained(init: FunctionType) -> FunctionType:
+    """The same `__init__`, whose TypeError says what a missing `rng` is."""
+
+    @wraps(init)
+    def call(self: Any, *args: Any, **options: Any) -> None:
+        try:
+            init(self, *args, **options)
+        except TypeError as error:
+            if "missing" not in str(error) or "'rng'" not in str(error):
+                raise
+            raise TypeError(
+                f"{error}: what the weights are drawn from, rng=minigrad.Generator(0), where 0 is "
+                "the seed. There is no global random state."
+            ) from None
+
+    return cast(FunctionType, call)
 
 
 def shapes_that_do_not_fit(op: str, inputs: tuple[Any, ...]) -> str:

@@ -161,6 +161,11 @@ class Interchange(Variable):
 
 def as_array(data: Any, dtype: Any) -> Any:
     """The array behind `data`; Python floats and lists of them default to float32."""
+    if isinstance(dtype, int | tuple):
+        raise TypeError(
+            f"the second argument of a tensor is a dtype, not {dtype!r}: minigrad.zeros(shape) and "
+            "minigrad.empty(shape) make tensors of a shape"
+        )
     if isinstance(data, Variable):
         if data.requires_grad and STATE.grad_enabled:
             raise TypeError(

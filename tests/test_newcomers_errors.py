@@ -3,6 +3,7 @@
 Each line is a mistake as one makes it, the error, and words of its message that name both.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+import minigrad.storage
 from minigrad import nn, optim
+from minigrad.hints import FROM_PACKAGES, FROM_PYTORCH
 from minigrad.nn import functional as F
 from tinyalpaca import (
     BPETokenizer,
@@ -60,6 +63,11 @@ def written_between() -> None:
 class WithList(nn.Module):
     def __init__(self) -> None:
         self.layers = [nn.Linear(2, 2, rng=RNG)]
+
+
+def trained(*args: Any, **own: Any) -> None:
+    """A training with something wrong, which is noticed before it begins."""
+    train(*args, **own)
 
 
 MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
@@ -122,6 +130,62 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     # names from PyTorch
     "x.cuda()": (lambda: ROWS.cuda(), AttributeError, r'is here \.to\("gpu"\)'),
     "x.view()": (lambda: ROWS.view(6), AttributeError, r"is here \.reshape\(shape\)"),
+    "x.sum(dim=0)": (lambda: ROWS.sum(dim=0), TypeError, "as NumPy does: axis= for dim="),
+    "softmax(x, dim=-1)": (
+        lambda: F.softmax(ROWS, dim=-1),
+        TypeError,
+        r"softmax\(\) names its arguments as NumPy does: axis= for dim=",
+    ),
+    "stack(..., dim=0)": (lambda: mg.stack([ROWS], dim=0), TypeError, "axis= for dim="),
+    "x.mean(axis, keepdim=True)": (
+        lambda: ROWS.mean(1, keepdim=True),
+        TypeError,
+        "keepdims= for keepdim=",
+    ),
+    "x.std(unbiased=False)": (
+        lambda: ROWS.std(unbiased=False),
+        TypeError,
+        "ddof= for unbiased=",
+    ),
+    "an argument that nobody has": (lambda: ROWS.sum(dmi=0), TypeError, "unexpected .*'dmi'"),
+    "torch.tensor": (
+        lambda: mg.tensor([1.0]),
+        TypeError,
+        r"a module; .* made by minigrad.Tensor\(",
+    ),
+    "torch.device": (lambda: mg.device("cpu"), TypeError, r"made by minigrad.Device\("),
+    "torch.cat": (lambda: mg.cat, AttributeError, r"is here minigrad.concatenate\(tensors, axis\)"),
+    "torch.manual_seed": (
+        lambda: mg.manual_seed(0),
+        AttributeError,
+        r"rng = minigrad.Generator\(seed\)",
+    ),
+    "nn.CrossEntropyLoss": (
+        lambda: nn.CrossEntropyLoss(),
+        AttributeError,
+        r"is here nn.functional.cross_entropy\(logits, targets\)",
+    ),
+    "x.t()": (lambda: ROWS.t(), AttributeError, r"is here \.T"),
+    "x.masked_fill()": (
+        lambda: ROWS.masked_fill(ROWS > 0, 0),
+        AttributeError,
+        r"minigrad.where\(mask, value, x\)",
+    ),
+    "x.transpose(0, 1) of three axes": (
+        lambda: mg.ones((2, 3, 4)).transpose(0, 1),
+        mg.ShapeError,
+        "swapaxes exchanges two axes",
+    ),
+    "a dtype for a device": (
+        lambda: ROWS.to("float64"),
+        mg.DeviceError,
+        r"a dtype is changed with .astype\(dtype\)",
+    ),
+    "a shape for a dtype": (
+        lambda: mg.Tensor(2, 3),
+        TypeError,
+        r"a dtype, not 3: minigrad.zeros\(shape\)",
+    ),
     "device mps": (lambda: ROWS.to("mps"), mg.DeviceError, 'use "cpu", "gpu" or "gpu:1"'),
     # layers and optimizers
     "a seed for rng": (
@@ -133,6 +197,51 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: nn.Embedding(2, 2, rng=np.random.default_rng(0)),
         TypeError,
         "rng must be a minigrad.Generator",
+    ),
+    "a layer without rng": (
+        lambda: nn.Linear(2, 3),
+        TypeError,
+        r"'rng': what the weights are drawn from, rng=minigrad.Generator\(0\)",
+    ),
+    "an activation that is made of its input": (
+        lambda: nn.GELU(ROWS),
+        TypeError,
+        r"GELU is made without a Tensor and then called: GELU\(\)\(x\)",
+    ),
+    "one-hot labels of too many classes": (
+        lambda: F.cross_entropy(ROWS, np.eye(4)[:2]),
+        mg.ShapeError,
+        r"\(2, 3\)",
+    ),
+    "pictures without a channel": (
+        lambda: nn.Conv2d(1, 2, 3, rng=RNG)(mg.ones((8, 8))),
+        mg.ShapeError,
+        r"x must have 4 axes \(B, C, ...\) or 3",
+    ),
+    "a column beside a row of predictions": (
+        lambda: F.mse_loss(mg.ones((4, 1)), mg.ones(4)),
+        mg.ShapeError,
+        "Reshape one of them: broadcasting here is nearly always a mistake",
+    ),
+    "a learning rate in quotes": (
+        lambda: optim.SGD([leaf()], lr="0.1"),
+        TypeError,
+        "lr must be a number, not a str",
+    ),
+    "one beta": (
+        lambda: optim.AdamW([leaf()], lr=1e-3, betas=0.9),
+        TypeError,
+        "betas must be two numbers, not 0.9",
+    ),
+    "clipping a model": (
+        lambda: optim.clip_grad_norm_(nn.Linear(2, 2, rng=RNG), 1.0),
+        TypeError,
+        r"not a Linear: pass model.parameters\(\)",
+    ),
+    "a file's name for a state dict": (
+        lambda: nn.Linear(2, 2, rng=RNG).load_state_dict("model.safetensors"),
+        TypeError,
+        r"a file is read with minigrad.storage.load_safetensors\(path\)",
     ),
     "layers in a list": (
         lambda: list(WithList().parameters()),
@@ -175,6 +284,61 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"must be integers, not float64: .astype\('int64'\)",
     ),
     # the language model
+    "a model without rng": (
+        lambda: TinyAlpaca(ModelConfig(**SIZES)),
+        TypeError,
+        r"'rng': what the weights are drawn from, rng=minigrad.Generator\(0\)",
+    ),
+    "a model with a seed": (
+        lambda: TinyAlpaca(ModelConfig(**SIZES), 0),
+        TypeError,
+        "rng must be a minigrad.Generator, not int",
+    ),
+    "a text for ids": (
+        lambda: model()("to be"),
+        TypeError,
+        r"an array of integers \(B, T\), not a str: numpy.array\(\[tokenizer.encode\(text\)\]\)",
+    ),
+    "ids without a batch": (
+        lambda: model()(np.array([1, 2])),
+        mg.ShapeError,
+        r"ids must be \(B, T\), not \(2,\)",
+    ),
+    "a file's name for a TrainConfig": (
+        lambda: trained("book.txt"),
+        TypeError,
+        r"not a str: train\(TrainConfig\(data=",
+    ),
+    "a model that is made already": (
+        lambda: trained(TrainConfig(), model=model()),
+        TypeError,
+        "model must be a class or a function, .*not a TinyAlpaca that is made already",
+    ),
+    "an optimizer that is made already": (
+        lambda: trained(TrainConfig(), optimizer=optim.SGD([leaf()], lr=0.1)),
+        TypeError,
+        "optimizer must be a class or a function, .*not a SGD that is made already",
+    ),
+    "a function for a hook": (
+        lambda: trained(TrainConfig(), hooks=[print]),
+        TypeError,
+        "a hook is an object of a class made from tinyalpaca.Hook",
+    ),
+    "several texts to encode": (
+        lambda: CharTokenizer.train("abc").encode(["a", "b"]),
+        TypeError,
+        "one text, a str, not a list",
+    ),
+    "a text to decode": (
+        lambda: CharTokenizer.train("abc").decode("abc"),
+        TypeError,
+        "tokens are integers in one list or array",
+    ),
+    "a file for a run's folder": (
+        lambda: load(__file__),
+        minigrad.storage.FileFormatError,
+        "this is a file: give the folder of a run",
+    ),
     "ids beyond the vocabulary": (lambda: model()(np.array([[7]])), IndexError, r"\(0 to 4\)"),
     "a sequence too long": (
         lambda: model()(np.zeros((1, 9), np.int64)),
@@ -245,8 +409,40 @@ def test_the_message_names_the_cause_and_the_mend(
         make()
 
 
-def test_there_are_thirty_and_more() -> None:
-    assert len(MISTAKES) >= 30
+def test_there_are_seventy_and_more() -> None:
+    assert len(MISTAKES) >= 70
+
+
+def test_a_forgotten_backward_is_noticed() -> None:
+    """Where all gradients are missing. Where some are, it may be meant."""
+    one, other = leaf(), leaf()
+    optimizer = optim.SGD([one, other], lr=0.1)
+    with pytest.warns(UserWarning, match=r"no parameter has a gradient: call loss.backward\(\)"):
+        optimizer.step()
+    one.sum().backward()
+    optimizer.step()  # without a warning, which would be an error here
+    np.testing.assert_allclose(one.data, [0.9, 1.9])
+    np.testing.assert_array_equal(other.data, [1.0, 2.0])
+
+
+def test_an_optimizer_of_frozen_parameters_is_noticed() -> None:
+    with pytest.warns(UserWarning, match="all are frozen: none has requires_grad=True"):
+        optim.SGD([mg.Tensor([1.0])], lr=0.1).step()
+
+
+def test_what_is_named_instead_is_there() -> None:
+    """Each hint begins with an expression whose names can be looked up."""
+    hints = [hint for names in FROM_PACKAGES.values() for hint in names.values()]
+    paths = [path for hint in hints for path in re.findall(r"\b(?:minigrad|nn)[\w.]*", hint)]
+    assert len(paths) > 25
+    for path in paths:
+        assert eval(path, {"minigrad": mg, "nn": nn}) is not None, path
+    for package, names in FROM_PACKAGES.items():
+        assert not [name for name in names if name in vars(sys.modules[package])]
+    for name, hint in FROM_PYTORCH.items():
+        assert name not in vars(mg.Tensor), name
+        method = re.match(r"\.(\w+)", hint)
+        assert method is None or hasattr(ROWS, method[1]), hint
 
 
 @pytest.mark.parametrize(
@@ -268,6 +464,7 @@ def test_a_text_too_short_to_learn(tmp_path: Path, content: str, words: str) -> 
         ("train --tokens-per-step 3", "--help after a command lists its flags"),
         ("generate --tempreature 3", "did you mean --temperature?"),
         ("trian", "choose from 'train', 'generate'"),
+        ("evaluate runs/a --preset best", "unrecognized arguments: --preset best; it is a flag of"),
         ("train --preset bset", "choose from 'original', 'best'"),
     ],
 )

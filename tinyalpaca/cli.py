@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -72,18 +72,25 @@ class Parser(argparse.ArgumentParser):
         """As argparse's, with what may have been meant by a flag that there is not."""
         unknown = re.search(r"unrecognized arguments: --?([\w-]+)", message)
         if unknown:
-            flags = [a[2:] for command in self._commands() for a in command if a[:2] == "--"]
-            message += nearest(unknown[1], flags).replace("mean ", "mean --")
+            commands = dict(self._commands())
+            of = [name for name, flags in commands.items() if f"--{unknown[1]}" in flags]
+            if of:
+                message += f"; it is a flag of {', '.join(of)}."
+            else:
+                flags = [
+                    flag[2:] for some in commands.values() for flag in some if flag[:2] == "--"
+                ]
+                message += nearest(unknown[1], flags).replace("mean ", "mean --")
             message += " --help after a command lists its flags."
         super().error(message)
 
-    def _commands(self) -> Iterator[Iterable[str]]:
-        """The flags of this parser, and of its commands."""
-        yield [flag for action in self._actions for flag in action.option_strings]
+    def _commands(self) -> Iterator[tuple[str, list[str]]]:
+        """The flags of this parser, and of its commands, by name."""
+        yield self.prog, [flag for action in self._actions for flag in action.option_strings]
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                for parser in action.choices.values():
-                    yield [flag for one in parser._actions for flag in one.option_strings]
+                for name, parser in action.choices.items():
+                    yield name, [flag for one in parser._actions for flag in one.option_strings]
 
     def print_help(self, file: Any = None) -> None:
         if file is None:

@@ -163,11 +163,17 @@ class TinyAlpaca(nn.Module):
 
     Raises:
         ConfigError: the configuration has no vocabulary size.
+        TypeError: `rng` is no generator.
     """
 
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
         if config.vocab_size < 1:
             raise ConfigError("vocab_size must be at least 1: take it from the tokenizer")
+        if not isinstance(rng, Generator):
+            raise TypeError(
+                f"TinyAlpaca: rng must be a minigrad.Generator, not {type(rng).__name__}: "
+                "minigrad.Generator(0), where 0 is the seed"
+            )
         self.config = config
         self.rng = rng
         self.seen_tokens: np.ndarray | None = None
@@ -197,10 +203,16 @@ class TinyAlpaca(nn.Module):
             (B, T, V); with a cache those after the last position, (B, 1, V).
 
         Raises:
+            TypeError: ids is no array.
             ShapeError: ids does not have two axes, or T exceeds `max_seq_len`, or the cache has
                 other sequences or no room.
             IndexError: an id is out of range (checked on the CPU).
         """
+        if not hasattr(ids, "ndim"):
+            raise TypeError(
+                f"TinyAlpaca: ids must be an array of integers (B, T), not a {type(ids).__name__}: "
+                "numpy.array([tokenizer.encode(text)])"
+            )
         if ids.ndim != 2:
             raise ShapeError(f"TinyAlpaca: ids must be (B, T), not {ids.shape}")
         if ids.shape[1] > self.config.max_seq_len:

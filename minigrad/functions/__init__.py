@@ -39,6 +39,7 @@ from minigrad.functions.rounding import *
 from minigrad.functions.shape import *
 from minigrad.functions.sorting import *
 from minigrad.functions.trigonometry import *
+from minigrad.hints import explain_arguments
 
 # mypy cannot add up lists, and takes what the stars above bring for public where it sees none.
 # Other type checkers can, but know no `sort`.
@@ -59,6 +60,8 @@ if not MYPY:
     __all__ += sorting.__all__
     __all__ += trigonometry.__all__
     globals()["__all__"].sort()
+    explain_arguments(vars(linalg), linalg.__all__, linalg.__name__)
+    explain_arguments(globals(), __all__, __name__)
 
 # At the end because the methods are the functions above.
 from minigrad.functions.methods import add_to  # noqa: E402

@@ -66,7 +66,10 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     x = as_tensor(x)
     order = tuple(range(x.ndim))[::-1] if axes is None else axes_of("transpose", axes, x.ndim)
     if len(order) != x.ndim:
-        raise ShapeError(f"transpose of shape {x.shape}: {axes} does not name every axis once")
+        raise ShapeError(
+            f"transpose of shape {x.shape}: {axes} does not name every axis once; "
+            "swapaxes exchanges two axes"
+        )
     return apply(ops.shape.transpose, x, axes=order)
 
 

@@ -1,5 +1,8 @@
 """Layers, and the `Module` tree that holds their parameters."""
 
+from typing import TYPE_CHECKING
+
+from minigrad.hints import missing_name
 from minigrad.nn import functional
 from minigrad.nn.activations import GELU, ReLU, Sigmoid, SiLU, Tanh
 from minigrad.nn.attention import MultiheadAttention
@@ -47,3 +50,6 @@ __all__ = [
     "Tanh",
     "functional",
 ]
+
+if not TYPE_CHECKING:  # which would take every name for one that there is
+    __getattr__ = missing_name(__name__)

@@ -19,9 +19,15 @@ class GELU(Module):
 
     Args:
         approximate: "none" or "tanh".
+
+    Raises:
+        TypeError: it is no string, as when the tensor is given that belongs into the call.
     """
 
     def __init__(self, approximate: str = "none") -> None:
+        if not isinstance(approximate, str):
+            kind = type(approximate).__name__
+            raise TypeError(f"GELU is made without a {kind} and then called: GELU()(x)")
         self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 
 from minigrad.device import CPU, Device
+from minigrad.hints import with_rng_explained
 from minigrad.nn.hidden_parts import require_nothing_hidden
 from minigrad.nn.state_dicts import LoadedKeys, fitting, put
 from minigrad.state import STATE
@@ -49,6 +50,12 @@ class Module:
     training: bool = True
     _buffers: Mapping[str, bool] = MappingProxyType({})  # name -> whether it is saved
     _forward_hooks: tuple[Callable[..., Any], ...] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        init = vars(cls).get("__init__")
+        if isinstance(init, FunctionType) and "rng" in init.__code__.co_varnames:
+            setattr(cls, "__init__", with_rng_explained(init))  # noqa: B010  (a method, to mypy)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute.
@@ -246,9 +253,15 @@ class Module:
             `missing_keys` and `unexpected_keys`, which are empty if `strict`.
 
         Raises:
+            TypeError: the state is no dict.
             ValueError: names every missing, unexpected and mis-shaped key, and every value that
                 holds no numbers, at once.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"a state dict is a dict of arrays by name, not a {type(state).__name__}: a file "
+                "is read with minigrad.storage.load_safetensors(path) or load_torch(path)"
+            )
         own = dict(self._all_named_tensors(saved=True))
         arrays, keys = fitting(type(self).__name__, own, state, strict)
         put(own, arrays, assign)

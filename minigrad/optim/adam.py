@@ -48,7 +48,10 @@ class AdamW(Optimizer):
         super().__init__(params, {**defaults, **switches, **(_more or {})})
 
     def check_settings(self, group: Mapping[str, Any]) -> None:
-        if not all(0 <= beta < 1 for beta in group["betas"]):
+        betas = group["betas"]
+        if not (hasattr(betas, "__len__") and len(betas) == 2):
+            raise TypeError(f"{type(self).__name__}: betas must be two numbers, not {betas!r}")
+        if not all(0 <= beta < 1 for beta in betas):
             name = type(self).__name__
             raise ValueError(f"{name}: betas must be in [0, 1), not {group['betas']}")
         self.require_not_negative(group, "lr", "eps", "weight_decay")

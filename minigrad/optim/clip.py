@@ -11,6 +11,7 @@ import numpy as np
 from minigrad.device import device_of, namespace_of
 from minigrad.dtypes import compute_dtype, widened
 from minigrad.errors import NonFiniteError
+from minigrad.optim.groups import listed
 from minigrad.tensor import Tensor
 
 
@@ -79,7 +80,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Any]:
-    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    given = [parameters] if isinstance(parameters, Tensor) else list(listed(parameters))
     return [p.grad.array for p in given if p.grad is not None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,14 +10,14 @@ from minigrad.tensor import Tensor
 
 
 def listed(params: Any) -> Iterable[Any]:
-    """What an optimizer was given, if it can be gone through.
+    """Parameters as a user gives them, if they can be gone through.
 
     Raises:
         TypeError: it is a model, or a method that was not called.
     """
     if not isinstance(params, Iterable):
         raise TypeError(
-            f"an optimizer takes parameters, not a {type(params).__name__}: pass model.parameters()"
+            f"what is needed is parameters, not a {type(params).__name__}: pass model.parameters()"
         )
     return params
 
@@ -52,3 +53,15 @@ def parameters_of(group: Mapping[str, Any], defaults: Iterable[str]) -> list[Ten
         if not parameter.is_leaf:
             raise ValueError("parameters must be leaves: results of ops are not kept")
     return parameters
+
+
+def warn_of_nothing_to_do(parameters: Iterable[Tensor]) -> None:
+    """Say why a step changes nothing, where no parameter at all has a gradient."""
+    if any(parameter.requires_grad for parameter in parameters):
+        why = (
+            "call loss.backward() before it, and zero_grad() after it or before the next backward()"
+        )
+    else:
+        why = "all are frozen: none has requires_grad=True"
+    # Python shows a warning once for each line that calls `step`.
+    warnings.warn(f"step() changes nothing, as no parameter has a gradient: {why}", stacklevel=3)

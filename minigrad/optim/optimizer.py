@@ -10,7 +10,7 @@ from minigrad.dtypes import compute_dtype
 from minigrad.graph import require_gradient
 from minigrad.ops.updates.rule import Rule
 from minigrad.optim.flat import FlatParameters
-from minigrad.optim.groups import listed, parameters_of
+from minigrad.optim.groups import listed, parameters_of, warn_of_nothing_to_do
 from minigrad.optim.saved_state import read_state, written_state
 from minigrad.optim.section import Section
 from minigrad.optim.update import Place, Row, Update, apply_all, together
@@ -93,8 +93,10 @@ class Optimizer:
         """Raise ValueError if a setting of the group is out of range."""
 
     def require_not_negative(self, group: Mapping[str, Any], *names: str) -> None:
-        """Raise ValueError if one of these settings is negative, or NaN."""
+        """Raise ValueError if one of these settings is negative or NaN, TypeError for a str."""
         for name in names:
+            if isinstance(group[name], str):
+                raise TypeError(f"{type(self).__name__}: {name} must be a number, not a str")
             if group[name] != group[name]:
                 raise ValueError(f"{type(self).__name__}: {name} must be a number, it is nan")
             if not group[name] >= 0:
@@ -148,7 +150,7 @@ class Optimizer:
     # Steps
 
     def step(self, grad_scale: float = 1.0) -> None:
-        """Update every parameter that has a gradient.
+        """Update every parameter that has a gradient. Warns if none has one.
 
         Args:
             grad_scale: each gradient counts so many times, and stays as it is: what
@@ -164,6 +166,8 @@ class Optimizer:
                 with members[0].device.in_use():
                     updates += self._updates(group, members)
             moved += members
+        if not moved:
+            warn_of_nothing_to_do(self.parameters())
         self.run(updates, grad_scale)
         for parameter in moved:
             parameter.changed()

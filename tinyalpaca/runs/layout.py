@@ -59,7 +59,7 @@ def read_pointer(pointer: Path) -> Path | None:
     """The checkpoint that a pointer file names, or None if there is no such file.
 
     Raises:
-        FileFormatError: the file names no checkpoint that there is.
+        FileFormatError: the file is no pointer, or names no checkpoint that there is.
     """
     if not pointer.is_file():
         return None
@@ -69,6 +69,8 @@ def read_pointer(pointer: Path) -> Path | None:
     except (OSError, UnicodeDecodeError) as error:
         raise FileFormatError(pointer, f"damaged: it cannot be read ({error})") from None
     target = pointer.parent / name
+    if pointer.name not in (LATEST, BEST):
+        raise FileFormatError(pointer, "this is a file: give the folder of a run or a checkpoint")
     if not NAME.fullmatch(name) or not target.is_dir():
         raise FileFormatError(pointer, f"damaged: there is no checkpoint {name[:80]!r} beside it")
     return target

@@ -94,14 +94,27 @@ class Tokenizer(ABC):
 
         `add_special_tokens` puts those around it that the tokenizer's file asks for (`frame`).
         """
+        if not isinstance(text, str | bytes):
+            raise TypeError(
+                f"encode() is given one text, a str, not a {type(text).__name__}; encode_batch() "
+                "of a BPETokenizer is given several"
+            )
         ids = self.encode_array(text, allowed_special=allowed_special).tolist()
         before, after = self.frame if add_special_tokens else ((), ())
         return [*before, *ids, *after]
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
-        """The exact bytes. Raises `ValueError` for an id outside the vocabulary."""
+        """The exact bytes.
+
+        Raises:
+            TypeError: the tokens are not a sequence of integers.
+            ValueError: an id is outside the vocabulary.
+        """
         tokens = tokens.tolist() if isinstance(tokens, np.ndarray) else tokens
-        ids = [*map(operator.index, tokens)]
+        try:
+            ids = [*map(operator.index, tokens)]
+        except TypeError as error:
+            raise TypeError(f"tokens are integers in one list or array: {error}") from None
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
             wrong = next(token for token in ids if not 0 <= token < self.vocab_size)
             raise ValueError(

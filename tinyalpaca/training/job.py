@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minigrad import Generator as RandomGenerator
+from minigrad import nn
 from minigrad.device import Device, choose_device
 from minigrad.parallel import mpi
 from minigrad.precision import check_precision, precision
@@ -95,9 +96,28 @@ def train(
         `stopped` says if somebody asked to stop before the end.
 
     Raises:
+        TypeError: a part is not what it should be.
         ValueError, OSError: what is asked for cannot be had, or not gone on with.
         TrainingStopped: the loss or a gradient became NaN or infinite, or the disk is full.
     """
+    if not isinstance(config, TrainConfig):
+        raise TypeError(
+            f"train() is given a TrainConfig first, not a {type(config).__name__}: "
+            "train(TrainConfig(data='my_book.txt'), ModelConfig(d_model=32))"
+        )
+    made = {"model": model, "loss": loss, "optimizer": optimizer, "schedule": schedule}
+    for name, make in made.items():
+        if make is not None and (isinstance(make, nn.Module) or not callable(make)):
+            raise TypeError(
+                f"{name} must be a class or a function, which train() calls to make one, not a "
+                f"{type(make).__name__} that is made already"
+            )
+    for hook in hooks:
+        if not isinstance(hook, Hook):
+            raise TypeError(
+                f"a hook is an object of a class made from tinyalpaca.Hook, not a "
+                f"{type(hook).__name__}"
+            )
     own = Own(model, loss, optimizer, schedule, data, tokenizer)
     if data is not None:
         if tokenizer is None:
