@@ -1,4 +1,4 @@
-"""What the README shows runs, and the commands that it names are there."""
+"""What the README and the guide's page of commands show runs, and what they name is there."""
 
 import importlib.util
 import json
@@ -18,10 +18,16 @@ from tinyalpaca.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS_PAGE = (ROOT / "examples/guide/runs.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+COMMAND_LINES = [
+    line for block in blocks("bash", README + COMMANDS_PAGE) for line in block.splitlines()
+]
 
 
 def write_book(folder):
@@ -110,8 +116,8 @@ def test_paths_that_the_readme_names_exist():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("line", [x for block in blocks("bash") for x in block.splitlines()])
-def test_flags_that_the_readme_uses_are_known(line, capsys):
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_flags_that_are_used_are_known(line, capsys):
     words = line.split("#")[0].split()
     script = {"examples/train_shakespeare.py": "train", "examples/generate.py": "generate"}
     command = next((script[w] for w in words if w in script), None)
@@ -191,14 +197,21 @@ def test_the_picture_is_that_of_its_record_and_so_is_the_sample():
     assert "".join(text for text, _ in record["tokens"]).startswith(sample)
 
 
+def anchors_of(text):
+    """The anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
 def test_links_within_the_readme_lead_somewhere():
-    headings = re.findall(r"^#+ (.*)$", README, re.M)
-    anchors = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
     for target in re.findall(r"\]\(([^)]+)\)", README):
         if target.startswith("#"):
-            assert target[1:] in anchors, target
+            assert target[1:] in anchors_of(README), target
         elif "://" not in target:
-            assert (ROOT / target).exists(), target
+            path, _, anchor = target.partition("#")
+            page = ROOT / path
+            assert page.exists(), target
+            assert not anchor or anchor in anchors_of(page.read_text(encoding="utf-8")), target
 
 
 SMALL = {
@@ -210,7 +223,7 @@ SIZES = {"--d-model", "--d-ff", "--num-heads", "--num-layers", "--num-merges"}
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_runs(tmp_path, monkeypatch):
+def test_every_command_runs(tmp_path, monkeypatch):
     """In a folder of its own, on a small text and model; what needs a GPU or MPI is left out."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     text = "the king and the queen speak no more,\nthou art\n" * 300
@@ -218,7 +231,7 @@ def test_every_command_of_the_readme_runs(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     environment |= {"TINYSHAKESPEARE": str(tmp_path / "shakespeare.txt")}
-    lines = [x.split(" #")[0] for block in blocks("bash") for x in block.splitlines()]
+    lines = [line.split(" #")[0] for line in COMMAND_LINES]
     ran = 0
     for line in lines:
         line = line.rpartition("&& ")[2]  # after the making of an environment

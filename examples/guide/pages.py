@@ -53,7 +53,7 @@ def build_pages(out: str | Path) -> int:
             target = "index.md" if page.name == "README.md" else page.name
             text = page.read_text(encoding="utf-8")
             if target == "index.md":
-                pages = "reading_path\none_op\nderivations\nreference"
+                pages = "\n".join(re.findall(r"\]\((\w+)\.md\)", text))
                 text += f"\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
             (source / target).write_text(text, encoding="utf-8")
         shutil.copy(HERE / "surprise.svg", source)

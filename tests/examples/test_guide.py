@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import minigrad as mg
+import minigrad.storage
 from examples.guide.__main__ import main
+from minigrad import nn
 from tests.test_reading_path import path
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +49,21 @@ def test_code_that_a_page_quotes_is_in_the_source() -> None:
         source = (ROOT / "minigrad/ops/layer_norm.py").read_text(encoding="utf-8")
         for line in block.splitlines():
             assert line.strip() in source, line
+
+
+def test_what_pytorch_calls_otherwise_is_called_as_the_table_says(tmp_path: Path) -> None:
+    table = text_of("engine.md").partition("## Coming from PyTorch")[2].partition("\n## ")[0]
+    cells = [line.strip("| ").split(" | ")[1] for line in table.splitlines() if "| `" in line]
+    codes = [code for cell in cells for code in re.findall(r"`([^`]+)`", cell)]
+    assert len(codes) >= 10
+    model = nn.Linear(3, 2, rng=mg.Generator(0))
+    known = {"mg": mg, "nn": nn, "x": mg.ones((2, 3)), "model": model, "path": tmp_path / "weights"}
+    known |= {"minigrad": minigrad, "save_safetensors": minigrad.storage.save_safetensors}
+    for code in codes:
+        if code == "examples/digits.py" or ("gpu" in code and not mg.gpu_available()):
+            continue
+        exec(code, known)
+    assert (tmp_path / "weights").exists() and isinstance(known["rng"], mg.Generator)
 
 
 @pytest.fixture(scope="module")
