@@ -189,6 +189,18 @@ def test_scores_of_best_are_those_of_its_record():
     assert f"| {' | '.join(row)} |" in README
 
 
+def test_what_the_default_setting_writes_is_that_of_its_record():
+    path = ROOT / "tests/benchmarks/results/original.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert f"ends at {record['nats_per_character']['apart']:.3f} nats a character" in README
+    shown = README.split("results/original.json)):\n\n```text\n")[1].split("\n```")[0]
+    *lines, sample = shown.split("\n", 3)
+    assert [line.removesuffix(" | ...") for line in lines[:2]] == record["epoch_lines"]
+    assert record["sample"].startswith(sample) and len(sample) > 80
+    command = record["sample_command"].removeprefix("python ")
+    assert command in README
+
+
 def test_the_picture_is_that_of_its_record_and_so_is_the_sample():
     record = json.loads(picture.RECORD.read_text(encoding="utf-8"))
     again = picture.drawn(record)
