@@ -1,10 +1,10 @@
 """The backward pass: gradients flow from outputs through a recorded graph to where they are wanted.
 
-Nodes are visited in descending order of creation, which is a topological order, so there is no
-recursion and a chain of 100,000 ops is fine. `run` is the loop. `Flow` does the common work once:
-summing the gradients of a tensor that was used several times, undoing broadcasting, and calling
-the pair that ran forward. What leads to nothing wanted is left out (`minigrad.paths`), and
-gradients leave by one exit (`minigrad.places`).
+Nodes are visited from the newest to the oldest, which is a topological order. So there is no
+recursion, and a chain of 100,000 ops is fine. `run` is the loop. `Flow` does the work that all ops
+share: it sums the gradients of a tensor that was used several times, undoes broadcasting, and calls
+the backward of the implementation that ran forward. `minigrad.paths` finds the nodes that lead to
+nothing wanted, and `minigrad.places` collects the gradients that leave the graph.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """The backward pass: gradients flow from `outputs` through all nodes to `places`.
 
-    They are arrays, or tensors for `create_graph`.
+    With `create_graph` the gradients are tensors, otherwise arrays.
     """
     flow = Flow(places, paths, create_graph)
     for output, seed in zip(outputs, seeds, strict=True):
@@ -57,21 +57,21 @@ def run(
 
 
 class Flow:
-    """The gradients that are on their way.
+    """The gradients that have not reached their leaves yet.
 
-    `pending` maps a node to the gradient of its output so far, and whether we may change that array
-    in place. The heap gives the newest node next: all its consumers are done.
+    `_pending` maps a node to the gradient of its output so far, and whether we may modify that
+    array in place. `waiting` is a heap that pops the newest node: all its consumers are done.
     """
 
     def __init__(self, places: Places, paths: Paths | None, create_graph: bool) -> None:
         self._places, self._paths, self._create_graph = places, paths, create_graph
         self._pending: dict[Node, tuple[Any, bool]] = {}
         self.waiting: list[tuple[int, Node]] = []
-        # The node of an input whose gradient the last kernel has added to what had arrived there.
+        # The node whose pending gradient the last kernel has included in what it returned.
         self._replaced: Node | None = None
 
     def send(self, x: Any, gradient: Any, owned: bool) -> None:
-        """A gradient of `x`, which may be added to in place if it is `owned`."""
+        """Add a gradient of `x`. We may modify its array in place if it is `owned`."""
         node = x.node
         if node is None:
             self._places.take(x, gradient, owned)
@@ -82,7 +82,7 @@ class Flow:
             self._pending[node] = gradient, owned
 
     def next(self) -> tuple[Node, Any]:
-        """The youngest node and the gradient of its output."""
+        """The newest node that waits, and the gradient of its output."""
         node = heapq.heappop(self.waiting)[1]
         dy, owned = self._pending.pop(node)
         if node.hooks:
@@ -92,14 +92,14 @@ class Flow:
         return node, dy
 
     def through(self, node: Node, dy: Any, needs: tuple[bool, ...]) -> Any:
-        """The gradients of a node's inputs; None if they are where they belong already."""
+        """The gradients of a node's inputs; None if they have been added in place already."""
         if self._create_graph:
             return _backward_on_tensors(node, dy, needs)
         rule = node.rule
         if node.low:
             dy = widened(dy)
         if node.xp is not None:
-            # A part of a tensor adds to the sum of the whole: n parts cost as much as one gradient.
+            # An op that read a part adds to the sum for the whole: n parts cost one full gradient.
             if rule.add_backward is not None and not STATE.detect_nan:
                 total, owned = self._so_far(node.inputs[0])
                 if owned:
@@ -126,7 +126,7 @@ class Flow:
         dy: Any,
         saved: Any,
     ) -> None:
-        """Send the gradients that a rule has returned, in the shapes and dtypes of its inputs."""
+        """Send on what a backward has returned, in the shapes and dtypes of the op's inputs."""
         on_arrays = not self._create_graph
         for position, (x, gradient) in enumerate(zip(inputs, gradients, strict=True)):
             if gradient is None or not needs[position]:
@@ -147,13 +147,13 @@ class Flow:
                 self.send(x, gradient, fresh)
 
     def _so_far(self, x: Any) -> tuple[Any, bool]:
-        """What has arrived at a tensor, and whether it is ours; (None, False) if nothing."""
+        """The gradient of a tensor so far, and whether we own its array; or (None, False)."""
         arrived = self._places.found.get(x) if x.node is None else self._pending.get(x.node)
         return (None, False) if arrived is None else arrived
 
 
 def _backward_on_tensors(node: Node, dy: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
-    """The textbook on tensors: forward again, so that what it saves is part of the graph."""
+    """Run the textbook on tensors. Forward runs again, so that `saved` is part of the graph."""
     if any(isinstance(x, Forgotten) for x in node.inputs):
         raise GraphFreedError(
             f"create_graph=True reached {node.op.name!r}, which was recorded under first_order() "
@@ -186,10 +186,10 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _is_fresh(node: Node, position: int, gradients: tuple[Any, ...], dy: Any, saved: Any) -> bool:
-    """True if nobody else can hold gradient `position`, so that the pass may add into it.
+    """True if nobody else holds gradient number `position`, so that we may add into it.
 
-    A kernel promises fresh memory unless it returns one array twice; a textbook pair may return
-    `dy` itself, a view, or something that it saved.
+    A kernel returns new memory, unless it returns one array twice. The textbook may return `dy`
+    itself, a view, or something that it saved.
     """
     array = gradients[position]
     if array is dy:

@@ -33,7 +33,7 @@ def apply(op: type[Op], *inputs: Variable | None, **statics: Any) -> Any:
     arrays: list[Any] = []
     wanted: list[bool] = []
     low, on_host, grad_enabled = False, True, STATE.grad_enabled
-    for x in inputs:  # one loop for all questions, as every op comes by here
+    for x in inputs:  # one loop for everything, since this runs for every op
         if x is None:
             arrays.append(None)
             wanted.append(False)
@@ -90,12 +90,12 @@ def apply(op: type[Op], *inputs: Variable | None, **statics: Any) -> Any:
         result.node = Node(op, rule, xp, read, statics, saved, needs, low)
         result.node.watch(inputs, result)
     elif recorded:
-        require_floats(*inputs)  # else integers that are said to want one would get none silently
+        require_floats(*inputs)  # else integers with requires_grad would silently get no gradient
     return result
 
 
 def _supported(op: type[Op], rule: Any, arrays: list[Any], statics: dict[str, Any]) -> bool:
-    """Whether a CUDA kernel takes these arrays. If it does not, that is announced."""
+    """Whether a CUDA kernel supports these arrays. If not, a warning says why."""
     reason = rule.supports(*arrays, **statics) if hasattr(rule, "supports") else None
     if reason is not None:
         announce(f"{op.name}: the textbook runs in place of the CUDA kernel, because {reason}")
@@ -103,7 +103,7 @@ def _supported(op: type[Op], rule: Any, arrays: list[Any], statics: dict[str, An
 
 
 def _common_device(op: type[Op], arrays: list[Any]) -> Device:
-    """The one device of all arrays."""
+    """The device that all arrays are on. Raises `DeviceError` if they are on several."""
     device = None
     for array in arrays:
         if array is None:
@@ -121,7 +121,7 @@ def _common_device(op: type[Op], arrays: list[Any]) -> Device:
 
 
 def _called(op: type[Op], *inputs: Any, **statics: Any) -> Any:
-    """An op that is called takes arrays and numbers beside tensors."""
+    """Run an op that was called: arrays and numbers become tensors first."""
     tensors = [x if x is None or isinstance(x, Variable) else Variable.tensor(x) for x in inputs]
     return apply(op, *tensors, **statics)
 

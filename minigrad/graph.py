@@ -1,8 +1,8 @@
 """The graph that a forward pass leaves behind: variables, and a node for each recorded op.
 
-A `Variable` is what the engine knows of a tensor. The engine (`minigrad.engine`, which records, and
-`minigrad.autograd`, which walks back) works on variables alone, so it stands below
-`minigrad.tensor`, whose class adds operators and methods.
+A `Variable` is the part of a tensor that the engine needs. `minigrad.engine` records variables and
+`minigrad.autograd` walks back through them. `minigrad.tensor` builds on both: a `Tensor` is a
+variable with operators and methods.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ FREED = object()  # what `Node.saved` is once a backward pass has used it up
 
 
 class Variable:
-    """What the engine knows of a tensor.
+    """The part of a tensor that the engine needs.
 
     Attributes:
-        array: the NumPy or CuPy array. Who writes there calls `changed()`.
+        array: the NumPy or CuPy array. Call `changed()` after writing to it.
         grad: the gradient that backward passes have added up, or None.
         requires_grad: whether gradients flow to or through it.
         node: the recorded op that made it, None for a leaf.
@@ -68,14 +68,14 @@ class Variable:
         return device_of(self.array)
 
     def changed(self) -> None:
-        """Say that the memory has other values now: graphs that have read it become invalid.
+        """Count a change of the memory: graphs that have read the old values become invalid.
 
-        Only who writes to `array` needs to say so, or on a GPU to what `data` gave.
+        Call it after writing to `array`, or on a GPU to the array that `data` gave.
         """
         self.version.number += 1
 
     def move(self, array: Any) -> None:
-        """Let the values lie in `array`, which nobody outside of the engine holds."""
+        """Put the values into `array`, which nobody outside of the engine holds."""
         self.array, self.version = array, Version(self.version.number + 1)
 
 
@@ -90,7 +90,7 @@ def require_floats(*tensors: Variable | None) -> None:
 
 
 def require_gradient(x: Variable) -> None:
-    """Raise unless what somebody may have put into `x.grad` is a gradient of x.
+    """Raise unless `x.grad`, which users may set, is a gradient of x.
 
     Raises:
         TypeError: it is no tensor.
@@ -106,7 +106,7 @@ def require_gradient(x: Variable) -> None:
 
 
 class Forgotten:
-    """A tensor that an op read, without its array."""
+    """Stands for a tensor that an op has read, but does not keep its array alive."""
 
     __slots__ = ("dtype", "node", "requires_grad", "shape", "version")
 
@@ -121,14 +121,14 @@ class Node:
     Attributes:
         op: the op.
         order: a number that grows with creation, so descending order is a topological order.
-        rule: the pair (forward, backward) that ran.
-        xp: the array namespace if `rule` is a textbook pair, None if it is a kernel.
+        rule: the implementation that ran, textbook or kernel.
+        xp: the array namespace if `rule` is the textbook, None if it is a kernel.
         low: whether an input of float16 was widened before the rule ran (see `minigrad.dtypes`).
-        saved: what forward left for backward; `FREED` once a backward has used it up.
+        saved: what forward saved for backward; `FREED` after a backward pass has used it.
         needs: for each input, whether a gradient is wanted.
-        versions: what the version counters of the inputs were when the op ran.
-        seen: what the inputs were whose memory somebody outside of the engine could write to.
-        result: the version of the op's own result if that was saved, and what its counter was.
+        versions: the version numbers of the inputs when the op ran.
+        seen: checksums of those inputs to whose memory somebody outside of the engine can write.
+        result: the version of the op's own result if that was saved, and its number at that time.
         modules: the modules that were running (kept under `detect_nan` only).
         hooks: functions that the gradient of the result goes through.
     """
@@ -195,7 +195,7 @@ class Node:
             self.result = result.version, result.version.number
 
     def free(self) -> None:
-        """Drop what was saved: the memory can be used by what comes next."""
+        """Drop what was saved, so that its memory can be used again."""
         self.saved, self.inputs = FREED, ()
 
     def check_kept(self) -> None:
@@ -208,7 +208,7 @@ class Node:
             )
 
     def check(self) -> None:
-        """Raise unless what this op read and saved is there, as it was when it ran.
+        """Raise unless what this op read and saved is still there and unchanged.
 
         Raises:
             GraphFreedError: a backward pass has used it up.

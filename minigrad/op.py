@@ -18,20 +18,20 @@ The contract:
     forward(xp, *arrays, **statics)             -> out, saved
     backward(xp, dy, saved, needs, **statics)   -> one gradient (or None) per input array
 
-`xp` is the array namespace: NumPy, CuPy, or `minigrad.functions`, whose functions take tensors.
+`xp` is the array namespace: NumPy, CuPy, or `minigrad.functions`, whose functions work on tensors.
 With the last one the same lines are recorded as they run, which gives higher derivatives. So they
-use functions that all three have, and never write in place. `statics` are keyword-only: axes,
-shapes, flags. All that backward needs passes through `saved`. `needs[i]` says whether input i wants
-a gradient; work that nobody wants may be left out. The engine sums gradients over broadcast axes.
+use only functions that all three have, and never write in place. `statics` are keyword-only: axes,
+shapes, flags. `saved` is all that backward gets from forward. `needs[i]` says whether input i wants
+a gradient; others may be skipped. The engine sums gradients over broadcast axes.
 
-An op may set two attributes: `view = True` if its result can share memory with its first input, and
-`exact = True` if it only moves or chooses numbers, so that float16 need not be widened for it. One
-that reads a part of its only input may have `add_backward(xp, total, dy, **statics)`, which adds
-the input's gradient to `total` in place, where there is one already.
+An op may set two attributes. `view = True` says that its result can share memory with its first
+input. `exact = True` says that it only moves or chooses numbers, so float16 need not be widened for
+it. An op that reads a part of its only input may have `add_backward(xp, total, dy, **statics)`. It
+adds the input's gradient to `total` in place, where other ops have given a gradient before.
 
-A kernel does an op's work faster on one kind of device: the same two functions without `xp`. It may
-choose what it saves, and promises that the arrays that it returns are new memory, which nobody else
-holds (or the same array for several inputs), so that the engine may add into them.
+A kernel does an op's work faster on one kind of device. It has the same two functions without `xp`,
+and may save something else. The arrays that it returns must be new memory, which nobody else holds,
+because the engine may add into them. It may return the same array for several inputs.
 
     @kernel(square, "cpu")
     class fast_square:
@@ -40,26 +40,25 @@ holds (or the same array for several inputs), so that the engine may add into th
 
 On a GPU an element-wise op gets one from two lines of CUDA C++ (`minigrad.cuda_kernel`).
 
-A node remembers which pair ran: forward and backward always come from the same implementation.
-With `minigrad.textbook()` no kernel runs. A kernel may also offer
+A node remembers which implementation ran, so forward and backward always come from the same one.
+With `minigrad.textbook()` no kernel runs. A kernel may also have
 
     infer(*arrays, **statics)                 -> out
     supports(*arrays, **statics)              -> None, or why the textbook has to run (GPU only)
     backward_into(dy, saved, needs, places, **statics)   -> gradients, as `backward`
 
-`infer` runs instead of `forward` where no gradient is wanted, and keeps nothing for a backward.
+`infer` runs instead of `forward` where no gradient is wanted, and saves nothing.
 Where `supports` gives a reason, the textbook runs and a warning says why.
-`backward_into` writes the gradients of leaves (weights) where they are wanted. `places[i]` is an
-array of input i's shape and dtype that its gradient may be written to, or None: an uninitialised
-output buffer that shares no memory. Where the kernel returns `places[i]` itself, all of it has been
-written; returning another array or leaving a place unused is fine, the engine then copies.
-`minigrad.autograd.write_gradients` offers a place for each leaf that nothing has been written to
-yet; everything else, such as the second gradient of a weight that is used twice, or `backward()`,
-goes through `backward`, so a kernel needs both (one may call the other).
+`backward_into` writes the gradients of leaves (weights) into output buffers. `places[i]` is an
+uninitialised buffer of input i's shape and dtype that shares no memory with others, or None. If
+the kernel returns `places[i]` itself, it has written all of it. It may also return another array,
+which the engine then copies. `minigrad.autograd.write_gradients` gives a buffer for each leaf to
+which nothing has been written yet. In all other cases, such as `Tensor.backward()` or the second
+gradient of a weight that is used twice, the engine calls `backward`. So a kernel needs both.
 
-A kernel with an attribute `ADDS_TO` takes a keyword `so_far` in both: None, or the gradient that
-input number `ADDS_TO` has from other ops already. What it returns for that input is the sum of this
-and its own, in new memory. So the gradient past a residual connection costs no pass of its own.
+A kernel with an attribute `ADDS_TO` has a keyword `so_far` in both functions. It is None, or the
+gradient that input number `ADDS_TO` has from other ops already. The kernel then returns the sum of
+this and its own gradient, in new memory. So a residual connection costs no extra pass in backward.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class Op(metaclass=_Callable):
         name: how messages call the op; the class's name unless given.
         view: whether the result can share memory with the first input.
         exact: whether it only moves or chooses numbers.
-        kernels: device kind ("cpu", "gpu") -> the pair that runs there in the textbook's place.
+        kernels: device kind ("cpu", "gpu") -> the kernel that runs there instead of the textbook.
 
     Raises:
         TypeError: (when it is defined) `forward` or `backward` is missing.
@@ -112,25 +111,25 @@ class Op(metaclass=_Callable):
 
 
 def run_with(runner: Callable[..., Any]) -> None:
-    """Let `runner(op, *inputs, **statics)` run an op that is called.
+    """Make `runner(op, *inputs, **statics)` what happens when an op is called.
 
-    The engine says so (`minigrad.engine`). An op itself knows no tensors, so that the pages of the
-    textbook stand below the engine.
+    The engine registers itself here (`minigrad.engine`). So this file and the pages of the textbook
+    need not import tensors.
     """
     _Callable.runner = runner
 
 
 def _make_static(cls: type) -> None:
-    """Functions of ops and kernels have no `self`: all they know is handed to them."""
+    """Functions of ops and kernels have no `self`: they know only their arguments."""
     for name, value in list(vars(cls).items()):
         if isinstance(value, FunctionType):
             setattr(cls, name, staticmethod(value))
 
 
 def kernel(op: type[Op], backend: str) -> Callable[[Any], Any]:
-    """Class decorator: run this pair in place of an op's textbook, on one kind of device.
+    """Class decorator: run this kernel instead of an op's textbook, on one kind of device.
 
-    Hold it against the textbook in a test: `minigrad.check_kernel(op, *arrays)`.
+    Compare it with the textbook in a test: `minigrad.check_kernel(op, *arrays)`.
 
     Args:
         op: the op.

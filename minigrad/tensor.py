@@ -1,10 +1,10 @@
 """`Tensor`: an array, its gradient, and the op that made it.
 
-It speaks NumPy: operators with broadcasting, slicing, `axis` and `keepdims`, the names of NumPy's
+Tensors follow NumPy: operators with broadcasting, slicing, `axis` and `keepdims`, the names of
 methods. Each method calls the function of the same name in `minigrad.functions`.
 
-Two names lead to the memory. `data` is everybody's: the engine notices what is written there. It
-keeps `array` for itself, so that its own reading is never mistaken for somebody's handle.
+The memory has two names. `data` is for users: the engine notices when somebody writes to it.
+`array` is for the engine itself, so that its own reads are not mistaken for those of a user.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Tensor(Interchange, Methods):
         TypeError: `data` holds no numbers, or tensors in a graph, which would be cut.
 
     Attributes:
-        data: the NumPy or CuPy array, also to be set or written to. A backward pass through a graph
-            that has read what was there before raises `InPlaceError` (see `minigrad.version`).
-        array: the same array, for the engine: who writes there calls `changed()`.
+        data: the NumPy or CuPy array. It may be set or written to; a backward pass through a graph
+            that has read the old values raises `InPlaceError` (see `minigrad.version`).
+        array: the same array, for the engine, which calls `changed()` after writing to it.
         grad: the gradient that backward passes have added up, or None.
         requires_grad: whether gradients flow to or through this tensor.
 
@@ -87,7 +87,7 @@ class Tensor(Interchange, Methods):
 
     @classmethod
     def wrap(cls, array: Any, *, requires_grad: bool = False) -> Tensor:
-        """A tensor over an array that nobody outside of the engine holds, without looking at it."""
+        """A tensor over an array that nobody outside of the engine holds, without any checks."""
         tensor = cls.__new__(cls)
         tensor.array = array
         tensor.grad = None
@@ -165,12 +165,12 @@ class Tensor(Interchange, Methods):
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
         """Call `hook(gradient)` when a backward pass knows this tensor's whole gradient.
 
-        Whatever tensor the hook gives is used in the gradient's place. For a leaf that is before it
-        is added to `.grad` or handed out. Hooks run in the order in which they were registered.
+        If the hook returns a tensor, it replaces the gradient; for a leaf that happens before it is
+        added to `.grad`. Hooks run in the order in which they were registered.
 
         Args:
-            hook: gives a tensor of the gradient's shape, or None to leave it as it is. It must not
-                write to the gradient.
+            hook: returns a tensor of the gradient's shape, or None to keep the gradient. It must
+                not write to the gradient.
 
         Returns:
             A function that removes the hook.

@@ -3,7 +3,7 @@
     ids -> token + position embeddings -> decoder layers -> linear -> logits of the next token
 
 B batch, T time (position), C channels (d_model), H heads, D head size, F feed-forward width,
-V vocabulary. Class and parameter names are those of the PyTorch original, so that weights travel
+V vocabulary. Class and parameter names are those of the original, so that its weights can be loaded
 by name.
 """
 
@@ -39,15 +39,15 @@ class Embedding(nn.Module):
             self.pos_embed = nn.Parameter(rng.normal((config.max_seq_len, c), std=0.02))  # (T, C)
 
     def forward(self, ids: Any, places: np.ndarray | None = None) -> Tensor:
-        """(B, T) -> (B, T, C), at positions 0 to T - 1 unless `places` (B, T) says others."""
+        """(B, T) -> (B, T, C), at positions 0 to T - 1 unless `places` (B, T) gives others."""
         if places is None or self.pos_embed is None:
-            return F.embedding(self.token_embed, ids, self.pos_embed)  # its first T rows, every b
+            return F.embedding(self.token_embed, ids, self.pos_embed)  # its first T rows
         there = self.pos_embed.device.asarray(places)
         return F.embedding(self.token_embed, ids) + F.embedding(self.pos_embed, there)
 
 
 class MaskedMultiHeadSelfAttention(nn.Module):
-    """Causal self-attention: one projection to queries, keys and values, and one back."""
+    """Causal self-attention: a projection to queries, keys and values, and one back."""
 
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
         c, size = config.d_model, config.size_of_head
@@ -63,7 +63,7 @@ class MaskedMultiHeadSelfAttention(nn.Module):
         return self.out_proj(self.heads(x) if cache is None else self.heads(x, cache))
 
     def heads(self, x: Tensor, cache: KeyValues | None = None) -> Tensor:
-        """What all heads give, side by side: (B, T, C) -> (B, T, H·D)"""
+        """The outputs of all heads, side by side: (B, T, C) -> (B, T, H·D)"""
         qkv = self.qkv_proj(x)  # (B, T, (H + 2K)·D), K heads of keys and of values
         qkv = self.rotate(qkv, None if cache is None else cache.places)
         if cache is not None:
@@ -75,15 +75,15 @@ class MaskedMultiHeadSelfAttention(nn.Module):
         )
 
     def rotate(self, qkv: Tensor, places: np.ndarray | None = None) -> Tensor:
-        """Turn queries and keys, if positions are rotary: 0 to T - 1, or `places` (B, T)."""
+        """Rotate queries and keys if positions are rotary: 0 to T - 1, or `places` (B, T)."""
         kv_heads = self.num_kv_heads or self.num_heads
         return rotated(qkv, self.rotation, self.num_heads, kv_heads, places)
 
 
 class FeedForwardNetwork(nn.Module):
-    """Two linear layers with an activation between them, at each position alone.
+    """Two linear layers with an activation between them, for each position separately.
 
-    With SwiGLU the first gives a gate and what it lets pass, side by side: (B, T, 2F).
+    With SwiGLU the first layer computes a gate and what the gate multiplies: (B, T, 2F).
     """
 
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
@@ -123,7 +123,7 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, cache: KeyValues | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
-        more = () if cache is None else (cache,)  # a module of your own need not know of it
+        more = () if cache is None else (cache,)  # a user's module need not have the argument
         if self.pre_norm:
             x = x + self.dropout(self.multi_head_attention(self.layer_norm1(x), *more))
             return x + self.dropout(self.ffn(self.layer_norm2(x)))
@@ -135,8 +135,8 @@ class DecoderLayer(nn.Module):
         return self.layer_norm2(self.dropout(self.ffn(x)), x)
 
     def ends_are_plain(self) -> bool:
-        """Whether nothing but a linear layer comes before each residual sum, and nobody has put
-        other modules or methods in their places: then its end is one op, one kernel on a GPU."""
+        """Whether a linear layer comes directly before each residual sum, and no module or method
+        has been replaced. Then the end of each block is one op, a single kernel on a GPU."""
         attention, ffn = self.multi_head_attention, self.ffn
         if (type(attention), type(ffn)) != (MaskedMultiHeadSelfAttention, FeedForwardNetwork):
             return False
@@ -157,9 +157,9 @@ class TinyAlpaca(nn.Module):
         rng: source of the initial weights, and later of dropout masks.
 
     Attributes:
-        seen_tokens: (V,) which tokens were a target in its training; None where that is not known.
+        seen_tokens: (V,) which tokens were a target in training; None if that is not known.
         end_tokens: tokens that end a text, besides the tokenizer's `<|endoftext|>`.
-        chat_template: how conversations are written, where its maker has said.
+        chat_template: how conversations are written, if its maker has given one.
 
     Raises:
         ConfigError: the configuration has no vocabulary size.
@@ -196,16 +196,16 @@ class TinyAlpaca(nn.Module):
 
         Args:
             ids: (B, T) token ids, an array or a tensor.
-            cache: keys and values of what came before `ids`, to which theirs are added. It is for
-                generation: under `no_grad`.
+            cache: keys and values of the tokens before `ids`, to which those of `ids` are added.
+                It is for generation, under `no_grad`.
 
         Returns:
             (B, T, V); with a cache those after the last position, (B, 1, V).
 
         Raises:
             TypeError: ids is no array.
-            ShapeError: ids does not have two axes, or T exceeds `max_seq_len`, or the cache has
-                other sequences or no room.
+            ShapeError: ids does not have two axes, T exceeds `max_seq_len`, or the cache is of
+                other sequences or full.
             IndexError: an id is out of range (checked on the CPU).
         """
         if not hasattr(ids, "ndim"):
@@ -231,7 +231,7 @@ class TinyAlpaca(nn.Module):
         return self.final_linear(x)  # (B, T, V)
 
     def _continue(self, ids: Any, cache: KeyValues) -> Tensor:
-        """What comes out of the last layer at the last position of ids that follow others."""
+        """The last layer's output at the last position, for ids that continue a cache."""
         cache.begin(ids.shape)
         x = self.dropout(self.embedding(ids, cache.places))  # (B, T, C)
         for layer in self.decoder_layers:
@@ -250,14 +250,14 @@ class TinyAlpaca(nn.Module):
     def load_state_dict(
         self, state: Mapping[str, Any], strict: bool = True, *, assign: bool = False
     ) -> LoadedKeys:
-        """As `Module.load_state_dict`; takes the names that files had before as well."""
+        """As `Module.load_state_dict`. Names of earlier versions are accepted as well."""
         return super().load_state_dict(with_present_names(state), strict, assign=assign)
 
     def _scale_residual_projections(self) -> None:
-        """GPT-2's initialisation for pre-norm: what is added to the stream starts small.
+        """GPT-2's initialisation for pre-norm: the blocks' outputs start small.
 
-        Each of the 2·num_layers blocks adds to the residual stream; dividing their last weights by
-        √(2·num_layers) keeps its variance at the start independent of the depth.
+        Each of the 2·num_layers blocks adds to the residual stream. Dividing their last weights by
+        √(2·num_layers) makes the stream's initial variance independent of the depth.
         """
         scale = 1 / sqrt(2 * self.config.num_layers)
         for layer in self.decoder_layers:

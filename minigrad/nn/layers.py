@@ -46,7 +46,7 @@ class Linear(Module):
         self.bias = Parameter(rng.uniform(out_features, -bound, bound, dtype)) if bias else None
 
     def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
-        """(..., in_features) -> (..., out_features); `activation="relu"` is applied in the op."""
+        """(..., in_features) -> (..., out_features). The op also applies `activation="relu"`."""
         return F.linear(x, self.weight, self.bias, activation=activation)
 
     def extra_repr(self) -> str:
@@ -60,8 +60,8 @@ class Embedding(Module):
     Args:
         num_embeddings: how many ids.
         embedding_dim: size of a vector.
-        padding_idx: an id that stands for nothing: its vector is 0 at first and gets no gradient.
-            Negative ones count from the end.
+        padding_idx: an id for padding: its vector starts as 0 and gets no gradient. A negative
+            number counts from the end.
         std: standard deviation of the initial values.
         rng: source of the initial values.
 

@@ -22,7 +22,7 @@ class Parameter(Tensor):
     """A leaf tensor that a module owns and an optimizer updates.
 
     Args:
-        data: the first values. Those of a tensor in a graph are taken without the graph.
+        data: the initial values. If it is a tensor in a graph, the graph is left out.
         requires_grad: False freezes it.
     """
 
@@ -36,15 +36,15 @@ class Parameter(Tensor):
 class Module:
     """Base class of layers and models.
 
-    Assign parameters and modules to attributes in `__init__`; they are found in that order. Several
-    modules go into a `ModuleList` or `Sequential`: in a plain list nothing would find them, which
-    is an error. Write `forward`; call the module.
+    Assign parameters and modules to attributes in `__init__`; they are found in that order. Write
+    `forward`, but call the module. Put several modules into a `ModuleList` or `Sequential`: modules
+    in a plain list are not found, which is an error.
 
-    Other tensors in attributes are moved with the module, but neither trained nor saved. What is to
-    be saved as well, such as a running mean, is a *buffer*: see `register_buffer`.
+    Other tensors in attributes are moved with the module, but neither trained nor saved. A tensor
+    that must be saved as well, such as a running mean, is a *buffer*: see `register_buffer`.
 
     Attributes:
-        training: True after `train()`, False after `eval()`; dropout looks at it.
+        training: True after `train()`, False after `eval()`. Dropout depends on it.
     """
 
     training: bool = True
@@ -61,8 +61,8 @@ class Module:
         """Set an attribute.
 
         Raises:
-            TypeError: a parameter or a module would vanish from the tree, replaced by something
-                that is neither. None takes it out on purpose; its place is then for one of them.
+            TypeError: a parameter or a module would be replaced by something that is neither, and
+                so be lost. None removes it; later a parameter or a module may be assigned again.
         """
         before = self.__dict__.get(name)
         taken_out = self.__dict__.get("_taken_out", {})  # name -> what was there before None
@@ -85,7 +85,7 @@ class Module:
         object.__setattr__(self, name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module computes. Every module has its own."""
+        """What the module computes. Each class defines its own."""
         raise TypeError(f"{type(self).__name__} has no forward method")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -111,7 +111,7 @@ class Module:
     ) -> Callable[[], None]:
         """Call `hook(module, args, result)` after each call of this module.
 
-        What the hook gives takes the place of the result, unless it is None.
+        If the hook returns something else than None, that replaces the result.
 
         Returns:
             A function that removes the hook.
@@ -124,14 +124,14 @@ class Module:
         return remove
 
     def runs_as_defined(self) -> bool:
-        """Whether a call does what the class says: there is no forward hook, and nobody has put
-        something else in the place of a method of this one module."""
+        """Whether a call runs exactly the class's code: there is no forward hook, and no method of
+        this object has been replaced."""
         return not self._forward_hooks and _methods_of(type(self)).isdisjoint(vars(self))  # type: ignore[arg-type]
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Set attribute `name` to a tensor that is saved and moved with the module, not trained.
 
-        A tensor that is assigned to the attribute later takes its place.
+        A tensor that is assigned to the attribute later replaces it.
 
         Args:
             name: of the attribute.
@@ -193,7 +193,7 @@ class Module:
         return (module for _, module in self.named_modules())
 
     def _all_named_tensors(self, saved: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers, shared ones under each name; `saved` leaves out what is not."""
+        """Parameters and buffers, shared ones under each name. `saved`: only what is saved."""
         for path, module in self.named_modules():
             for name, value in vars(module).items():
                 kept = name in module._buffers and (module._buffers[name] or not saved)
@@ -201,7 +201,7 @@ class Module:
                     yield f"{path}.{name}" if path else name, value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Parameters with dotted names; one that is shared comes once, under its first name."""
+        """Parameters with dotted names. A shared one is listed once, under its first name."""
         seen: set[int] = set()
         for name, tensor in self._all_named_tensors():
             if isinstance(tensor, Parameter) and id(tensor) not in seen:
@@ -209,7 +209,7 @@ class Module:
                 yield name, tensor
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """Buffers with dotted names; one that is shared comes once, under its first name."""
+        """Buffers with dotted names. A shared one is listed once, under its first name."""
         seen: set[int] = set()
         for name, tensor in self._all_named_tensors():
             if not isinstance(tensor, Parameter) and id(tensor) not in seen:
@@ -244,10 +244,10 @@ class Module:
 
         Args:
             state: name -> array or tensor.
-            strict: False leaves tensors alone that are missing in the state, and passes over
-                what is unexpected there. A wrong shape is an error in any case.
-            assign: take the arrays themselves, where they have the right dtype and device: they
-                belong to the module from then on, and nobody else may write to them.
+            strict: if False, tensors that the state lacks stay as they are, and names that the
+                module lacks are skipped. A wrong shape is always an error.
+            assign: use the arrays themselves instead of copies, where dtype and device are right.
+                They then belong to the module, and nobody else may write to them.
 
         Returns:
             `missing_keys` and `unexpected_keys`, which are empty if `strict`.
@@ -326,7 +326,7 @@ class Module:
     # For people
 
     def extra_repr(self) -> str:
-        """What stands between the parentheses of the repr. Layers give their sizes."""
+        """The text between the parentheses of the repr. Layers return their sizes."""
         return ""
 
     @reprlib.recursive_repr()

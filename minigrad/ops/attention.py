@@ -10,7 +10,7 @@ Backward, from dy:
 
     dv = Pᵀ dy,   dP = dy vᵀ,   dS = P·(dP - Σ_keys P·dP),   dq = scale·dS k,   dk = scale·dSᵀ q
 
-P is 0 where a key is masked, hence dS is too, and the mask needs no place in backward.
+P is 0 where a key is masked, and so is dS. Therefore backward needs no mask.
 
 Saved: q, k, v and P.
 """
@@ -70,7 +70,7 @@ class multi_head_attention(Op):
     """Self-attention of `num_heads` heads on packed queries, keys and values.
 
     Shapes: qkv (B, T, 3C) -> (B, T, C), C = H·D. The last axis holds all queries, then all keys,
-    then all values, each ordered by head. One op, so that a kernel need not copy the heads apart.
+    then all values, each ordered by head. It is one op so that a kernel need not copy each head.
     """
 
     @staticmethod

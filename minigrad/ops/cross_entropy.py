@@ -1,13 +1,13 @@
-"""Soft-max and cross-entropy in one:  loss = -Σ_v q_v·ln softmax(z)_v  for each row of logits z.
+"""Softmax and cross-entropy in one:  loss = -Σ_v q_v·ln softmax(z)_v  for each row of logits z.
 
 Shapes: logits z (..., V), targets t (...) integers below V. The target distribution is
-q = (1 - ε)·onehot(t) + ε/V, ε the label smoothing (Szegedy et al., arXiv:1512.00567). Rows whose
-target is `ignore_index` count for nothing. `reduction` "none" gives the rows' losses (...), "sum"
-their sum, "mean" their mean over the rows that count.
+q = (1 - ε)·onehot(t) + ε/V, with label smoothing ε (Szegedy et al., arXiv:1512.00567). A row whose
+target is `ignore_index` is ignored: its loss and gradient are 0. `reduction` "none" gives the rows'
+losses (...), "sum" their sum, "mean" their mean over the targets that are not ignored.
 
-Fused, the gradient needs no division by a probability that may be 0. With p = softmax(z),
+Softmax and loss are one op, so no probability, which may be 0, is divided by. With p = softmax(z),
 
-    dz = (p - q)·dloss     (for "mean" divided by the number of rows that count)
+    dz = (p - q)·dloss     (for "mean" divided by the number of targets that are not ignored)
 
 Saved: ln p, from which p follows, and the targets.
 """
@@ -52,12 +52,12 @@ class cross_entropy(Op):
 
 
 def _flat_targets(xp, targets, ignore_index):
-    """Targets as (N,), ignored ones replaced by 0, and which of them count."""
+    """Targets as (N,), with 0 for ignored ones, and a mask of those that are not ignored."""
     ids = xp.reshape(targets, (-1,))
     counts = ids != ignore_index
     return xp.where(counts, ids, 0), counts
 
 
 def _number(xp, counts, like):
-    """How many rows count, in the dtype of `like`."""
+    """How many targets are not ignored, in the dtype of `like`."""
     return xp.sum(counts).astype(like.dtype)

@@ -2,13 +2,13 @@
 
 Shapes: weight W (V, C), ids (...) integers below V, y (..., C).
 
-A row gets the sum of the gradients of all places where its id stands:
+The gradient of a row is the sum over all positions that hold its id:
 
-    dW[v] = Σ dy[i] over the places i with ids[i] = v
+    dW[v] = Σ dy[i] over the positions i with ids[i] = v
 
 Saved: the ids and the table's shape.
 
-`embedding_with_positions` adds a row of a second table, P (L, C), by the place t in a sequence:
+`embedding_with_positions` adds row t of a second table, P (L, C), at position t of a sequence:
 
     y[..., t] = W[ids[..., t]] + P[t],   dP[t] = Σ dy[..., t] over all sequences, 0 for t >= T
 """

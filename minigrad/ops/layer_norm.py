@@ -8,10 +8,10 @@ Shapes: x (..., C), weight w (C,) or None for 1, bias b (C,) or None for 0, y (.
 
     dx = (g - mean(g) - x̂·mean(g·x̂)) / σ:
 
-x̂ ignores a shift and a scaling of the row, so backward removes the parts of g along these.
+x̂ does not change when the row is shifted or scaled, so backward removes those parts of g.
 Over all rows, dw = Σ dy·x̂ and db = Σ dy.
 
-Saved: x̂ and 1/σ, from which all of it follows, and w.
+Saved: x̂, 1/σ and w, from which all three gradients follow.
 """
 
 from minigrad.op import Op
@@ -39,7 +39,7 @@ class layer_norm(Op):
 
 
 class add_layer_norm(Op):
-    """y = LN(x + r): the residual sum and the norm after it. Both inputs get the same gradient."""
+    """y = LN(x + r): a residual sum and the norm after it. x and r get the same gradient."""
 
     @staticmethod
     def forward(xp, x, residual, weight, bias, *, eps):
@@ -75,7 +75,7 @@ class rms_norm(Op):
 
 
 def normalised(xp, x, axis, eps):
-    """x̂ of x, over one axis or several, and 1/σ, in which they have size 1."""
+    """x̂ of x, over one axis or several, and 1/σ, where these axes have size 1."""
     distance = centred(xp, x, axis)
     variance = mean_of(xp, distance * distance, axis, keepdims=True)
     inverse_std = 1 / xp.sqrt(variance + eps)

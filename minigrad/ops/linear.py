@@ -10,7 +10,7 @@ With the N rows of x and dy stacked as matrices:
 
 With `activation="relu"`, dy is first set to 0 where y is 0.
 
-Saved: x and W, which the gradients multiply, and with an activation y, whose sign is the mask.
+Saved: x and W, which the gradients need, and with an activation also y: dy is 0 where y is 0.
 """
 
 from minigrad.op import Op

@@ -1,8 +1,8 @@
-"""The loop: steps, a validation after each epoch, and a way out at any step.
+"""The training loop: steps, a validation after each epoch, and a stop after any step.
 
-All that a step depends on is its number and the weights: windows come from a sampler whose state is
-three integers, dropout masks from the seed and the step, gradients are the same for any number of
-workers. So a run that stops anywhere and goes on later is, bit for bit, the run that never stopped.
+A step depends only on its number and the weights. Windows come from a sampler whose state is three
+integers, dropout masks from the seed and the step's number, and gradients are the same for any
+number of workers. So a run that is stopped and resumed is bitwise identical to one that never was.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def train(
     hooks: Sequence[Hook] = (),
     stopping: Stopping | None = None,
 ) -> str | None:
-    """All steps that are left of a run. Changes `state` as they are made.
+    """Make all remaining steps of a run. Each step changes `state`.
 
     Args:
         task: what is trained.
-        state: where to begin, `task.start()` or that of a checkpoint.
+        state: where to begin: `task.start()`, or the state of a checkpoint.
         steps: makes the task's steps.
         hooks: called in this order.
         stopping: asked between steps whether to stop.
@@ -63,7 +63,7 @@ def train_epoch(
     hooks: Sequence[Hook],
     stopping: Stopping,
 ) -> None:
-    """Steps up to the next validation, and that: as a whole or, on a wish to stop, not at all."""
+    """Make the steps up to the next validation, then validate, unless a stop is requested."""
     began, tokens, pace = time.perf_counter(), 0, 0.0
     while not task.validation_is_due(state):
         stopping.check()
@@ -91,17 +91,17 @@ def train_epoch(
 
 
 def make_steps(steps: Steps, state: TrainingState, stopping: Stopping) -> list[Result]:
-    """The next steps; that workers die of a signal to all of us is a wish to stop."""
+    """The next steps. If a signal to all processes ends the workers, that requests a stop."""
     try:
         return steps.run(state)
     except WorkerError as error:
-        if stopping.wait_for_signal(0.5):  # it may get here later than to them
+        if stopping.wait_for_signal(0.5):  # it may arrive here later than at the workers
             raise StopRequested(stopping.reason) from error
         raise
 
 
 def leave_out(steps: Steps, state: TrainingState, hooks: Sequence[Hook], result: Result) -> None:
-    """Go on without a step that is not finite, if a hook allows that."""
+    """Skip a step that is not finite, if a hook allows that."""
     if not any([hook.on_bad_step(state, result) for hook in hooks]):
         raise TrainingStopped(
             f"step {state.step + 1}: loss {result.loss}, gradient norm {result.grad_norm}"

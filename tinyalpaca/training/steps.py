@@ -1,4 +1,4 @@
-"""Steps that are made one by one: the host sees each loss before it goes on."""
+"""Steps that are made one by one: the CPU reads each loss before the next step."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from minigrad.parallel import accumulated, mpi
 from tinyalpaca.training.state import Part, Result, TrainingState
 from tinyalpaca.training.task import Task
 
-BeforeUpdate = Callable[[int], None]  # told the number of a step whose update comes next
+BeforeUpdate = Callable[[int], None]  # called with the number of the step, before its update
 
 
 class Steps(Protocol):
     """What makes a task's steps.
 
     Attributes:
-        torn: an update was interrupted half-way; the weights are those of no step.
+        torn: an update was interrupted half-way, so the weights are those of no step.
     """
 
     torn: bool
 
     @property
     def whole(self) -> bool:
-        """Whether the task surely has exactly the weights of the state's step."""
+        """Whether it is certain that the task has exactly the weights of the state's step."""
 
     def run(self, state: TrainingState) -> list[Result]:
-        """Make the next step, or several. The state is left as it is.
+        """Make the next step, or several. The state does not change.
 
-        What came of a step that is not finite is the last result; it has changed nothing.
+        If a step's loss or gradient is not finite, its result is the last one, and the weights do
+        not change.
         """
 
     def leave_out(self, state: TrainingState) -> None:
-        """The step after `state` was not finite and shall count all the same."""
+        """Skip the step after `state`, which was not finite; it counts as made."""
 
 
 class HostSteps:
@@ -52,7 +53,7 @@ class HostSteps:
         return not self.torn and getattr(self.task.engine, "survives", False)
 
     def run(self, state: TrainingState) -> list[Result]:
-        """One update from the mean gradient of all tokens of the sampler's next batches."""
+        """One update, with the mean gradient over all tokens of the next batches."""
         task = self.task
         batches, after = self._next_batches(state)
         count, key = sum(part[1].size for part in batches), state.step * task.accumulate
@@ -71,7 +72,7 @@ class HostSteps:
         self.task.schedule.step()
 
     def _next_batches(self, state: TrainingState) -> tuple[list[Part], dict[str, int]]:
-        """A step's batches, fewer at the end of an epoch; and the sampler's state after them."""
+        """A step's batches (fewer at the end of an epoch), and the sampler's state after it."""
         task = self.task
         batches: list[Part] = []
         task.sampler.load_state_dict(state.sampler)
@@ -82,7 +83,7 @@ class HostSteps:
         return batches, task.sampler.state_dict()
 
     def _gradients(self, batches: list[Part], scale: float, key: int) -> tuple[float, float]:
-        """Leave the sum of the batches' gradients with the engine. Returns loss and norm."""
+        """Let the engine add up the batches' gradients. Returns the loss and the gradient norm."""
         engine = self.task.engine
         if isinstance(engine, mpi.DataParallel):  # the ranks meet once for all batches
             loss = engine.accumulated(batches, scale=scale, key=key)

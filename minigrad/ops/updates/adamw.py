@@ -6,7 +6,7 @@ With gradient g at step t (from 1), learning rate η, decay λ and the averages 
     m' = β₁m + (1 - β₁)g,    v' = β₂v + (1 - β₂)g²
     p'' = p' - η · m'/(1 - β₁ᵗ) / (√(v'/(1 - β₂ᵗ)) + ε)
 
-The divisions by 1 - βᵗ undo the pull of the averages towards the zeros they start from.
+m and v start as 0, so they are too small at first. The divisions by 1 - βᵗ correct that.
 """
 
 from math import sqrt
