@@ -4,8 +4,8 @@
     backward(xp, dy, saved, needs, **statics)   -> one gradient (or None) per input array
 
 `xp` is NumPy, CuPy, or `minigrad.functions`: the same lines run on arrays and, for higher
-derivatives, on tensors. They only use functions that all of them have, and never write in place.
-`needs[i]` says whether input i wants a gradient. All state passes through `saved`.
+derivatives, on tensors. They only use functions that all three have, and never write in place.
+`needs[i]` says whether input i wants a gradient. `saved` is all that backward gets from forward.
 
 `TEXTBOOK` has every op of the pages below by its name.
 """

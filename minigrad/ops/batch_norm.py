@@ -10,7 +10,7 @@ The gradient is that of `minigrad.ops.layer_norm`, with other axes: with g = dy�
 
     dx = (g - mean(g) - x̂·mean(g·x̂)) / σ,    dw = Σ dy·x̂,    db = Σ dy
 
-Saved: x̂ and 1/σ, from which all of it follows, and w.
+Saved: x̂, 1/σ and w, from which all three gradients follow.
 """
 
 from minigrad.op import Op

@@ -1,4 +1,4 @@
-"""Convolution in one or two (or more) dimensions, as deep learning means it: without a flip.
+"""Convolution in one, two or more dimensions. As usual in deep learning, the kernel is not flipped.
 
     y[n, o, t] = b[o] + Σ_c Σ_p W[o, c, p] · x[n, c, t·stride + p·dilation - padding]
 
@@ -8,15 +8,16 @@ spatial axis, and x counts as 0 outside.
 Shapes: x (B, C, *size), weight W (O, C/groups, *kernel), bias b (O,) or None, y (B, O, *out) with
 out = ⌊(size + 2·padding - dilation·(kernel - 1) - 1)/stride⌋ + 1 along each axis.
 
-With `groups` > 1 the channels fall into groups that do not see each other: each makes O/groups
-outputs of C/groups inputs.
+With `groups` > 1 the channels are split into independent groups: each computes O/groups outputs
+from C/groups inputs.
 
-For one position p of the kernel, the formula is a matrix product of W[:, :, p] with the elements of
-x that p meets: every stride-th one, from p·dilation on. Call them x_p (B, C, *out). So
+For one position p of the kernel, the formula is a matmul of W[:, :, p] with the elements of x that
+p
+is multiplied with: every stride-th one, from p·dilation on. Call them x_p (B, C, *out). So
 
     y = b + Σ_p W_p x_p,     dW_p = Σ_n dy x_pᵀ,     dx_p = W_pᵀ dy,     db = Σ dy
 
-and dx is the sum of the dx_p, each at the places that x_p was taken from.
+and dx is the sum of the dx_p, each at the positions that x_p was taken from.
 
 Saved: x with its borders of zeros, and W.
 """

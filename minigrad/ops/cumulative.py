@@ -1,4 +1,4 @@
-"""Products along an axis, and sums and products of what comes up to each element."""
+"""Products along an axis, and cumulative sums and products."""
 
 from minigrad.op import Op
 from minigrad.ops.summation import running
@@ -7,7 +7,7 @@ from minigrad.ops.summation import running
 class prod(Op):
     """y = Π x over the last axis;  dx_i = dy·(Π of those before i)·(Π of those after i)
 
-    That is dy·y/x_i, without a division that a 0 would spoil.
+    That is dy·y/x_i, but it needs no division, so that x may contain zeros.
     """
 
     @staticmethod
@@ -34,11 +34,11 @@ class cumsum(Op):
 class cumprod(Op):
     """y_i = Π_{j≤i} x_j along the last axis
 
-    dx_j = Σ_{i≥j} dy_i·(Π_{k≤i} x_k without x_j) = (Π_{k<j} x_k)·r_j, where r_j gathers what comes
-    from behind: r_j = dy_j + x_{j+1}·r_{j+1}. There is no division that a 0 would spoil.
+    dx_j = Σ_{i≥j} dy_i·(Π_{k≤i} x_k without x_j) = (Π_{k<j} x_k)·r_j, where r_j is a sum from the
+    end: r_j = dy_j + x_{j+1}·r_{j+1}. It needs no division, so that x may contain zeros.
 
-    All r_j are found in log₂ N rounds (Hillis and Steele, 1986): where r_j has gathered from the
-    next s elements, and m_j = x_{j+1}·…·x_{j+s}, r_j + m_j·r_{j+s} has gathered from 2s.
+    All r_j are computed in log₂ N rounds (Hillis and Steele, 1986). If r_j covers the next s
+    elements, and m_j = x_{j+1}·…·x_{j+s}, then r_j + m_j·r_{j+s} covers 2s.
     """
 
     @staticmethod
@@ -56,12 +56,12 @@ class cumprod(Op):
 
 
 def products_of_others(xp, x):
-    """For each element of the last axis the product of all but it."""
+    """For each element of the last axis, the product of all others."""
     return _before(xp, x) * _backwards(_before(xp, _backwards(x)))
 
 
 def _before(xp, x):
-    """For each element of the last axis the product of those before it: 1 for the first."""
+    """For each element of the last axis, the product of those before it: 1 for the first."""
     products = running(xp, "cumprod", x, -1)
     return xp.concatenate([xp.ones_like(x[..., :1]), products[..., :-1]], axis=-1)
 

@@ -3,8 +3,8 @@
     y = x·keep/(1 - p),   dx = dy·keep/(1 - p)
 
 Shapes: x (...), keep (...) booleans, True with probability 1 - p. Dividing by 1 - p keeps the
-expectation, so that evaluation needs no change. The mask is an input: the op itself is a pure
-function, and whoever draws the mask decides the random generator.
+expectation, so that evaluation needs no change. The mask is an input, so the op is a pure function
+and the caller chooses the random generator.
 
 Saved: the mask.
 """

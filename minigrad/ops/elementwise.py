@@ -67,7 +67,7 @@ class divide(Op):
 class remainder(Op):
     """z = x - ⌊x/y⌋·y, which has the sign of y;  dx = dz, dy = -dz·⌊x/y⌋
 
-    The steps of ⌊x/y⌋ are passed over: it counts as a constant.
+    ⌊x/y⌋ counts as a constant, although it jumps.
     """
 
     @staticmethod

@@ -1,11 +1,11 @@
-"""SwiGLU: a gate on what passes (Shazeer, "GLU variants improve Transformer", arXiv:2002.05202).
+"""SwiGLU: values times a gate (Shazeer, "GLU variants improve Transformer", arXiv:2002.05202).
 
     y = silu(g)·u,    x = [g | u]
 
-Shapes: x (..., 2F), of which the first half is the gate g and the second what it lets pass, y
+Shapes: x (..., 2F), of which the first half is the gate g and the second the values u, y
 (..., F). With s = silu(g):  dg = dy·u·s',  du = dy·s.
 
-Saved: what silu saves of g, s and u.
+Saved: what silu saves for g, s and u.
 """
 
 from minigrad.op import Op

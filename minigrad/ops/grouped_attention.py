@@ -1,7 +1,8 @@
 """Attention in which heads of queries share keys and values (Ainslie et al., arXiv:2305.13245).
 
-Of H heads of queries and K of keys and values, each of the latter serves a group of G = H/K. The
-maths is that of `minigrad.ops.attention`; keys and values broadcast along their group.
+There are H heads of queries and K heads of keys and values. Each of the latter is shared by a group
+of G = H/K heads of queries. The maths is that of `minigrad.ops.attention`; keys and values
+broadcast along their group.
 """
 
 from minigrad.op import Op
@@ -12,8 +13,8 @@ from minigrad.ops.summation import sum_of
 class grouped_query_attention(Op):
     """Self-attention in which several heads of queries share one of keys and values.
 
-    (Ainslie et al., arXiv:2305.13245.) Of H heads of queries and K of keys and values, each of the
-    latter serves a group of G = H/K that follow one another; K = H is `multi_head_attention`.
+    (Ainslie et al., arXiv:2305.13245.) There are H heads of queries and K of keys and values. Each
+    of the latter is shared by G = H/K adjacent heads of queries; K = H is `multi_head_attention`.
 
     Shapes: qkv (B, T, (H + 2K)·D) -> (B, T, H·D). The last axis holds all queries, then all keys,
     then all values, each ordered by head. Keys and values broadcast along their group, so that

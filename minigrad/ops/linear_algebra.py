@@ -1,7 +1,7 @@
 """Norms, inverses, determinants and factors of matrices (..., N, N).
 
 The gradients are those of M. Giles, "Collected matrix derivative results for forward and reverse
-mode algorithmic differentiation" (2008). NumPy and CuPy compute in LAPACK's and cuSOLVER's words.
+mode algorithmic differentiation" (2008). NumPy computes with LAPACK, CuPy with cuSOLVER.
 """
 
 from minigrad.op import Op
@@ -17,7 +17,7 @@ def _transposed(xp, x):
 class norm(Op):
     """y = √Σ x² over the last axis;  dx = dy·x/y, 0 where y is 0
 
-    The squares are of x/m, m the largest |x|, so that they neither overflow nor vanish.
+    It squares x/m, where m is the largest |x|, so that squares neither overflow nor vanish.
     """
 
     @staticmethod
@@ -83,7 +83,7 @@ class det(Op):
 def _cofactors(xp, x):
     """With X = U·diag(s)·Vᵀ they are det(U)·det(V)·U·diag(products of the other s)·Vᵀ.
 
-    Nothing is divided by, so X may be singular. On tensors, for second derivatives, it may not.
+    There is no division, so X may be singular. On tensors, for second derivatives, it may not.
     """
     if on_tensors(xp):
         scale = xp.expand_dims(xp.linalg.det(x), (-1, -2))
@@ -106,10 +106,10 @@ class log_abs_det(Op):
 
 
 class singular_values(Op):
-    """s, falling, with X = U·diag(s)·Vᵀ;  dX = U·diag(ds)·Vᵀ
+    """s, in descending order, with X = U·diag(s)·Vᵀ;  dX = U·diag(ds)·Vᵀ
 
-    X is (..., M, N), s (..., K), K = min(M, N). Whichever U and V are taken where values are equal,
-    a sum of all has the right gradient. Second derivatives need those of U and V; see `svd`.
+    X is (..., M, N), s (..., K), K = min(M, N). Where values are equal, U and V are not unique, but
+    a sum of all values has the right gradient. Second derivatives need those of U and V; see `svd`.
     """
 
     @staticmethod

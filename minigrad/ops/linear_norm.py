@@ -1,12 +1,12 @@
-"""A linear layer, the residual sum after it and the norm of that: how a post-norm block ends.
+"""A linear layer, then a residual sum and a norm: the end of a post-norm block.
 
     y = LN(x Wᵀ + bias + residual)
 
 Shapes: x (..., C_in), weight (C, C_in), bias (C,) or None, residual (..., C), gain and shift (C,)
-or None, y (..., C). It is `linear` and then `add_layer_norm`, whose pages have the formulas; it is
+or None, y (..., C). It is `linear` and then `add_layer_norm`, whose pages have the formulas. It is
 an op of its own because a GPU computes it in one kernel. (Vaswani et al., arXiv:1706.03762)
 
-Saved: what these two save.
+Saved: what these two ops save.
 """
 
 from minigrad.op import Op

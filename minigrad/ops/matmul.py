@@ -46,10 +46,10 @@ class matmul(Op):
 class einsum(Op):
     """A product of arrays summed over the indices that the output lacks.
 
-    The gradient of operand i is the einsum of dy and the other operands to i's own indices; an
-    index that stands in operand i alone was summed out, so its gradient is repeated along it; one
-    along which operand i was broadcast is summed.
-    `minigrad.einsum` removes ellipses and repeated indices before they come here.
+    The gradient of operand i is the einsum of dy and the other operands to i's own indices. An
+    index that only operand i has was summed out, so the gradient is repeated along it. Along an
+    index where operand i was broadcast, the gradient is summed. `minigrad.einsum` removes ellipses
+    and repeated indices before they come here.
     """
 
     @staticmethod
@@ -83,9 +83,9 @@ class einsum(Op):
 def contract(xp, subscripts, operands):
     """`einsum` of operands without repeated indices, whose long sums of floats are exact enough.
 
-    NumPy's own adds products one by one. Here an index of one operand alone is summed out first
-    (see `minigrad.ops.summation`), and a long sum over what two have in common is a product of
-    matrices, which BLAS adds in blocks.
+    NumPy's einsum adds products one by one. Here an index that only one operand has is summed first
+    (see `minigrad.ops.summation`), and a long sum over an index that two operands share is a
+    matmul, which BLAS adds in blocks.
     """
     if xp is not np or operands[0].dtype.kind != "f":
         return xp.einsum(subscripts, *operands)

@@ -1,4 +1,4 @@
-"""Reductions along axes, and the soft-max family."""
+"""Reductions along axes, and softmax, log-softmax and log-sum-exp."""
 
 from math import inf, nan, prod
 from operator import index
@@ -165,8 +165,8 @@ class log_softmax(Op):
 def _sum_exp_minus_1(xp, shifted, axis):
     """Σ e^s - 1 of numbers whose maximum is 0 (or not: if none is 0).
 
-    The 1 is what the maximum contributes. Left out of the sum, it cannot push small numbers beside
-    it out of the digits: ln Σ is then exact too where one x is far above the others.
+    The maximum contributes the 1. Leaving it out of the sum keeps the digits of small numbers, so
+    ln Σ is exact even where one x is far above the others.
     """
     is_max = shifted == 0
     number = xp.sum(is_max, axis=axis, keepdims=True)
@@ -175,7 +175,7 @@ def _sum_exp_minus_1(xp, shifted, axis):
 
 
 def _max(xp, x, axis):
-    """The maximum along `axis`: the shift of a soft-max, which makes NaN of infinite numbers.
+    """The maximum along `axis`, by which softmax shifts its input. Infinite numbers become NaN.
 
     Any shift gives the same result, so on tensors it is a constant of the graph.
     """

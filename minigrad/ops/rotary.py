@@ -1,13 +1,13 @@
 """Rotary position embedding (Su et al., RoFormer, arXiv:2104.09864).
 
-Coordinates i and i + D/2 of the last axis are a point in the plane, turned by an angle θ:
+Coordinates i and i + D/2 of the last axis are a point in the plane, rotated by an angle θ:
 
     y₁ = x₁·cos θ - x₂·sin θ,    y₂ = x₂·cos θ + x₁·sin θ
 
-Shapes: x (..., D) with D even, cos and sin broadcast to (..., D/2). A rotation's gradient is the
-rotation back: dx₁ = dy₁·cos θ + dy₂·sin θ, dx₂ = dy₂·cos θ - dy₁·sin θ.
+Shapes: x (..., D) with D even, cos and sin broadcast to (..., D/2). The gradient is rotated by -θ:
+dx₁ = dy₁·cos θ + dy₂·sin θ, dx₂ = dy₂·cos θ - dy₁·sin θ.
 
-With `heads`, x is (..., H, D), of which only the first so many heads are turned: queries and keys
+With `heads`, x is (..., H, D) and only the first `heads` heads are rotated: the queries and keys
 of packed queries, keys and values. cos and sin then broadcast to (..., heads, D/2).
 
 Saved: cos and sin, which are constants and get no gradient.
@@ -17,7 +17,7 @@ from minigrad.op import Op
 
 
 class rotary(Op):
-    """Pairs of the last axis turned by an angle; see the module's docstring"""
+    """Rotate pairs along the last axis; see the module's docstring"""
 
     @staticmethod
     def forward(xp, x, cos, sin, *, heads=None):

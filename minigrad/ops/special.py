@@ -126,7 +126,7 @@ def _erf_near_zero(size):
 
 
 def _erfcx(xp, size):
-    """e^(s²)·(1 - erf s) for s from 0.46 to `FAR`: what is left of the tail without its e^(-s²)."""
+    """e^(s²)·(1 - erf s) for s from 0.46 to `FAR`: the tail divided by e^(-s²)."""
     middle = xp.minimum(size, 4)
     ratio = _polynomial(middle, _MIDDLE_P) / _polynomial(middle, _MIDDLE_Q)
     far = xp.maximum(size, 4)
@@ -155,8 +155,8 @@ def _erf(xp, x):
 def normal_cdf(xp, x):
     """Φ(x), the share of a standard normal distribution below x.
 
-    (1 + erf(x/√2))/2 would lose the tail at negative x to cancellation, so that is computed for
-    -|x| as e^(-x²/2) times a rational function; for positive x it is taken from 1.
+    (1 + erf(x/√2))/2 would lose the tail at negative x to cancellation. So Φ(-|x|) is computed as
+    e^(-x²/2) times a rational function, and for positive x it is subtracted from 1.
     """
     return xp.normal_cdf(x) if on_tensors(xp) else _normal_cdf(xp, x)[0]
 
@@ -173,9 +173,9 @@ def _normal_cdf(xp, x):
 def gaussian(xp, x, factor):
     """e^(-factor·x²) for a factor of 1 or 0.5, within a few roundings.
 
-    x² is about 100 where the result is tiny, and its rounding would be a hundredfold error of the
-    result. So x = h + r, where h is so short that its square is exact (Veltkamp's splitting):
-    x² = h² + (x - h)(x + h), and the second part is small. h is a constant to a graph.
+    x² is about 100 where the result is tiny, so its rounding error would appear a hundredfold in
+    the result. Therefore x = h + r, where h has so few bits that its square is exact (Veltkamp's
+    splitting): x² = h² + (x - h)(x + h), and the second part is small. In a graph h is a constant.
     """
     return _exp_of_square(xp, x, factor) if on_tensors(xp) else _gaussian(xp, x, factor)[0]
 

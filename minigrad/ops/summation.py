@@ -1,7 +1,7 @@
 """Sums of floats whose rounding does not grow with their length.
 
 NumPy adds along the last axis of memory in pairs of halves, so that n terms cost about log₂ n
-roundings. Along any other axis it adds one row after the other: the sum of 20 million ones by rows
+roundings. Along any other axis it adds one row after another: the sum of 20 million ones by rows
 is 16.8 million in float32, where the next number after 2²⁴ is 2²⁴ + 2. Here rows are added in
 blocks of `BLOCK`, and the sums of the blocks likewise (Higham, "The accuracy of floating point
 summation", SIAM Journal on Scientific Computing 14, 1993). It takes no longer: narrow rows are
@@ -98,8 +98,8 @@ def mean_of(xp, x, axis=None, keepdims=False):
 def running(xp, name, x, axis):
     """NumPy's `cumsum` or `cumprod` of floats, rounded once.
 
-    They go on one by one, so the rounding of float32 would grow with the length: they run in
-    float64. On tensors they are ops.
+    They add one element after another, so float32's rounding errors would grow with the length.
+    Therefore they run in float64. On tensors they are ops.
     """
     if xp.__name__ == "minigrad.functions" or x.dtype.char != "f":
         return getattr(xp, name)(x, axis=axis)
@@ -109,8 +109,8 @@ def running(xp, name, x, axis):
 def centred(xp, x, axis):
     """x - μ, the distances from the mean along `axis`.
 
-    The mean of numbers far from 0 is rounded, and what it is off by would stand in every distance:
-    768 times 1000.1 would have a variance. So the mean of the distances is taken off once more.
+    The mean of numbers far from 0 is rounded, and its error would be in every distance: 768 times
+    1000.1 would have a variance. So the mean of the distances is subtracted as well.
     """
     x = x - mean_of(xp, x, axis, keepdims=True)
     return x - mean_of(xp, x, axis, keepdims=True)

@@ -1,6 +1,6 @@
 """Moving between devices:  y = x on `device`;  dx = dy moved back to `source`.
 
-A device is anything with `asarray(array)`, which gives the array in the device's memory.
+A device is anything with `asarray(array)`, which returns the array in the device's memory.
 """
 
 from minigrad.op import Op

@@ -1,6 +1,6 @@
 """Windows that slide over the spatial axes of (B, C, *size): what convolution and pooling share.
 
-A window covers positions p of a kernel, `dilation` apart, and moves on by `stride`.
+A window covers the positions p of a kernel, `dilation` apart. Windows are `stride` apart.
 """
 
 from itertools import product
@@ -18,7 +18,7 @@ def output_size(size, kernel, stride, dilation):
 
 
 def positions(kernel, out, stride, dilation):
-    """Every position of the kernel, and the index of the elements of x that it meets."""
+    """Each position of the kernel, and the index of the elements of x that it multiplies."""
     for position in product(*map(range, kernel)):
         met = tuple(
             slice(p * d, p * d + s * (n - 1) + 1, s)

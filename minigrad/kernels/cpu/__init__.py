@@ -1,14 +1,14 @@
 """Kernels on NumPy. `KERNELS` says which ops have one.
 
-A kernel is the textbook pair of `minigrad.ops` without `xp`, and is held against it in the tests:
+A kernel has the two functions of an op of `minigrad.ops`, without `xp`. Tests compare the two:
 
     forward(*arrays, **statics)               -> out, saved
     backward(dy, saved, needs, **statics)     -> one gradient (or None) per input array
 
-Those with weights offer `backward_into` as well, which writes gradients in place, and attention
-`infer`, which keeps nothing for a backward (see `minigrad.op`).
-Kernels never write into their inputs. They take any memory order, and most outputs are
-*feature-major*: of logical shape (..., C), but stored as (C, N) with contiguous rows, see
+Kernels with weights also have `backward_into`, which writes gradients into output buffers, and
+attention has `infer`, which saves nothing for backward (see `minigrad.op`).
+Kernels never write into their inputs, and accept any memory order. Most outputs are
+*feature-major*: their shape is (..., C), but they are stored as (C, N) with contiguous rows, see
 `minigrad.kernels.cpu.layout`.
 """
 

@@ -2,12 +2,12 @@
 
 Shapes: any. Dtypes: float32 and float64.
 
-The textbook's formulas take dozens of passes over memory. Here they run on slices that stay in the
-cache, in place. Forward has all that the derivative y' needs, so y' is computed there and saved
-in place of its parts, and backward is dx = dy·y'. Only tanh is so quick that it keeps x instead.
+The textbook's formulas take dozens of passes over memory. Here they run in place on slices that
+stay in the cache. Forward computes the derivative y' as well and saves it, so backward is
+dx = dy·y'. Only tanh is so quick that it saves x instead.
 
 With E = e^-x the logistic function is σ(x) = 1/(1 + E), and σ(-x) = E·σ(x) keeps its digits where
-1 - σ(x) would not. E overflows far below 0; such x are rare, are looked for, and go by
+1 - σ(x) would not. E overflows far below 0. Such x are rare; they are found and computed as
 σ(x) = e^x.
 
 For |x| = s the normal distribution is Φ(-s) = e^(-s²/2)·w·P(w) with w = 1/(s + 4) and a polynomial
@@ -16,10 +16,10 @@ Laframboise, "Chebyshev approximation of (1 + 2x) exp(x²) erfc x", Mathematics 
 1981, pp. 249-253). The coefficients of P were computed with mpmath, by interpolation at Chebyshev's
 points.
 
-s² is rounded, and e^(-s²/2) would show it a hundredfold. So s = h + d, where h has half the bits
-and an exact square: s² = h² + d(s + h), and what the sum of these two loses is put right after the
-exponential. (NumPy's `exp2`, see `exponential.py`, needs a factor on the exponent, whose rounding
-would be seen in the same way.)
+s² is rounded, and the error would appear a hundredfold in e^(-s²/2). So s = h + d, where h has half
+the bits and an exact square: s² = h² + d(s + h). What rounding this sum loses is corrected after
+the exponential. (NumPy's `exp2`, see `exponential.py`, needs a factor in the exponent, whose
+rounding would matter in the same way.)
 """
 
 from collections.abc import Callable

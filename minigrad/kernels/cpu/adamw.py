@@ -3,13 +3,12 @@
     m ← β₁m + (1-β₁)g         v ← β₂v + (1-β₂)g²
     p ← p - lr·λ·p - lr·m̂/(√v̂ + ε),     m̂ = m/(1-β₁ᵗ),   v̂ = v/(1-β₂ᵗ)
 
-NumPy runs this in a dozen passes. Over the whole of a large model each would go through main
-memory; over a slice they run in the L2 cache. The scalar factors are gathered so that the last
-line is
+NumPy needs a dozen passes for this. Over a whole large model each would read main memory; over a
+slice they run in the L2 cache. The scalars are combined so that the last line is
 
     p ← p·(1 - lr·λ) - a·m/(√v + ε√(1-β₂ᵗ)),     a = lr·√(1-β₂ᵗ)/(1-β₁ᵗ)
 
-and `grad_scale` (what clipping multiplies the gradient by) rides on the factors of g.
+and the factors of g include `grad_scale`, by which clipping multiplies the gradient.
 """
 
 from math import sqrt
@@ -80,6 +79,6 @@ def adamw_step_of_scaled(
     grad_scale: float = 1.0,
     **settings: Any,
 ) -> None:
-    """As `adamw_step`, but the gradient is multiplied first: other last bits."""
+    """As `adamw_step`, but the gradient is multiplied first, which changes the last bits."""
     scaled = grad if grad_scale == 1 else grad * grad_scale
     adamw_step(param, scaled, m, v, **settings)

@@ -4,18 +4,19 @@
 
 Shapes: q (..., Tq, D), k (..., Tk, D), v (..., Tk, Dv), y (..., Tq, Dv).
 
-Passes over the (Tq, Tk) scores cost more than the products that make and use them. Hence:
+Element-wise passes over the (Tq, Tk) scores cost more than the matmuls that make and use them.
+Hence:
 
-- Scores are stored keys × queries, so that per-query numbers are rows; `scale` is folded into q,
-  and so is the factor by which e^x becomes a faster 2^x, where that is so.
-- Queries are cut into blocks, and a block's scores are computed only for the keys that one of its
-  queries may see. Forward does all with a block (of all heads) before the next, so that it finds
-  it in cache, and masks only the keys that not all of its queries see. All blocks of a head lie one
-  after another, so that backward's product dP·P is one call on one flat array.
-- E = exp(S) is not normalised. v gets a row of ones below it, so that one product gives both v E
-  and the sums l = Σ_keys E, and y = (v E)/l is a pass over (Tq, Dv) only.
+- Scores are stored keys × queries, so that per-query numbers are rows. q is multiplied by `scale`
+  beforehand, and by log₂e where 2^x is faster than e^x.
+- Queries are split into blocks, and a block's scores are computed only for the keys that one of its
+  queries may see. Forward finishes a block (of all heads) before the next, so that it stays in
+  cache, and masks only the keys that not all of its queries see. All blocks of a head are stored
+  one after another, so that backward's product dP·P is one call on one flat array.
+- E = exp(S) is not normalised. v gets a row of ones below it, so that one matmul gives both v E
+  and the sums l = Σ_keys E. Then y = (v E)/l is a pass over (Tq, Dv) only.
 - The maximum of each query's scores is not subtracted at first. If the scores were too large or
-  too small for that, the sums l tell, and the scores are computed once more, with maximum.
+  too small for that, the sums l show it. Then the scores are computed again, minus their maximum.
 - Backward, with dy' = dy/l and δ' = Σ_d dy'·y, needs
 
       dv = dy' Eᵀ,   dS = E·(vᵀ dy' - δ'),   dq = scale·k dS,   dk = q dSᵀ·scale
@@ -39,7 +40,7 @@ from minigrad.kernels.cpu.scratch import scratch
 from minigrad.ops.grouped_attention import grouped_head_size
 
 BLOCK = 32  # queries: small blocks compute fewer scores in vain, large ones multiply faster
-STRIP = 16  # rows that are turned at a time: as many numbers as a line of the cache holds
+STRIP = 16  # rows that are transposed at a time: as many numbers as a line of the cache holds
 SAFE_SUM = 1e15  # sums of exp(S) in 1/SAFE_SUM..SAFE_SUM: far from the limits of float32
 
 
@@ -72,7 +73,7 @@ class grouped_query_attention:
 
     Shapes: qkv (B, T, (H + 2K)·D) -> (B, T, H·D). In feature-major memory the queries of a head are
     D rows of the array, and BLAS reads and writes them where they are. Keys and values have an axis
-    of size 1 for the group, along which products repeat them without copies.
+    of size 1 for the group, along which matmuls repeat them without copies.
     """
 
     @staticmethod
@@ -162,7 +163,7 @@ def _forward(q, k, v, out, causal, scale, keep):
 
 
 def _with_ones(v):
-    """v (..., Dv, T) with a row of ones below it, in scratch memory."""
+    """v (..., Dv, T) with a row of ones below it, in workspace memory."""
     v_ones = _empty(v.shape[:-2], v.shape[-2] + 1, v.shape[-1], v.dtype, "v_ones")
     v_ones[..., :-1, :] = v
     v_ones[..., -1, :] = 1
@@ -170,7 +171,7 @@ def _with_ones(v):
 
 
 def _weigh_softly(q, k, v_ones, plan, weights, exp, subtract_maximum, total):
-    """total = v_ones exp(kᵀ q), block by block; what exp gives is left in `weights`, if given."""
+    """total = v_ones exp(kᵀ q), block by block. `weights`, if given, receives exp(kᵀ q)."""
     blocks = None if weights is None else plan.split(weights)
     for number, (q0, q1, seen) in enumerate(plan.blocks):
         shape = (*q.shape[:-2], seen, q1 - q0)
@@ -228,8 +229,8 @@ def _weigh(x, plan, blocks, out):
 def _sum_over_queries(x, plan, blocks, factor, out):
     """out = factor·x Wᵀ, (..., D, Tq) @ (..., Tq, Tk), where W is given by its blocks.
 
-    Formed as W xᵀ from a copy of x that is turned first: BLAS is slow at small products whose
-    second factor it has to read across its rows.
+    Computed as W xᵀ from a transposed copy of x: BLAS is slow at small matmuls whose second operand
+    it has to read across its rows.
     """
     lead, size, dtype = x.shape[:-2], x.shape[-2], x.dtype
     turned = scratch("turned", (*lead, x.shape[-1], size), dtype)  # (..., Tq, D)

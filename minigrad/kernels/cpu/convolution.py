@@ -1,14 +1,14 @@
-"""Convolution as matrix products. Twin of `minigrad.ops.convolution`.
+"""Convolution as matmuls. Twin of `minigrad.ops.convolution`.
 
-The textbook makes a small product for each position p of the kernel. Here all elements of x that
-meet one output stand in one column (*im2col*; Chellapilla, Puri and Simard, "High Performance
-Convolutional Neural Networks for Document Processing", 2006), so that a group of images takes a
-single product:
+The textbook computes a small matmul for each position p of the kernel. Here all elements of x that
+contribute to one output are in one column (*im2col*; Chellapilla, Puri and Simard, "High
+Performance Convolutional Neural Networks for Document Processing", 2006), so that a group of images
+needs a single matmul:
 
     Y = W X,    dW = Σ dY Xᵀ,    dX = Wᵀ dY      X: (B, groups, C/groups · kernel, positions)
 
-and dx is dX added back to the places that X was copied from. X is up to prod(kernel) times as large
-as x. It is therefore made for a few images at a time, and again in the backward pass.
+and dx is dX added back to the positions that X was copied from. X is up to prod(kernel) times as
+large as x. It is therefore made for a few images at a time, and again in the backward pass.
 
 Saved: x with its borders of zeros, and W.
 """
@@ -65,7 +65,7 @@ def backward(dy, saved, needs, *, stride, padding, dilation, groups):
 
 
 def _met(x, kernel, out, stride, dilation):
-    """A view (B, C, *kernel, *out): the elements of x that each output meets, without a copy."""
+    """A view (B, C, *kernel, *out): the elements of x that each output depends on."""
     steps = x.strides[2:]
     return np.lib.stride_tricks.as_strided(
         x,

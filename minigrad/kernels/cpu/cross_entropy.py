@@ -1,15 +1,15 @@
-"""Soft-max and cross-entropy in one. Twin of `minigrad.ops.cross_entropy`.
+"""Softmax and cross-entropy in one. Twin of `minigrad.ops.cross_entropy`.
 
     loss = -Σ_v q_v·ln softmax(z)_v  for each row of logits z,   q = (1 - ε)·onehot(t) + ε/V
 
-Shapes: logits z (..., V), targets t (...) integers below V. Rows whose target is `ignore_index`
-count for nothing. `reduction`: "none" (...), "sum", or "mean" over the rows that count.
+Shapes: logits z (..., V), targets t (...) integers below V. Rows whose target is `ignore_index` are
+ignored. `reduction`: "none" (...), "sum", or "mean" over the targets that are not ignored.
 
 In feature-major memory the sum over the vocabulary is one matrix-vector product. With E = exp(z)
-and s = Σ_v E the gradient is E·(dloss/s), minus q·dloss: the soft-max itself is never formed, and
-the one-hot part touches N elements. The maximum of each row is not subtracted at first. If the
-logits were too large or too small for that, the sums s tell, and E is computed once more. Where a
-loss is small, which is a difference of larger numbers, it is computed anew from the others.
+and s = Σ_v E the gradient is E·(dloss/s), minus q·dloss. So the softmax itself is never stored, and
+the one-hot part changes N elements only. The maximum of each row is not subtracted at first. If the
+logits were too large or too small for that, the sums s show it, and E is computed again. A small
+loss is the difference of larger numbers, so it is computed again from the other logits.
 
 Saved: E and s, so that backward needs no second exp, and the targets.
 """
@@ -27,7 +27,7 @@ def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reductio
     z = as_feature_major(logits)  # (V, N)
     vocabulary, positions = z.shape
     ids = targets.reshape(-1)
-    counts = None  # all rows count, the common case
+    counts = None  # no target is ignored, the common case
     if (ids == ignore_index).any():
         counts = ids != ignore_index
         ids = np.where(counts, ids, 0)
@@ -79,7 +79,7 @@ def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduct
 
 
 def _refine(loss, z, ids):
-    """Small losses anew, in place: ln s - z_t is the difference of two numbers close to each other.
+    """Compute small losses again, in place: ln s - z_t is a difference of two close numbers.
 
     Σ_{v≠t} e^(z_v - z_t) is small then, and the loss ln(1 + it) has all its digits.
     """
@@ -94,5 +94,5 @@ def _refine(loss, z, ids):
 
 
 def _number(counts, like):
-    """How many rows count, in the dtype of `like`."""
+    """How many targets are not ignored, in the dtype of `like`."""
     return like.dtype.type(like.size if counts is None else np.count_nonzero(counts))

@@ -4,9 +4,9 @@ Shapes: weight W (V, C), ids (...) integers below V, y (..., C). This one is not
 whole rows are copied, and position embeddings in the same order are added faster.
 
 Backward sums the gradients of equal ids. `np.add.at` would do it element by element. Here each
-element of the gradient gets a number, (channel, id), and `np.bincount` adds up equal numbers in one
-pass, in double precision and in the order of the text. Only ids that occur are counted, so that the
-cost does not depend on V.
+element of the gradient gets a number for its (channel, id), and `np.bincount` adds up elements of
+equal numbers in one pass, in float64 and in the order of the text. Only ids that occur are
+numbered, so that the cost does not depend on V.
 
 Saved: the ids and the table's shape.
 """

@@ -2,8 +2,8 @@
 
 Where the processor has AVX-512, NumPy's `exp2` of float32 takes less than half the time of its
 `exp` (0.21 against 0.45 ns an element on Zen 4) and is the more exact of the two. Elsewhere `exp2`
-has no vector code and is much slower. e^x = 2^(x·log₂e), and a kernel that scales x anyway has that
-factor for nothing.
+has no vector code and is much slower. e^x = 2^(x·log₂e), and a kernel that scales x anyway gets
+that factor for free.
 """
 
 from functools import lru_cache

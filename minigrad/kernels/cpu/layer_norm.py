@@ -1,4 +1,4 @@
-"""Layer normalisation, alone and after a residual sum, and by the root mean square alone. Twin of
+"""Layer normalisation, the same after a residual sum, and RMS normalisation. Twin of
 `minigrad.ops.layer_norm`.
 
     y = w·x̂ + b,   x̂ = (x - μ)/σ,   μ = mean(x),   σ = √(var(x) + ε)    over the last axis
@@ -10,12 +10,12 @@ In feature-major memory with rows X̂ and dY (C, N), all sums are matrix-vector 
     dX = (w·dY - m₁ - X̂·m₂)/σ,   m₁ = (w/C)ᵀ dY,   m₂ = (w/C)ᵀ (dY·X̂)     (N,)
     dw = (dY·X̂) 1,   db = dY 1                                             (C,)
 
-so that dY·X̂ serves dw and m₂, and w·dY is needed only once, where dX is put together.
+so that dY·X̂ is used for both dw and m₂, and w·dY is computed only once, for dX.
 
-μ is rounded, and what it is off by stands in every x - μ. Where |μ| is many times σ that would be
-seen: these positions, and no others, are centred a second time.
+μ is rounded, and its rounding error is in every x - μ. Where |μ| is many times σ that error
+matters. Only these positions are centred a second time.
 
-Saved: X̂ and 1/σ, from which all of it follows, and w.
+Saved: X̂, 1/σ and w, from which all gradients follow.
 """
 
 import numpy as np
@@ -68,7 +68,7 @@ def backward_into(dy, saved, needs, places, *, eps):
 
 
 class add_layer_norm:
-    """y = LN(x + r): the residual sum and the norm after it. Both inputs get the same gradient."""
+    """y = LN(x + r): a residual sum and the norm after it. x and r get the same gradient."""
 
     @staticmethod
     def forward(x, residual, weight, bias, *, eps):

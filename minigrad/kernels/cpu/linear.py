@@ -6,7 +6,7 @@ In feature-major memory, with the N positions of x and y as columns of X and Y:
 
     Y = W X + b,   dX = Wᵀ dY,   dW = dY Xᵀ,   db = dY 1     each one call of BLAS
 
-Saved: X, W, and with an activation Y, whose sign is the mask.
+Saved: X, W, and with an activation also Y: dY is 0 where Y is 0.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from minigrad.kernels.cpu.layout import as_logical, as_rows, constant, empty_rows
 from minigrad.kernels.cpu.scratch import scratch
 
-NARROW = 64  # channels; turning the gradient of a larger weight costs more than it brings
+NARROW = 64  # channels; transposing the gradient of a larger weight costs more than it saves
 
 
 def forward(x, weight, bias, *, activation=None):
@@ -40,7 +40,7 @@ def backward_into(dy, saved, needs, places, *, activation=None):
         # y is never negative; a NaN is not 0, and lets dy pass.
         positive = np.not_equal(y, 0, out=scratch("positive", y.shape, np.dtype(bool)))
         masked = scratch("dy", y.shape, y.dtype)
-        # Copied first, because a product of float and bool converts in small buffers.
+        # Copied first, because multiplying floats by booleans converts in small buffers.
         np.copyto(masked, positive)
         dy_rows = np.multiply(dy_rows, masked, out=masked)
     dx = as_logical(_product(weight.T, dy_rows), shape[:-1]) if needs[0] else None
@@ -61,7 +61,7 @@ def _dweight(dy, x, place):
     """dY Xᵀ, (C_out, N) @ (N, C_in), into `place` if that is an array."""
     if not x.shape[0] > NARROW >= dy.shape[0]:
         return np.matmul(dy, x.T, out=place)
-    # BLAS is up to a fifth faster if the short side comes last: compute X dYᵀ, and turn it.
+    # BLAS is up to a fifth faster if the short side comes last: compute X dYᵀ and transpose it.
     turned = np.matmul(x, dy.T).T
     if place is None:
         return turned

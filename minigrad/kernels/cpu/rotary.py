@@ -3,8 +3,8 @@
     y₁ = x₁·cos θ - x₂·sin θ,    y₂ = x₂·cos θ + x₁·sin θ
 
 Shapes: x (..., D), cos and sin broadcast to (..., D/2); with `heads`, x is (..., H, D) of which the
-first so many are turned. All is written where it belongs, in x's order of memory, into which cos
-and sin are put first: they are small, and passes over long rows are fast.
+first so many are rotated. The result is written in x's order of memory. cos and sin are copied to
+that order first: they are small, and passes over long rows are fast.
 
 Saved: cos and sin.
 """
@@ -25,7 +25,7 @@ def infer(x, cos, sin, *, heads=None):
 
 def backward(dy, saved, needs, *, heads=None):
     cos, sin = saved
-    return _rotated(dy, cos, sin, heads, np.add, np.subtract), None, None  # turned back
+    return _rotated(dy, cos, sin, heads, np.add, np.subtract), None, None  # rotated back
 
 
 def _rotated(x, cos, sin, heads, first, second):
@@ -56,6 +56,6 @@ def _in_order(x, order):
 
 
 def _scratch_like(x, order):
-    """Scratch memory of x's shape, in memory of that order."""
+    """Workspace of x's shape, in memory of that order."""
     memory = scratch("rotary", tuple(x.shape[axis] for axis in order), x.dtype)
     return memory.transpose(np.argsort(order))

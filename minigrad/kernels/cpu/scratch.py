@@ -1,7 +1,7 @@
-"""Reusable memory for temporaries that do not outlive a kernel call.
+"""A reusable workspace for temporaries that do not outlive a kernel call.
 
-A fresh large array costs page faults (the system hands out zeroed pages, a fault for every 4 KB)
-and lies cold in memory. A temporary that is reused is neither.
+A new large array costs page faults (the system gives out zeroed pages, with a fault for every 4 KB)
+and is not in the cache. A temporary that is reused avoids both.
 """
 
 from math import prod
