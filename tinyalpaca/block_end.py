@@ -1,4 +1,4 @@
-"""The norms of a model, and a block's end in one op: linear layer, residual sum, norm."""
+"""The norms of a model, and the end of a block in one op: linear layer, residual sum, norm."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def block_end(y: Tensor, linear: Any, residual: Tensor, norm: Any) -> Tensor:
 
 
 def is_plain(linears: Sequence[Any], norms: Sequence[Any], dropout: Any) -> bool:
-    """Whether `block_end` does what these modules do: they are the engine's own, with nothing put
-    into them, and nothing is dropped."""
+    """Whether `block_end` computes what these modules compute: they are the engine's own classes,
+    unchanged, and there is no dropout."""
     return (
         all(type(module) is nn.Linear for module in linears)
         and all(type(module) is nn.LayerNorm for module in norms)

@@ -1,8 +1,9 @@
-"""Conversations as the text that a model was trained to go on from, by the template of its maker.
+"""Conversations as text, in the form in which a chat model was trained on them.
 
-A template is a program in Jinja's language that a model's folder brings along. It is a stranger's:
-it runs in jinja2's sandbox, where it can read the messages and make text of them, and nothing else.
-What a template may use beside Jinja itself is what Hugging Face's `apply_chat_template` offers.
+The form is given by a template in the model's folder, a program in Jinja's language. Since
+strangers may have written it, it runs in jinja2's sandbox, where it can only read the messages and
+make text of them. Beside Jinja itself a template may use what Hugging Face's `apply_chat_template`
+offers.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class ChatTemplate(NamedTuple):
 
         Args:
             messages: each {"role": ..., "content": ...}; see `ROLES`.
-            answer: end with what comes before an answer, for the model to go on from.
+            answer: end with the beginning of an answer, for the model to continue.
 
         Raises:
-            ChatError: a message is none, or has a role that there is not; the template refuses
-                them, or is faulty; jinja2 is not installed.
+            ChatError: a message is malformed or has an unknown role; the template refuses the
+                messages or is faulty; jinja2 is not installed.
         """
         check_messages(messages)
         program = _compiled(self.template)

@@ -40,7 +40,7 @@ ABOUT = "The command line: train, generate, play, tokenize, sweep, evaluate, con
 def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a command; a user's mistake is one line on standard error and exit status 1.
 
-    What happens where output cannot be written is told in `tinyalpaca.console`.
+    `tinyalpaca.console` says what happens if output cannot be written.
     """
     try:
         return run(args)
@@ -66,10 +66,10 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, but help that cannot be written is an error."""
+    """argparse's parser, but help that cannot be written is an error."""
 
     def error(self, message: str) -> NoReturn:
-        """As argparse's, with what may have been meant by a flag that there is not."""
+        """As argparse's, with a suggestion for an unknown flag."""
         unknown = re.search(r"unrecognized arguments: --?([\w-]+)", message)
         if unknown:
             commands = dict(self._commands())

@@ -1,16 +1,16 @@
-"""What is said to people: lines on standard output and standard error, and progress bars.
+"""Lines on standard output and standard error, and progress bars.
 
 One rule for output that cannot be written: **work is saved first, and never lost for a line.**
 
 - A character that a stream's encoding does not have is printed as "?".
-- `say` and `warn` tell what happens. If their stream cannot be written (a pipe whose reader has
-  gone, a full disk, a terminal that is closed), it is given up, with one warning where that can
-  still be read, and the work goes on to its end without it. Its exit status is that of the work.
-- `deliver` is for what a command has been asked for, such as a generated text. If that cannot be
-  written the command ends: without a word and with status 0 if the reader of a pipe has seen
-  enough, as with `| head`; with an error and status 1 otherwise.
-- A command whose standard input, output or error has been closed gets an empty one in its place,
-  so that no file that is opened later can be taken for it.
+- `say` and `warn` print what happens. If their stream cannot be written (a pipe whose reader has
+  gone, a full disk, a closed terminal), it is not used any more. The other stream gets one warning,
+  and the work continues to its end. The exit status is that of the work.
+- `deliver` is for the result that a command was called for, such as a generated text. If it cannot
+  be written the command ends: silently and with status 0 if the reader of a pipe has gone, as with
+  `| head`; with an error and status 1 otherwise.
+- If standard input, output or error is closed at the start, a command opens an empty one instead.
+  Otherwise the next file that is opened would get its number.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Bar(tqdm):
 
 
 class Tolerant:
-    """A stream that takes what it can and is given up when it fails. Equal to the one it wraps."""
+    """A stream that is not used any more once it fails. Equal to the one that it wraps."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -58,7 +58,7 @@ class Tolerant:
         """Write has done it already."""
 
     def isatty(self) -> bool:
-        """Whether somebody looks at a terminal; not if it has gone."""
+        """Whether this is a terminal that has not been closed."""
         if self._stream is None or _is_in(self._stream, _lost):
             return False
         try:
@@ -87,12 +87,12 @@ def warn(text: str) -> None:
 
 
 class AlreadyTold(RuntimeError):
-    """A command ends by an error that another process tells people about."""
+    """Ends a command whose error another process prints."""
 
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """Context manager: `say` and `warn` do nothing, as another process tells the same."""
+    """Context manager: `say` and `warn` do nothing, as another process prints the same."""
     _muted.append(True)
     try:
         yield
@@ -152,7 +152,7 @@ def _told_as_input() -> Iterator[None]:
 
 
 def utf8_argument(name: str, argument: str) -> str:
-    """An argument as the text that its bytes are in UTF-8, whatever the locale has made of them.
+    """An argument decoded as UTF-8, whatever the locale is.
 
     Raises:
         ValueError: they are not UTF-8; names the argument.

@@ -19,7 +19,7 @@ IGNORED = -100  # the cross-entropy's `ignore_index`
 
 
 class Score(NamedTuple):
-    """Total negative log-likelihood in nats, and what it is spread over."""
+    """Total negative log-likelihood in nats, and the numbers of tokens and characters."""
 
     nats: float
     tokens: int
@@ -48,12 +48,13 @@ def evaluation_batches(
     """Inputs and targets (B, T) that predict every token but the first exactly once.
 
     Windows of `seq_len` tokens overlap by one, so that the last token of one is the first input of
-    the next. With a `stride`, windows move on by only so many tokens and predict only these: each
-    then has at least seq_len - 1 - stride tokens before it, all but the first few, and the targets
-    before them are `IGNORED`. What remains at the end is a window of its own.
+    the next. With a `stride`, each window begins `stride` tokens after the one before and predicts
+    only its last `stride` tokens; the targets before them are `IGNORED`. So except at the beginning
+    each prediction sees at least seq_len - 1 - stride tokens. The rest at the end is one more
+    window.
 
     Args:
-        stride: 0 for seq_len - 1, windows that do not overlap in what they predict.
+        stride: 0 stands for seq_len - 1: windows whose predictions do not overlap.
 
     Raises:
         ValueError: there are fewer than two tokens, or stride is not in [0, seq_len).
@@ -113,8 +114,8 @@ def evaluate(
     """Score `tokens`, which stand for that many `characters` (the first token is not predicted).
 
     Args:
-        summed_loss: maps inputs and targets (B, T) to the sum of their losses in nats; targets of
-            `IGNORED` count for nothing. A GPU's number may stay there until the end.
+        summed_loss: maps inputs and targets (B, T) to the sum of their losses in nats, without
+            targets that are `IGNORED`. On a GPU the sum may stay on the device until the end.
         stride: see `evaluation_batches`.
     """
     batches = evaluation_batches(tokens, seq_len, batch_size, stride)

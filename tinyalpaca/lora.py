@@ -1,12 +1,12 @@
-"""LoRA: fine-tuning with a few added parameters, the model's own left as they are.
+"""LoRA: fine-tuning of a few added parameters, while the model's own stay as they are.
 
 A linear layer y = x Wᵀ + b becomes
 
     y = x Wᵀ + b + (α/r)·(x Aᵀ) Bᵀ        A (r, in), B (out, r)
 
-of which only A and B are trained. B begins at 0, so that nothing changes at first. Afterwards the
-product is added to W, and the model is as quick as before. Hu et al., "LoRA: Low-Rank Adaptation of
-Large Language Models", 2021.
+of which only A and B are trained. B begins at 0, so that nothing changes at first. After training,
+the product is added to W, and the model is as fast as before. Hu et al., "LoRA: Low-Rank Adaptation
+of Large Language Models", 2021.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ADAPTERS = (".lora_a", ".lora_b")  # how the names of the added parameters end
 
 
 class LoRA(NamedTuple):
-    """Where adapters are, as it stands in a checkpoint.
+    """Where a model's adapters are, as a checkpoint saves it.
 
     Attributes:
         rank: r.
         alpha: α.
         layers: patterns of the adapted layers' names, separated by commas.
-        base: the folder with the model that they were added to; "" if that is nowhere.
+        base: the folder with the model that they were added to; "" if it is in no folder.
         base_sha256: of its weights.
     """
 
@@ -80,7 +80,7 @@ class LoRALinear(nn.Module):
 
 
 def add_adapters(model: Any, lora: LoRA, rng: Generator) -> None:
-    """Put adapters to the linear layers of a model whose names match, and freeze all the rest.
+    """Add adapters to the linear layers whose names match, and freeze all other parameters.
 
     Raises:
         ConfigError: the rank is less than 1, or no layer matches.
@@ -103,7 +103,7 @@ def add_adapters(model: Any, lora: LoRA, rng: Generator) -> None:
 
 
 def merge(model: Any) -> None:
-    """Add the adapters of a model to its weights, all of which can be trained again."""
+    """Merge a model's adapters into its weights, all of which can be trained again."""
     modules = dict(model.named_modules())
     for name, layer in modules.items():
         if type(layer) is LoRALinear:
@@ -121,7 +121,7 @@ def weights_to_save(model: Any) -> dict[str, np.ndarray]:
 
 
 def load_weights(model: Any, weights: Mapping[str, Any], *, assign: bool = False) -> None:
-    """Give a model what `weights_to_save` kept.
+    """Load what `weights_to_save` gave into a model.
 
     Args:
         assign: as in `Module.load_state_dict`.

@@ -1,4 +1,4 @@
-"""The names and shapes of a model's parameters: those of now, and those that files had before."""
+"""The names and shapes of a model's parameters, and their names in older files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMER_NAMES = {
 def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the parameters of `TinyAlpaca(config)`, without making any.
 
-    A configuration may be a stranger's, and ask for more memory than there is.
+    A stranger's configuration may ask for more memory than there is.
     """
     c, f, v = config.d_model, config.d_ff, config.vocab_size
     heads, kv_heads, size = config.num_heads, config.kv_heads, config.size_of_head
@@ -59,6 +59,6 @@ def present_name(name: str) -> str:
 
 
 def with_present_names(named: Mapping[str, Any]) -> dict[str, Any]:
-    """What belongs to parameters, by their present names. What is given by both keeps both."""
+    """Values by the present names of parameters. If both names are given, both are kept."""
     now = {name: present_name(name) for name in named}
     return {name if now[name] in named else now[name]: value for name, value in named.items()}

@@ -1,7 +1,7 @@
 """Settings under a name (`--preset`). Flags given beside it take precedence.
 
 How `best` came about, in nats per character on Tiny Shakespeare: with windows that do not overlap
-("apart"), and with windows that move on by 32 tokens ("sliding"). All models have 213,000 to
+("apart"), and with windows that overlap, 32 tokens apart ("sliding"). All models have 213,000 to
 243,000 parameters, rotary positions and a tied head.
 
 The first search scored single runs on the last tenth of the text, with 256 merges and windows of
@@ -32,7 +32,7 @@ The first search scored single runs on the last tenth of the text, with 256 merg
     ten epochs of the last row, which was the preset then                          1.482    1.466
 
 The second search did not read the last tenth. It trained on the first 81% of the characters for ten
-epochs, scored the next 9%, and was run by model and optimizers written again in PyTorch, on a GPU.
+epochs and scored the next 9%. It ran on a GPU, with the model and optimizers rewritten in PyTorch.
 Rows are means; "sd" is the standard deviation of one run, "n" the number of seeds.
 
     one change of the last row above, at d_ff 272                        apart      sd  n  sliding
@@ -100,11 +100,11 @@ The preset was chosen by these rows. Then the last tenth was read once, by the c
 
     three seeds, mean and standard deviation        apart 1.4420 ± 0.0051   sliding 1.4331 ± 0.0055
 
-What helped most: orthogonal updates (Muon), many small batches, a high rate for the embeddings. In
-the second search: windows cut at other places each epoch, which show every token once an epoch and
-each time after another stretch of text; more decay; with both, more merges and longer windows.
-Pre-norm and more, narrower layers did not help at this size; neither did averaging the weights once
-the rate falls to 0 anyway, nor dropout, nor anything that mixes in the token before.
+What helped most: orthogonal updates (Muon), many small batches, a high learning rate for the
+embeddings. In the second search: windows that begin at other positions each epoch, so that every
+token is predicted once an epoch, each time from another context; more decay; with both, more merges
+and longer windows. At this size these did not help: pre-norm; more but narrower layers; averaging
+the weights, once the learning rate falls to 0; dropout; mixing in the previous token.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ FORMER_NAMES = {"seed": "original"}
 
 
 def preset_named(name: str) -> str:
-    """The name that a preset has now; what never was one comes back as it is."""
+    """The present name of a preset that was renamed; other strings are returned as they are."""
     return FORMER_NAMES.get(name, name)
 
 

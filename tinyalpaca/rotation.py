@@ -1,13 +1,13 @@
-"""Rotary positions: how fast each pair of channels turns from place to place, and the turning.
+"""Rotary positions: each pair of channels is rotated by an angle that grows with the position.
 
-Pair i of position t turns by t·f_i, f_i = base^(-2i/D) (Su et al., RoFormer, arXiv:2104.09864).
-A model that was trained on short texts is made to read longer ones by turning more slowly, and then
-trained on a little more. Two ways are known here:
+Pair i at position t is rotated by t·f_i, f_i = base^(-2i/D) (Su et al., RoFormer,
+arXiv:2104.09864). For texts longer than a model was trained on, the rotation is slowed down, and
+the model is trained a little more. There are two ways:
 
     linear   f_i / factor, for every pair (Chen et al., arXiv:2306.15595)
-    llama3   only for pairs that turn so slowly that the first context was less than `low_freq` of
-             their turns; those that turn more than `high_freq` times in it stay as they are, and in
-             between it goes over from one to the other (Llama 3.1, arXiv:2407.21783)
+    llama3   f_i / factor for pairs that make less than `low_freq` turns within the first context;
+             f_i for those that make more than `high_freq` turns; in between a mixture of both
+             (Llama 3.1, arXiv:2407.21783)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tinyalpaca.config import ModelConfig
 
 @dataclass(frozen=True)
 class Rotation:
-    """How positions turn queries and keys; the fields are those of `ModelConfig`, D first."""
+    """How positions rotate queries and keys; the fields are those of `ModelConfig`, D first."""
 
     head_size: int
     base: float
@@ -40,7 +40,7 @@ class Rotation:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Rotation | None:
-        """What a configuration asks for; None unless its positions are rotary."""
+        """The rotation of a configuration; None unless its positions are rotary."""
         if config.positions != "rotary":
             return None
         c = config
@@ -71,11 +71,11 @@ def rotated(
     kv_heads: int,
     places: np.ndarray | None = None,
 ) -> Tensor:
-    """Queries and keys turned by their positions; values stay as they are.
+    """Rotate queries and keys by their positions; values stay as they are.
 
     Args:
         qkv: (B, T, (heads + 2·kv_heads)·D), packed.
-        rotation: None for positions that are not rotary; then all stays as it is.
+        rotation: None if positions are not rotary; then nothing is rotated.
         places: (B, T) the positions; 0 to T - 1 unless given.
     """
     if rotation is None:
@@ -96,9 +96,9 @@ def rotated(
 def _angles_on(
     device: Device, xp: Any, time: int, rotation: Rotation, dtype: Any
 ) -> tuple[Any, Any]:
-    """(T, 1, D/2) arrays on a device, where they stay: a CUDA graph takes nothing from the host.
+    """(T, 1, D/2) arrays on a device, kept there because a CUDA graph cannot copy from the CPU.
 
-    `xp` is the device's array library, and here only a part of the key.
+    `xp` is the device's array library, here only a part of the cache's key.
     """
     cos, sin = (device.asarray(part.astype(dtype)) for part in rotation.angles(time))
     return cos[:, None], sin[:, None]

@@ -41,11 +41,11 @@ def groups_of(cls: Any) -> dict[str, list[str]]:
 
 
 class ConfigError(ValueError):
-    """A setting that makes no sense. The message names it and says what would."""
+    """A setting that makes no sense. The message names it and says what is allowed."""
 
 
 def check_choices(config: Any) -> None:
-    """Raise `ConfigError` for a setting that is none of its choices."""
+    """Raise `ConfigError` if a setting has none of the allowed values."""
     for name, hint in typing.get_type_hints(type(config)).items():
         choices = typing.get_args(hint)
         if choices and getattr(config, name) not in choices:
@@ -161,8 +161,8 @@ def read_settings(path: str | os.PathLike[str], **configs: Any) -> dict[str, dic
         [training.optimizer]  # or all of them in [training]
         learning_rate = 1e-3
 
-    Of a run it is not taken where it was written to, nor the size of the vocabulary, which follows
-    from the tokenizer.
+    Of a run's file, `out` and the size of the vocabulary are left out; the latter follows from the
+    tokenizer.
 
     Args:
         configs: the classes of the tables, by name.
@@ -171,7 +171,7 @@ def read_settings(path: str | os.PathLike[str], **configs: Any) -> dict[str, dic
         The settings of each table, and "" for what stands above them.
 
     Raises:
-        ConfigError: it is not such a file, or has a setting that there is not.
+        ConfigError: it is not such a file, or has an unknown setting.
         OSError: it cannot be read.
     """
     path = Path(path)

@@ -1,8 +1,8 @@
 """Reading text in blocks of constant size: UTF-8, or UTF-16 and UTF-32 that say so.
 
-A byte order mark at the beginning tells the encoding and is not part of the text; without one a
-text is UTF-8. What is no text (a NUL byte, many control characters) is an error with its place,
-because it would be trained on as noise.
+A byte order mark at the beginning names the encoding and is not part of the text. Without one a
+text is UTF-8. Bytes that are no text (NUL, many control characters) are an error that names their
+offset, because a model would learn noise from them.
 """
 
 import codecs

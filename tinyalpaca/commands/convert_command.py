@@ -1,4 +1,4 @@
-"""The command `convert`: models from elsewhere, and ours for elsewhere."""
+"""The command `convert`: models of other formats to ours, and ours to others."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    """Raise ValueError for flags that do not go together."""
+    """Raise ValueError for flags that cannot be combined."""
     one_text = {"--interactive": args.interactive, "--html": args.html}
     one_text["--show-alternatives"] = args.show_alternatives and not args.json
     for flag, given in one_text.items():
@@ -208,11 +208,11 @@ class Conversation:
             self.messages.append({"role": "system", "content": args.system})
 
     def prompt_after(self, text: str) -> list[int]:
-        """The tokens that the model goes on from when somebody says this."""
+        """The tokens of the prompt for the next message of the user."""
         return self.generator.chat_prompt([*self.messages, {"role": "user", "content": text}])
 
     def answer(self, text: str) -> None:
-        """Write the answer to what somebody says, and remember both."""
+        """Write the answer to a message, and remember both."""
         said = write(self.generator, self.prompt_after(text), self.args)
         self.messages += [
             {"role": "user", "content": text},
@@ -236,7 +236,7 @@ def as_text(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> s
 
 
 def write(generator: Generator, prompt: Prompt, args: argparse.Namespace) -> str:
-    """Stream one text, with what belongs to it; returns it, without the prompt."""
+    """Stream one text with its statistics; returns it, without the prompt."""
     from tinyalpaca.generation.colours import Palette, alternatives_table
     from tinyalpaca.generation.token_page import token_page
 

@@ -1,4 +1,4 @@
-"""The command `sweep`: runs that differ in some settings, and a table of what they give."""
+"""The command `sweep`: runs that differ in some settings, and a table of their results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, and print the table. The exit status is 1 if a run came to nothing."""
+    """Train, and print the table. The exit status is 1 if a run failed."""
     from tinyalpaca.training.sweep import TABLE, sweep, table
 
     name, model, training = settings_given(args)
@@ -53,7 +53,7 @@ def parsed(text: str) -> tuple[str, Sequence[Any]]:
     """A setting and its values.
 
     Raises:
-        ConfigError: there is no such setting, or a value is of another type.
+        ConfigError: the setting is unknown, or a value has the wrong type.
     """
     name, equals, values = text.partition("=")
     name = name.strip().replace("-", "_")

@@ -115,7 +115,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _refuse_to_overwrite(written: list[Path], corpora: list[Corpus], *others: Path) -> None:
-    """Raise `ValueError` if what is to be written would take the place of what is read."""
+    """Raise `ValueError` if the output would replace the input."""
     contents = [document.content for corpus in corpora for document in corpus.documents]
     read = [path for path in (*contents, *others) if isinstance(path, Path)]
     for out in written:

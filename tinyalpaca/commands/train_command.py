@@ -113,7 +113,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def warn_of_launcher(config: TrainConfig) -> None:
-    """Say so if a launcher has started many processes that do not know of each other."""
+    """Warn if a launcher has started several processes without --distributed."""
     place = mpi.place()
     if place.size > 1 and not config.distributed and place.rank == 0:
         warn(
@@ -126,7 +126,7 @@ def settings_given(args: argparse.Namespace) -> tuple[str, dict[str, Any], dict[
     """The preset's name, and the settings of model and training that a file and flags give.
 
     Raises:
-        ConfigError: the file has something that is no setting.
+        ConfigError: the file has an unknown setting.
     """
     name, model, training = args.preset, {}, {}
     if args.config is not None:
@@ -145,7 +145,7 @@ def settings_given(args: argparse.Namespace) -> tuple[str, dict[str, Any], dict[
 
 
 def without_effect(given: Collection[str], config: TrainConfig) -> list[str]:
-    """In words, the settings among those `given` that nothing looks at beside the others."""
+    """In words, those of the `given` settings that have no effect beside the others."""
     reasons = {
         "min_learning_rate": config.schedule == "constant" and "the schedule is constant",
         "cooldown": config.schedule != "linear"

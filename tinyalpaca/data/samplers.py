@@ -1,8 +1,8 @@
-"""Which windows come next: order as a function of (seed, epoch, position), and nothing else.
+"""Which windows come next: the order depends only on (seed, epoch, position).
 
-So the state is three integers, going on after a stop costs nothing, any number of workers or
-processes sees the same order, and memory does not grow with the corpus: a shuffled epoch is not a
-list but a keyed permutation that is evaluated where it is needed.
+So the state is three integers, resuming costs nothing, and any number of workers or processes sees
+the same order. A shuffled epoch is not a list but a keyed permutation that is evaluated where it is
+needed, so memory does not grow with the corpus.
 """
 
 from collections.abc import Iterator
@@ -35,8 +35,8 @@ def permute(positions: np.ndarray, count: int, seed: int, epoch: int) -> np.ndar
     """Where `positions` (each in 0 to count - 1) go in a random permutation of `count` things.
 
     A Feistel network (Luby and Rackoff, 1988) permutes the numbers of an even count of bits;
-    numbers that come out too large go in again until they are small enough, which permutes the rest
-    (Black and Rogaway, 2002, "Ciphers with Arbitrary Finite Domains").
+    numbers that come out too large are put in again until they are small enough, which is still a
+    permutation (Black and Rogaway, 2002, "Ciphers with Arbitrary Finite Domains").
     """
     half = np.uint64(max(2, ((count - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
@@ -57,9 +57,9 @@ def permute(positions: np.ndarray, count: int, seed: int, epoch: int) -> np.ndar
 class _Sampler:
     """Yields arrays of indices, batch by batch, to the end of an epoch.
 
-    A batch has `batch_size` indices *over all ranks*, of which this rank gets every `world_size`th;
-    the last batch of an epoch may be smaller, or is left out with `drop_last`. Iterating goes on
-    from the state, which after the last batch is the start of the next epoch.
+    A batch has `batch_size` indices *over all ranks*, of which this rank gets every `world_size`th.
+    The last batch of an epoch may be smaller; with `drop_last` it is then left out. Iteration
+    starts from the state, which after the last batch is the start of the next epoch.
     """
 
     def __init__(
@@ -114,11 +114,11 @@ class _Sampler:
                 yield self.batch_at(position, epoch)
 
     def state_dict(self) -> State:
-        """Seed, epoch, and position: how many indices of the epoch all ranks together have had."""
+        """Seed, epoch, and position: how many indices of the epoch all ranks together have used."""
         return {"seed": self.seed, "epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from there. `batch_size` and `world_size` may differ from those that made it."""
+        """Continue from a state. `batch_size` and `world_size` may be others than before."""
         missing = {"seed", "epoch", "position"} - state.keys()
         if missing:
             raise ValueError(f"the sampler's state lacks {', '.join(sorted(missing))}")
@@ -130,7 +130,7 @@ class _Sampler:
 
 
 class WindowSampler(_Sampler):
-    """Every index once an epoch: shuffled anew each epoch, or in order with `shuffle=False`."""
+    """Every index once an epoch, in a new random order or, with `shuffle=False`, in order."""
 
     def __init__(self, count: int, batch_size: int, *, shuffle: bool = True, **settings):
         super().__init__(count, batch_size, **settings)
@@ -158,10 +158,10 @@ class RandomSampler(_Sampler):
 
 
 class ShiftedSampler(_Sampler):
-    """Windows without overlap whose first begins at another place in every epoch, in random order.
+    """Windows without overlap in random order; the first begins at another token in every epoch.
 
-    So each token is predicted once an epoch, as with `WindowSampler`, but every time from another
-    stretch of text before it. The indices are those of a dataset with a window at every token.
+    So each token is predicted once an epoch, as with `WindowSampler`, but each time from another
+    context. The indices are those of a dataset with a window at every token.
 
     Args:
         num_windows: the indices go from 0 to this - 1.
@@ -177,7 +177,7 @@ class ShiftedSampler(_Sampler):
         self.num_windows, self.stride = num_windows, stride
 
     def shift_of(self, epoch: int) -> int:
-        """Where the first window of an epoch begins: as far on as leaves room for all of them."""
+        """Where the first window of an epoch begins, such that all windows still fit."""
         places = self.num_windows - self.stride * (self.count - 1)
         return int(_key(self.seed, epoch, _SHIFTS)[0] % np.uint64(places))
 

@@ -1,7 +1,7 @@
-"""Where a text comes from: files, folders, pipes, devices. Never a hang, never half of it.
+"""Where a text comes from: files, folders, pipes, devices.
 
-A pipe or a device can be read once only, and a text is read more than once; so it is copied to a
-temporary file first, and looked at while it comes: noise and endless streams are told at once.
+A text is read more than once, but a pipe or a device can be read only once. So it is first copied
+to a temporary file. Noise and endless streams are noticed during the copy, and are errors.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SPARE_BYTES = 1 << 28  # of the disk with temporary files that a stream may not 
 
 
 class Spool:
-    """A stream kept in a temporary file, because it is read more than once; it goes with this.
+    """A stream kept in a temporary file, which is deleted with this object.
 
     Args:
         stream: is read to its end.
         name: for error messages.
 
     Raises:
-        ValueError: what comes is not text, or there is no end of it.
+        ValueError: the stream is not text, or does not end.
     """
 
     def __init__(self, stream: BinaryIO, name: str):
@@ -62,7 +62,7 @@ class _Copying(io.RawIOBase):
 
 
 def spool_of(path: Path) -> Spool | None:
-    """A copy of what comes out of a pipe or a device; None for an ordinary file.
+    """A copy of what a pipe or a device gives; None for an ordinary file.
 
     Raises:
         ValueError: nobody writes to the pipe, or it is something that holds no text.
@@ -84,7 +84,7 @@ def spool_of(path: Path) -> Spool | None:
 
 
 def _first_bytes(pipe: io.FileIO, path: Path) -> bytes:
-    """What a named pipe gives first; b"" if it is quiet, but has somebody who may yet write."""
+    """The first bytes of a named pipe; b"" if it has a writer who has written nothing yet."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         data = pipe.read(BLOCK_BYTES)
@@ -112,12 +112,12 @@ class _Rest(io.RawIOBase):
 
 
 def text_files_in(folder: Path) -> tuple[list[Path], int]:
-    """The `.txt` files of a folder and of those in it, in the order of their names.
+    """The `.txt` files of a folder and its subfolders, in the order of their names.
 
     Hidden files and folders are left out. Links are followed, each folder is visited once.
 
     Returns:
-        The files, and how many lie in folders of the folder.
+        The files, and how many of them are in subfolders.
 
     Raises:
         FileNotFoundError: there is none.

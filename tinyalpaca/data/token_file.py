@@ -1,13 +1,13 @@
-"""`TokenFile`: the token ids of a corpus in a file that is mapped into memory, not read.
+"""`TokenFile`: the token ids of a corpus in a memory-mapped file.
 
 Layout: 8 bytes `TOKENS1\\n`; the length of the header, 4 bytes, little-endian; the header, a JSON
 object padded with spaces so that what follows begins at a multiple of 64 bytes; the ids, as
 little-endian uint16, or uint32 for vocabularies of more than 65,536 tokens.
 
-The header says which tokenizer made the ids (its fingerprint), from which text (its SHA-256), how
-many there are and their own SHA-256, so that a file is used again where nothing has changed and
-refused where it does not belong or is damaged. Files of older versions lack the last; of them only
-the range of the ids is looked at, and `build` makes them anew.
+The header has the fingerprint of the tokenizer, the SHA-256 of the text, the number of ids and
+their SHA-256. So a file is used again if nothing has changed, and refused if it is damaged or
+belongs to another text. Files of older versions lack the last SHA-256: only the range of their ids
+is checked, and `build` makes them again.
 """
 
 import hashlib
@@ -96,14 +96,14 @@ class TokenFile:
     ) -> "TokenFile":
         """The token file of a corpus: the old one if text and tokenizer are unchanged, else new.
 
-        Reads the corpus in blocks, so memory does not grow with its size. Between documents goes
-        the special token `<|endoftext|>`, where the tokenizer has it. A new file takes its name
-        only when complete: whatever happens, `path` is the old file or the new one.
+        Reads the corpus in blocks, so memory does not grow with its size. The special token
+        `<|endoftext|>` is put between documents if the tokenizer has it. The file is written
+        atomically: whatever happens, `path` is the whole old file or the whole new one.
 
         Args:
-            own_folder: nobody has asked for this very file: if there is something else than a
-                token file, it is an error, and a link is replaced instead of the file behind it.
-            say: told if the old file is damaged.
+            own_folder: the file is not one that the user named. Then it is an error if `path` is
+                something else than a token file, and a link is replaced, not what it points to.
+            say: called with a message if the old file is damaged.
 
         Raises:
             ValueError: with `own_folder`, `path` is somebody's file of another kind.
@@ -152,7 +152,7 @@ class TokenFile:
 
 
 def _check_ids(path: Path, header: Header, tokens: np.ndarray) -> None:
-    """Raise `ValueError` if the ids are not those that were written, or no ids at all."""
+    """Raise `ValueError` if the ids are not those that were written, or out of range."""
     digest, largest = hashlib.sha256(), 0
     for start in range(0, len(tokens), _CHECKED_AT_A_TIME):
         part = tokens[start : start + _CHECKED_AT_A_TIME]
@@ -174,7 +174,7 @@ def is_token_file(path: str | os.PathLike[str]) -> bool:
 
 
 def _beginning(path: str | os.PathLike[str]) -> bytes | None:
-    """What a token file has its mark in; None, and nothing is read, if it is no file."""
+    """The first bytes of a file, where a token file has its mark; None if it is no file."""
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
@@ -205,7 +205,7 @@ def encoded(
 
 
 def unmarked_joins(corpus: Corpus, tokenizer: Tokenizer) -> str:
-    """In words, that the documents follow one another without a token between them, or ""."""
+    """A sentence if there is no token between the documents, else ""."""
     if len(corpus.documents) < 2 or tokenizer.end_token is not None:
         return ""
     return (

@@ -5,8 +5,8 @@
 >>> len(dataset), dataset[1]
 (2, (array([4, 5, 6]), array([5, 6, 7])))
 
-A dataset turns indices into batches and keeps no state; a sampler decides which indices come next
-and keeps all of it. So a batch depends on (seed, epoch, position) alone, whoever computes it.
+A dataset turns indices into batches and has no state. A sampler decides which indices come next and
+has all the state. So a batch depends only on (seed, epoch, position).
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 class _Windows:
-    """Windows of `seq_len` tokens in a row; x is all but the last token, y all but the first."""
+    """Windows of `seq_len` adjacent tokens: x is all but the last token, y all but the first."""
 
     def __init__(self, tokens: np.ndarray | Sequence[int], seq_len: int):
         self.tokens = tokens if isinstance(tokens, np.ndarray) else np.asarray(tokens)
@@ -83,10 +83,10 @@ class _Windows:
 
 
 class TinyPacaDataset(_Windows):
-    """Windows that follow one another without overlap, as in the original.
+    """Adjacent windows without overlap. The name is that of the original's class.
 
-    `seq_len` tokens a window give `seq_len - 1` predictions: 127 for 128. Tokens after the last
-    full window are not used. (The original also drops a window that the tokens fill to the end.)
+    A window of `seq_len` tokens has `seq_len - 1` predictions: 127 for 128. Tokens after the last
+    full window are not used. (The original also drops the last window if it ends with the text.)
     """
 
     @property

@@ -1,4 +1,4 @@
-"""The folder of a run: what training writes into it and generation reads, never half of it."""
+"""The folder of a run, which training writes atomically and generation reads."""
 
 from tinyalpaca.runs.checkpoint import Loaded, find_model, load_model, save_model
 from tinyalpaca.runs.run_folder import RunFolder

@@ -1,4 +1,4 @@
-"""A folder that holds all that is needed to generate: weights, configuration, tokenizer.
+"""A folder with everything that generation needs: weights, configuration, tokenizer.
 
     model.safetensors   the weights, by name
     config.json         {"format": 1, "model": {...}, "training": {...}, "seen_tokens": [...],
@@ -7,8 +7,8 @@
     tokenizer.json      the tokenizer
     SHA256SUMS          their checksums
 
-`tinyalpaca.training.checkpoint` adds what is needed to go on training. Nothing in it is
-ever unpickled, and each file is replaced whole or not at all.
+`tinyalpaca.training.checkpoint` adds what is needed to resume training. Nothing is ever unpickled,
+and each file is written atomically.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def write_model(
 def find_model(path: str | os.PathLike[str]) -> Path:
     """The folder with the model that `path` means.
 
-    `path` may be that folder itself, a pointer (`checkpoints/best`), or the folder of a run that
-    has not come to its first validation yet.
+    `path` may be that folder itself, a pointer (`checkpoints/best`), or the folder of a run before
+    its first validation.
     """
     folder = Path(path)
     if folder.is_file():
@@ -139,7 +139,7 @@ def load_model(
         folder: of a run, of one of its checkpoints, or any that `save_model` wrote.
         model: the class of the model, if it is one of your own: it is made from its settings and a
             `minigrad.Generator`. Settings that are no `ModelConfig` are of its `config_class`.
-        merged: add adapters (LoRA) to the weights that they belong to; else they stay apart.
+        merged: merge adapters (LoRA) into their weights; otherwise they stay separate.
 
     Raises:
         FileNotFoundError: there is no such folder, or a file is missing; says how to make one.
@@ -185,7 +185,7 @@ def add_to_base(model: Any, lora: LoRA) -> None:
     """Give a new model the weights that adapters were added to, and new adapters.
 
     Raises:
-        FileFormatError: the weights are not where they were, or others.
+        FileFormatError: the weights are missing, or have changed.
     """
     base = find_model(lora.base)
     if not (base / WEIGHTS).is_file():

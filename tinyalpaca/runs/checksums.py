@@ -1,6 +1,6 @@
-"""A list of SHA-256 sums beside the files of a folder, so that a changed byte is noticed.
+"""SHA-256 checksums of the files of a folder, so that a changed byte is noticed.
 
-The list, `SHA256SUMS`, is what `sha256sum` writes: `sha256sum -c SHA256SUMS` checks it as well.
+The list, `SHA256SUMS`, has the format of `sha256sum`: `sha256sum -c SHA256SUMS` checks it as well.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def write_sums(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
-    """Write the list for these files of a folder, all or nothing."""
+    """Write the list for these files of a folder, atomically."""
     write_list(folder, {name: sha256_of(Path(folder) / name) for name in names})
 
 
 def write_list(folder: str | os.PathLike[str], sums: Mapping[str, str]) -> None:
-    """Write the list from sums by name that are known already, all or nothing."""
+    """Write the list from known checksums by name, atomically."""
     lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
     write_text_atomically(Path(folder) / SUMS, "".join(lines), follow_links=False)
 
@@ -44,11 +44,11 @@ def forget_sums(folder: str | os.PathLike[str]) -> None:
 def check_sums(
     folder: str | os.PathLike[str], required: Iterable[str] = (), *, complete: bool = True
 ) -> dict[str, str]:
-    """Hold the files of a folder against its list. Returns that: sums by name.
+    """Compare the files of a folder with its list, which is returned: checksums by name.
 
     Args:
         required: names that the list must have.
-        complete: whether all files that it names must be there; else those that are there count.
+        complete: whether all files of the list must be there; otherwise missing ones are skipped.
 
     Raises:
         FileFormatError: the list or a file is missing or damaged; names it.

@@ -1,4 +1,4 @@
-"""`config.json` beside a model's weights: read, and held against what it speaks of."""
+"""Reading `config.json` beside a model's weights, and comparing it with them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def read_config(
 
 
 def class_in(content: dict[str, Any]) -> str:
-    """The name of the model's class by the `content` of CONFIG."""
+    """The name of the model's class in the `content` of CONFIG."""
     own = content.get("own", {})
     return own.get("model", TinyAlpaca.__name__) if isinstance(own, dict) else "?"
 
@@ -76,7 +76,7 @@ def class_in(content: dict[str, Any]) -> str:
 def check_class(folder: Path, content: dict[str, Any], model: Any) -> None:
     """Raise `FileFormatError` if `content` of CONFIG is of another class of models than `model`.
 
-    What makes models and is no class is not looked at.
+    If `model` is a function instead of a class, nothing is checked.
     """
     wanted = class_in(content)
     if isinstance(model, type) and model.__name__ != wanted:
@@ -88,10 +88,10 @@ def check_class(folder: Path, content: dict[str, Any], model: Any) -> None:
 
 
 def check_sizes(folder: Path, config: ModelConfig) -> None:
-    """Hold a configuration against the shapes in the weights' file, before memory is asked for.
+    """Compare a configuration with the shapes in the weights' file, before memory is allocated.
 
     Raises:
-        FileFormatError: they do not belong together; lists what is different.
+        FileFormatError: they do not belong together; lists the differences.
     """
     if config.positions == "rotary" and config.max_seq_len > LONGEST_ROTARY:
         raise FileFormatError(
@@ -120,7 +120,7 @@ def check_sizes(folder: Path, config: ModelConfig) -> None:
 
 
 def lora_of(folder: Path, content: dict[str, Any]) -> LoRA | None:
-    """What adapters the `content` of CONFIG tells of, or None.
+    """The adapters in the `content` of CONFIG, or None.
 
     Raises:
         FileFormatError: it makes no sense.
@@ -158,7 +158,7 @@ def seen_tokens(folder: Path, content: dict[str, Any], vocab_size: int) -> np.nd
 
 
 def end_tokens(folder: Path, content: dict[str, Any], vocab_size: int) -> tuple[int, ...]:
-    """The tokens that end a text, besides the tokenizer's own, by the `content` of CONFIG.
+    """The tokens that end a text, besides the tokenizer's own, in the `content` of CONFIG.
 
     Raises:
         FileFormatError: it says something that makes no sense.
@@ -173,7 +173,7 @@ def end_tokens(folder: Path, content: dict[str, Any], vocab_size: int) -> tuple[
 
 
 def chat_template(folder: Path, content: dict[str, Any]) -> ChatTemplate | None:
-    """How conversations are written by the `content` of CONFIG, or None if it does not say.
+    """The chat template in the `content` of CONFIG, or None if there is none.
 
     Raises:
         FileFormatError: it says something that makes no sense.

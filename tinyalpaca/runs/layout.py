@@ -1,4 +1,4 @@
-"""What lies in a run's folder, by name; and what a pointer there names."""
+"""The names of the files in a run's folder, and reading pointers to checkpoints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAME = re.compile(r"step-(\d{8,})(?:\.(\d+))?")
 
 
 def prepare_folder(folder: str | os.PathLike[str]) -> Path:
-    """Make a folder and prove that files can be written there, before hours are spent.
+    """Make a folder and test that files can be written there, before a long training.
 
     Raises:
         OSError: it cannot be made or written; says what to do.

@@ -1,17 +1,18 @@
-"""The folder of a run, and the promise that a good checkpoint in it is never lost.
+"""The folder of a run. A good checkpoint in it is never lost.
 
     model.safetensors config.json tokenizer.json   the best weights so far, ready to use
     metrics.jsonl loss.png report.html             what happened
-    checkpoints/step-00000254/                     all that is needed to go on
+    checkpoints/step-00000254/                     all that is needed to resume
     checkpoints/latest, checkpoints/best           files that name a checkpoint
     earlier/1/                                     what a run before this one left here
 
-A checkpoint is written under a temporary name, flushed to disk and renamed; then the pointers are
-replaced; then old ones are removed. Order comes from step numbers, never from clocks.
+A checkpoint is written atomically: under a temporary name, flushed to disk, then renamed. Then the
+pointers are replaced, and then old checkpoints are removed. Their order comes from step numbers,
+never from clocks.
 
-A run folder may have come from somebody else, with links in it that lead out of it. Nothing is ever
-written through one: where a file is to be, the link itself is replaced; where a folder is to be, a
-link is an error. That the run folder is reached by a link is its owner's choice.
+A run folder may come from somebody else, with links that lead out of it. Nothing is ever written
+through such a link. If a file is to be written, it replaces the link; if a folder is to be there, a
+link is an error. The path of the run folder itself may contain links.
 """
 
 from __future__ import annotations
@@ -114,11 +115,11 @@ class RunFolder:
         return read_pointer(self.checkpoints / BEST)
 
     def mend_best(self, step: int, say: Callable[[str], None]) -> None:
-        """Where `best` is damaged or missing, or what it names is, let it name another good one.
+        """If `best` or its checkpoint is damaged or missing, point it at another good one.
 
         Args:
-            step: of the best validation; no checkpoint of another step is ever taken for it.
-            say: told what was found and done.
+            step: of the best validation; no checkpoint of another step is used.
+            say: called with messages about what was found and done.
         """
         problem = ""
         try:
@@ -141,7 +142,7 @@ class RunFolder:
             )
 
     def newest_good(self, say: Callable[[str], None]) -> Path:
-        """The newest checkpoint that is whole; what is damaged is told and passed over.
+        """The newest undamaged checkpoint; damaged ones are reported and skipped.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
@@ -172,7 +173,7 @@ class RunFolder:
         )
 
     def name_for(self, step: int) -> str:
-        """A name that no checkpoint has: a folder is never replaced by another."""
+        """An unused name for a checkpoint, since no folder is ever replaced."""
         name, revision = f"step-{step:08d}", 0
         while os.path.lexists(self.checkpoints / name):
             revision += 1
@@ -184,8 +185,8 @@ class RunFolder:
 
         Args:
             name: from `name_for`.
-            write: writes the files into the folder that it is given.
-            best: whether `best` shall name it too.
+            write: called with a folder, writes the files into it.
+            best: whether to point `best` at it too.
             keep: how many of the newest to keep, besides those that are pointed at.
 
         Raises:
@@ -216,7 +217,7 @@ class RunFolder:
     def prune(self, keep: int) -> None:
         """Remove all but the newest checkpoints and those that are pointed at.
 
-        Nothing is removed while it is not known which one is best.
+        Nothing is removed if it is not known which one is best.
         """
         try:
             kept = {self.latest(), self.best()}
@@ -245,9 +246,9 @@ class RunFolder:
         write_list(self.path, {name: sums[name] for name in names})
 
     def refuse_strangers(self) -> None:
-        """Raise `ConfigError` if files have the names of a run's, and no run of ours has been here.
+        """Raise `ConfigError` if there are files with the names of a run's that no run has written.
 
-        They would be moved or replaced, and are somebody else's.
+        They would be moved or replaced, although they are somebody else's.
         """
         there = self._earlier()
         if there and not self._has_been_used():
@@ -276,7 +277,7 @@ class RunFolder:
         return isinstance(content, dict) and {"format", "model"} <= content.keys()
 
     def set_earlier_aside(self) -> Path | None:
-        """Move what a run before this one left here into a folder of its own, which is returned.
+        """Move the files of an earlier run into a folder of their own, which is returned.
 
         Raises:
             ConfigError: it is not from a run.
@@ -305,7 +306,7 @@ def _is_good(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder, under a name that no reader takes for a checkpoint while it happens."""
+    """Delete a folder; it is renamed first, so that nobody reads it as a checkpoint."""
     if folder.is_symlink():  # somebody else's folder stays as it is
         folder.unlink()
         return

@@ -1,4 +1,4 @@
-"""One run in a folder at a time. The second is told who holds the lock."""
+"""One run in a folder at a time. For a second one the error names who holds the lock."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class FolderInUse(RuntimeError):
 
 
 class RunLock:
-    """A lock on a folder that ends with the process, however that ends.
+    """A lock on a folder that is released when the process ends, however it ends.
 
-    It is a record lock of the operating system: children do not inherit it, nothing is left behind
-    after a kill or a power cut, and clocks play no part. Where the system has none (Windows),
-    nothing is locked.
+    It is a record lock of the operating system: child processes do not inherit it, nothing remains
+    after a kill or a power cut, and it does not depend on clocks. Where the system has no such
+    locks (Windows), nothing is locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,7 +102,7 @@ class RunLock:
 
 
 def _own(descriptor: int) -> bool:
-    """Whether an open file is an ordinary one that has no name but ours."""
+    """Whether an open file is an ordinary one without other names (hard links)."""
     state = os.fstat(descriptor)
     return stat.S_ISREG(state.st_mode) and state.st_nlink == 1
 
