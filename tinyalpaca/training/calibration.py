@@ -1,9 +1,9 @@
-"""How many sequences a worker should take at a time.
+"""How many sequences a micro-batch should have, by measurement.
 
-Larger micro-batches spend less on Python and make faster matrix products, until activations leave
-the cache or too few are left to share among the workers. Where that is depends on the processor;
-here it is measured: once, for a fraction of a second, and then remembered in a file. Since the size
-decides about the last bits of a run, this is for those who ask for it.
+Larger micro-batches spend less time in Python and have faster matmuls, until activations no longer
+fit the cache or there are too few micro-batches for the workers. The best size depends on the
+processor. Here it is measured once, for a fraction of a second, and then remembered in a file.
+Since the size affects the last bits of a run, this is done only on request.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def choose_micro_batch(
 ) -> int:
     """The micro-batch size with which a batch should take the least time.
 
-    Memory grows with the size, so that a size that is hardly faster than half of it is not taken.
+    Memory grows with the size, so a size that is hardly faster than half of it is not chosen.
 
     Args:
-        run: does the work of a micro-batch of so many sequences.
+        run: computes a micro-batch of so many sequences.
         batch_size: sequences of a batch.
         workers: how many share it.
-        lanes: into how many parts a batch is cut at most (see `minigrad.parallel.engine`).
+        lanes: the largest number of gradient accumulators (see `minigrad.parallel.engine`).
     """
     seconds: dict[int, float] = {}  # the shortest of the rounds: what disturbs only ever adds
     start = time.perf_counter()
@@ -83,10 +83,9 @@ def _candidates(batch_size: int) -> Iterator[int]:
 
 
 def remembered(path: Path, key: str, measure: Callable[[], int]) -> int:
-    """The number that `path` (JSON) holds under `key`, or else a new measurement, written there.
+    """The number under `key` in `path` (JSON), or else a new measurement, which is written there.
 
-    A file that cannot be read is measured anew, and one that cannot be written costs the
-    measurement again the next time; neither is a reason not to train.
+    If the file cannot be read or written, the next run measures again; training goes ahead.
     """
     known: dict[str, int] = {}
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):

@@ -1,4 +1,4 @@
-"""All that is needed to go on training: the model's files and two more beside them.
+"""All that is needed to resume training: the model's files and two more beside them.
 
     optimizer.safetensors   the optimizer's averages; and the weights as trained, if
                             model.safetensors holds their average
@@ -50,11 +50,11 @@ class SavedRun(NamedTuple):
     """A training checkpoint that has been read.
 
     Attributes:
-        own: what of the task was the user's, in words.
-        lora: what adapters it has, which are then all of its weights.
+        own: the user's own parts of the task, in words.
+        lora: its adapters; then only their weights are saved.
         weights: for use, by name.
-        arrays: what stands in optimizer.safetensors.
-        progress: what stands in trainer.json.
+        arrays: the content of optimizer.safetensors.
+        progress: the content of trainer.json.
         end_tokens, chat_template: as `TinyAlpaca` has them.
     """
 
@@ -79,11 +79,11 @@ def write_checkpoint(
     data: str,
     averaged: bool = False,
 ) -> None:
-    """All files of a checkpoint, into an existing folder.
+    """Write all files of a checkpoint into an existing folder.
 
     Args:
         data: the fingerprint of the tokens.
-        averaged: whether the weights for use are an average, so that those as trained are kept too.
+        averaged: whether the weights for use are an average; then the trained ones are saved too.
     """
     arrays, optimizer = optimizer_to_files(task.optimizer.state_dict(), task.names)
     if averaged:
@@ -109,7 +109,7 @@ def write_checkpoint(
 def restore(
     task: Task, saved: SavedRun, data: str, name: str, average: Any = None
 ) -> TrainingState:
-    """Put a new task where a checkpoint was written. Returns the state of the run there.
+    """Restore a new task from a checkpoint. Returns the state of the run.
 
     Args:
         data: the fingerprint of the tokens.
@@ -118,7 +118,7 @@ def restore(
 
     Raises:
         ValueError: it belongs to other data or another model.
-        FileFormatError: its files hold something else than the state of a training.
+        FileFormatError: its files do not hold the state of a training.
     """
     if saved.progress.get("data") != data:
         raise ValueError(
@@ -155,7 +155,7 @@ def _restore(task: Task, saved: SavedRun, average: Any) -> TrainingState:
 
 
 def read_training(folder: Path, model: Any = TinyAlpaca) -> SavedRun:
-    """Read a checkpoint whose checksums have been looked at.
+    """Read a checkpoint whose checksums have been checked.
 
     Args:
         model: the class of the model.
@@ -225,7 +225,7 @@ def optimizer_from_files(
     """The inverse of `optimizer_to_files`.
 
     Raises:
-        ValueError: the state is that of other parameters.
+        ValueError: the state belongs to other parameters.
     """
     if rest["names"] != names:
         raise ValueError("the optimizer's state is that of other parameters")

@@ -1,4 +1,4 @@
-"""What a task is made of where a user brings nothing else: as the settings say."""
+"""The parts of a task as the settings say, for those that a user does not bring."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 
     Those that are frozen (`requires_grad` is False) are left out.
 
-    With `decay` "matrices" vectors (biases and norms) do not decay: there is nothing to be gained
-    from pulling them to 0 (Loshchilov and Hutter leave it open; GPT-2 and its successors do so).
-    With Muon the matrices of the decoder layers are its, packed queries, keys and values one by
-    one; embeddings, the final layer and vectors stay with AdamW.
+    With `decay` "matrices", vectors (biases and norms) do not decay, since pulling them to 0 brings
+    nothing (Loshchilov and Hutter leave it open; GPT-2 and its successors do so). Muon updates the
+    matrices of the decoder layers, with packed queries, keys and values one by one. AdamW updates
+    embeddings, the final layer and vectors.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     groups: dict[str, dict[str, Any]] = {}
@@ -70,10 +70,10 @@ def make_engine(
     loss: Loss | None = None,
     ranks: mpi.Ranks | None = None,
 ) -> Engine:
-    """What computes gradients: workers on the CPU, the whole batch at once on a GPU.
+    """The engine that computes gradients: workers on the CPU, the whole batch on a GPU.
 
     Args:
-        optimizer: the parameters lie in memory in its order, and workers share its step.
+        optimizer: its order is that of the parameters in memory, and workers share its step.
         loss: cross-entropy if left out.
         ranks: the processes that share each batch; None for this one alone.
     """
@@ -106,8 +106,8 @@ def shared_engine(
 ) -> Engine:
     """The engine of several processes.
 
-    With dropout they take whole micro-batches, as large as a single process would, since masks are
-    drawn for these; else the size goes by a rank's share of the batch.
+    With dropout the ranks compute whole micro-batches of the size that a single process would use,
+    because masks are drawn for each micro-batch. Otherwise the size depends on a rank's share.
     """
     whole = getattr(model.config, "dropout", 1.0) > 0
     size = config.micro_batch_size
@@ -155,7 +155,7 @@ def count_steps(config: TrainConfig, steps_per_epoch: int) -> int:
 
 
 def check_schedule(config: TrainConfig) -> None:
-    """Raise `ConfigError` for a warm-up that the schedule does not have."""
+    """Raise `ConfigError` for a warm-up with a schedule that has none."""
     if config.schedule == "cosine-restarts" and config.warmup_steps:
         raise ConfigError(
             f"the schedule cosine-restarts has no warm-up, and warmup_steps is "

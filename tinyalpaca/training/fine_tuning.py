@@ -1,4 +1,4 @@
-"""Beginning with weights that there are, and training some of them only."""
+"""Starting from existing weights, and training only some of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sizes_of(folder: str, given: dict[str, Any], model: Any = TinyAlpaca) -> Any
 
 
 def take_weights(model: Any, folder: str) -> None:
-    """Give a model the weights in a folder.
+    """Load the weights in a folder into a model.
 
     Raises:
         FileNotFoundError, FileFormatError: there are none, or they are damaged.
@@ -58,14 +58,14 @@ def take_weights(model: Any, folder: str) -> None:
 
 
 def take_manners(model: Any, other: Any) -> None:
-    """Let a model end texts, and write conversations, as another or a saved run does."""
+    """Copy end tokens and chat template of another model or a saved run to a model."""
     for name in ("end_tokens", "chat_template"):
         if hasattr(model, name) and hasattr(other, name):  # as models of your own need not
             setattr(model, name, getattr(other, name))
 
 
 def add_lora(model: Any, config: TrainConfig) -> None:
-    """Give a model with the weights in `init_from` the adapters that the settings ask for.
+    """Add the adapters of the settings to a model with the weights in `init_from`.
 
     Raises:
         ConfigError: there are no such layers.
@@ -77,7 +77,7 @@ def add_lora(model: Any, config: TrainConfig) -> None:
 
 
 def freeze(model: nn.Module, patterns: str) -> None:
-    """Exclude the parameters from training whose names match one of the patterns.
+    """Exclude from training all parameters whose names match one of the patterns.
 
     Args:
         patterns: as of files, separated by commas: "embedding.*,*.bias".

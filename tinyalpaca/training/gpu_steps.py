@@ -1,8 +1,8 @@
-"""A task's steps on a GPU, many at a time, between two looks at what came of them.
+"""A task's steps on a GPU, many at a time; the CPU reads results back only now and then.
 
-The host looks where somebody wants to see a step and at the end of an epoch. Until then it only
-launches. It then counts what the device has done, so that between two looks schedule and optimizer
-are as if the host had made each step itself.
+It reads them back at steps that are to be shown and at the end of an epoch. In between it only
+launches. After reading it counts the steps, so that schedule and optimizer are then as if the CPU
+had made each step itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tinyalpaca.training.steps import BeforeUpdate, HostSteps, Steps
 from tinyalpaca.training.task import Task
 
 MOST_MEMORY = 0.5  # share of a GPU's free memory that tokens may take
-MOST_STEPS = 4096  # between two looks, whatever anybody wants to see
+MOST_STEPS = 4096  # steps after which results are read back in any case
 Average = tuple[Any, float]  # an array like the flat parameters, and a decay
 
 
@@ -37,7 +37,7 @@ class PlannedStep(NamedTuple):
 
 
 def why_not(task: Task) -> str | None:
-    """Why this task's steps need the host, or None if a GPU can make them on its own."""
+    """Why this task's steps need the CPU, or None if a GPU can make them on its own."""
     device = task.parameters[0].device
     if device.kind != "gpu":
         return "the model is on the CPU"
@@ -50,7 +50,7 @@ def why_not(task: Task) -> str | None:
 
 
 def check_tokens(tokens: np.ndarray, vocab_size: int) -> None:
-    """Look at all tokens once, before they go where nobody looks at them.
+    """Check all tokens once, since nobody checks them on the GPU.
 
     Raises:
         IndexError: one is not in the model's vocabulary.
@@ -69,10 +69,10 @@ class GpuSteps:
     Args:
         task: what is trained.
         before_update: called before each launch.
-        looks: somebody wants to see the steps whose numbers these divide; 0 for nobody. The first
-            is given.
+        looks: results are read back at steps that one of these numbers divides; 0 stands for none,
+            and is not the first number.
         graph: whether a step is captured as one CUDA graph; two, where processes share it.
-        average: what each step takes the weights into, (P,) on the GPU, and its decay; or None.
+        average: the average of the weights, (P,) on the GPU, and its decay; or None.
 
     Raises:
         ValueError: `why_not(task)` has a reason.
@@ -133,7 +133,7 @@ class GpuSteps:
         return False
 
     def run(self, state: TrainingState) -> list[Result]:
-        """Steps up to the next look."""
+        """Steps until results are read back."""
         if self.place != (state.step, state.sampler) or not self.plan:
             self._tell_device(state)
         count = min(self._until_look(state.step), len(self.plan))
@@ -162,14 +162,14 @@ class GpuSteps:
         self.task.schedule.step()
 
     def _result(self, step: int, progress: launching.Progress) -> Result:
-        """What came of a step, which is taken off the plan."""
+        """The result of a step, which is removed from the plan."""
         loss, grad_norm = progress.of(step)
         planned = self.plan.pop(0)
         tokens = sum(planned.rows) * (self.task.seq_len - 1)
         return Result(loss, grad_norm, self.task.learning_rate(step), tokens, planned.after)
 
     def _until_look(self, step: int) -> int:
-        """How many steps may be launched before the host has to look."""
+        """How many steps may be launched before the CPU has to read results back."""
         bounds = [self.task.total_steps - step, self.ring]
         return min(bounds + [every - step % every for every in self.looks if every])
 
@@ -200,7 +200,7 @@ def make_steps(
     warn: Callable[[str], None],
     average: Average | None = None,
 ) -> Steps:
-    """What makes this task's steps. If a GPU cannot make them on its own, that is said."""
+    """What makes this task's steps. If a GPU cannot make them on its own, a line says why."""
     reason = why_not(task)
     if reason is None:
         return GpuSteps(task, before_update, looks, graph, average)

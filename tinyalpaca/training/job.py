@@ -1,4 +1,4 @@
-"""The main job from end to end: text, tokenizer, model, a run, and what is said about it."""
+"""The main job from end to end: text, tokenizer, model, a run, and what is printed."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ from tinyalpaca.training.told import describe_engine, finish
 
 
 def products_of(config: TrainConfig, device: Device) -> str | None:
-    """The precision of matrix products that `config` asks for; None for the device's own choice.
+    """The precision of matmuls that `config` asks for; None for the device's own choice.
 
-    On the CPU it is not looked at, so that a run can go on there.
+    On the CPU it is ignored, so that a run can be resumed there.
 
     Raises:
         PrecisionError: the GPU does not have it.
@@ -75,29 +75,29 @@ def train(
     hooks: Sequence[Hook] = (),
     resume: bool = False,
 ) -> Run:
-    """Train a model from Python, with any part of your own in place of ours.
+    """Train a model from Python, optionally with parts of your own.
 
     Args:
-        config: the settings; what a part of your own does not look at has no effect.
+        config: the settings; those that a part of your own does not read have no effect.
         model_config: the model's sizes; a `ModelConfig`, or what your own class takes.
         model: makes the model from these and a `minigrad.Generator`, as a class does. It maps ids
-            (B, T) to logits (B, T, V), keeps its `config`, with a `vocab_size` and a
-            `max_seq_len`, and if it has dropout the generator as `rng`. A class whose settings are
-            no `ModelConfig` names theirs as its `config_class`.
+            (B, T) to logits (B, T, V). It has an attribute `config`, with a `vocab_size` and a
+            `max_seq_len`, and with dropout the generator as `rng`. If its settings are no
+            `ModelConfig`, it names their class as `config_class`.
         loss: maps the model, inputs and targets (B, T) to the *sum* of their losses.
         optimizer: makes one from groups of parameters.
         schedule: makes one from the optimizer and the number of steps of the run.
-        data, tokenizer: tokens and what made them, in place of the text that `config.data` names.
+        data, tokenizer: tokens and what made them, instead of the text that `config.data` names.
         hooks: more of them; see `tinyalpaca.training.hooks`.
-        resume: go on with the run in `config.out`, given the same parts again.
+        resume: resume the run in `config.out`; give the same parts again.
 
     Returns:
-        The run: its `model` has the best weights, its `records` what the validations gave, and
-        `stopped` says if somebody asked to stop before the end.
+        The run: its `model` has the best weights, its `records` are the results of validations,
+        and `stopped` is the reason if it was stopped before the end.
 
     Raises:
         TypeError: a part is not what it should be.
-        ValueError, OSError: what is asked for cannot be had, or not gone on with.
+        ValueError, OSError: a setting is wrong, a file is missing, or the run cannot be resumed.
         TrainingStopped: the loss or a gradient became NaN or infinite, or the disk is full.
     """
     if not isinstance(config, TrainConfig):
@@ -138,7 +138,7 @@ def resume_training(
     hooks: Sequence[Hook] = (),
     texts: Texts | None = None,
 ) -> Run:
-    """Go on with the run in `folder`, or from one of its checkpoints.
+    """Resume the run in `folder`, or from one of its checkpoints.
 
     Args:
         model_given, given: settings that are given again; see `tinyalpaca.training.resuming.merge`.
@@ -184,8 +184,8 @@ def run_training(
         The run; its `stopped` says if it was asked to stop before its end.
 
     Raises:
-        DeviceError, OSError, ValueError: something that is asked for cannot be had; found before
-            training starts.
+        DeviceError, OSError, ValueError: a device or file is missing, or a setting is wrong; found
+            before training starts.
         FolderInUse: another run writes to the folder.
         TrainingStopped: the loss or a gradient became NaN or infinite, or the disk is full.
     """
@@ -220,7 +220,7 @@ def run_rank(
     device = device_of_rank(choose_device(config.device), ranks)
     products = products_of(config, device)
     folder = RunFolder(config.out) if first else ElsewhereFolder()
-    if saved is None:  # an old run goes on as it was
+    if saved is None:  # an older run is resumed as it was
         check_schedule(config)
         folder.refuse_strangers()
     with (
@@ -256,7 +256,7 @@ def device_of_rank(device: Device, ranks: mpi.Ranks | None) -> Device:
 
 
 def with_vocabulary(model: ModelConfig, config: TrainConfig) -> ModelConfig:
-    """The sizes with the fewest tokens that there can be, where the text is to say how many."""
+    """The sizes with the smallest possible vocabulary, if the text is to decide about it."""
     fewest = 256 if config.tokenizer == "bpe" else 1
     return model if model.vocab_size else dataclasses.replace(model, vocab_size=fewest)
 

@@ -1,4 +1,4 @@
-"""The loss that a task makes smaller."""
+"""The loss that a task minimizes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LossFunction = Callable[[nn.Module, Any, Any], mg.Tensor]  # model, inputs, targ
 
 
 def own_seed(part: int) -> int:
-    """What changes the seed of dropout on a GPU where several processes share a batch.
+    """A change of the seed of dropout on a GPU, if several processes share a batch.
 
     Args:
-        part: the number of a process's part; the first part's masks are those of a process alone.
+        part: the number of a process's part; the first has the masks of a single process.
     """
     return part << 40
 
@@ -30,7 +30,7 @@ def own_seed(part: int) -> int:
 class Loss:
     """The summed loss of a micro-batch, in training and in validation.
 
-    Dropout masks depend on the seed and the key alone. On a GPU they are drawn there, from the
+    Dropout masks depend only on the seed and the key. On a GPU they are drawn there, from the
     number of the batch in the run.
 
     Args:
@@ -61,7 +61,7 @@ class Loss:
             return self._summed(x, y)
 
     def on_device(self, x: Any, y: Any, draw: Any, ahead: int, more: int = 0) -> mg.Tensor:
-        """As `training`, with what masks are drawn from on the GPU as well.
+        """As `training`, with masks that are drawn on the GPU.
 
         Args:
             more: changes the seed, so that other masks are drawn.

@@ -1,4 +1,4 @@
-"""Whether a model can be trained on this machine at all, before anything is allocated or read."""
+"""Whether a model fits this machine's memory, before anything is allocated or read."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def count_parameters(config: ModelConfig) -> int:
 def check_memory(config: ModelConfig) -> None:
     """Raise `ConfigError` if weights, gradients and optimizer cannot fit into the memory.
 
-    What activations need comes on top; it depends on much more, and is not guessed.
+    Activations need more memory on top, which is not estimated.
     """
     parameters = count_parameters(config)
-    copies = 1 + number_of_lanes(parameters * NUMBER) + 2  # weights, lanes, AdamW's averages
+    copies = 1 + number_of_lanes(parameters * NUMBER) + 2  # weights, gradients, averages
     needed, there = parameters * NUMBER * copies, memory_of_machine()
     if there is not None and needed > there:
         raise ConfigError(

@@ -35,8 +35,8 @@ def read_metrics(
 
     Args:
         path: the file; if there is none, there are no records.
-        say: told which lines are damaged. A last line without an end is not: a run that was killed
-            leaves one.
+        say: called with the numbers of damaged lines. A last line without an end is not reported:
+            a run that was killed leaves one.
     """
     if not os.path.isfile(path):
         return []
@@ -98,6 +98,6 @@ def _is_complete(record: Record) -> bool:
 def history_of(
     folder: Path, last: int, records: list[Record], say: Callable[[str], None]
 ) -> list[Record]:
-    """What a run has written down up to a step: that of steps, and the `records` of validations."""
+    """The records of a run up to a step: those of steps, and the `records` of validations."""
     steps = steps_in(read_metrics(folder / METRICS, say), last)
     return sorted([*steps, *records], key=lambda record: record["step"])

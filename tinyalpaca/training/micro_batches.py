@@ -1,8 +1,8 @@
-"""How many sequences a worker takes at a time: by a rule, or measured on request.
+"""How many sequences a micro-batch has: by a rule, or measured on request.
 
-The size decides in which order gradients are added up, so about their last bits, and about dropout
-masks. So the rule looks at sizes alone: not at clocks, caches, cores or workers. The same settings
-give the same size everywhere.
+The size decides in which order gradients are added up, so it affects their last bits, and the
+dropout masks. Therefore the rule depends only on sizes: not on clocks, caches, cores or workers.
+The same settings give the same size everywhere.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ TOKENS = 384
 
 
 def micro_batch_size(model: ModelConfig, batch_size: int, time: int) -> int:
-    """Sequences that a worker takes at a time, by rule.
+    """Sequences of a micro-batch, by rule.
 
-    The batch is halved, at least once, so that two workers have something to do, and then as long
-    as the parts are worth a call of their own: many small parts share well among workers and leave
-    less in the caches, few large ones spend less on Python. More parts than lanes help no worker,
-    so these must be twice as large.
+    The batch is halved at least once, so that two workers have something to do. It is halved again
+    as long as the parts are large enough: small parts can be shared better and need less cache,
+    large ones spend less time in Python. More parts than gradient accumulators help no worker, so
+    these must be twice as large.
 
     Args:
         model: its sizes.
@@ -50,10 +50,10 @@ def micro_batch_size(model: ModelConfig, batch_size: int, time: int) -> int:
 
 
 def layer_operations(model: ModelConfig, time: int) -> int:
-    """Additions and multiplications of a sequence's training step in a layer's matrix products.
+    """Additions and multiplications in a layer's matmuls, for a training step of one sequence.
 
-    Two for each weight and token forward, twice as many backward; so too for attention's scores and
-    sums, in which a token meets half of all tokens.
+    There are two for each weight and token forward and twice as many backward. The same holds for
+    attention's scores and sums, where a token sees half of all tokens on average.
     """
     c, f, heads = model.d_model, model.d_ff, model.num_heads
     ffn = 3 * c * f if model.activation == "swiglu" else 2 * c * f
@@ -63,7 +63,7 @@ def layer_operations(model: ModelConfig, time: int) -> int:
 
 
 def calibrated_micro_batch(engine: Workers, model: TinyAlpaca, config: TrainConfig) -> int:
-    """The size that a run takes which does not give one: by the rule, or measured if it asks so."""
+    """The size for a run that gives none: by the rule, or measured on request."""
     if config.measure_micro_batch:
         return measured_micro_batch(engine, model.config, config)
     return micro_batch_size(model.config, config.batch_size, config.seq_len - 1)

@@ -1,4 +1,4 @@
-"""Going on with a run: which checkpoint, and what may be different this time."""
+"""Resuming a run: from which checkpoint, and which settings may change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tinyalpaca.training.defaults import count_steps, make_schedule
 from tinyalpaca.training.task import Task
 from tinyalpaca.versions import versions
 
-# What may change: how long, where, and what is told. Everything else decides about the numbers.
+# What may change: how long, where, and what is printed. All else affects the numbers.
 MAY_CHANGE = frozenset(
     {
         "out",
@@ -55,7 +55,7 @@ PATHS = TEXTS | {"init_from"}  # they are kept whole, so that a run is resumed f
 
 
 def find_checkpoint(path: Path, say: Say, model: Any = TinyAlpaca) -> SavedRun:
-    """The checkpoint to go on from: the newest good one of a run, or the one that `path` is.
+    """The checkpoint to resume from: the newest good one of a run, or `path` itself.
 
     Args:
         model: the class of the model.
@@ -73,7 +73,7 @@ def find_checkpoint(path: Path, say: Say, model: Any = TinyAlpaca) -> SavedRun:
 
 
 def run_folder_of(saved: SavedRun) -> Path:
-    """The run's folder that a checkpoint lies in."""
+    """The folder of the run that a checkpoint belongs to."""
     parent = saved.folder.parent
     return parent.parent if parent.name == CHECKPOINTS else saved.folder
 
@@ -81,13 +81,13 @@ def run_folder_of(saved: SavedRun) -> Path:
 def merge(
     saved: SavedRun, model_given: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[TrainConfig, list[str]]:
-    """The settings to go on with, and what is different from before in words.
+    """The settings of a resumed run, and the differences from before in words.
 
     Args:
         model_given, given: the settings that flags or a preset give.
 
     Raises:
-        ConfigError: a setting that decides about the numbers would change; lists all of them.
+        ConfigError: settings that affect the numbers would change; lists all of them.
     """
     problems = differences(saved.model_config, {**model_given})
     problems += [
@@ -106,7 +106,7 @@ def merge(
 
 
 def given_again(config: TrainConfig) -> dict[str, Any]:
-    """All settings of a run, without those that it has chosen where nothing is given."""
+    """All settings of a run, except those that the run has chosen by itself."""
     given = dataclasses.asdict(config)
     if not config.micro_batch_size:
         del given["micro_batch_size"]
@@ -116,7 +116,7 @@ def given_again(config: TrainConfig) -> dict[str, Any]:
 
 
 def refuse_other_parts(saved: SavedRun, now: Mapping[str, str]) -> None:
-    """Raise `ConfigError` if what is the user's is `now` something else than in the run before."""
+    """Raise `ConfigError` if the user's own parts are other ones `now` than before."""
     if saved.own != now:
         lines = [
             f"{part}: {saved.own.get(part, 'ours')} before, {now.get(part, 'ours')} now"
@@ -131,7 +131,7 @@ def refuse_other_parts(saved: SavedRun, now: Mapping[str, str]) -> None:
 
 
 def refuse_to_go_back(saved: SavedRun, asked_for: Path, config: TrainConfig) -> None:
-    """Raise `ConfigError` if a run is to go on, in its own folder, from before its newest step."""
+    """Raise `ConfigError` if a run would be resumed, in its folder, before its newest step."""
     run = RunFolder(config.out)
     latest = run.latest()
     own = run_folder_of(saved).resolve() == run.path.resolve()
@@ -157,7 +157,7 @@ def _changes(config: Any, given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def other_versions(saved: SavedRun) -> list[str]:
-    """In words, the programs whose version is another than when the checkpoint was written."""
+    """In words, the programs whose version has changed since the checkpoint was written."""
     before, now = saved.progress["versions"], versions()
     return [
         f"{name} {before.get(name)} then, {now[name]} now"
@@ -171,8 +171,8 @@ def tell_rates(
 ) -> None:
     """Say how learning rates change with the number of steps, if that has changed.
 
-    A schedule that falls to its end by the last step is stretched over the new number: a run that
-    had come to its end begins again at the rate that the longer one has there.
+    A schedule that falls until the last step is stretched over the new number of steps. So a run
+    that had ended continues with the learning rate that the longer run has at that step.
 
     Args:
         step: updates made so far.

@@ -1,4 +1,4 @@
-"""A run: its parts, built from the settings. This is the one place that knows all of them."""
+"""A run: all its parts, built from the settings. Only this file knows all of them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ MOST_NAMED = 16  # ranks that are listed at the start
 
 
 class Run:
-    """A training with everything around it: what it writes, tells, and remembers.
+    """A training with everything around it: what it writes, prints and saves.
 
     Args:
         model: moved to its device already.
@@ -65,19 +65,19 @@ class Run:
         folder: for everything that is written; a `RunFolder` if the caller has opened one.
         stopping: asked between steps whether to stop.
         source: where the text is from, for people.
-        saved: the checkpoint to go on from.
-        own: what the user has brought.
-        hooks: more of them, called after ours, on every rank.
+        saved: the checkpoint to resume from.
+        own: the user's own parts.
+        hooks: the user's hooks, called after ours, on every rank.
         ranks: the processes that share the run; None for this one alone.
 
     Attributes:
         task, state, hooks: see the modules of these names.
         stopped: why training has stopped before its end, or None.
-        spoiled: whether the ranks have come to different weights, so that nobody's are saved.
+        spoiled: whether the ranks have different weights, so that none are saved.
 
     Raises:
         ValueError: the training sequences are longer than the data or than the model allows, or
-            shorter than a move of the last validation's windows; or `saved` belongs elsewhere.
+            shorter than `eval_stride`; or `saved` belongs to another run.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Run:
         self.hooks: list[Hook] = [*first, *self._hooks(), *hooks]
 
     def _hooks(self) -> list[Hook]:
-        """Ours, in the order in which they act: what is shown comes after what is saved."""
+        """Our hooks, in the order of their calls: first those that save, then those that print."""
         config, task, path = self.config, self.task, self.folder.path
         windows = task.sampler.batch_size * config.accumulate
         length = (task.steps_per_epoch, task.total_steps, windows)
@@ -220,14 +220,14 @@ class Run:
         return self.state.records
 
     def train(self) -> None:
-        """All steps that are left.
+        """Make all remaining steps.
 
         Raises:
-            TrainingStopped: a loss or gradient is not finite, or the disk does not take a file.
+            TrainingStopped: a loss or gradient is not finite, or a file cannot be written.
         """
         config, task = self.config, self.task
-        # Overflow is looked for, and found, by what becomes of it: a loss that is not finite.
-        # BLAS has one thread, since how many it has decides about last bits (Muon's, say).
+        # No warnings of overflow: it is found by the loss, which is then not finite.
+        # BLAS has one thread, since their number affects the last bits (of Muon, for example).
         with self.folder.open(), OneBlasThread(), np.errstate(all="ignore"):
             try:
                 if self.ranks is not None:
@@ -260,7 +260,7 @@ class Run:
                     hook.close()
 
     def _go_back(self) -> None:
-        """To the last checkpoint: workers have died in the middle of an update."""
+        """Return to the last checkpoint, because workers have died during an update."""
         latest = self.folder.latest()
         if latest is None:  # another rank's folder has one from the first step on
             return
@@ -304,7 +304,7 @@ class Run:
                 write_checkpoint(folder, self.task, state, *parts)
 
     def _agree(self, ranks: mpi.Ranks) -> None:
-        """What a rank decides by itself is exchanged, or left to rank 0."""
+        """Let the ranks exchange what each decides by itself, or leave it to rank 0."""
         engine = self.task.engine
         assert isinstance(engine, mpi.DataParallel)
         late = OfFirst(self.checkpoints.late)
@@ -314,7 +314,7 @@ class Run:
             engine.wishes.append((self.stopping.wish, self.stopping.hear))
 
     def _begin_together(self, ranks: mpi.Ranks) -> None:
-        """Start MPI, and see to it that all ranks train the same thing.
+        """Start MPI, and check that all ranks train the same thing.
 
         Raises:
             ConfigError: they do not.
@@ -349,13 +349,13 @@ class Run:
         return restore(self.task, saved, self._fingerprint, self.config.data, average)
 
     def _whole(self) -> bool:
-        """Whether weights and average are surely those of the state."""
+        """Whether weights and average are certainly those of the state."""
         averaged = self.average is None or self.average.step == self.state.step
         return self.steps is not None and self.steps.whole and averaged and not self.spoiled
 
 
 def check_windows(config: TrainConfig, longest: int) -> None:
-    """Raise `ValueError` if windows do not fit a model that takes so many tokens."""
+    """Raise `ValueError` if windows are longer than the model allows."""
     if config.seq_len - 1 > longest:
         raise ValueError(
             f"training windows of {config.seq_len} tokens predict {config.seq_len - 1}, more "

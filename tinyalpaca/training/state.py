@@ -1,7 +1,7 @@
-"""What a run is at one moment: a value. With weights and averages it makes a checkpoint.
+"""The state of a run at one moment, as a value. With weights and averages it makes a checkpoint.
 
-Steps, hooks and files read it. The loop alone changes it, and only when what it counts has
-happened: so a step that fails leaves it as it was.
+Steps, hooks and files read it. Only the loop changes it, after a step has been made. So a step that
+fails leaves it as it was.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Part = tuple[np.ndarray, ...]  # a batch: inputs and targets (B, T) each
 
 
 class Result(NamedTuple):
-    """What came of a step.
+    """The result of a step.
 
     Attributes:
         loss: in nats per token.
@@ -26,7 +26,7 @@ class Result(NamedTuple):
         learning_rate: of the optimizer's first group.
         tokens: how many were predicted.
         sampler: its state after the step.
-        batches: with the step's first key, if the step was not finite: it has changed no weight.
+        batches: if the step was not finite, its batches and first key; then no weight has changed.
     """
 
     loss: float
@@ -38,12 +38,12 @@ class Result(NamedTuple):
 
     @property
     def finite(self) -> bool:
-        """Whether loss and gradient are numbers, so that the weights have been updated."""
+        """Whether loss and gradient are finite, so that the weights have been updated."""
         return isfinite(self.loss) and isfinite(self.grad_norm)
 
 
 class Made(NamedTuple):
-    """The steps that were made between two looks, and the pace of their epoch until now."""
+    """The steps since results were last read, and the tokens a second of this epoch so far."""
 
     results: list[Result]
     tokens_per_second: float
@@ -55,10 +55,10 @@ class TrainingState:
 
     Attributes:
         sampler: seed, epoch, and position in the epoch's windows.
-        step: updates made so far, with those left out.
+        step: updates made so far, including skipped ones.
         loss_sum, loss_count: of the steps since the last validation.
         grad_norm: of the last step.
-        skipped, bad_in_a_row: steps left out because they were not finite.
+        skipped, bad_in_a_row: steps that were skipped because they were not finite.
         records: of the validations, as in `metrics.jsonl`.
         best: "val_loss" of the best validation and which "record" it is, or None.
     """
@@ -89,7 +89,7 @@ class TrainingState:
         return bool(self.records) and self.since_best == 0
 
     def count(self, result: Result) -> None:
-        """Take note of a step; one that is not finite has been left out."""
+        """Count a step; one that is not finite counts as skipped."""
         if result.finite:
             self.bad_in_a_row = 0
             self.loss_sum, self.loss_count = self.loss_sum + result.loss, self.loss_count + 1
@@ -99,14 +99,14 @@ class TrainingState:
         self.step += 1
 
     def validated(self, record: Record) -> None:
-        """Take note of a validation."""
+        """Add the record of a validation."""
         if record["val_loss"] < (self.best or {"val_loss": inf})["val_loss"]:
             self.best = {"val_loss": record["val_loss"], "record": len(self.records)}
         self.records.append(record)
         self.loss_sum, self.loss_count = 0.0, 0
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a checkpoint."""
+        """As a checkpoint saves it."""
         return {
             "step": self.step,
             "epoch": self.sampler["epoch"],

@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, SIGTERM, a terminal that closes, or because the time is up."""
+"""Requests to stop: Ctrl-C, SIGTERM, a closed terminal, or a time limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTICE = b"\nStopping after this step; again to stop at once, without saving.\n"
 
 
 class StopRequested(Exception):
-    """Raised between two pieces of work when somebody has asked to stop.
+    """Raised between two steps when a stop was requested.
 
     Attributes:
         exit_status: as `Stopping.exit_status`.
@@ -31,11 +31,12 @@ class TrainingStopped(RuntimeError):
 
 
 class Stopping:
-    """Notes a wish to stop, so that the loop can come to a good place first.
+    """Remembers a request to stop, so that the loop can finish its step first.
 
-    As a context manager in the main thread it takes SIGINT (Ctrl-C), SIGTERM and SIGHUP (the
-    terminal closes); the first is noted, a second Ctrl-C is a KeyboardInterrupt as usual. What was
-    ignored stays ignored, as SIGHUP is under nohup. Time is counted by a clock that nobody can set.
+    As a context manager in the main thread it handles SIGINT (Ctrl-C), SIGTERM and SIGHUP (the
+    terminal closes). The first signal is remembered; a second Ctrl-C is a KeyboardInterrupt as
+    usual. Signals that were ignored before stay ignored, as SIGHUP under nohup. The clock is
+    monotonic.
 
     Args:
         max_minutes: from `start` on; 0 for no limit.
@@ -63,7 +64,7 @@ class Stopping:
 
     @property
     def reason(self) -> str:
-        """Why, for people."""
+        """The reason, in words."""
         if self.signal is None:
             return f"--max-minutes {self._limit / 60:g} have passed"
         return "Ctrl-C" if self.signal == signal.SIGINT else signal.Signals(self.signal).name
@@ -89,7 +90,7 @@ class Stopping:
     def at_once(self) -> Iterator[None]:
         """Context manager: inside, where there is nothing to save, a signal raises `StopRequested`.
 
-        Reading a text may take for ever, and has no steps between which one could ask.
+        It is for reading a text, which may take very long and has no steps to stop after.
         """
         if self.signal is not None:
             raise StopRequested(self.reason, self.exit_status)

@@ -1,4 +1,4 @@
-"""Several runs that differ in some settings, on one reading of the text, and a table of them."""
+"""Several runs that differ in some settings, and a table of them. The text is read once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sweep(
 ) -> list[Row]:
     """Train with every combination of some settings, each in a folder of its own in `config.out`.
 
-    A run that is there already is gone on with, so a sweep that was stopped can be called again.
+    A run that exists already is resumed, so a sweep that was stopped can be called again.
 
     Args:
         config: the other settings.
@@ -38,8 +38,8 @@ def sweep(
         model_config: the model's other sizes.
 
     Returns:
-        Of each run its varied settings, its best validation ("nats_per_char"), "step", "folder"
-        and how it "ended"; the best first. They are in `sweep.csv` as well.
+        For each run its varied settings, its best validation ("nats_per_char"), "step", "folder"
+        and how it "ended", sorted from the best. They are in `sweep.csv` as well.
 
     Raises:
         ConfigError: there is no such setting, or a combination makes no sense; found at once.

@@ -1,6 +1,6 @@
 """What is trained: model, loss, data, optimizer, schedule and engine. Each can be your own.
 
-`make_task` puts one together for language modelling. What a user does not bring is made as the
+`make_task` builds a task of language modelling. Parts that a user does not bring are made as the
 settings say, in `tinyalpaca.training.defaults`.
 """
 
@@ -38,7 +38,7 @@ class Data(NamedTuple):
     validation_characters: int
 
     def fingerprint(self) -> str:
-        """A hash by which a resumed run knows that it goes on with the same tokens."""
+        """A hash by which a resumed run checks that the tokens are the same."""
         digest = hashlib.sha256()
         for tokens in (self.train, self.validation):
             for start in range(0, len(tokens), HASHED_AT_A_TIME):
@@ -48,7 +48,7 @@ class Data(NamedTuple):
 
 
 class Own(NamedTuple):
-    """What a user brings, in place of what the settings would make.
+    """The user's own parts, which replace those that the settings would make.
 
     Attributes:
         model: makes one from its settings and a `minigrad.Generator`, as a class does.
@@ -85,9 +85,9 @@ class Task:
 
     Attributes:
         parameters, names: in the optimizer's order.
-        own: what of it is a user's, in words, by which a resumed run knows it again.
-        weights_for_use: makes a context manager in which the model has the weights that are
-            validated and saved: those that are trained, unless others (an average) are put there.
+        own: the user's own parts in words, with which a resumed run compares its own.
+        weights_for_use: makes a context manager in which the model has the weights to validate and
+            save: the trained ones, unless a hook keeps others (an average).
     """
 
     def __init__(

@@ -147,9 +147,9 @@ def make_tokenizer(
 ) -> Tokenizer:
     """The tokenizer that the settings name, or one learned from the text.
 
-    Byte pairs are learned from the training text alone. Characters are those of the whole text,
-    validation included, as in nanoGPT: there is nothing to learn in which there are, and a text
-    whose end has a character more than its beginning can be trained on.
+    Byte pairs are learned from the training text only. Characters are those of the whole text,
+    validation included, as in nanoGPT. That reveals nothing but which characters occur, and
+    otherwise a text could not be used if a character occurs only at its end.
     """
     between = [SEPARATOR] if len(training.documents) > 1 else []
     if config.tokenizer == "bpe":
@@ -204,7 +204,7 @@ def fitted(model: ModelConfig, tokenizer: Tokenizer, warn: Say) -> ModelConfig:
 
 
 def warn_of_positions(model: ModelConfig, training: TrainConfig, warn: Say) -> None:
-    """Say so if windows are shorter than what the model takes: the rest stays untrained."""
+    """Warn if windows are shorter than `max_seq_len`: later positions stay untrained."""
     trained = training.seq_len - 1
     if trained < model.max_seq_len - 1:
         warn(

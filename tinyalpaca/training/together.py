@@ -1,8 +1,8 @@
-"""One run in many processes: what its ranks do that a process alone does not.
+"""One run in many processes: what ranks do that a single process does not.
 
-All ranks go through the same steps, validations and decisions; rank 0 alone tells, samples and
-saves. What a rank decides by itself (a signal, a clock) is exchanged first, at the engine's
-meetings, so that all of them act alike.
+All ranks make the same steps, validations and decisions. Only rank 0 prints, samples and saves.
+What only one rank knows (a signal, a clock) is exchanged first, when the engine communicates, so
+that all ranks act alike.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OWN_TEXTS = frozenset({"data", "validation", "init_from", "tokenizer"})  # where
 def together(config: TrainConfig) -> Iterator[mpi.Ranks | None]:
     """Context manager: the processes of `mpirun`, or None if there is but this one.
 
-    If a rank fails inside, all others are told why and stop too; rank 0 tells people.
+    If a rank fails inside, all others get the reason and stop too; rank 0 prints it.
 
     Raises:
         ConfigError: they cannot share the batches.
@@ -60,7 +60,7 @@ def together(config: TrainConfig) -> Iterator[mpi.Ranks | None]:
 
 
 def told_by_another(ranks: mpi.Ranks, error: BaseException) -> bool:
-    """Whether another rank tells people about an error: rank 0, or if that has gone, the next."""
+    """Whether another rank prints an error: rank 0 does, or if it has gone, the next."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, mpi.RankError):
         cause = cause.__cause__
@@ -104,9 +104,9 @@ def unequal_shares(batch_size: int, micro_batch_size: int, ranks: mpi.Ranks) -> 
 
 
 class ElsewhereFolder(RunFolder):
-    """What another rank has in place of the run's folder: a place for texts as tokens, for a while.
+    """What other ranks have instead of the run's folder: a temporary folder for tokens.
 
-    Checkpoints come at the same steps, and are not written.
+    Checkpoints come at the same steps as on rank 0, but are not written.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class ElsewhereFolder(RunFolder):
 
 
 class StoppingTogether(Stopping):
-    """A wish to stop that one rank has had is noted by all at the same step.
+    """A request to stop at one rank, on which all ranks act at the same step.
 
     Args:
         max_minutes: as for `Stopping`.
@@ -154,11 +154,11 @@ class StoppingTogether(Stopping):
         self.agreed, self._rank, self.alone = 0, 0, False
 
     def wish(self) -> float:
-        """What this rank tells the others."""
+        """What this rank sends to the others."""
         return float(self.signal or (-1 if self.out_of_time else 0))
 
     def hear(self, wishes: np.ndarray) -> None:
-        """What all ranks have told, (size,); the first that wants to stop counts."""
+        """Read what all ranks have sent, (size,); the first request to stop counts."""
         wanted = np.flatnonzero(wishes)
         if len(wanted) and not self.agreed:
             self._rank = int(wanted[0])
@@ -180,7 +180,7 @@ class StoppingTogether(Stopping):
 
 
 class OfFirst:
-    """A question that rank 0 answers for all, at each of the engine's meetings.
+    """A question that rank 0 answers for all, whenever the engine communicates.
 
     Args:
         ask: what rank 0 finds.

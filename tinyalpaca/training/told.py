@@ -1,4 +1,4 @@
-"""What is said about a run: what computes, and where things are when it has ended."""
+"""What is printed about a run: what computes, and where its files are at the end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def describe_own(run: Run, device: Device, engine: Engine) -> str:
 
 
 def finish(run: Run, tell: Say) -> None:
-    """Say where a run that has ended has left things, with a sample and a last validation."""
+    """Print where the files of a run are, with a sample and a last validation."""
     folder, config, state = run.folder.path, run.config, run.state
     if run.stopped:
         say(
@@ -80,7 +80,7 @@ def finish(run: Run, tell: Say) -> None:
 
 
 def resume_command(folder: Path, ranks: mpi.Ranks | None = None) -> str:
-    """The command that goes on with a run, as this one was called."""
+    """The command that resumes this run."""
     program = Path(sys.argv[0])
     words = [] if ranks is None else ["mpirun", "-n", str(ranks.size)]
     if program.suffix == ".py" and program.name != "__main__.py":
