@@ -1,4 +1,4 @@
-"""A model to play with on a page of one's own machine: `server.py` answers, `page.html` asks."""
+"""A local page to try a model on: `page.html` sends requests, `server.py` answers them."""
 
 from tinyalpaca.play.server import PlayServer
 

@@ -1,8 +1,7 @@
-"""The server behind `tinyalpaca play`: Python's own, bound to this machine alone.
+"""The server behind `tinyalpaca play`: the standard library's, bound to this machine only.
 
-Whoever can log in to a machine can reach its loopback, so every address begins with a token that
-nobody can guess, and what does not know it is refused. The page has no outside resource, and its
-policy forbids it to load one.
+Every user of a machine can reach its loopback. So each address begins with a random token, and
+requests without it are refused. The page uses no outside resource, and its policy forbids any.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class PlayServer(ThreadingHTTPServer):
         self.address = f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that has gone away is no news."""
+        """Ignore that a browser has closed the connection."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -101,10 +100,9 @@ class Handler(BaseHTTPRequestHandler):
             self._line({"error": str(error)})
 
     def _asked(self) -> str | None:
-        """What is asked for, None if the request is refused.
+        """The path that is requested, or None if the request is refused.
 
-        A name server of somebody else's may give our address (DNS rebinding), so the host is looked
-        at too.
+        Another site's name may resolve to our address (DNS rebinding), so the host is checked too.
         """
         token, _, what = self.path.removeprefix("/").partition("/")
         known = secrets.compare_digest(token.encode(), self.server.token.encode())
@@ -137,4 +135,4 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is logged: addresses hold the token."""
+        """Nothing is logged, because addresses contain the token."""

@@ -1,6 +1,6 @@
-"""What the page shows, as values: a text that is being written, where the model looked, curves.
+"""What the page shows, as values: a text while it is written, attention, curves.
 
-Nothing here knows of a browser; `server.py` sends what these functions give.
+Nothing here depends on a browser; `server.py` sends what these functions return.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ ALTERNATIVES = 8
 
 
 class Session:
-    """A folder that has a model, or will have one once its training has come so far.
+    """A folder that has a model, or will have one later in its training.
 
-    The weights are read again when a run that is still training has written better ones.
+    The weights are read again when a run that is still training has saved better ones.
 
     Args:
         folder: of a run, or of a model.
@@ -67,7 +67,7 @@ class Session:
         return self._generator
 
     def write(self, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """A text as it comes: the prompt's tokens, each new token, then who looked where.
+        """A text while it is written: the prompt's tokens, each new token, then the attention.
 
         Args:
             asked: "prompt", and any of SETTINGS.
@@ -130,7 +130,7 @@ class Session:
 
 
 def attention_of(generator: Generator, tokens: list[int]) -> dict[str, Any]:
-    """Where each token looked, packed as in `tinyalpaca.generation.token_page`."""
+    """The attention of each token, packed as in `tinyalpaca.generation.token_page`."""
     readings = list(read_back(generator, tokens))
     packed, layers, heads = packed_attention(readings)
     starts = [0, *(reading.start for reading in readings)]

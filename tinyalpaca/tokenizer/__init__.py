@@ -1,6 +1,6 @@
-"""Text to tokens and back: byte pairs, characters, and others' tokenizers from their files.
+"""Text to tokens and back: byte pairs, characters, and tokenizers of other models.
 
-`bpe.py` is where to begin: how a text is cut, and what merges are.
+Begin with `bpe.py`: how a text is split, and what merges are.
 """
 
 from tinyalpaca.tokenizer.bpe import BPETokenizer, load_tokenizer

@@ -1,8 +1,8 @@
-"""Added tokens: texts that are tokens of their own wherever they stand, as Hugging Face's are.
+"""Added tokens: texts that are single tokens wherever they occur, as in Hugging Face's tokenizers.
 
-A *special* one (`<|endoftext|>`) is a sign between programs: in ordinary text it counts only where
-the caller allows it. Any other (`"special": false`, as a person adds who fine-tunes a model) is
-always matched. Of several that begin at the same place the longest is taken.
+A *special* token (`<|endoftext|>`) is a sign between programs: in text it is matched only if the
+caller allows it. Other added tokens (`"special": false`, often added for fine-tuning) are always
+matched. If several begin at the same position, the longest is matched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class AddedToken(NamedTuple):
 
     Attributes:
         single_word: matched only where no word character touches it.
-        lstrip, rstrip: takes the white space before, after it as well.
+        lstrip, rstrip: includes the white space before, after it.
         normalized: matched in the normalized text; else in the text as it is, and first.
         special: matched only where it is allowed.
         in_vocabulary: whether the file's vocabulary has it too.
@@ -96,8 +96,8 @@ class _Matcher:
         self._compiled = regex.compile("|".join(map(regex.escape, longest_first)))
 
     def cut(self, text: str, allowed: Collection[str]) -> Iterator[tuple[str, int | None]]:
-        """As `AddedTokens.cut`. What the library does with white space that two tokens claim is
-        odd, and is done here too: the second takes it again, or is left out.
+        """As `AddedTokens.cut`. If two tokens claim the same white space, the library does
+        something odd, which is copied here: the second claims it again, or is not matched.
         """
         if not text:
             return

@@ -6,10 +6,10 @@
 >>> tokenizer.decode(tokenizer.encode("naïve 🦙"))
 'naïve 🦙'
 
-How it works, and where to read it: text is cut into words (`pretokenize.py`), each word into bytes,
-and bytes are joined by merges learned from a text (`bpe_training.py`), the earliest first
-(`bpe_encoding.py`). Tokens 0 to 255 are the bytes, then one for each merge, then special tokens.
-Since every byte has a token, any text and any byte string comes back exactly.
+How it works, and where to read it: text is split into words (`pretokenize.py`), each word into
+bytes, and bytes are joined by merges that were learned from a text (`bpe_training.py`), the
+earliest first (`bpe_encoding.py`). Tokens 0 to 255 are the bytes, then one for each merge, then
+special tokens. Since every byte has a token, any text and any byte string comes back exactly.
 """
 
 import multiprocessing
@@ -59,8 +59,8 @@ class BPETokenizer(Tokenizer):
     """Byte-level BPE. Make one with `train` or `load`; the constructor takes the parts.
 
     `vocabulary[id]` is the bytes of a token, `merges` the pairs of ids in the order learned,
-    `special_tokens` a dictionary from their text to their ids, `foreign` what a file of somebody
-    else's has besides.
+    `special_tokens` a dictionary from their text to their ids, `foreign` the further parts of
+    another model's tokenizer.
     """
 
     def __init__(
@@ -173,12 +173,12 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def from_parts(cls, parts: BPEParts) -> "BPETokenizer":
-        """The tokenizer that has these parts."""
+        """The tokenizer with these parts."""
         return cls(**parts._asdict())
 
     @property
     def parts(self) -> BPEParts:
-        """All that it is made of."""
+        """All its parts."""
         return BPEParts(
             self.vocabulary,
             self.merges,
@@ -207,9 +207,9 @@ class BPETokenizer(Tokenizer):
     def encode_array(self, text: Text, *, allowed_special: AllowedSpecial = ()) -> np.ndarray:
         """Token ids of `text` as a 1-D array of `self.dtype`, uint16 or uint32.
 
-        Text that spells a special token is ordinary text, unless `allowed_special` holds that token
-        or is "all". Added tokens that are not special always count. So ids are those of Hugging
-        Face's `tokenizers`: with "all" as it encodes by default, and without as it does with
+        Text that spells a special token is ordinary text, unless `allowed_special` contains that
+        token or is "all". Added tokens that are not special are always matched. The ids are those
+        of Hugging Face's `tokenizers`: with "all" those of its default, and without it those of
         `encode_special_tokens = True`.
 
         Raises `ValueError` (`UnicodeEncodeError`) for a string with lone surrogates, which is not
@@ -268,9 +268,9 @@ class BPETokenizer(Tokenizer):
     ) -> list[list[int]]:
         """`encode` of each text, in order; by several processes if asked.
 
-        Threads would not help, because the interpreter lock is held throughout. Processes start
-        anew (so a script needs its `if __name__ == "__main__":`), which takes about a second, as
-        long as it takes to encode several megabytes: they pay for tens of megabytes.
+        Threads would not help, because the interpreter lock is held throughout. Processes are
+        started anew, so a script needs `if __name__ == "__main__":`. That takes about a second, in
+        which several megabytes can be encoded, so processes pay from tens of megabytes on.
         """
         encode = partial(self.encode_array, allowed_special=allowed_special)
         if processes <= 1:
@@ -288,7 +288,7 @@ class BPETokenizer(Tokenizer):
         return self.vocabulary[token]
 
     def without(self, names: Sequence[str]) -> "BPETokenizer":
-        """One that lacks these special tokens, which must have the highest ids."""
+        """A tokenizer without these special tokens, which must have the highest ids."""
         kept = tuple(t for t in self.foreign.added_tokens if t.content not in names)
         vocabulary = self.vocabulary[: len(self.vocabulary) - len(names)]
         if {self.special_tokens[name] for name in names} != set(
@@ -312,7 +312,7 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
-        """Read a `tokenizer.json` of ours or theirs, or GPT-2's vocab.json + merges.txt.
+        """Read a `tokenizer.json` of ours or Hugging Face's, or GPT-2's vocab.json + merges.txt.
 
         `path` is the file or its folder. Raises `ValueError` that says what is wrong with the file.
         """
@@ -327,7 +327,7 @@ _kept_encode: Callable[[Text], np.ndarray]
 
 
 def _keep(encode: Callable[[Text], np.ndarray]) -> None:
-    """In a worker process: keep the encoder, so that it is sent once and not with every text."""
+    """In a worker process: keep the encoder, so that it is sent only once."""
     global _kept_encode
     _kept_encode = encode
 

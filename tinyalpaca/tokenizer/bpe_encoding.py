@@ -1,7 +1,7 @@
 """Applying merges to a word: the earliest learned first, the leftmost of equals first.
 
-That is the order of training, so a word is cut as its merges were learned. Two ways to the same
-answer: `merge_word` is the rule as it reads and is quickest for words; `merge_long_word` needs time
+That is the order of training, so a word is split as its merges were learned. There are two ways to
+the same result: `merge_word` is the rule itself and fastest for words; `merge_long_word` takes time
 n log n, for texts without a space.
 """
 
@@ -61,9 +61,9 @@ def merge_long_word(
 class WordCache(dict[str, bytes]):
     """Word -> the bytes of its array of token ids; a missing word is encoded on first sight.
 
-    So a text is `b"".join(map(cache.__getitem__, words))`: one look-up a word, no Python in
-    between. Holds at most `max_words` words of at most `max_length` characters; when full, it
-    starts again. A word that is in `whole` has that token, whatever merges would make of it.
+    So a text is `b"".join(map(cache.__getitem__, words))`: one look-up a word, without Python code
+    in between. It holds at most `max_words` words of at most `max_length` characters; when full, it
+    is emptied. A word in `whole` has that token, whatever the merges would give.
     """
 
     def __init__(

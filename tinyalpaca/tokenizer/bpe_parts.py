@@ -1,4 +1,4 @@
-"""What a `BPETokenizer` is made of, as files are read into it and written from it."""
+"""The parts of a `BPETokenizer`, as files hold them."""
 
 from __future__ import annotations
 

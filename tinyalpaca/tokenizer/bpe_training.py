@@ -8,7 +8,7 @@ so the pair (a, a) occurs twice in "aaa", and is merged once, from the left. If 
 token that exists already, it leads to that token.
 
 `learn_merges_naively` does just that and counts everything again for each merge. `learn_merges`
-gives the same answer from counts that it keeps up to date; the tests hold one against the other.
+gives the same result from counts that it keeps up to date; tests compare the two.
 """
 
 import heapq
@@ -86,7 +86,7 @@ def learn_merges(
 ) -> list[Pair]:
     """The same merges as `learn_merges_naively`, from counts kept up to date.
 
-    A merge costs time in proportion to the places where its pair occurs, whatever else there is.
+    The time of a merge is proportional to the number of positions where its pair occurs.
     """
     min_frequency = max(1, min_frequency)
     text = _MergedText(words)
@@ -144,11 +144,11 @@ class _MergedText:
         self._add(starts)
 
     def _codes(self, places: np.ndarray) -> np.ndarray:
-        """The codes of the pairs that begin at `places`."""
+        """The codes of the pairs that begin at these positions."""
         return self.tokens[places].astype(np.int64) << 32 | self.tokens[self.right[places]]
 
     def _group(self, places: np.ndarray) -> tuple[list[int], list[int], list[np.ndarray]]:
-        """The distinct pairs at `places`: their codes, their frequencies there, their places."""
+        """The distinct pairs at these positions: their codes, frequencies and positions."""
         if not len(places):
             return [], [], []
         codes = self._codes(places)
@@ -198,7 +198,7 @@ class _MergedText:
         return self._add(np.concatenate((before, first[after >= 0])))
 
     def _every_other(self, places: np.ndarray) -> np.ndarray:
-        """Of places in a run, such as those of (a, a) in "aaaa", the first, the third, ..."""
+        """Of adjacent positions, such as those of (a, a) in "aaaa": the first, the third, ..."""
         index = np.arange(len(places))
         begins = np.ones(len(places), bool)
         begins[1:] = self.right[places[:-1]] != places[1:]

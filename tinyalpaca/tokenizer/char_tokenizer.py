@@ -21,13 +21,13 @@ FORMAT = "tinyalpaca.CharTokenizer"
 
 
 class CharTokenizer(Tokenizer):
-    """Ids are the places of the characters in code point order, then special tokens.
+    """Ids are the ranks of the characters in code point order; special tokens follow.
 
     >>> tokenizer = CharTokenizer.train("hello")
     >>> tokenizer.encode("hole")
     [1, 3, 2, 0]
 
-    A character that the training text did not have is an error; use `BPETokenizer` for open text.
+    A character that is not in the training text is an error; `BPETokenizer` accepts any text.
     """
 
     def __init__(self, characters: str, special_tokens: Sequence[str] = ()):
@@ -65,7 +65,7 @@ class CharTokenizer(Tokenizer):
     def encode_array(
         self, text: str | bytes, *, allowed_special: AllowedSpecial = ()
     ) -> np.ndarray:
-        """Token ids. Raises `ValueError` that names a character without a token and its place."""
+        """Token ids. Raises `ValueError` that names a character without a token."""
         if isinstance(text, bytes):
             text = decode_utf8(text, "the text")
         parts = []

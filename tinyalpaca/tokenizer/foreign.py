@@ -1,4 +1,4 @@
-"""What a `tokenizer.json` of somebody else's may have that our own never do."""
+"""What a `tokenizer.json` of another model may have that our own never have."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Foreign:
 
     Attributes:
         added_tokens: all, special ones included, in the order of the file.
-        normalizer: the JSON of what is done to a text first, or None.
-        ignore_merges: whether a word that is a token is that token, whatever merges say.
-        post_processor: the JSON of what is put around the ids of a text, or None.
+        normalizer: the JSON of what changes a text before it is split, or None.
+        ignore_merges: whether a word that is a token becomes that token, whatever the merges give.
+        post_processor: the JSON of what is added around the ids of a text, or None.
     """
 
     added_tokens: tuple[AddedToken, ...] = ()
@@ -51,7 +51,7 @@ def frame_of(content: Mapping[str, Any] | None) -> Frame:
     """The ids that a post-processor puts before and after those of a single text.
 
     Raises:
-        ValueError: it is none that we know; names it.
+        ValueError: it is not supported; names it.
     """
     kind = (content or {}).get("type")
     if content is None or kind == "ByteLevel":  # which moves offsets only

@@ -1,8 +1,8 @@
 """Reading Hugging Face's `tokenizer.json`.
 
-What its parts mean is said by the library `tokenizers`; each is done here exactly as there, or the
-file is refused with the reason. `truncation` and `padding` are about batches, and are left to
-whoever makes one, as the library `transformers` does.
+The library `tokenizers` defines what its parts mean. Each is done here exactly as there, or the
+file is refused with the reason. `truncation` and `padding` concern batches, and are ignored here;
+the library `transformers` does the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def from_json(content: Mapping[str, Any], name: str) -> BPEParts:
     """The parts of a tokenizer from the content of a file.
 
     Raises:
-        ValueError: it is damaged, or does something that we would not do the same way.
+        ValueError: it is damaged, or has something that is not supported exactly.
     """
     model = content.get("model")
     if not isinstance(model, dict) or not {"vocab", "merges"} <= model.keys():
@@ -80,8 +80,7 @@ def added_tokens(
 ) -> list[AddedToken]:
     """Entries of `added_tokens` as tokens.
 
-    The library numbers them itself, whatever the file says; so a file that says otherwise is
-    refused.
+    The library numbers them itself, so a file with other numbers is refused.
     """
     tokens: dict[str, AddedToken] = {}
     largest = -1
@@ -119,7 +118,7 @@ def assemble(
     """Check everything that encoding relies on, and translate text to bytes.
 
     Raises:
-        ValueError: ids, tokens or merges that cannot be.
+        ValueError: ids, tokens or merges are impossible.
     """
     added = {token.content: token.id for token in foreign.added_tokens}
     pairs, made = _pairs(vocab, merges, name)

@@ -1,7 +1,7 @@
-"""Normalizers of `tokenizer.json` files: what is done to a text before it is cut into words.
+"""Normalizers of `tokenizer.json` files, which change a text before it is split into words.
 
-A tokenizer with one is not lossless: `decode` gives the normalized text. Those that can be done
-exactly as Hugging Face's library does them are here; the others are refused by name.
+A tokenizer with a normalizer is not lossless: `decode` gives the normalized text. Here are those
+that can be done exactly as in Hugging Face's library; the others are refused by name.
 """
 
 import unicodedata
@@ -18,7 +18,7 @@ def normalizer_from_json(content: Mapping[str, Any]) -> Normalize:
     """The function that an entry `normalizer` describes.
 
     Raises:
-        ValueError: it is none that we do exactly; names it.
+        ValueError: it is not supported exactly; names it.
     """
     kind = content.get("type")
     if kind in FORMS:

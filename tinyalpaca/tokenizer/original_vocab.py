@@ -1,9 +1,9 @@
-"""`OriginalTokenizer`: vocabulary files of the PyTorch original, so that its models can be used.
+"""`OriginalTokenizer`: vocabulary files of the original, so that its models can be used.
 
 The file is a JSON object from id to token text, `{"0": "▁", "1": "[UNK]", ...}`. A space is written
-`▁`. The merges are not in it, so text is cut greedily: at each place the longest token that fits,
-or `[UNK]` for one character where none does. That loses unknown characters; it is here for
-published models, not for new ones.
+`▁`. It does not contain the merges, so text is split greedily: at each position into the longest
+token that fits, or `[UNK]` for one character if none fits. So unknown characters are lost. Use it
+for published models, not for new ones.
 """
 
 import json
@@ -27,7 +27,7 @@ UNKNOWN = "[UNK]"
 
 
 class OriginalTokenizer(Tokenizer):
-    """Greedy longest match over `tokens[id]`; of tokens with the same text the lowest id counts."""
+    """Greedy longest match over `tokens[id]`; of equal texts the one with the lowest id."""
 
     def __init__(self, tokens: list[str]):
         self.tokens = tokens

@@ -1,10 +1,10 @@
 """Patterns of `tokenizer.json` files, which are Oniguruma's, for the package `regex`.
 
-Hugging Face's `tokenizers` runs patterns by Oniguruma, in Ruby's dialect. Most of what tokenizers
-use means the same to `regex`; some of it means something else there (`^` is the beginning of any
-line, `{1,3}+` is greedy, `[a&&b]` an intersection, `(?i:ss)` matches ß), and would give other
-tokens without a word. So a pattern is read here construct by construct: what is known to be the
-same is kept, `\\w` is spelled out, and anything else is refused by name.
+Hugging Face's `tokenizers` runs patterns with Oniguruma, in Ruby's dialect. Most of what tokenizers
+use means the same in `regex`. Some of it means something else (in Oniguruma `^` is the beginning of
+any line, `{1,3}+` is greedy, `[a&&b]` an intersection, `(?i:ss)` matches ß), and would silently
+give other tokens. So a pattern is read here construct by construct: what is known to be the same is
+kept, `\\w` is spelled out, and anything else is refused by name.
 
 >>> translated(r"\\s+(?!\\S)|\\p{N}{1,3}")
 '\\\\s+(?!\\\\S)|\\\\p{N}{1,3}'
@@ -34,7 +34,7 @@ def translated(pattern: str) -> str:
     """The pattern for `regex` that matches what Oniguruma's matches.
 
     Raises:
-        ValueError: it holds something that is not known to mean the same; the message quotes it.
+        ValueError: it has something that is not known to mean the same; the message quotes it.
     """
     parts: list[str] = []
     place = 0

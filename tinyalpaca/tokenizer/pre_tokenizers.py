@@ -1,8 +1,8 @@
-"""Pre-tokenizers of `tokenizer.json` files: chains of steps that cut a text into words.
+"""Pre-tokenizers of `tokenizer.json` files: chains of steps that split a text into words.
 
-`PreSplitter` knows the rules that our own tokenizers are trained with. Somebody else's file
-may chain several steps (`Split`, `Digits`, `Punctuation`, ...) before the last, `ByteLevel`; such a
-chain is a `ChainSplitter`. Steps that cannot be done exactly are refused by name.
+`PreSplitter` has the rules of our own tokenizers. Files of other models may chain several steps
+(`Split`, `Digits`, `Punctuation`, ...) before the last one, `ByteLevel`; such a chain is a
+`ChainSplitter`. Steps that cannot be done exactly are refused by name.
 """
 
 import json
@@ -23,7 +23,7 @@ class ChainSplitter(PreSplitter):
     """A chain of steps, given by the JSON of a `pre_tokenizer`.
 
     Raises:
-        ValueError: a step is none that we do exactly; names it.
+        ValueError: a step is not supported exactly; names it.
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
@@ -120,7 +120,7 @@ def splitter_from_json(content: Mapping[str, Any] | None) -> tuple[PreSplitter, 
     """The splitter that an entry `pre_tokenizer` describes, and whether a space goes first.
 
     Raises:
-        ValueError: it is not byte-level, or has a step that we do not do exactly.
+        ValueError: it is not byte-level, or has a step that is not supported exactly.
     """
     steps = flattened(content) if content else []
     kinds = [step.get("type") for step in steps]

@@ -1,9 +1,8 @@
-"""Cutting text into pieces that merges never cross, and the printable alphabet of the 256 bytes.
+"""Splitting text into pieces that merges never cross, and the printable alphabet of the bytes.
 
 Byte-pair encoding on a whole text would learn tokens such as "e. The": frequent, but tied to
-punctuation. So text is first cut into words. Every splitter here is lossless (its pieces joined
-give the text back), and a word takes the space *before* it, so that "the" and " the" are different
-words:
+punctuation. So text is first split into words. Every splitter here is lossless: its pieces joined
+are the text. A word includes the space *before* it, so that "the" and " the" are different words:
 
 >>> PreSplitter("gpt2").split("Hark! who's there?")
 ['Hark', '!', ' who', "'s", ' there', '?']
@@ -12,8 +11,8 @@ words:
 >>> PreSplitter("none").split("Hark! who's there?")
 ["Hark! who's there?"]
 
-The rule called `gpt2` cuts where GPT-2's tokenizer cuts (Radford et al., 2019, "Language Models are
-Unsupervised Multitask Learners", section 2.2): between letters, numbers, other signs and white
+The rule called `gpt2` splits where GPT-2's tokenizer does (Radford et al., 2019, "Language Models
+are Unsupervised Multitask Learners", section 2.2): between letters, numbers, other signs and white
 space, all as Unicode defines them; English clitics are words of their own; in a run of white space
 the last character belongs to what follows.
 """
@@ -44,7 +43,7 @@ _LAST_SAFE_CUT = regex.compile(r"(?r)(?<=\S)(?=\s)")
 class PreSplitter:
     """Cuts text into words by a rule named in `PATTERNS`, or by a pattern of your own.
 
-    A pattern of your own is written for the `regex` package; what it leaves out is a piece too.
+    A pattern of your own is written for the `regex` package; text between its matches is a piece.
     """
 
     def __init__(self, name: str = "gpt2", pattern: str | None = None):
@@ -78,9 +77,9 @@ class PreSplitter:
         return PreSplitter, (self.name, self.pattern if self.name == "custom" else None)
 
     def split_blocks(self, blocks: Iterable[str]) -> Iterator[list[str]]:
-        """The pieces of the text that `blocks` make up, as `split` of the whole would give them.
+        """The pieces of the text that `blocks` make up, as `split` of the whole text gives them.
 
-        Works on a million characters at a time where the rule allows a cut; a text without white
+        It works on a million characters at a time if the rule allows that. A text without white
         space, the rule `none` and patterns of your own need the whole text at once.
         """
         can_cut = self.name in ("gpt2", "whitespace")

@@ -1,4 +1,4 @@
-"""Finding the places of a pattern in a text as Hugging Face's `tokenizers` finds them."""
+"""Finding the matches of a pattern in a text as Hugging Face's `tokenizers` finds them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import regex
 
 from tinyalpaca.tokenizer.pattern_dialect import translated
 
-# A pattern that goes back and forth for ever is given up. What patterns are made for takes less
+# A pattern that backtracks for too long is an error. Usual patterns take less
 # than a thousandth of this.
 SECONDS, CHARACTERS_A_SECOND = 5.0, 20_000
 
@@ -20,7 +20,7 @@ def time_limit(text: str) -> float:
 
 
 def given_up(pattern: str, text: str) -> ValueError:
-    """The error for a pattern that has not come to an end."""
+    """The error for a pattern that has exceeded its time."""
     return ValueError(
         f"the tokenizer's pattern {pattern!r} did not come to an end within "
         f"{time_limit(text):.0f} seconds on a text of {len(text):,} characters that begins "
@@ -32,7 +32,7 @@ class Pattern:
     """An entry `pattern`, {"String": ...} or {"Regex": ...}.
 
     Raises:
-        ValueError: it is neither, or holds something that would mean something else here.
+        ValueError: it is neither, or has something that would mean something else here.
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ class Pattern:
             raise given_up(self.source, text) from None
 
     def _matches_with_empty_ones(self, text: str) -> Iterator[Span]:
-        """Theirs: after an empty match at the end of the last one they move on by a character."""
+        """As the library: after an empty match at the end of the last one, skip one character."""
         place, last = 0, -1
         while place <= len(text):
             match = self._compiled.search(text, place, timeout=time_limit(text))

@@ -1,4 +1,4 @@
-"""What every tokenizer can do, and decoding piece by piece."""
+"""The methods of all tokenizers, and decoding token by token."""
 
 import codecs
 import hashlib
@@ -25,13 +25,13 @@ def fingerprint_of(*parts: object) -> str:
 
 
 def file_to_write(path: str | os.PathLike[str]) -> Path:
-    """The file that `save` writes: `path`, or the one that has the usual name in a folder."""
+    """The file that `save` writes: `path`, or the usual name in it if it is a folder."""
     path = Path(path)
     return path / FILE_NAME if path.is_dir() else path
 
 
 def require_text(source: object) -> None:
-    """Raise ValueError for the name of a file where its text is meant, which would be learned."""
+    """Raise ValueError if `source` is the name of a file, which would be learned as a text."""
     if isinstance(source, str) and re.fullmatch(r"[\w./\\:~-]+\.(txt|md|json|csv|html?)", source):
         raise ValueError(
             f"{source!r} is the name of a file, not its text: give pathlib.Path({source!r}) to a "
@@ -44,7 +44,7 @@ class Tokenizer(ABC):
 
     dtype: np.dtype
     special_tokens: dict[str, int]
-    # The ids that go before and after those of a text, where a model expects such.
+    # The ids that a model expects before and after those of a text, if any.
     frame: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     @property
@@ -54,7 +54,7 @@ class Tokenizer(ABC):
 
     @property
     def end_token(self) -> int | None:
-        """The token that stands between texts, `<|endoftext|>`: it begins one and ends one."""
+        """The token between texts, `<|endoftext|>`."""
         return self.special_tokens.get(END_OF_TEXT)
 
     @property
@@ -92,7 +92,7 @@ class Tokenizer(ABC):
     ) -> list[int]:
         """Token ids of `text`; the inverse of `decode`.
 
-        `add_special_tokens` puts those around it that the tokenizer's file asks for (`frame`).
+        `add_special_tokens` adds those around it that the tokenizer's file asks for (`frame`).
         """
         if not isinstance(text, str | bytes):
             raise TypeError(
@@ -124,14 +124,14 @@ class Tokenizer(ABC):
         return b"".join(map(self.token_bytes, ids))
 
     def decode(self, tokens: Iterable[int], errors: str = "replace") -> str:
-        """The text. Bytes that are not UTF-8, as half a character, become U+FFFD.
+        """The text. Bytes that are not UTF-8, such as half a character, become U+FFFD.
 
         `errors="strict"` raises instead.
         """
         return self.decode_bytes(tokens).decode("utf-8", errors)
 
     def decoder(self) -> "StreamingDecoder":
-        """A decoder that takes tokens one by one and never returns half a character."""
+        """A decoder of tokens one by one, which never returns half a character."""
         return StreamingDecoder(self)
 
     def allowed_names(self, allowed: AllowedSpecial) -> Collection[str]:

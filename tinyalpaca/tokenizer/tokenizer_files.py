@@ -2,7 +2,7 @@
 
 Hugging Face's `tokenizers` writes a byte-level token as text, one printable character a byte
 (`byte_alphabet`), a merge as the pair of such texts, and the pre-splitter by name or as a pattern.
-Files of theirs that do something which we would not do the same way are refused, not guessed at.
+Files with something that is not supported exactly are refused.
 """
 
 import json
@@ -133,7 +133,7 @@ def read_any(path: str | os.PathLike[str]) -> BPEParts | Tokenizer:
     """What the file (or the folder with one) holds: a tokenizer, or the parts of a `BPETokenizer`.
 
     Raises:
-        ValueError: it is damaged, or no tokenizer that we can be; says why.
+        ValueError: it is damaged, or not supported; says why.
     """
     path = _file_in(Path(path))
     try:
@@ -180,7 +180,7 @@ def _read_json(path: Path) -> dict:
 def _read_two_files(path: Path) -> BPEParts:
     """GPT-2's layout: `vocab.json` from token to id, `merges.txt` with a pair a line.
 
-    Tokens that were added later stand in `added_tokens.json`, and how they are matched in
+    Tokens that were added later are in `added_tokens.json`, and how they are matched in
     `tokenizer_config.json`.
     """
     config = path.with_name("tokenizer_config.json")

@@ -1,8 +1,8 @@
-"""All of a training that could be left out, each part an object of its own.
+"""The parts of training that could be left out, each an object of its own.
 
-A hook sees the state of the run and what it was given at its making, never the loop. A user's own
-derives from `Hook` and goes into `tinyalpaca.train(..., hooks=[...])`. This one tells Weights &
-Biases what happens:
+A hook knows the state of the run and its own arguments, but not the loop. Your own hooks derive
+from `Hook` and are given to `tinyalpaca.train(..., hooks=[...])`. This one logs to Weights &
+Biases:
 
     class WeightsAndBiases(Hook):
         def on_start(self, state):

@@ -1,4 +1,4 @@
-"""An exponential average of the weights, which often predicts better than the weights themselves.
+"""An exponential average of the weights, which often predicts better than the last weights.
 
 Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
 """
@@ -18,20 +18,20 @@ class WeightAverage(Hook):
 
         a ← d·a + (1 - d)·w,    d = min(decay, (1 + t)/(10 + t)) after update t
 
-    The second bound lets the average leave the random weights of the start quickly.
+    The second bound makes the average forget the random initial weights quickly.
 
-    It comes before the hooks that save, since it belongs to what is saved. A GPU that makes many
-    steps at once keeps the average itself, in the array that lies here: no hook sees the weights
-    between two such steps.
+    It comes before the hooks that save, since it is saved. A GPU that makes many steps at once
+    updates the average itself, in this object's array, because no hook is called between two such
+    steps.
 
     Args:
         flat: the parameters (`FlatParameters`).
-        decay: of the average, for example 0.999: it then looks back about 1,000 updates.
-        kept_by_steps: whether the steps keep it, so that only one left out is taken in here.
+        decay: of the average; 0.999, for example, averages over about 1,000 updates.
+        kept_by_steps: whether the steps update it, so that only skipped ones are added here.
 
     Attributes:
         average: (N,) like `flat.array`.
-        step: how many updates it has surely taken in.
+        step: how many updates it certainly includes.
     """
 
     def __init__(self, flat: Any, decay: float, kept_by_steps: bool = False) -> None:
@@ -48,7 +48,7 @@ class WeightAverage(Hook):
         self.step = state.step
 
     def update(self, step: int) -> None:
-        """Take in the weights after update number `step` (from 1)."""
+        """Include the weights after update number `step` (from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         self.average *= decay
         self.average += (1 - decay) * self.flat.array

@@ -1,4 +1,4 @@
-"""What happens when a loss or a gradient is NaN or infinite: find out where, keep the evidence."""
+"""When a loss or a gradient is NaN or infinite: find where it began, and save the evidence."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MOST_IN_A_ROW = 10  # then it is not the batches
 
 
 class BadSteps(Hook):
-    """Keeps the evidence of a bad step and stops, or goes on without it.
+    """Saves the evidence of a bad step, then stops the run or skips the step.
 
     Args:
-        engine, train_loss: that computed it, to find where it began.
+        engine, train_loss: what computed the step, to find where it began.
         weights_are_good: whether the weights before it can be used.
         checkpoints: saves them, if they can.
         decode: turns ids into text.
-        skip: leave such steps out, as long as there are not `MOST_IN_A_ROW` of them.
-        warn: told what is left out.
+        skip: skip such steps, unless there are `MOST_IN_A_ROW` of them.
+        warn: called with a message about each skipped step.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class BadSteps(Hook):
         self.skip, self.warn = skip, warn
 
     def on_bad_step(self, state: TrainingState, result: Result) -> bool:
-        """Find where a NaN or Inf comes from and keep the evidence; then stop, or go on without.
+        """Find where a NaN or Inf comes from and save the evidence; then stop, or skip the step.
 
         Raises:
             TrainingStopped: unless bad steps shall be skipped, and for `MOST_IN_A_ROW` of them.
@@ -95,7 +95,7 @@ def find_non_finite(
 
     Args:
         train_loss: as the engine's.
-        batches: each with the key that the engine got.
+        batches: each with its key of the engine.
 
     Returns:
         "message" and, if it was found, "op", "phase", "module", and "batch" and "rows" of the

@@ -1,4 +1,4 @@
-"""Line charts as SVG and small pictures as PNG, for pages that need nothing but themselves."""
+"""Line charts as SVG and small pictures as PNG, for pages without other files."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def loss_lines(
 
 
 def smoothed(values: Sequence[float], share: float = 0.01) -> list[float]:
-    """Exponential average over about `share` of all values, free of the pull of its start."""
+    """Exponential average over about `share` of all values, corrected for its start."""
     keep = 1 - 1 / max(1.0, share * len(values))
     result, average, weight = [], 0.0, 0.0
     for value in values:

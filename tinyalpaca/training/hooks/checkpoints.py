@@ -1,4 +1,4 @@
-"""When a run is saved, and what is said if it cannot be."""
+"""When a run is saved, and what happens if it cannot be."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Checkpoints(Hook):
     Args:
         run: the folder.
         write: writes the files of a checkpoint into a folder.
-        every, minutes: save after so many steps, and so many minutes, too; 0: do not.
+        every, minutes: also save after so many steps, and so many minutes; 0: do not.
         keep: how many to keep, besides the best.
         due: whether a validation, after which there is a checkpoint anyway, comes next.
-        whole: whether the weights are surely those of the state.
-        torn: whether they are surely not: an update was interrupted.
-        sync: called before a checkpoint is written, which relies on what that flushes to disk.
-        say, warn: told what happens.
-        home: the folder of the checkpoint that the run goes on from.
+        whole: whether the weights are certainly those of the state.
+        torn: whether they are certainly not, because an update was interrupted.
+        sync: called before a checkpoint is written, to flush to disk what it relies on.
+        say, warn: called with messages.
+        home: the folder of the checkpoint that the run was resumed from.
         is_late: asked whether `minutes` have passed; `late` if left out, by this process's clock.
 
     Attributes:
@@ -65,10 +65,10 @@ class Checkpoints(Hook):
         return 0 < self.minutes <= (time.monotonic() - self._at) / 60
 
     def begin(self, state: TrainingState) -> None:
-        """Before anything else is written: what another run has left in the folder is set aside.
+        """Before anything else is written: move the files of an earlier run aside.
 
-        A run that is new here writes its first checkpoint: the folder takes one, and by it a run
-        that is killed from now on is known as one of ours.
+        A new run writes its first checkpoint. That shows that the folder can be written, and marks
+        it as a run's folder if the run is killed later.
         """
         if self.home is not None and self.home.resolve() == self.run.path.resolve():
             self.step = state.step
@@ -101,7 +101,7 @@ class Checkpoints(Hook):
             self.save_at_stop(state)
 
     def save_at_stop(self, state: TrainingState) -> None:
-        """Save where the loop ends before its time, unless that has been done."""
+        """Save where the loop ends early, unless that step is saved already."""
         if self.step != state.step and not self.torn():
             self.save(state)
         if state.best is None:
@@ -119,7 +119,7 @@ class Checkpoints(Hook):
             raise self._could_not_save(state, error) from error
 
     def stopped_by(self, state: TrainingState, error: Exception) -> TrainingStopped:
-        """The error that says what is safe, after the last step has been made so if that can be."""
+        """Save the last step if that is possible. Returns the error, which says what is saved."""
         if not (self._ready and self.whole()):
             return self._could_not_save(state, error)
         if state.step != self.step:
@@ -153,7 +153,7 @@ class Checkpoints(Hook):
 
 
 class Beginning(Hook):
-    """Has the folder made ready: this comes before all other hooks that write there."""
+    """Prepares the folder. It comes before all other hooks that write there."""
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints

@@ -1,4 +1,4 @@
-"""`loss.png`: the picture of a run, drawn anew as it goes on."""
+"""`loss.png`: the losses of a run, drawn again while it continues."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LossCurve(Hook):
     Args:
         folder: of the run.
         metrics: comes before this hook and has the losses.
-        warn: told if there can be no picture.
+        warn: called with a message if there can be no picture.
     """
 
     def __init__(self, folder: Path, metrics: Metrics, warn: Say) -> None:
@@ -101,7 +101,7 @@ def save_loss_curve(
 
 @contextlib.contextmanager
 def decoration(name: str, warn: Say) -> Iterator[None]:
-    """Context manager: what happens inside is a help for people, and no reason to stop a run."""
+    """Context manager: an error inside gives a warning, since it is no reason to stop a run."""
     try:
         yield
     except Exception as error:

@@ -12,7 +12,7 @@ class Hook:
     """Does something besides training. Each method does nothing unless it is overridden."""
 
     def on_start(self, state: TrainingState) -> None:
-        """Before the first step, or before the run goes on."""
+        """Before the first step, or before the first one of a resumed run."""
 
     def on_step(self, state: TrainingState, made: Made) -> None:
         """After a step; on a GPU, after several that were made at once."""
@@ -21,26 +21,26 @@ class Hook:
         """The step after `state` is not finite, and has changed nothing.
 
         Returns:
-            Whether it is to be left out; if no hook says so, training ends here.
+            Whether to skip it. If no hook returns True, training ends here.
         """
         return False
 
     def on_validation(self, state: TrainingState) -> Mapping[str, Any]:
-        """While the model has the weights for use: what else to write down about them.
+        """Called while the model has the weights for use. Returns more values for the record.
 
-        Nothing has been written down yet. What is raised here leaves the validation undone.
+        Nothing has been recorded yet. An exception here leaves the validation unmade.
         """
         return {}
 
     def on_epoch(self, state: TrainingState, record: Record) -> None:
-        """After a validation, which is at each epoch's end, or more often if that is asked for."""
+        """After each validation: at the end of each epoch, or more often with `eval_every`."""
 
     def enough(self, state: TrainingState) -> bool:
         """Whether training shall end after this validation, before all steps have been made."""
         return False
 
     def on_stop(self, state: TrainingState, reason: str | None) -> None:
-        """After the last step, or where somebody asked to stop; None if there is no more to do."""
+        """After the last step, or after a requested stop; `reason` is None if all is done."""
 
     def close(self) -> None:
-        """At the very end, whatever has happened; by the one who has made the hook."""
+        """At the very end, also after an error; called by whoever has made the hook."""

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a bar that moves, and a line for each validation."""
+"""What a run shows: a progress bar, and a line for each validation."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class ProgressBar(Hook):
 def progress_bar(text: str, *, total: int, initial: int = 0, quiet: bool = False) -> Any:
     """A bar of `total` steps on standard error that suits the place: a terminal or a notebook.
 
-    It is silent if `quiet`, or if nobody would see it, as in a pipe.
+    Nothing is shown if `quiet`, or if standard error is no terminal, as in a pipe.
     """
     seen = Tolerant(sys.stderr).isatty() or "ipykernel" in sys.modules
     return Bar(

@@ -1,4 +1,4 @@
-"""Writes down what happens: `metrics.jsonl`, and the loss of every step for those who draw."""
+"""Writes `metrics.jsonl`, and keeps the loss of every step for charts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Metrics(Hook):
     Args:
         folder: of the run.
         every: steps between two records.
-        history: the records that a resumed run has already; the file is cut back to them.
+        history: the records of a resumed run so far; the file is truncated to them.
         ratios: measures how far the updates of those steps move the weights; or None.
 
     Attributes:
@@ -49,7 +49,7 @@ class Metrics(Hook):
         self._file: Any = None
 
     def before_update(self, step: int) -> None:
-        """Look at the weights before the update of a step that will be written down."""
+        """Remember the weights before the update of a step that will be recorded."""
         if self.ratios is not None and step % self.every == 0:
             self.ratios.remember()
 
@@ -78,7 +78,7 @@ class Metrics(Hook):
         self._file.flush()
 
     def sync(self) -> None:
-        """Flush to disk what a checkpoint is going to rely on."""
+        """Flush to disk the records that a checkpoint relies on."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -92,7 +92,7 @@ class Metrics(Hook):
 class UpdateRatios:
     """How far an update moves each layer, as a share of the layer's size: ‖ΔW‖/‖W‖.
 
-    About 1e-3 is healthy; far less is a layer that does not learn, far more one that jumps about.
+    About 1e-3 is healthy. If it is far smaller, the layer hardly learns; if far larger, it jumps.
 
     Args:
         flat: the parameters (`FlatParameters`).

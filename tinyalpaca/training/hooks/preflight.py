@@ -1,4 +1,4 @@
-"""A quick look at everything that usually goes wrong, before hours are spent."""
+"""A quick check of what usually goes wrong, before a long training."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MUST_FALL_BY = 0.1  # of ln V, in these steps on one small batch
 
 
 class PreflightError(ValueError):
-    """The run would come to nothing. The message says what is wrong."""
+    """The run would fail. The message says why."""
 
 
 @dataclass
 class Findings:
-    """What the pre-flight saw: losses in nats per token, seconds, megabytes."""
+    """The results of a pre-flight: losses in nats per token, seconds, megabytes."""
 
     start_loss: float
     expected_loss: float | None
@@ -55,19 +55,19 @@ class Findings:
 
 
 class Preflight(Hook):
-    """Checks what is trained before its first step, and says what it has seen.
+    """Checks model, gradients and memory before the first step, and prints the results.
 
     It comes before the hooks that write: a run that is refused leaves its folder as it was.
 
     Args:
-        engine: computes what is looked at.
+        engine: computes losses and gradients.
         names: of the engine's parameters.
         first_batch: what training begins with.
         batches: of a step.
         steps, validated: of the whole run, and the tokens of all its validations.
-        expected_loss: of a model that knows nothing; None if that is not known.
-        quicker_later: a GPU's steps will be quicker, as a graph, than what is measured here.
-        say, warn: told what is found.
+        expected_loss: of an untrained model; None if that is not known.
+        quicker_later: a GPU's steps, as a graph, will be faster than measured here.
+        say, warn: called with the results.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Preflight(Hook):
             self.warn(line)
 
     def look(self) -> Findings:
-        """What there is to see. The weights are afterwards what they were.
+        """Make all checks. Afterwards the weights are the same as before.
 
         Raises:
             PreflightError: the loss is not finite, a parameter's gradient is not finite or zero, or

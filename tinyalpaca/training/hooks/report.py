@@ -1,4 +1,4 @@
-"""`report.html`: a run on one page that needs no other file and no network."""
+"""`report.html`: a run on one page, without other files and without a network."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ summary{cursor:pointer;font-weight:600}details pre{margin-top:8px}
 class Report(Hook):
     """Writes the report of a run into its folder.
 
-    It does so where a run is stopped. One that has come to its end is reported on by `save`, with
-    what has been found out about the best weights.
+    It does so if a run is stopped. At the end of a run `save` is called, with the score of the best
+    weights.
 
     Args:
         folder: of the run.
@@ -73,7 +73,7 @@ class Report(Hook):
         validation: the tokens of the validation text.
         metrics: has the records.
         source: where the text is from.
-        warn: told if there can be no report; nothing depends on it.
+        warn: called with a message if there can be no report; nothing depends on it.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Report(Hook):
         """Write `report.html`.
 
         Args:
-            stopped: whether the run has not come to its end.
+            stopped: whether the run was stopped before its end.
             sample: the text that the model has written at the end.
             score: the last validation in nats per character, with windows that overlap; 0 for none.
         """
@@ -227,7 +227,7 @@ def samples(records: Sequence[Record], last: str) -> str:
 
 
 def attention(model: TinyAlpaca, ids: np.ndarray, tokenizer: Any) -> str:
-    """A picture for each layer and head: each token (row) looks at those before it (columns)."""
+    """A picture for each layer and head: the attention of each token (row) to earlier ones."""
     maps = attention_maps(model.eval(), ids)  # (L, H, T, T)
     heads = "".join(f"<th>head {h + 1}</th>" for h in range(maps.shape[1]))
     rows = [f"<tr><th></th>{heads}</tr>"]

@@ -19,8 +19,8 @@ class Samples(Hook):
         prompt: how it begins.
         tokens: how many to write; 0 for no sample.
         seed: of the draws.
-        ask: called between two tokens; what it raises ends the sample.
-        warn: told if there can be none.
+        ask: called between two tokens; an exception in it ends the sample.
+        warn: called with a message if there can be no sample.
     """
 
     def __init__(

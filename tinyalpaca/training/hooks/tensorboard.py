@@ -30,7 +30,7 @@ class TensorBoard(Hook):
     Args:
         folder: of the run.
         metrics: comes before this hook and has the records.
-        warn: told if events cannot be written any more; nothing depends on them.
+        warn: called with a message if events can no longer be written; nothing depends on them.
 
     Raises:
         ConfigError: the extra `tensorboard` is not installed.
