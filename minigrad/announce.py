@@ -8,7 +8,7 @@ _announced: set[str] = set()
 
 
 def announce(message: str) -> None:
-    """Warn that something slower runs in place of a kernel, once for each message."""
+    """Warn that something slower runs instead of a kernel, once for each message."""
     if message in _announced:
         return
     warnings.warn(message, KernelFallbackWarning, stacklevel=3)

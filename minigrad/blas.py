@@ -1,9 +1,9 @@
-"""Holding BLAS to one thread while workers, or a generator's short products, need it so.
+"""Limiting BLAS to one thread while workers compute, or a generator's small matmuls.
 
-The number of threads decides how BLAS cuts a product, and so about its last bits. With most builds
+The number of threads decides how BLAS splits a matmul, so it affects the last bits. In most builds
 it is a setting of the whole process, and two trainings in two threads must not undo each other's
-limit: whoever comes first sets it, whoever is last takes it back. With builds on OpenMP each thread
-has a setting of its own, so each sets it.
+limit. So the first one sets it, and the last one restores it. In builds on OpenMP each thread has
+its own setting, so each sets it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _users = 0
 
 
 def find_blas() -> None:
-    """Look for BLAS libraries: takes a millisecond, and finds what has been imported since."""
+    """Look for BLAS libraries, also for those imported since. It takes a millisecond."""
     found = [
         library
         for library in ThreadpoolController().lib_controllers
@@ -40,9 +40,9 @@ def find_blas() -> None:
 
 
 class OneBlasThread:
-    """Context manager; cheap enough for every token: a microsecond where nothing is to be done.
+    """Context manager. If nothing has to be done it takes a microsecond, little for each token.
 
-    It may be entered in several threads at once, and inside of itself.
+    It may be entered in several threads at once, and nested.
     """
 
     def __enter__(self) -> None:
@@ -89,8 +89,8 @@ def _restore(before: list[tuple[Any, int]]) -> None:
 def _set(library: Any, threads: int) -> None:
     """Set a library's threads from whichever thread this is.
 
-    threadpoolctl lets only the thread that has first done so do it again, and ignores all others,
-    unless it is told to forget that thread.
+    threadpoolctl lets only the thread that did it first do it again, and ignores others, unless it
+    is made to forget that thread.
     """
     forget = getattr(library, "clear_controlling_thread", None)
     if forget is not None:

@@ -1,4 +1,4 @@
-"""Holding a kernel against its op's textbook, in one line of a test."""
+"""Comparing a kernel with its op's textbook, in one line of a test."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def check_kernel(
     """Raise unless the kernel of `op` gives the textbook's values and gradients.
 
     The upstream gradient is random. Other inputs are tried in between, while the first results are
-    alive, so that memory which is used again is found. The inputs must stay as they are, and
-    `infer` must give what `forward` gives.
+    alive, to find memory that is wrongly used twice. The inputs must not be changed, and `infer`
+    must give the same as `forward`.
 
     Args:
         op: the op; it has a kernel for `backend` (see `minigrad.kernel`).
         arrays: the inputs; None for an optional one that is left out. Floats are differentiated.
         backend: "cpu" or "gpu" (also called "cuda").
         dtypes: what the floats are converted to, one after the other.
-        tolerance: how many roundings of the largest element values and gradients may be off by.
+        tolerance: the largest allowed error, in roundings of the largest element.
         seed: of the upstream gradient and the other inputs.
         statics: options of the op.
 
     Raises:
         KernelError: says what differs, by how much.
-        ValueError: there is no such kernel, or it does not take these inputs.
+        ValueError: there is no such kernel, or it does not support these inputs.
     """
     backend = {"cuda": "gpu"}.get(backend, backend)
     if backend not in op.kernels:

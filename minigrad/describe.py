@@ -19,7 +19,7 @@ def describe(op: Any, inputs: tuple[Any, ...], statics: Mapping[str, Any]) -> st
 
 
 def why_not(op: Any, inputs: tuple[Any, ...], statics: Mapping[str, Any], error: Exception) -> str:
-    """Why an op does not take its inputs: what NumPy or the op said, and the rule behind it."""
+    """Why an op's inputs do not fit: the message of NumPy or the op, and the rule behind it."""
     hint = shapes_that_do_not_fit(op.name, inputs)
     said = hint or f": {str(error).rstrip()}{about_broadcasting(error)}"
     return describe(op, inputs, statics) + said

@@ -77,7 +77,7 @@ class Device:
         return xp
 
     def in_use(self) -> AbstractContextManager[Any]:
-        """Context manager: on a GPU, new arrays lie there and kernels run there.
+        """Context manager: on a GPU, new arrays are made there and kernels run there.
 
         Raises:
             DeviceError: CuPy is missing, or there is no such GPU.
@@ -143,7 +143,7 @@ def cupy() -> ModuleType:
 
 
 def _one_line(error: Exception) -> str:
-    """What an error says, without the line breaks of CuPy's long messages."""
+    """The message of an error, without the line breaks of CuPy's long messages."""
     return " ".join(str(error).split())
 
 
@@ -170,7 +170,7 @@ def choose_device(name: str) -> Device:
 
 
 def gpu_name(device: Device) -> str:
-    """What the maker calls a GPU, for example "NVIDIA H200"."""
+    """The product name of a GPU, for example "NVIDIA H200"."""
     name = cupy().cuda.runtime.getDeviceProperties(device.index)["name"]
     return name.decode() if isinstance(name, bytes) else str(name)
 

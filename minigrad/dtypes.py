@@ -13,16 +13,15 @@
 | scalars alone                             | float32, int64 or bool                             |
 | integers where a function needs floats    | float32 (`exp`, `mean`, `/`, ...)                  |
 
-A scalar is a Python number or a NumPy scalar (`np.float64(2)`, what `array.sum()` gives). It
-states a value and no dtype. An array or a tensor states its dtype, also one without axes. So
+A scalar is a Python number or a NumPy scalar (`np.float64(2)`, as `array.sum()` gives). Its dtype
+does not matter, only its value. The dtype of an array or a tensor matters, even without axes. So
 nothing becomes float64 unless an array or tensor of float64 takes part. Comparisons compare exactly
-and give booleans. A gradient has the dtype of what it is the gradient of.
+and give booleans. A gradient has the dtype of its tensor.
 
-Low precision is for storing, not for computing. An op whose inputs are float16 gets them as
-float32, computes in it, sums, exponentials and all, and its result is rounded to float16 once; its
-backward likewise. Without that, e¹² is infinite, 300² as well, and 1/70,000,000 is 0. Optimizers
-hold their state of float16 parameters in float32. bfloat16 exists in files only, and is widened to
-float32 when it is read.
+Low precision is for storing, not for computing. If an op's inputs are float16, it computes
+everything in float32 and rounds its result to float16 once; so does its backward. Otherwise e¹² and
+300² would be infinite and 1/70,000,000 would be 0. Optimizers hold their state of float16
+parameters in float32. bfloat16 exists in files only, and is widened to float32 when it is read.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def plain_number(scalar: Any) -> Any:
 
 
 def real_dtype(dtype: Any) -> np.dtype:
-    """What names a dtype (`"float64"`, `np.int32`, `float`), as a dtype that tensors can have.
+    """A dtype that tensors can have, from its name or type (`"float64"`, `np.int32`, `float`).
 
     Raises:
         TypeError: it is another one (complex numbers, strings, objects), or None, which NumPy takes
@@ -107,7 +106,7 @@ def fitting(number: Any, dtype: np.dtype) -> Any:
     """A Python number, for an array of `dtype`.
 
     Raises:
-        OverflowError: `dtype` is one of integers, and the number is not among them.
+        OverflowError: `dtype` is an integer type, and the number does not fit.
     """
     if dtype.kind in "iu" and not isinstance(number, bool):
         limits = np.iinfo(dtype)

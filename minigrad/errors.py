@@ -34,7 +34,7 @@ class NonFiniteError(FloatingPointError):
 
 
 class DeviceError(RuntimeError):
-    """A device that is not there, or arrays of two devices in one op."""
+    """A device that does not exist, or arrays of two devices in one op."""
 
 
 class CaptureWarning(UserWarning):
@@ -42,12 +42,12 @@ class CaptureWarning(UserWarning):
 
 
 class PrecisionError(DeviceError):
-    """A precision of matrix products that a device does not have, or that is unknown."""
+    """A precision of matmuls that a device does not have, or that is unknown."""
 
 
 class KernelFallbackWarning(UserWarning):
-    """A kernel does not take what it was given, so something slower runs in its place.
+    """A kernel does not support its inputs, so a slower implementation runs instead.
 
-    Given once for each op and reason. The results are right; the message says how to get the
-    kernel back.
+    Given once for each op and reason. The results are right; the message says what the kernel
+    needs.
     """

@@ -1,12 +1,12 @@
-"""Proving gradients: analytic ones against central differences, in float64.
+"""Checking gradients: analytic ones against central differences, in float64.
 
 For a function f of tensors and a random upstream gradient u, the number  g(x) = Σ u·f(x)  has the
-derivative  (g(x + h) - g(x - h)) / 2h + O(h²)  along each element. A constant upstream would hide
-errors (the gradient of a normalisation's sum is 0), so u is always random.
+derivative  (g(x + h) - g(x - h)) / 2h + O(h²)  for each element. A constant upstream gradient would
+hide errors (the gradient of a normalisation's sum is 0), so u is always random.
 
 Small inputs are checked element by element. For large ones, derivatives along random directions d
-are compared with the analytic d·∇g, which sees an error in any element; where they differ, halving
-d again and again finds the element.
+are compared with the analytic d·∇g, which shows an error in any element. If they differ, halving d
+again and again finds the element.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def gradcheck(
         inputs: tensors; those with `requires_grad` are checked and must be float64.
         step: h of the central differences.
         rtol, atol: |analytic - numeric| <= atol + rtol·s, where s is the largest element of the
-            input's gradient, so that tiny elements beside it may carry their rounding.
+            input's gradient, because tiny elements beside it have its rounding errors.
         full_limit: inputs of up to this many elements are checked element by element.
         directions: how many random directions are checked for larger inputs.
         names: names of the inputs for messages.

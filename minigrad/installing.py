@@ -1,8 +1,8 @@
-"""How this was installed, and what to type for more of it.
+"""How this was installed, and the command that installs its extras.
 
-The distribution that brings this package has another name, because `minigrad` is another project on
-the public index. So no message may say `pip install minigrad[...]`, and that project's files may
-come to lie in this folder: then neither package works, and importing says so.
+The distribution has another name than this package, because `minigrad` is another project on the
+public index. So no message may say `pip install minigrad[...]`. If that project's files are
+installed into this folder, neither package works, and the import is an error that says so.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def require_own_files() -> None:
 
 
 def install_line(*extras: str) -> str:
-    """The command that installs this project, with extras, as it was got here.
+    """The command that installs this project with extras, in the way it was installed here.
 
-    Out of a checkout the command is to be typed in its folder; otherwise it names the distribution.
+    For a checkout it is to be typed in its folder; otherwise it names the distribution.
     """
     wanted = f"[{','.join(extras)}]" if extras else ""
     if os.path.isfile(os.path.join(os.path.dirname(FOLDER), "pyproject.toml")):

@@ -51,11 +51,11 @@ class Interchange(Variable):
         return self.data if isinstance(self.array, np.ndarray) else self.array.get()
 
     def on_host(self) -> np.ndarray:
-        """As `numpy()`, to look at only."""
+        """As `numpy()`, but only for reading."""
         return self.array if isinstance(self.array, np.ndarray) else self.array.get()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """What `numpy.asarray` and whatever calls it get: the memory, as `numpy()`.
+        """For `numpy.asarray` and functions that call it: the memory, as `numpy()`.
 
         Raises:
             TypeError: the tensor is in a graph, which an array would leave. Not under `no_grad()`.

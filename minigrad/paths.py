@@ -1,4 +1,4 @@
-"""Leaving out of a backward pass what leads to nothing that is wanted."""
+"""Leaving out of a backward pass the nodes that lead to no wanted gradient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Paths:
     Attributes:
         wanted: the nodes of those that are results of ops.
         useful: the nodes through which a gradient flows to a wanted tensor. The value is False for
-            a wanted tensor's own node if nothing below it is wanted as well.
+            the node of a wanted tensor if nothing below it is wanted.
     """
 
     def __init__(self, outputs: Iterable[Variable], wanted: Iterable[Variable]) -> None:

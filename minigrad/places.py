@@ -1,4 +1,4 @@
-"""Where gradients leave a backward pass: the one exit, whoever asked for them."""
+"""The output buffers of a backward pass, where its gradients are collected."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Places:
     def offered(
         self, inputs: Sequence[Variable | None], needs: Sequence[bool]
     ) -> tuple[Any | None, ...]:
-        """For each input of an op the array that its gradient may be written to, or None.
+        """For each input of an op the output buffer for its gradient, or None.
 
-        A leaf that the op reads twice is offered once: its second gradient is added.
+        If the op reads a leaf twice, its buffer is given once; the second gradient is added.
         """
         offered: list[Any | None] = []
         for x, needed in zip(inputs, needs, strict=True):
@@ -77,8 +77,8 @@ class Places:
         return tuple(offered)
 
     def finish(self) -> None:
-        """All gradients have arrived: they go through the hooks of leaves, and where there was
-        none, there are zeros."""
+        """After the last gradient: call the hooks of leaves, and put zeros where there was no
+        gradient."""
         for x, array in self._garbage.items():
             array[...] = 0
             self.found[x] = array, True
@@ -94,7 +94,7 @@ class Places:
 
 
 def added(so_far: tuple[Any, bool] | None, gradient: Any, owned: bool) -> tuple[Any, bool]:
-    """Sum of two gradients and whether it is the pass's own, in place if one of them is."""
+    """The sum of two gradients, and whether we own it; in place if we own one of them."""
     if so_far is None:
         return gradient, owned
     total, total_owned = so_far
@@ -111,11 +111,11 @@ def added(so_far: tuple[Any, bool] | None, gradient: Any, owned: bool) -> tuple[
 
 
 def through(hooks: Sequence[Callable[[Any], Any]], gradient: Any, owned: bool) -> tuple[Any, bool]:
-    """What `Tensor.register_hook`'s functions make of a finished gradient.
+    """A finished gradient after the functions of `Tensor.register_hook`.
 
     Raises:
-        TypeError: a hook gives neither a tensor nor None.
-        ShapeError: it gives a tensor of another shape.
+        TypeError: a hook returns neither a tensor nor None.
+        ShapeError: it returns a tensor of another shape.
     """
     for hook in hooks:
         on_arrays = not isinstance(gradient, Variable)

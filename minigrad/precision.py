@@ -1,21 +1,21 @@
-"""How exact the matrix products of float32 arrays are on a GPU.
+"""The precision of matmuls of float32 arrays on a GPU.
 
-- `"fp32"`: factors and sums in float32.
-- `"tf32"`: tensor cores round the factors to TF32 (10 bits of mantissa, the exponents of float32)
+- `"fp32"`: operands and sums in float32.
+- `"tf32"`: tensor cores round the operands to TF32 (10 bits of mantissa, the exponents of float32)
   and add in float32.
-- `"bf16"`: tensor cores round the factors to bfloat16 (7 bits of mantissa, the same exponents) and
+- `"bf16"`: tensor cores round the operands to bfloat16 (7 bits of mantissa, the same exponents) and
   add in float32.
 
-Arrays stay float32 in any case: weights, gradients and the optimizer's state lose nothing. The
-linear layers of a model and its attention follow it, forward and backward. Products of float64 are
-always exact, and so are those on the CPU.
+Arrays always stay float32: weights, gradients and the optimizer's state lose nothing. The setting
+applies to linear layers and attention, forward and backward. It does not apply to float64, nor on
+the CPU: those matmuls are always computed in their own dtype.
 
     minigrad.set_precision("fp32")      # in all threads
     with precision("bf16"):             # in this thread, whatever the line above says
         loss = model(tokens)
 
 By default a GPU that has TF32 (compute capability 8.0 and above) uses it, others use fp32. The
-backward pass of a product has the precision of its forward pass.
+backward pass of a matmul has the precision of its forward pass.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ PRECISIONS = {"fp32": 0, "tf32": 80, "bf16": 80}
 
 
 class Default:
-    """What holds where no block says otherwise; None is each device's own choice."""
+    """The precision outside of blocks; None is each device's own choice."""
 
     name: str | None = None
 
 
 def precision(name: str | None) -> Setting:
-    """Context manager (and decorator): the precision of products in this thread.
+    """Context manager (and decorator): the precision of matmuls in this thread.
 
     Args:
-        name: "fp32", "tf32" or "bf16"; None for what holds without this block.
+        name: "fp32", "tf32" or "bf16"; None for the precision outside of this block.
 
     Raises:
-        PrecisionError: there is no such precision. That the device does not have it is found by
-            the first product, or by `check_precision`.
+        PrecisionError: there is no such precision. If the device does not have it, the first matmul
+            raises an error, or `check_precision`.
     """
     return setting(precision=_known(name))
 
 
 def set_precision(name: str | None) -> None:
-    """The precision of products in all threads, outside of blocks of `precision`.
+    """Set the precision of matmuls in all threads, outside of blocks of `precision`.
 
     Args:
         name: "fp32", "tf32" or "bf16"; None for tf32 where a device has it, fp32 elsewhere.
@@ -64,10 +64,10 @@ def set_precision(name: str | None) -> None:
 
 
 def get_precision(device: Device | str = "gpu") -> str:
-    """The precision that products of float32 have on `device`, in this thread.
+    """The precision of matmuls of float32 on `device`, in this thread.
 
     Raises:
-        PrecisionError: one is asked for that the device does not have.
+        PrecisionError: the device does not have the one that is set.
         DeviceError: the device is not there.
     """
     device = Device(device)
@@ -77,7 +77,7 @@ def get_precision(device: Device | str = "gpu") -> str:
 
 
 def supported_precisions(device: Device | str = "gpu") -> tuple[str, ...]:
-    """What `device` can compute in, the most exact first.
+    """The precisions of `device`, the most exact first.
 
     Raises:
         DeviceError: the device is not there.
@@ -90,7 +90,7 @@ def supported_precisions(device: Device | str = "gpu") -> tuple[str, ...]:
 
 
 def check_precision(name: str, device: Device | str = "gpu") -> None:
-    """Raise unless `device` can compute products in this precision.
+    """Raise unless `device` can compute matmuls in this precision.
 
     Raises:
         PrecisionError: it cannot, or there is no such precision.
@@ -104,7 +104,7 @@ def check_precision(name: str, device: Device | str = "gpu") -> None:
 
 
 def precision_on_gpu(index: int) -> str:
-    """What is in force on one GPU, and that it has it."""
+    """The precision on one GPU, after a check that the GPU has it."""
     name = STATE.precision or Default.name
     capability = capability_of(cupy(), index)
     if name is None:

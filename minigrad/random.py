@@ -1,4 +1,4 @@
-"""An explicit random generator. Nothing in minigrad draws from a hidden global one."""
+"""An explicit random generator. There is no global random state: pass a generator."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class Generator:
 
     @property
     def numpy(self) -> np.random.Generator:
-        """The NumPy generator that is drawn from."""
+        """The NumPy generator that gives the numbers."""
         return STATE.draws.get((self, "generator"), self._own)
 
     @contextmanager
     def seeded(self, *key: int) -> Iterator[None]:
-        """Context manager: in this thread, draw from a generator that `key` alone determines.
+        """Context manager: in this thread, use a generator that depends only on `key`.
 
-        A training step whose random numbers depend on its number, and not on what was drawn before,
-        can be repeated, resumed and shared among workers.
+        If the random numbers of a training step depend on its number, and not on what was drawn
+        before, the step can be repeated, resumed and shared among workers.
         """
         with _for_a_while((self, "generator"), np.random.default_rng(key)):
             yield
 
     @contextmanager
     def seeded_on_device(self, seed: int, step: Any, ahead: int = 0) -> Iterator[None]:
-        """Context manager: in this thread, `bernoulli` draws on a GPU, from these numbers alone.
+        """Context manager: in this thread, `bernoulli` draws on a GPU, from these numbers only.
 
-        What is drawn depends on `step` as it is when the kernels run: no host array is needed, and
-        a captured graph draws anew at each replay. (Other kinds of numbers are drawn as before.)
+        The result depends on the value of `step` when the kernels run. So a captured graph draws
+        new numbers at each replay. (Other distributions are drawn as before.)
 
         Args:
             seed: 0 to 2⁶⁴ - 1.
@@ -103,7 +103,7 @@ class Generator:
         return dict(self.numpy.bit_generator.state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave."""
+        """Continue from a state that `state_dict` gave."""
         self.numpy.bit_generator.state = dict(state)
 
     def _tensor(self, values: Any, dtype: Any) -> Tensor:
@@ -125,7 +125,7 @@ def _for_a_while(key: Any, value: Any) -> Iterator[None]:
 
 
 class _DeviceDraws:
-    """Masks by Philox, each from a stream of its own in the order in which they are asked for."""
+    """Masks by Philox, each from a stream of its own, numbered in the order of the calls."""
 
     def __init__(self, seed: int, step: Any, ahead: int) -> None:
         self.seed, self.step, self.ahead, self.drawn = seed, step, ahead, 0

@@ -1,11 +1,11 @@
-"""Settings of the engine that hold for a while: in a `with` block, or while a function runs.
+"""Settings of the engine for a `with` block, or while a function runs.
 
     with no_grad():             a block; the same object may be entered again, and inside itself
     @no_grad() or @no_grad      a function, a method, a generator, an async function or generator
 
-A generator runs in pieces, between which its caller runs. The setting holds in the pieces alone:
-at each `yield` the caller gets its own settings back, and at the next piece the generator gets its
-own, those that it has changed itself included. So it is with `await` in async functions.
+A generator runs in pieces, between which its caller runs. The setting holds only in the pieces. At
+each `yield` the caller gets its own settings back. At the next piece the generator gets its own
+back, including those that it has changed itself. `await` in async functions works in the same way.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Setting:
         """`function` with this setting while it runs.
 
         Raises:
-            TypeError: it is a class, whose methods are decorated one by one, or no function.
+            TypeError: it is no function. The methods of a class are decorated one by one.
         """
         return self._around(function)
 

@@ -1,4 +1,4 @@
-"""What the engine is doing in this thread, all of it, and the switches that say so."""
+"""The state of the engine in this thread, and the switches that change it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minigrad.settings import Function, Setting, decorator_or_block
 
 
 class State(threading.local):
-    """The state of a thread. Class attributes are each thread's first values."""
+    """The state of a thread. Class attributes are each thread's initial values."""
 
     grad_enabled = True
     textbook = False
@@ -25,7 +25,7 @@ class State(threading.local):
 
     def __init__(self) -> None:
         self.draws: dict[Any, Any] = {}  # random generator -> what it draws from in a block
-        self.buffers: dict[Any, Any] = {}  # memory for temporaries of CPU kernels
+        self.buffers: dict[Any, Any] = {}  # workspace of CPU kernels
         self.blas_before: list[Any] = []  # what to restore when its last block ends
 
 
@@ -63,7 +63,7 @@ def textbook() -> Setting: ...
 @overload
 def textbook(function: Function) -> Function: ...
 def textbook(function: Any = None) -> Any:
-    """Context manager and decorator: every op runs its textbook pair, no kernel is used."""
+    """Context manager and decorator: every op runs its textbook, no kernel is used."""
     return decorator_or_block(setting(textbook=True), function)
 
 
@@ -74,9 +74,9 @@ def detect_nan(function: Function) -> Function: ...
 def detect_nan(function: Any = None) -> Any:
     """Context manager and decorator: raise `NonFiniteError` at the first NaN or Inf.
 
-    The error names the op, its shapes, the module, and if it was in the forward or the backward
-    pass. Each op's result is looked at, so a pass takes about twice its time. A backward pass must
-    run inside the block as well.
+    The error names the op, its shapes, the module, and whether it was in the forward or the
+    backward pass. Each op's result is checked, so a pass takes about twice its time. The backward
+    pass must run inside the block as well.
     """
     return decorator_or_block(setting(detect_nan=True), function)
 
@@ -86,11 +86,10 @@ def first_order() -> Setting: ...
 @overload
 def first_order(function: Function) -> Function: ...
 def first_order(function: Any = None) -> Any:
-    """Context manager and decorator: what is recorded inside keeps fewer arrays, but has first
-    derivatives only.
+    """Context manager and decorator: graphs keep fewer arrays, but allow first derivatives only.
 
-    A node usually holds the tensors that its op read, because `create_graph=True` runs the op again
-    from them. In here intermediates that no op has saved for its backward are freed at once.
+    Usually a node keeps the tensors that its op has read, because `create_graph=True` runs the op
+    again. Inside this block, intermediates that no op has saved for backward are freed at once.
     """
     return decorator_or_block(setting(keep_inputs=False), function)
 

@@ -1,4 +1,4 @@
-"""Engines: what computes the gradient of a batch, on several CPU cores or whole on one device."""
+"""Engines compute the gradient of a batch, on several CPU cores or on one device."""
 
 from minigrad.parallel import mpi
 from minigrad.parallel.capture import Captured

@@ -1,13 +1,13 @@
 """A function of device arrays as one CUDA graph: one launch instead of one for each kernel in it.
 
-At the sizes of a small model a GPU waits for launches, not for arithmetic. A graph is captured once
-and replayed; what it reads and writes lies at fixed places, so everything that changes from one
-replay to the next (learning rate, step, batch) has to lie in device arrays.
+For a small model a GPU waits for launches, not for arithmetic. A graph is captured once and then
+replayed. It reads and writes at fixed addresses, so everything that changes from one replay to the
+next (learning rate, step, batch) has to be in device arrays.
 
-The protocol: some calls run eagerly, so that every kernel is compiled and every plan for a matrix
-product is made. Then the function runs once eagerly and once as a replay from the same state, and
-only if the two agree is the graph used. Otherwise, or if something in the function cannot be
-captured, that is said, and it goes on eagerly.
+The protocol: some calls run eagerly, so that every kernel is compiled and every plan of a matmul is
+made. Then the function runs once eagerly and once as a replay from the same state. The graph is
+used only if the two agree. Otherwise, or if something in the function cannot be captured, a warning
+says so, and further calls run eagerly.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Captured:
     Each call has the effect of `function()` on the state, and returns its results.
 
     Args:
-        function: takes nothing, reads and writes device arrays, and returns None, an array or
-            several. It must not look at values: what it does may not depend on what arrays hold.
+        function: has no arguments, reads and writes device arrays, and returns None, an array or
+            several. What it does must not depend on the values in arrays.
         state: all arrays that it changes and that live longer than a call.
         label: what it is, for messages.
         enabled: False never captures.
@@ -48,7 +48,7 @@ class Captured:
     A result is an array that the next call overwrites: copy what you want to keep. Calls and
     everything that uses the state belong to one stream and one GPU, CuPy's current ones.
 
-    The graph's memory is given back when this object is dropped, or no graph came of it.
+    The graph's memory is freed when this object is dropped, or if there is no graph.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class Captured:
         return self._capture()
 
     def _capture(self) -> Any:
-        """This call eagerly, then as a replay from the same state; the graph stays if they agree.
+        """Run this call eagerly, then as a replay from the same state. Keep the graph if equal.
 
-        The call counts once: its effect is the eager one's if there is no graph in the end.
+        The call has its effect once: that of the eager call if there is no graph in the end.
         """
         cupy().get_default_memory_pool().free_all_blocks()  # what warming up has left there
         before = [array.copy() for array in self.state]
@@ -168,9 +168,9 @@ class Captured:
 
 
 class GraphMemory:
-    """What a graph needs while it lives: a stream, a pool that nothing else may ever use, results.
+    """What a graph needs while it lives: a stream, a memory pool of its own, results.
 
-    CuPy (14.1 and 14.2) does not give back the blocks of a pool that is merely dropped.
+    CuPy (14.1 and 14.2) does not free the blocks of a pool that is merely dropped.
     """
 
     def __init__(self) -> None:
@@ -188,7 +188,7 @@ class GraphMemory:
         self._device = cuda.Device()
 
     def release(self) -> None:
-        """Give everything back. What somebody still holds of the results stays theirs."""
+        """Free everything, except results that somebody still holds."""
         stream, pool = self.stream, self.pool
         self.graph = self.results = self.stream = self.pool = None
         if pool is None:

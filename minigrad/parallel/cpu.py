@@ -1,13 +1,13 @@
 """Micro-batches over CPU workers.
 
 NumPy's element-wise functions run on one thread, so ops are not parallelised inside. Instead a
-batch is cut into micro-batches, small enough that their activations stay in cache, and each worker
+batch is split into micro-batches, small enough that their activations stay in cache. Each worker
 runs forward *and* backward on whole micro-batches with single-threaded BLAS.
 
-Workers are forked processes over shared memory: they read one flat parameter buffer and write
-gradients to lanes (see `minigrad.parallel.engine`). Where processes cannot be forked safely, or the
-interpreter has no global lock, they are threads. Adding up the lanes and the optimizer's step are
-shared as well, slice by slice.
+Workers are forked processes with shared memory. They read one flat parameter buffer and add up
+gradients in accumulators, called lanes (see `minigrad.parallel.engine`). Where processes cannot be
+forked safely, or the interpreter has no global lock, workers are threads. They also share the sum
+of the lanes and the optimizer's step, slice by slice.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Workers:
         train_loss: maps the arrays of a micro-batch and its key to the *sum* of its losses. The key
             is a number that is different for each micro-batch of a run (for dropout masks).
         evaluate_loss: likewise, without gradients.
-        optimizer: the one that `update` will step, if it is given: its averages are laid flat as
+        optimizer: the one that `update` will step, if any: its averages are put into flat memory as
             well, and its step is shared among the workers.
         workers: how many, this process included; 0 for one a core.
         micro_batch_size: sequences (rows of the arrays) at a time.
@@ -141,7 +141,7 @@ class Workers:
     def start(self) -> None:
         """Fork the workers now, if they are processes and that has not been done.
 
-        They know sizes and losses as they are at this moment.
+        They know sizes and losses as they are now.
         """
         with OneBlasThread():  # so that forked workers have the limit for good
             if self._team is None:
@@ -151,7 +151,7 @@ class Workers:
         """Write the gradient of `scale` times the summed loss of a batch to `flat.grad`.
 
         Args:
-            arrays: (B, ...) each; micro-batches are cut along the first axis.
+            arrays: (B, ...) each; they are split along the first axis.
             scale: for example one over the number of predictions, for a mean.
             key: the step's number; micro-batches get keys made from it.
             first: the number of the first micro-batch, where these are a part of a batch.
@@ -234,7 +234,7 @@ class Workers:
     def try_micro_batch(self, arrays: Part) -> None:
         """Forward and backward of one micro-batch in this process, for measuring how long it takes.
 
-        Nothing is kept of it: parameters and gradients stay as they are.
+        Parameters and gradients do not change.
         """
         with OneBlasThread():
             before = np.setbufsize(UFUNC_BUFFER)

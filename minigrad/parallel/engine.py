@@ -1,9 +1,10 @@
-"""What computes losses and gradients of batches, and makes an optimizer's steps from them.
+"""Engines compute losses and gradients of batches, and make an optimizer's steps from them.
 
-A batch is cut into micro-batches, and these into lanes. Floating-point sums depend on their order.
-So that a run gives the same numbers whoever computes them, each lane (a fixed, contiguous share of
-the micro-batches) adds up its own gradient, in order, in a buffer of its own, and the lanes'
-buffers are added in order. A worker takes whole lanes: nothing depends on how many workers.
+A batch is split into micro-batches. Floating-point sums depend on their order, but a run must give
+the same numbers for any number of workers. Therefore the micro-batches are divided into *lanes*,
+fixed and contiguous shares. Each lane is a gradient accumulator: it adds up the gradients of its
+micro-batches in order, in a buffer of its own. Then the buffers are added in order. A worker
+computes whole lanes, so nothing depends on the number of workers.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ LANE_MEMORY = 256 * 2**20  # bytes that the lanes' gradient buffers may take tog
 
 
 class Engine(Protocol):
-    """One step is `gradients`, then `update`, whoever computes them: several workers or a GPU.
+    """One step is `gradients`, then `update`, on several workers or on a GPU.
 
-    An engine is made from parameters and two losses, and from the optimizer that will make the
-    steps. It lays parameters and gradients, and the optimizer's averages, into flat memory.
+    An engine is made from parameters, two losses, and the optimizer that will make the steps. It
+    puts parameters, gradients and the optimizer's averages into flat memory.
 
     Attributes:
         flat: the parameters and, after `gradients`, their gradients.
@@ -44,7 +45,7 @@ class Engine(Protocol):
         Args:
             arrays: (B, ...) each.
             scale: for example one over the number of predictions, for a mean.
-            key: the step's number; what draws random numbers makes its own from it.
+            key: the step's number, from which random numbers depend.
 
         Returns:
             `scale` times the summed loss.
@@ -59,20 +60,20 @@ class Engine(Protocol):
         ...
 
     def evaluate(self, arrays: Part) -> Any:
-        """The summed loss of a batch, without gradients: a number, which may stay on a GPU."""
+        """The summed loss of a batch, without gradients: a number, which may be on a GPU."""
         ...
 
     def micro_batches(self, arrays: Part, key: int = 0) -> Iterator[tuple[Part, int]]:
-        """The parts of a batch that `gradients` takes one by one, with the keys of their losses."""
+        """The parts that `gradients` computes one by one, with the keys of their losses."""
         ...
 
     def close(self) -> None:
-        """End what computes. The parameters stay where they are."""
+        """Free what computes, such as workers. The parameters stay where they are."""
         ...
 
 
 def accumulated(engine: Any, batches: Sequence[Part], *, scale: float, key: int = 0) -> float:
-    """Leave the sum of several batches' gradients with an engine.
+    """Let an engine add up the gradients of several batches.
 
     Args:
         batches: each as for `Engine.gradients`, with keys from `key` on.
@@ -92,7 +93,7 @@ def accumulated(engine: Any, batches: Sequence[Part], *, scale: float, key: int 
 
 
 def in_the_order_of(optimizer: Optimizer, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The same parameters, the optimizer's first, so that a group of it is one stretch of memory.
+    """The same parameters, the optimizer's first, so that each group is contiguous in memory.
 
     Raises:
         ValueError: the optimizer has a parameter that is not among them.
@@ -106,7 +107,7 @@ def in_the_order_of(optimizer: Optimizer, parameters: Sequence[Tensor]) -> list[
 
 
 def number_of_lanes(parameter_bytes: int) -> int:
-    """Lanes for a model: as many as fit the memory, a power of two from 2 to 8."""
+    """The number of lanes for a model: as many as fit the memory, a power of two from 2 to 8."""
     lanes = MAX_LANES
     while lanes > 2 and lanes * parameter_bytes > LANE_MEMORY:
         lanes //= 2

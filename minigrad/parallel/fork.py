@@ -1,9 +1,9 @@
-"""Forked processes: one for each number of some work, or one that lives as long as it is asked.
+"""Forked processes: one for each part of some work, or one that lives until it is closed.
 
-`multiprocessing.Process` would do, but it lets a daemonic process (a worker of a pool, say) have no
-children, for fear that they outlive it. Ours do not: they end when they find their parent gone.
-Threads would have to pass the interpreter's lock around: a step of a small model is a hundred short
-calls, and two threads take longer for them than one.
+`multiprocessing.Process` does not let a daemonic process (such as a worker of a pool) have
+children, because they might outlive it. Ours do not: they end when their parent has gone. Threads
+would share the interpreter's lock: a step of a small model is a hundred short calls, and two
+threads take longer for them than one.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Result = TypeVar("Result")
 
 
 class WorkerError(RuntimeError):
-    """A worker has failed or died. The job that it took part in must be thrown away."""
+    """A worker has failed or died, so the results of its job must not be used."""
 
 
 class Child:
     """A process that runs `work(pipe)` and ends; fork only where `choose_backend` says "processes".
 
     Args:
-        work: what the child does. It gets the other end of `pipe`. Nothing of what it changes is
-            seen here, except in shared memory.
+        work: what the child does. It is called with the other end of `pipe`. The parent sees what
+            it changes only in shared memory.
 
     Attributes:
         pipe: to and from the child.
@@ -80,7 +80,7 @@ class Child:
 
 
 def _live(work: Callable[[connection.Connection], None], pipe: connection.Connection) -> None:
-    """The child's life. What the parent has registered for its own end is not run."""
+    """Runs the child. Functions that the parent has registered for its exit are not run."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle

@@ -1,4 +1,4 @@
-"""The engine of a single device that takes a batch whole, as a GPU does."""
+"""The engine of a single device that computes a whole batch at once, such as a GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WholeBatch:
     Args:
         parameters: the model's; they are moved into one flat buffer, `flat`.
         train_loss, evaluate_loss: as for `Workers`.
-        optimizer: the one that `update` will step, if it is given: its averages are laid flat too.
+        optimizer: the one that `update` will step, if any: its averages are in flat memory too.
         graph: whether `evaluate` captures CUDA graphs.
 
     Attributes:
@@ -58,7 +58,7 @@ class WholeBatch:
         """Write the gradient of `scale` times the summed loss to `flat.grad`; returns that loss.
 
         Args:
-            first: is added to the loss's key, where these arrays are a part of a batch.
+            first: is added to the loss's key, if these arrays are a part of a batch.
         """
         with self._device.in_use():
             loss = self._train_loss(self.moved(arrays), key * MICRO_KEYS + first)
@@ -78,7 +78,7 @@ class WholeBatch:
         yield self.moved(arrays), key * MICRO_KEYS
 
     def evaluate(self, arrays: Part) -> Any:
-        """The summed loss of a batch, without gradients: one number, which on a GPU stays there.
+        """The summed loss of a batch, without gradients: one number, which stays on the GPU.
 
         `float(...)` of it, or of a sum of several, waits for the GPU.
         """

@@ -1,4 +1,4 @@
-"""Memory: shared with children, kept for the next step, in large pages, and given back."""
+"""Memory: shared with child processes, kept for the next step, in large pages, and freed."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def forget(array: np.ndarray, part: slice) -> None:
 def keep_freed_memory() -> bool:
     """Ask the C library to keep memory that is freed, instead of giving it back to the system.
 
-    A training step frees all its activations and the next one asks for the same sizes again. If
-    they come from the system anew, it must clear each page and map it at first touch: a seventh of
-    a step of the default model. Does nothing where the C library is not glibc.
+    A training step frees all its activations and the next one needs the same sizes again. If the
+    system gives new memory, it must clear and map each page: a seventh of a step's time for the
+    default model. It does nothing if the C library is not glibc.
 
     Returns:
         True if the library agreed.
@@ -66,9 +66,9 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> None:
-    """Give back what `keep_freed_memory` has kept, for example after trying out large sizes.
+    """Free what `keep_freed_memory` has kept, for example after trying out large sizes.
 
-    So are the kernels' buffers of this thread, which are as large as the largest of those sizes.
+    The kernels' workspace of this thread, which is as large as they needed, is freed as well.
     """
     scratch.clear()
     malloc_trim = _libc("malloc_trim")
@@ -77,10 +77,10 @@ def release_freed_memory() -> None:
 
 
 def use_huge_pages() -> bool:
-    """Ask the system to put the heap as it is now into pages of 2 MB.
+    """Ask the system to put the present heap into pages of 2 MB.
 
-    The processor looks up fewer of them: two or three percent of a training step, more in virtual
-    machines, where a look-up takes longer. Needs Linux 6.1 and its setting
+    The processor then looks up fewer pages, which saves two or three percent of a training step,
+    and more in virtual machines. Needs Linux 6.1 and its setting
     /sys/kernel/mm/transparent_hugepage/enabled not to be "never". Call it when the heap has grown
     to the size that it will have.
 

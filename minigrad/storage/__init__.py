@@ -1,12 +1,12 @@
-"""Files: weights by name, in safetensors or from PyTorch's archives, and files never half written.
+"""Files: weights by name, in safetensors or from PyTorch's archives, and atomic writes.
 
     tensors, metadata = load_safetensors("model.safetensors")
     save_safetensors(tensors, "half.safetensors", {"step": "100"}, dtype="bfloat16")
     tensors = load_torch("model.pth")  # PyTorch is not needed, and nothing in the file is executed
     everything = load_torch_checkpoint("checkpoint.pt")  # with the states of schedulers, settings
-    write_text_atomically("config.json", text)  # all of the old file or all of the new, always
+    write_text_atomically("config.json", text)  # always the whole old file or the whole new one
 
-All of this is on NumPy arrays. Nothing here, and nothing that it calls, ever unpickles.
+All arrays are NumPy's. Nothing here ever unpickles.
 """
 
 from minigrad.storage.files import (

@@ -1,4 +1,4 @@
-"""Files that are never half written, and the error that says a file is not what it should be."""
+"""Writing files atomically, and the error for a file that is damaged or of another format."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 
 class FileFormatError(ValueError):
-    """A file is truncated, damaged, of another format, or asks for something that is refused.
+    """A file is truncated, damaged, of another format, or contains something that is refused.
 
     The message names the file, the cause and, where there is something to do, what to do.
     """
@@ -53,10 +53,10 @@ def atomic_write(
     """Open a binary file that replaces `path` when the block ends well, else leaves no trace.
 
     The bytes go to a temporary sibling, which is flushed to disk and renamed over `path`; then the
-    folder is flushed too. At any moment, a power cut included, `path` holds all of the old content
-    or all of the new. The permissions of an existing file are kept, and another name of it (a hard
-    link) keeps the old content. What a writer of the same file that was killed has left is removed,
-    after an hour.
+    folder is flushed too. At any moment, even after a power cut, `path` has the whole old content
+    or the whole new one. The permissions of an existing file are kept, and another name of it (a
+    hard link) keeps the old content. Temporary files of writers that were killed are removed after
+    an hour.
 
     Args:
         path: the file.
@@ -111,19 +111,19 @@ def atomic_write(
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a device, a pipe or a socket. False if that cannot be asked."""
+    """Whether `path` is a device, a pipe or a socket. False if that cannot be found out."""
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _refuse_device(path: str | os.PathLike[str], target: Path) -> None:
-    """Raise `OSError` for what is no file, such as /dev/null: another would take its place."""
+    """Raise `OSError` for what is no file, such as /dev/null, which would be replaced."""
     if is_special(target):
         error = OSError(errno.EINVAL, "it is a device, a pipe or a socket")
         raise _could_not_write(path, error, "nothing was written")
 
 
 def _remove_abandoned(folder: Path, stem: str) -> None:
-    """Delete what writers that were killed have left behind."""
+    """Delete the temporary files of writers that were killed."""
     for temporary in folder.glob(f"{glob.escape(stem)}*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - temporary.stat().st_mtime > ABANDONED_SECONDS:
@@ -140,7 +140,7 @@ def _could_not_write(path: str | os.PathLike[str], error: OSError, state: str) -
 def sync_directory(folder: str | os.PathLike[str]) -> None:
     """Flush a folder's list of names to disk: a rename in it then survives a power cut.
 
-    Does nothing where the system has no such thing (Windows, some network file systems).
+    It does nothing on systems that cannot (Windows, some network file systems).
     """
     if os.name == "nt":
         return
@@ -161,7 +161,7 @@ def write_bytes_atomically(
     make_folders: bool = False,
     follow_links: bool = True,
 ) -> None:
-    """Replace the content of `path` by `data`, all or nothing. As `atomic_write`."""
+    """Replace the content of `path` by `data`, with `atomic_write`."""
     with atomic_write(path, make_folders=make_folders, follow_links=follow_links) as file:
         file.write(data)
 
@@ -173,7 +173,7 @@ def write_text_atomically(
     make_folders: bool = False,
     follow_links: bool = True,
 ) -> None:
-    """Replace the content of `path` by `text` in UTF-8, line ends as given, all or nothing."""
+    """Replace the content of `path` by `text` in UTF-8, line ends as given, atomically."""
     data = text.encode("utf-8")
     write_bytes_atomically(path, data, make_folders=make_folders, follow_links=follow_links)
 
@@ -181,7 +181,7 @@ def write_text_atomically(
 def own_folder(folder: str | os.PathLike[str], *names: str) -> Path:
     """The folder `folder/names[0]/names[1]/...`, made where it is missing, never through a link.
 
-    What is written there lies inside `folder`. Where `folder` itself leads is its owner's choice.
+    So what is written there is inside `folder`. `folder` itself may be a link.
 
     Raises:
         OSError: below `folder` something on the way is a symbolic link or no folder, or it cannot

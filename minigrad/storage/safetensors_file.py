@@ -1,9 +1,10 @@
 """Reading and writing safetensors: named arrays and a few strings, with nothing in it to execute.
 
 The format: 8 bytes that give the length of a JSON header, the header, the bytes of the tensors
-(https://github.com/huggingface/safetensors). The `safetensors` package checks what we read. What we
-write, we write ourselves: the package puts metadata in a random order, so that equal checkpoints
-have different checksums; takes arrays that are not contiguous for others; and has no bfloat16.
+(https://github.com/huggingface/safetensors). The `safetensors` package checks what we read. We do
+not
+use it for writing: it puts metadata in a random order, so that equal checkpoints have different
+checksums; it writes wrong values for arrays that are not contiguous; and it has no bfloat16.
 """
 
 import json
@@ -57,16 +58,16 @@ def save_safetensors(
     *,
     dtype: str | None = None,
 ) -> None:
-    """Write named arrays, all or nothing. Equal input gives equal bytes.
+    """Write named arrays, atomically. Equal input gives equal bytes.
 
     Args:
         tensors: name -> array of any memory layout, tensor (anything with `numpy()`), GPU array
             (anything with `get()`) or plain number. bool, integers, floats of 16 to 64 bits and
-            complex64.
+            complex64 are supported.
         path: the file to create or to replace; see `atomic_write`.
         metadata: strings to keep beside the tensors.
-        dtype: "float64", "float32", "float16" or "bfloat16": store floats so, rounded to nearest
-            even. Integers and bool stay what they are.
+        dtype: "float64", "float32", "float16" or "bfloat16", in which floats are stored, rounded to
+            nearest even. Integers and bool stay as they are.
 
     Raises:
         OSError: the file could not be written; the previous one is untouched.
@@ -151,17 +152,17 @@ def load_safetensors(
     with its other names in the metadata, is there under each of them, as one array.
 
     Args:
-        mapped: let arrays of a large file lie in the file: the system reads a page of it when it
-            is first used, and copies one that is written to, so that the file stays as it is. It
-            may be replaced, but not written to, for as long as they live. Not on Windows, where it
-            could not be replaced either, nor for dtypes that are widened.
+        mapped: memory-map a large file. The system reads a page when it is first used, and copies
+            a page that is written to, so the file does not change. As long as the arrays live, the
+            file may be replaced but not written to. Not done on Windows, where it could not be
+            replaced either, nor for dtypes that are widened.
 
     Raises:
         FileFormatError: the file is truncated, damaged or not safetensors, or has a dtype not known
             here.
         OSError: the file cannot be read.
     """
-    infos, metadata = inspect_safetensors(path)  # the package holds the header against the file
+    infos, metadata = inspect_safetensors(path)  # the package compares the header with the file
     tensors = {}
     try:
         with open(path, "rb") as file:
@@ -188,14 +189,14 @@ def load_safetensors(
 
 
 def _map(file: Any) -> np.ndarray | None:
-    """A file's bytes, mapped; None if it is small, or could not be replaced meanwhile."""
+    """A file's bytes, memory-mapped; None if it is small, or could not be replaced meanwhile."""
     if os.name != "posix" or os.fstat(file.fileno()).st_size < MAPPED:
         return None
     return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, of which readers could make different things if a key were there twice."""
+    """A JSON object. A repeated key is an error, since readers differ in what they make of it."""
     items = dict(pairs)
     if len(items) != len(pairs):
         raise ValueError("its header has a name twice")
@@ -227,7 +228,7 @@ def inspect_safetensors(
 
 
 def _not_safetensors(path: str | os.PathLike[str], error: Exception) -> FileFormatError:
-    """The package's complaint, with the name of the file and the likely reasons."""
+    """The package's error, with the name of the file and the likely reasons."""
     reason = str(error).removeprefix("Error while deserializing: ")
     return FileFormatError(
         path,

@@ -1,4 +1,4 @@
-"""How numbers lie in weight files, among them the small floats that NumPy does not have.
+"""How numbers are stored in weight files, including small floats that NumPy does not have.
 
 bfloat16 is the upper half of a float32. The 8-bit floats are those of Micikevicius et al., "FP8
 formats for deep learning" (2022), and the variants with a single NaN and no negative zero (`fnuz`)
@@ -59,7 +59,7 @@ def decode(raw: np.ndarray, name: str, byteorder: Literal["little", "big"]) -> n
     """Bytes of a file as a flat array in the machine's byte order.
 
     Args:
-        raw: (number of bytes,) uint8. It is not copied where its bytes can serve as they are.
+        raw: (number of bytes,) uint8. It is not copied if its bytes can be used as they are.
         name: one of `DTYPE_NAMES`. bfloat16 and the 8-bit floats are widened to float32, exactly.
         byteorder: that of the file.
     """

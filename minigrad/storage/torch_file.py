@@ -1,4 +1,4 @@
-"""Reading a PyTorch `.pth` or `.pt` file, without PyTorch and without trust.
+"""Reading a PyTorch `.pth` or `.pt` file, without PyTorch and without running its code.
 
 A file of `torch.save` is an archive of raw numbers (`torch_zip`) and a pickle that describes views
 of them (`torch_pickle`). Here the descriptions are checked against the numbers and become NumPy
@@ -28,7 +28,7 @@ from minigrad.storage.torch_zip import TorchArchive, open_archive
 _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "module", "weights", "params")
 # What may stand between the tensors of a state dict, besides dtypes.
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, set, Size)
-# Views may repeat elements (`expand`), which takes no room in the file, but does in memory.
+# Views may repeat elements (`expand`), which needs no space in the file, but does in memory.
 _MAX_GROWTH = 8
 _MAX_GROWTH_OF_SMALL_FILES = 64 << 20
 
@@ -53,7 +53,7 @@ def load_torch(path: str | os.PathLike[str], key: str | None = None) -> dict[str
         `load_torch_checkpoint` gives them.
 
     Raises:
-        FileFormatError: the file is damaged, is not a state dict, or does what no state dict needs.
+        FileFormatError: the file is damaged, is no state dict, or has what no state dict needs.
         OSError: the file cannot be read.
     """
     with open_archive(path) as archive:
@@ -77,7 +77,7 @@ def load_torch_checkpoint(path: str | os.PathLike[str]) -> Any:
         device as "cuda:0", a dtype as "float32".
 
     Raises:
-        FileFormatError: the file is damaged, or holds what is neither a tensor nor plain data.
+        FileFormatError: the file is damaged, or has something other than tensors and plain data.
         OSError: the file cannot be read.
     """
     with open_archive(path) as archive:
@@ -198,7 +198,7 @@ def _build(archive: TorchArchive, tensors: dict[str, TensorRef]) -> dict[str, np
 
 
 def _checked_count(archive: TorchArchive, name: str, ref: TensorRef) -> int:
-    """How many elements a tensor has; all of them lie in its storage, and that in the file."""
+    """How many elements a tensor has, after a check that they are in its storage and the file."""
     storage = ref.storage
     size = archive.size_of(f"data/{storage.key}")
     if size is None:

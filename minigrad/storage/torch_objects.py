@@ -1,7 +1,7 @@
-"""What a pickle of PyTorch may speak of: storages, tensors over them, and plain data.
+"""What a pickle of PyTorch may contain: storages, tensors over them, and plain data.
 
 Plain data are dictionaries, lists, tuples, sets, numbers, strings, bytes, sizes, devices and
-dtypes: what `torch.load(weights_only=True)` takes as well.
+dtypes, as for `torch.load(weights_only=True)`.
 
 A global name of the file becomes a `Marker`, never the function or class of that name, and a call
 on a marker becomes a description of a tensor. Names and calls that are not listed here are refused.
@@ -22,7 +22,7 @@ class UnpicklingRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A global name of the file: what it stands for here. Never a function or a class."""
+    """Stands for a global name of the file; never the function or class of that name."""
 
     name: str
     role: str  # what `rebuild` and `storage_of` know it by
@@ -221,8 +221,8 @@ def _tensor(
 def replaced(root: Any, leaf: Callable[[Any], Any]) -> Any:
     """`root` with every value in its dicts, lists and tuples replaced by `leaf` of it.
 
-    Dicts and lists are changed in place. Nothing recurses and each container is seen once, however
-    deep it lies, however often it is shared, and also if it holds itself.
+    Dicts and lists are changed in place. There is no recursion, and each container is visited once,
+    even if it is shared or contains itself.
     """
     done: dict[int, Any] = {}
     kept: list[Any] = []  # so that no id is used again

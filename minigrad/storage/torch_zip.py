@@ -1,4 +1,4 @@
-"""The zip archive around a PyTorch file, opened with suspicion.
+"""The zip archive around a PyTorch file, which may be hostile.
 
 `torch.save` writes one folder of uncompressed records: `NAME/data.pkl`, `NAME/byteorder`, and one
 `NAME/data/KEY` for each storage. Only that is accepted. Because nothing is compressed, and the
@@ -160,6 +160,6 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[TorchArchive]:
 
 
 def _damaged(path: str | os.PathLike[str], error: Exception) -> FileFormatError:
-    """What zipfile found, with the likely reasons."""
+    """The error of zipfile, with the likely reasons."""
     reason = str(error)[:200] or type(error).__name__
     return FileFormatError(path, f"truncated or damaged archive ({reason}). Get the file again")
