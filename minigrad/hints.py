@@ -1,6 +1,6 @@
-"""What a newcomer may have meant: mends that are added to messages.
+"""Hints for newcomers, which are added to error messages.
 
-Looked up only once something has gone wrong, so they cost nothing elsewhere.
+They are looked up only after an error, so they cost nothing otherwise.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 This package is also an array namespace: a textbook op that runs with `xp = minigrad.functions`
 works on tensors and is differentiated as it runs.
 
-A function stands in the file of its theme and in that file's `__all__`, which is all that makes it
-public here and in `minigrad`. Which functions are methods of tensors is said in `methods`.
+A function is in the file of its theme and in that file's `__all__`, which makes it public here and
+in `minigrad`. `methods` lists the functions that are methods of tensors.
 """
 
 # ruff: noqa: F403

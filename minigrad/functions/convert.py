@@ -1,6 +1,6 @@
-"""Turning what a caller gives (tensors, arrays, numbers) into tensors that fit together.
+"""Converting arguments (tensors, arrays, numbers) to tensors that fit together.
 
-Which dtypes they get is the rule of `minigrad.dtypes`.
+Their dtypes follow the rule of `minigrad.dtypes`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def as_pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 
 def as_group(*values: Any) -> list[Tensor]:
-    """Operands as tensors on one device; where one has floats, those of integers get its dtype."""
+    """Operands as tensors on one device; integers beside floats get the floats' dtype."""
     first = values[0]
     if isinstance(first, Tensor):  # the usual case: tensors of one dtype
         dtype = first.array.dtype

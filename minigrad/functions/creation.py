@@ -65,8 +65,8 @@ def asarray(
 ) -> Tensor:
     """`data` (an array, numbers, nested lists) as a tensor; an array is not copied.
 
-    A tensor is given back as it is, unless its dtype or device is to be another one, or it is to be
-    a leaf; its graph is kept. `copy=True` gives new memory in any case.
+    A tensor is returned as it is, with its graph, unless another dtype or device or a leaf is asked
+    for. `copy=True` always gives new memory.
 
     Raises:
         ValueError: with `copy=False`, if a copy is needed.
@@ -120,7 +120,7 @@ def ones(
 
 
 def _sizes_and_dtype(op: str, shape: Any, more: tuple[Any, ...], dtype: Any) -> tuple[Any, Any]:
-    """What stands after a shape is its dtype; what stands after a size is the next size."""
+    """After a shape follows its dtype; after a size follows the next size."""
     if more and not _is_size(more[-1]):
         if dtype is not None:
             raise TypeError(f"{op}: the dtype is given twice, as {more[-1]!r} and as {dtype!r}")
@@ -175,7 +175,7 @@ def empty(
     dtype: Any = None,
     device: Device | str | None = None,
 ) -> Tensor:
-    """A tensor whose values are whatever the memory holds; otherwise as `zeros`."""
+    """A tensor with arbitrary values; otherwise as `zeros`."""
     sizes, dtype = _sizes_and_dtype("empty", shape, more, dtype)
     return _make(np.empty(sizes, dtype), device, False)
 
@@ -268,7 +268,7 @@ def _number(name: str, value: Any) -> Any:
     """A number, also out of a tensor.
 
     Raises:
-        TypeError: the tensor is in a graph, to which the new values would not belong.
+        TypeError: the tensor is in a graph, which the new values would not be part of.
     """
     if not isinstance(value, Tensor):
         return value

@@ -1,4 +1,4 @@
-"""Sums and products of what comes up to each element."""
+"""Cumulative sums and products."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cumulative_prod(
 
 
 def _prepared(name: str, x: Any, axis: int | None, dtype: Any) -> tuple[Tensor, int]:
-    """x in its dtype, which is that of its sums, and the axis."""
+    """x in the dtype of its sums, and the axis."""
     x = as_tensor(x) if dtype is None else astype(x, dtype, copy=False)
     if x.ndim == 0 or axis is None:
         x, axis = reshape(x, -1), 0 if axis is None else axis

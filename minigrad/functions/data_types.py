@@ -1,4 +1,4 @@
-"""Questions about dtypes, and what the Array API standard asks of a library about itself."""
+"""Functions about dtypes, and the Array API standard's information about a library."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _dtype(value: Any) -> np.dtype:
 
 
 class Info:
-    """What `minigrad.__array_namespace_info__()` tells about this library."""
+    """The result of `minigrad.__array_namespace_info__()`."""
 
     def capabilities(self) -> dict[str, Any]:
         """What indexing can do, and how many axes a tensor may have."""

@@ -15,10 +15,10 @@ from minigrad.tensor import Tensor
 def change(name: str, x: Tensor, y: Any) -> Tensor:
     """`x` after `x op= y`, where `name` is the function behind the operator.
 
-    A tensor outside of any graph is written in place, as a NumPy array is, so that its views, and
-    whoever else holds it, see the change. So is a leaf that requires a gradient, under `no_grad()`.
-    Where the result belongs to a graph (because `x` is the result of an op, or because `y` is in a
-    graph), it is a new tensor, as that of `x = x op y`, and no memory is written.
+    A tensor outside of any graph is changed in place, as a NumPy array is, so its views change too.
+    Under `no_grad()`, so is a leaf that requires a gradient. If the result belongs to a graph,
+    because `x` is the result of an op or `y` is in a graph, it is a new tensor, as that of
+    `x = x op y`, and no memory is written.
 
     Raises:
         InPlaceError: `x` is a leaf that requires a gradient, and gradients are recorded; or it is

@@ -103,9 +103,9 @@ class MultiheadAttention(Module):
         """(B, Tq, C), keys and values (B, Tk, C) -> (B, Tq, C)
 
         Args:
-            query: what asks.
-            key: what is compared with; the query unless given.
-            value: what is mixed; the key unless given.
+            query: what the queries are computed from.
+            key: what the keys are computed from; the query unless given.
+            value: what the values are computed from; the key unless given.
             mask: as `masked_attention`, broadcasting to (B, H, Tq, Tk).
             causal: a query sees no later key.
 
@@ -149,7 +149,7 @@ class MultiheadAttention(Module):
 
 
 def _and_causal(mask: Tensor, queries: int, keys: int) -> Tensor:
-    """The mask, and no key that is later than the query."""
+    """The mask, combined with the causal mask."""
     positions = np.arange(queries)[:, None] + (keys - queries)
     earlier = as_tensor(np.arange(keys) <= positions, like=mask)
     if mask.dtype.kind == "f":

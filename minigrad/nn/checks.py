@@ -1,4 +1,4 @@
-"""What layers and losses ask of their settings and ids."""
+"""Checks of settings and ids for layers and losses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from minigrad.random import Generator
 
 
 def check_rng(layer: str, rng: Any) -> None:
-    """Raise TypeError unless `rng` is what weights are drawn from.
+    """Raise TypeError unless `rng` is a `minigrad.Generator`.
 
-    A seed or NumPy's generator are what one may take for it.
+    Users often pass a seed or NumPy's generator instead.
     """
     if not isinstance(rng, Generator):
         raise TypeError(
@@ -30,7 +30,7 @@ def check_probability(p: float) -> None:
 
 
 def check_reduction(op: str, reduction: str) -> None:
-    """Raise ValueError unless a loss can be reduced like this."""
+    """Raise ValueError unless this is a reduction of a loss."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'{op}: reduction {reduction!r} is not "mean", "sum" or "none"')
 
@@ -64,10 +64,10 @@ def row_of_padding(padding_idx: int, size: int) -> int:
 
 
 def check_ids(ids: Any, size: int, op: str, ignore_index: int | None = None) -> bool:
-    """Raise if an id is not in [0, size), naming it. True if any id counts.
+    """Raise if an id is not in [0, size), naming it. True if any id is not ignored.
 
-    Looks at host arrays only: reading from a GPU would stop it, and NumPy and CuPy differ in what
-    they do with ids that are out of range, so data is checked before it goes there.
+    Only arrays on the CPU are checked, since reading from a GPU would make it wait. NumPy and CuPy
+    treat ids that are out of range differently, so data is checked before it goes to a GPU.
     """
     if ids.dtype.kind not in "iu":
         raise TypeError(

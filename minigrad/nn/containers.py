@@ -45,7 +45,7 @@ class ModuleList(Module, Generic[M]):
         return self.extend(modules)
 
     def insert(self, index: int, module: M) -> None:
-        """Add one before number `index`; the numbers of those behind it grow by one."""
+        """Insert one before number `index`; the numbers of later ones grow by one."""
         _require_module(self, module)
         modules = list(self)
         modules.insert(index, module)

@@ -36,10 +36,10 @@ def conv1d(
         x: (B, C, L), or (C, L).
         weight: (O, C/groups, K).
         bias: (O,) or None.
-        stride: how far the kernel moves on.
+        stride: distance between two positions of the kernel.
         padding: zeros at both ends; "same" keeps the length (with stride 1), "valid" adds none.
-        dilation: distance between the elements that the kernel meets.
-        groups: groups of channels that do not see each other.
+        dilation: distance between the elements that the kernel multiplies.
+        groups: independent groups of channels.
 
     Returns:
         (B, O, out), or (O, out).
@@ -134,7 +134,7 @@ def _convolution(
 def _same(
     op: str, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> Tensor:
-    """x with so many zeros that the output is as long; an odd one goes to the end."""
+    """x with so many zeros that the output is as long; if odd, one more at the end."""
     if any(s != 1 for s in stride):
         raise ValueError(f'{op}: padding="same" needs stride 1, not {stride}')
     totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
@@ -181,7 +181,7 @@ class _Conv(Module):
         self.bias = Parameter(rng.uniform(out_channels, -bound, bound, dtype)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, *size) -> (B, out_channels, *out); without B as well."""
+        """(B, in_channels, *size) -> (B, out_channels, *out), or both without B."""
         convolve = conv1d if self.axes == 1 else conv2d
         return convolve(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups

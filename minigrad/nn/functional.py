@@ -1,7 +1,7 @@
 """The layers as functions: no state, every array an argument.
 
-Tensors, arrays and lists are taken alike, in the dtypes of `minigrad.dtypes`: integers get that of
-the weights, and an array of float64 beside weights of float32 is computed in float64 (convert it
+Tensors, arrays and lists are accepted. Dtypes follow `minigrad.dtypes`: integers get the dtype of
+the weights, and an array of float64 beside weights of float32 makes the result float64 (convert it
 with `.astype(np.float32)`, which is twice as fast).
 """
 
@@ -125,9 +125,9 @@ def embedding(
     Args:
         weight: (V, C).
         ids: integers (...), an array or a tensor.
-        positions: (L, C), of which row t is added at place t of each sequence (the last axis of the
-            ids, up to L). On a GPU this is part of the same kernel.
-        padding_idx: an id whose row gets no gradient from here; negative ones count from V.
+        positions: (L, C), of which row t is added at position t of each sequence (the last axis of
+            the ids, up to L). On a GPU this is part of the same kernel.
+        padding_idx: an id whose row gets no gradient here; a negative number counts from the end.
 
     Returns:
         (..., C)
@@ -135,7 +135,7 @@ def embedding(
     Raises:
         IndexError: an id is negative or not below V (checked on the CPU), or padding_idx is no row.
         TypeError: the ids are no integers.
-        ShapeError: a table does not have two axes, or there are more places than positions.
+        ShapeError: a table does not have two axes, or sequences are longer than L.
     """
     (weight,) = as_floats(weight)
     if weight.ndim != 2:
@@ -196,7 +196,7 @@ def linear_norm(
     *,
     eps: float = 1e-5,
 ) -> Tensor:
-    """layer_norm(linear(x) + residual, gain, shift): how a post-norm block ends.
+    """layer_norm(linear(x) + residual, gain, shift): the end of a post-norm block.
 
     On a GPU it is one op; see `minigrad.ops.linear_norm`.
 
@@ -235,20 +235,20 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """Soft-max and cross-entropy in one, in nats. See `minigrad.ops.cross_entropy`.
+    """Softmax and cross-entropy in one, in nats. See `minigrad.ops.cross_entropy`.
 
     Args:
         logits: (..., V).
         targets: integers (...), or probabilities (..., V); an array or a tensor.
         weight: (V,) a factor for each class, or None for 1.
-        ignore_index: targets of this value count for nothing.
+        ignore_index: targets of this value are ignored.
         label_smoothing: ε in [0, 1).
-        reduction: "mean" over the targets that count, "sum", or "none".
+        reduction: "mean" over the targets that are not ignored, "sum", or "none".
 
     Raises:
         ShapeError: targets do not have the shape of the logits' rows.
         IndexError: a target is out of range (checked on the CPU).
-        ValueError: unknown reduction, ε out of range, or nothing counts and the mean is asked for.
+        ValueError: unknown reduction, ε out of range, or the mean when all targets are ignored.
     """
     (logits,) = as_floats(logits)
     targets = _as_ids(targets, logits)

@@ -1,4 +1,4 @@
-"""Attention and rotary positions as functions. `minigrad.nn.functional` offers them."""
+"""Attention and rotary positions as functions, which are public in `minigrad.nn.functional`."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def multi_head_attention(
     See `minigrad.ops.attention.multi_head_attention`.
 
     Args:
-        num_kv_heads: K, of keys and values, each of which serves num_heads/K heads of queries:
-            (B, T, (H + 2K)·D) -> (B, T, H·D), see `minigrad.ops.grouped_attention`. As many as
-            there are of queries unless given.
+        num_kv_heads: K heads of keys and values, each shared by num_heads/K heads of queries:
+            (B, T, (H + 2K)·D) -> (B, T, H·D), see `minigrad.ops.grouped_attention`. num_heads
+            unless given.
 
     Raises:
-        ShapeError: qkv does not have three axes, or its last is not so many heads.
+        ShapeError: qkv does not have three axes, or its last does not fit the heads.
     """
     (qkv,) = as_floats(qkv)
     if qkv.ndim != 3:
@@ -91,7 +91,7 @@ def multi_head_attention(
 def _repeated(qkv: Tensor, num_heads: int, num_kv_heads: int) -> Tensor:
     """(B, T, (H + 2K)·D) -> (B, T, 3·H·D): each head of keys and values for each of its queries.
 
-    A GPU has a kernel for as many heads of keys as of queries, and a CUDA graph can hold that one.
+    The GPU's kernel needs as many heads of keys as of queries, and can be part of a CUDA graph.
     """
     batch, time, channels = qkv.shape
     size = ops.grouped_attention.grouped_head_size(channels, num_heads, num_kv_heads)
@@ -104,19 +104,19 @@ def _repeated(qkv: Tensor, num_heads: int, num_kv_heads: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _ones_on(device: Device, xp: Any, size: int, dtype: Any) -> Any:
-    """(size, 1) of 1, which stays on the device: a CUDA graph takes nothing from the host.
+    """(size, 1) of 1, kept on the device because a CUDA graph cannot copy from the CPU.
 
-    `xp` is the device's array library, and here only a part of the key.
+    `xp` is the device's array library, here only a part of the cache's key.
     """
     return device.asarray(np.ones((size, 1), dtype))
 
 
 def rotary(x: Tensor, cos: Any, sin: Any, *, heads: int | None = None) -> Tensor:
-    """Turn pairs of the last axis by position. See `minigrad.ops.rotary`.
+    """Rotate pairs along the last axis by position. See `minigrad.ops.rotary`.
 
     Args:
         x: (..., D), D even; cos, sin: constants that broadcast to (..., D/2).
-        heads: how many of the last axis but one are turned, (..., heads, D); all unless given.
+        heads: how many heads of (..., heads, D) are rotated; all unless given.
 
     Raises:
         ShapeError: D is odd, or cos or sin does not fit, or there are fewer heads.
@@ -132,7 +132,7 @@ def rotary(x: Tensor, cos: Any, sin: Any, *, heads: int | None = None) -> Tensor
 
 
 def with_kernel(op: type[Op], x: Tensor) -> type[Op]:
-    """The op. That no kernel of it is there where x lives is announced."""
+    """The op. Warns if there is no kernel for it on x's device."""
     if x.device.kind not in op.kernels and not STATE.textbook:
         announce(f"{op.name}: the textbook runs on the {x.device.kind}: it has no kernel there")
     return op

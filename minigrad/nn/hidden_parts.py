@@ -1,4 +1,4 @@
-"""Finding modules and parameters that stand in plain lists, where nothing would train them."""
+"""Finding modules and parameters in plain lists, where they would not be trained."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _COLLECTIONS = (list, tuple, set, frozenset, deque, UserList)
 
 
 def require_nothing_hidden(modules: list[Any], kinds: tuple[type, ...]) -> None:
-    """Raise TypeError if a plain list, tuple, set or dict in an attribute of one of the modules of
-    a tree holds what is of these kinds, modules and parameters, and is in no attribute itself."""
+    """Raise TypeError if a plain list, tuple, set or dict in an attribute of a module of a tree has
+    an object of these kinds, modules and parameters, that is in no attribute itself."""
     hidden: list[tuple[Any, str, Any]] = []
     for module in modules:
         for name, value in vars(module).items():
@@ -34,7 +34,7 @@ def require_nothing_hidden(modules: list[Any], kinds: tuple[type, ...]) -> None:
 
 
 def _parts_within(value: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
-    """What is of these kinds in nested plain containers."""
+    """The objects of these kinds in nested plain containers."""
     if isinstance(value, _MAPPINGS):
         value = value.values()
     elif not isinstance(value, _COLLECTIONS):

@@ -1,6 +1,6 @@
 """Losses of regression and of classification: as functions, and as modules with their settings.
 
-`cross_entropy`, which is an op of its own, stands in `minigrad.nn.functional`.
+`cross_entropy`, which is an op of its own, is in `minigrad.nn.functional`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def l1_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor:
 def huber_loss(
     prediction: Any, target: Any, *, delta: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
-    """½e² for an error e of at most delta, delta·(|e| - ½delta) beyond, so that outliers pull less.
+    """½e² for an error |e| up to delta, delta·(|e| - ½delta) above, so that outliers matter less.
 
     Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics 35, 1964.
     With d = min(|e|, delta) both are d·(|e| - ½d).
@@ -71,8 +71,8 @@ def nll_loss(
         log_probabilities: (..., V).
         targets: integers (...), an array or a tensor.
         weight: (V,) a factor for each class, or None for 1.
-        ignore_index: targets of this value count for nothing.
-        reduction: "mean" (the sum divided by the factors of the targets that count), "sum", "none".
+        ignore_index: targets of this value are ignored.
+        reduction: "mean" (the sum divided by the factors of targets not ignored), "sum", "none".
 
     Raises:
         ShapeError: targets or weight do not fit.
@@ -94,13 +94,13 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """-(t·ln σ(z) + (1 - t)·ln(1 - σ(z))) for logits z and targets t, in nats.
 
-    Written as t·softplus(-z) + (1 - t)·softplus(z), it is exact for any z, however sure.
+    Computed as t·softplus(-z) + (1 - t)·softplus(z), which is exact for any z, however large.
 
     Args:
         logits: any shape.
         targets: probabilities of that shape, usually 0 and 1; an array or a tensor.
         weight: factors of the elements' losses; broadcasts to the shape.
-        pos_weight: factors of the losses of what is true (of the t term); broadcasts to the shape.
+        pos_weight: factors of the t terms; broadcasts to the shape.
         reduction: "mean" over all elements, "sum", or "none".
 
     Raises:

@@ -1,7 +1,7 @@
 """Pooling: the largest element or the mean of each window, as functions and as layers.
 
-They are made of the engine's own ops (slices, `max`, `mean`), which have their gradients: that of a
-maximum is shared equally among equal elements, that of a mean goes to all.
+They are made of the engine's own ops (slices, `max`, `mean`), which have gradients. The gradient of
+a maximum is shared equally among equal elements.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def max_pool1d(
 
     Args:
         kernel_size: length of a window.
-        stride: how far windows lie apart; kernel_size unless given.
+        stride: distance between two windows; kernel_size unless given.
         padding: borders of -∞, at most half the kernel.
         dilation: distance between the elements of a window.
 
     Returns:
         (B, C, out), or (C, out), with out = ⌊(L + 2·padding - dilation·(kernel_size - 1) - 1) /
-        stride⌋ + 1. What is left at the end does not count.
+        stride⌋ + 1. Elements that are left at the end are ignored.
 
     Raises:
         ShapeError: x does not have these axes, or no window fits.
@@ -122,7 +122,7 @@ def _pool(
 def _side_by_side(
     x: Tensor, kernel: tuple[int, ...], out: tuple[int, ...]
 ) -> tuple[Tensor, tuple[int, ...]]:
-    """Windows that touch: (B, C, out₁, kernel₁, out₂, kernel₂), and the axes of the kernel."""
+    """Adjacent windows: (B, C, out₁, kernel₁, out₂, kernel₂), and the axes of the kernel."""
     covered = tuple(slice(n * k) for n, k in zip(out, kernel, strict=True))
     sizes = [n for pair in zip(out, kernel, strict=True) for n in pair]
     windows = functions.reshape(x[(slice(None), slice(None), *covered)], (*x.shape[:2], *sizes))

@@ -1,4 +1,4 @@
-"""Layers that compute nothing: they pass on their input, as it is or in another shape."""
+"""Layers that compute nothing: they return their input, as it is or in another shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minigrad.tensor import Tensor
 
 
 class Identity(Module):
-    """y = x: a layer for a place where there shall be none."""
+    """y = x, to replace a layer by nothing."""
 
     def forward(self, x: Any) -> Any:
         return x

@@ -11,7 +11,7 @@ from minigrad.tensor import Tensor
 
 
 class LoadedKeys(NamedTuple):
-    """What `Module.load_state_dict` did not find, and what it had no place for."""
+    """The names that `Module.load_state_dict` did not find, and those that it did not expect."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -45,7 +45,7 @@ def fitting(
 
 
 def can_be_taken(array: Any, tensor: Tensor) -> bool:
-    """Whether an array may lie under a tensor as it is."""
+    """Whether a tensor may use an array as it is."""
     return (
         isinstance(array, np.ndarray)
         and isinstance(tensor.array, np.ndarray)
@@ -56,8 +56,8 @@ def can_be_taken(array: Any, tensor: Tensor) -> bool:
 
 
 def put(own: Mapping[str, Any], arrays: Mapping[str, Any], assign: bool) -> None:
-    """Give tensors the values of arrays, or with `assign` the arrays themselves where they can be
-    taken."""
+    """Copy arrays into tensors, or with `assign` use the arrays themselves where that is
+    possible."""
     taken: dict[int, Any] = {}  # where each array that was taken begins, and by which tensor
     for name, array in arrays.items():
         tensor = own[name]

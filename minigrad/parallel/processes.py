@@ -1,8 +1,7 @@
-"""Workers that take numbered items of a job until none is left.
+"""Workers that do the numbered items of a job.
 
-A team calls `do(kind, payload, item)` for every item of a job, each in whichever worker is free.
-The calling process is itself a worker. Items write their results to shared memory; nothing comes
-back.
+A team calls `do(kind, payload, item)` for every item of a job, in the next worker that is free. The
+calling process is itself a worker. Items write their results to shared memory and return nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from minigrad.parallel.memory import shared_array
 
 Backend = Literal["processes", "threads"]
 Do = Callable[[str, Any, int], None]
-AWAKE = 0.002  # seconds that a process looks out for what it waits for, before it sleeps
+AWAKE = 0.002  # seconds that a waiting process spins before it blocks
 _let_others_run = getattr(os, "sched_yield", lambda: time.sleep(0))  # macOS has none
 
 
@@ -50,11 +49,10 @@ def choose_backend() -> Backend:
 def why_not_processes() -> str | None:
     """In words, why workers cannot be forked here and must be threads, which are slower.
 
-    A fork copies the calling thread alone, with all locks as they are at that moment. If another
-    thread holds one, the child waits for it for ever, so other threads forbid a fork. Two kinds
-    do not count: threads of libraries like BLAS, which Python does not know, since these libraries
-    see to it themselves, and the monitor of `tqdm`, whose only lock is for progress bars, which
-    workers do not draw.
+    A fork copies only the calling thread, with all locks as they are at that moment. If another
+    thread holds one, the child waits for it for ever, so other threads forbid a fork. There are two
+    exceptions: threads of libraries like BLAS, which handle forks themselves, and the monitor of
+    `tqdm`, whose only lock is for progress bars, which workers do not draw.
 
     Returns:
         None if they can be forked, or if threads are no slower as there is no interpreter lock.
@@ -130,9 +128,9 @@ class Threads:
 class Processes:
     """Workers as forked processes. Items are handed out by a shared counter.
 
-    Jobs and answers go through pipes. To wake a process that sleeps at a pipe takes a tenth of a
-    millisecond, and a training step has three jobs. So waiting processes spin on
-    shared counters, of the jobs that have been sent and finished, before they block.
+    Jobs and answers go through pipes. Waking a process that is blocked at a pipe takes a tenth of a
+    millisecond, and a training step has three jobs. So waiting processes spin on shared counters of
+    the jobs that have been sent and finished before they block.
     """
 
     def __init__(self, do: Do, workers: int) -> None:
@@ -178,9 +176,9 @@ class Processes:
 
     @contextlib.contextmanager
     def _all_or_none(self) -> Iterator[None]:
-        """If the block fails, there are no children any more: they would be out of step.
+        """If the block fails, end the children, which would be out of step.
 
-        Later jobs are then done by this process alone.
+        Later jobs are then done by this process only.
         """
         try:
             yield
@@ -223,7 +221,7 @@ class Processes:
         )
 
     def _comes_soon(self, place: int, job: int) -> bool:
-        """Look until `job` stands in a place of the counts. False if it does not come soon."""
+        """Spin until a counter reaches `job`. False if that takes too long."""
         until = time.perf_counter() + self._awake
         while self._counts[place] != job:
             if time.perf_counter() >= until:
@@ -232,7 +230,7 @@ class Processes:
         return True
 
     def _serve(self, number: int, parent: int, pipe: connection.Connection) -> None:
-        """A child's life: do its share of jobs until the parent goes away."""
+        """Run in a child: do its share of jobs until the parent has gone."""
         for signal_number in (signal.SIGTERM, signal.SIGHUP):
             # A closing terminal, or who stops a service, sends them to all processes. The parent
             # may want to finish the step that this one works at, and save.

@@ -1,4 +1,4 @@
-"""Whether another process of the same host still runs."""
+"""Whether another process on the same host still runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Process(NamedTuple):
-    """A process, told apart from one that gets its number later.
+    """A process, distinguished from a later one with the same number.
 
     Attributes:
         host: for people.

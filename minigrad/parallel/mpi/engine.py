@@ -1,4 +1,4 @@
-"""One engine for many processes: each computes its share of a batch, and gradients are added up."""
+"""An engine of many processes: each computes its share of a batch, and gradients are added."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Hear = Callable[[np.ndarray], None]
 
 
 class DataParallel:
-    """An `Engine` over all processes that `mpirun` has started, or over one if there is no more.
+    """An `Engine` over all processes that `mpirun` has started, or over a single one.
 
-    Every rank is given the whole batch and takes its rows of it. So all of them go through the same
-    batches in the same order as a single process would, with the same numbers up to the rounding of
-    sums. Then the gradients are added up, and each rank makes the same step.
+    Every rank is given the whole batch and computes its rows. So all ranks see the same batches in
+    the same order as a single process would, with the same numbers up to the rounding of sums. Then
+    the gradients are added up, and each rank makes the same step.
 
         engine = mpi.DataParallel(model, optimizer, loss)
         for step, batch in enumerate(batches):
@@ -40,25 +40,25 @@ class DataParallel:
             engine.update(optimizer, max_norm=1.0)
         engine.close()
 
-    A step has two meetings: of a few numbers (losses, and what `wishes` ask), where a rank waits
-    for the others and notices what has happened to them, then of the gradients, all at once: lanes
-    become one gradient only when backward is over, and adding up takes 1% of a step.
+    In a step the ranks communicate twice. First they exchange a few numbers (losses, and those of
+    `wishes`); there a rank waits for the others and notices if one has failed. Then they add up
+    their gradients, all at once, because lanes become one gradient only at the end of backward, and
+    adding up takes 1% of a step.
 
     Args:
-        model: a module, or parameters. Rank 0's values are everybody's when training starts.
+        model: a module, or parameters. All ranks get the values of rank 0 when training starts.
         optimizer: the one that `update` will step.
         loss: maps the arrays of a micro-batch and its key to the *sum* of its losses.
         evaluate_loss: likewise, for `evaluate`; `loss` if left out.
         ranks: the processes; those of `mpirun` if left out.
-        workers: how many work for this rank on the CPU; 0 for its share of the host's cores.
-        micro_batch_size: sequences at a time, on the CPU.
-        whole_micro_batches: ranks take whole micro-batches, with the keys that a single process
-            gives them, so that dropout masks are its masks too. Otherwise each rank gets as many
-            rows, up to one.
+        workers: the number of workers of this rank; 0 for its share of the host's cores.
+        micro_batch_size: sequences of a micro-batch, on the CPU.
+        whole_micro_batches: ranks compute whole micro-batches, with the keys of a single process,
+            so that dropout masks are the same. Otherwise ranks get equally many rows, up to one.
         check_every: steps between two comparisons of the ranks' parameters.
-        shard_optimizer: each rank keeps the optimizer's averages of its share of the parameters
-            alone, and updates that share (ZeRO-1; Rajbhandari et al., "ZeRO: Memory Optimizations
-            Toward Training Trillion Parameter Models", 2020).
+        shard_optimizer: each rank keeps the optimizer's averages only for its share of the
+            parameters, and updates that share (ZeRO-1; Rajbhandari et al., "ZeRO: Memory
+            Optimizations Toward Training Trillion Parameter Models", 2020).
         wire: how gradients of a GPU travel: "host", through pinned memory; "device", by an MPI that
             reads the GPU's memory; or "nccl".
         graph: as for `WholeBatch`.
@@ -67,11 +67,11 @@ class DataParallel:
         own: the engine of this rank, `Workers` or `WholeBatch`.
         ranks: the processes.
         flat, grad_norm: as of every `Engine`, over all ranks.
-        wishes: pairs of functions. The first is asked for a number at each meeting, the second is
-            told the numbers of all ranks, (size,).
+        wishes: pairs of functions. At each exchange the first returns a number, and the second is
+            called with the numbers of all ranks, (size,).
 
     Raises:
-        ValueError: the averages are to be shared out on a GPU.
+        ValueError: `shard_optimizer` on a GPU.
         RuntimeError: MPI is not installed, or is another than that of `mpirun`.
     """
 
@@ -150,9 +150,9 @@ class DataParallel:
         return self.own.survives and self.sharding is None
 
     def start(self) -> None:
-        """Fork this rank's workers, start MPI, and give everybody the parameters of rank 0.
+        """Fork this rank's workers, start MPI, and give all ranks the parameters of rank 0.
 
-        The first step does that, if it has not been done.
+        The first step does that, if it has not been done before.
         """
         if self._started:
             return
@@ -170,7 +170,7 @@ class DataParallel:
     def gradients(self, arrays: Part, *, scale: float, key: int = 0, first: int = 0) -> float:
         """Write the gradient of `scale` times the summed loss of a batch to `flat.grad`.
 
-        With an optimizer that is shared out, `flat.grad` then has this rank's share alone.
+        With `shard_optimizer`, `flat.grad` then has only this rank's share.
 
         Args:
             arrays: (B, ...) each: the whole batch, the same on all ranks.
@@ -188,7 +188,7 @@ class DataParallel:
         return self._reduced(self._of_share(arrays, scale, key, first))
 
     def accumulated(self, batches: Sequence[Part], *, scale: float, key: int = 0) -> float:
-        """As `gradients`, of the sum over several batches, with one meeting for all of them."""
+        """As `gradients`, for the sum over several batches, with one exchange for all of them."""
         return self._reduced(accumulated(_Share(self), batches, scale=scale, key=key))
 
     def share(self, count: int) -> slice:
@@ -198,7 +198,7 @@ class DataParallel:
     def reduce(self, loss: Any) -> None:
         """Replace a loss, (1,) on the device, and `flat.grad` by the sums over all ranks.
 
-        For those who compute gradients of this rank's `share` themselves.
+        For callers that compute the gradients of this rank's `share` themselves.
         """
         loss[...] = self._reduced(float(loss.item()), norm=False)
 
@@ -230,7 +230,7 @@ class DataParallel:
 
     @contextmanager
     def whole_optimizer(self) -> Iterator[None]:
-        """Context manager: rank 0 has all of the optimizer's averages. All ranks take part."""
+        """Context manager: rank 0 has all averages of the optimizer. All ranks must call it."""
         if self._alone or self.sharding is None:
             yield
         else:
@@ -238,7 +238,7 @@ class DataParallel:
                 yield
 
     def close(self) -> None:
-        """End this rank's workers, and work alone from now on; MPI ends with the process."""
+        """End this rank's workers. From now on it works alone; MPI ends with the process."""
         self.own.close()
         if isinstance(self.own, Workers) and self.ranks.started:
             self.own.backend = "threads"  # nothing is forked while MPI runs
@@ -311,7 +311,7 @@ class DataParallel:
         return total
 
     def _meet(self, numbers: list[float], doing: str) -> np.ndarray:
-        """All ranks' numbers, (size, k); on the way their wishes are exchanged."""
+        """All ranks' numbers, (size, k); their `wishes` are exchanged as well."""
         self.start()
         asked = [ask() for ask, _ in self.wishes]
         rows = self.ranks.meet([*numbers, *asked], doing)

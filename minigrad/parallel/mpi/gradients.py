@@ -22,8 +22,8 @@ def all_ranks() -> Ranks:
 def allreduce_gradients(model: Any, *, ranks: Ranks | None = None) -> None:
     """Replace each gradient by the mean over all ranks, after `backward()` and before `step()`.
 
-    Ranks whose batches are as large, and whose losses are means, so make the step of a single
-    process with all their batches.
+    If all batches are equally large and losses are means, that makes the same step as a single
+    process with all batches.
 
     Args:
         model: a module, or parameters; those without a gradient on any rank are left alone.
@@ -32,7 +32,7 @@ def allreduce_gradients(model: Any, *, ranks: Ranks | None = None) -> None:
     Raises:
         RankError: another rank has died, hangs or has stopped.
         RuntimeError: MPI is not installed, or is another than that of `mpirun`.
-        ValueError: the ranks have models of other sizes.
+        ValueError: the ranks' models differ in size.
     """
     ranks = all_ranks() if ranks is None else ranks
     if ranks.size == 1:
@@ -67,7 +67,7 @@ def allreduce_gradients(model: Any, *, ranks: Ranks | None = None) -> None:
 
 
 def broadcast_parameters(model: Any, *, ranks: Ranks | None = None) -> None:
-    """Give every rank the parameters of rank 0, so that all begin with the same."""
+    """Give every rank the parameters of rank 0, so that all start equal."""
     ranks = all_ranks() if ranks is None else ranks
     if ranks.size == 1:
         return

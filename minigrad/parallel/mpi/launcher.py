@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as the program that started them says.
+"""Which of several processes this one is, according to the launcher.
 
 Launchers tell each process its rank in its environment. So it is known before MPI is started, when
 processes can still be forked.
@@ -40,10 +40,10 @@ class Place(NamedTuple):
     """One process among those that were started together.
 
     Attributes:
-        rank, size: which of how many.
-        local_rank, local_size: likewise among those of this host; which GPU to take, for example.
-        launcher: that says so; "" if the process was started alone.
-        cores: that the launcher gives this process for itself, 0 if it does not say.
+        rank, size: its number, and how many there are.
+        local_rank, local_size: the same among those of this host, for choosing a GPU.
+        launcher: its name; "" if the process was started alone.
+        cores: those that the launcher gives to this process only, 0 if it does not say.
     """
 
     rank: int = 0
@@ -54,7 +54,7 @@ class Place(NamedTuple):
     cores: int = 0
 
     def workers(self, cores: int) -> int:
-        """How many workers this rank takes of the `cores` that it sees on its host."""
+        """How many workers this rank starts, if it sees `cores` cores on its host."""
         return self.cores or max(1, cores // self.local_size)
 
 

@@ -1,8 +1,8 @@
-"""The processes that MPI has started together, and how they meet without waiting for ever.
+"""The processes that MPI has started together, and exchanges that do not wait for ever.
 
-MPI waits, without a word, until everybody has come. Here each rank polls: while the others have not
-come it looks whether one of them has died, has said why it stops, or does not come in time. Waiting
-so takes no processor time from those that still compute.
+MPI silently waits until all ranks take part. Here each rank polls: while it waits it checks whether
+another rank has died, has sent the reason why it stops, or is too late. Such waiting takes no
+processor time from ranks that still compute.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RankError(WorkerError):
 
     Attributes:
         ranks: which.
-        spoiled: whether the parameters of this rank are not to be trusted any more either.
+        spoiled: whether the parameters of this rank may be wrong as well.
     """
 
     def __init__(self, message: str, ranks: tuple[int, ...] = (), *, spoiled: bool = False) -> None:
@@ -55,10 +55,10 @@ class RankError(WorkerError):
 class Ranks:
     """All processes of `mpirun`, this one among them.
 
-    MPI is started by `start`, not before: what has to be forked is forked until then.
+    MPI is started by `start`, so processes can be forked before.
 
     Args:
-        patience: seconds that a rank waits for the others before it names those that have not come.
+        patience: seconds that a rank waits for the others before it raises an error.
         place: which process this is; by the launcher's variables if left out.
 
     Attributes:
@@ -66,7 +66,7 @@ class Ranks:
         rank, size: its number, and how many there are.
         started: whether MPI has been started by this object.
         versions: of mpi4py and of MPI, once it has been started.
-        status: with which all processes will end, if they cannot go on together; else None.
+        status: the exit status of all processes if they cannot continue together; else None.
 
     Raises:
         RuntimeError: mpi4py or MPI is not installed, and there are several processes.
@@ -91,7 +91,7 @@ class Ranks:
         """Start MPI, unless that has been done. All ranks do so.
 
         Raises:
-            RuntimeError: MPI tells of other processes than the launcher.
+            RuntimeError: MPI and the launcher disagree about the processes.
         """
         if self.started or self.size == 1:
             return
@@ -138,7 +138,7 @@ class Ranks:
             (size, k), the same on all ranks.
 
         Raises:
-            RankError: somebody has died, stopped, not come in time, or come for something else.
+            RankError: a rank has died, stopped, is late, or does something else.
         """
         mine = np.asarray(numbers, np.float64)
         if self.size == 1:
@@ -203,7 +203,7 @@ class Ranks:
         return [json.loads(everything[a:b].tobytes()) for a, b in zip(starts, ends, strict=True)]
 
     def differences(self, things: Mapping[str, Any]) -> list[str]:
-        """In words, what other ranks have otherwise than rank 0."""
+        """In words, the differences of other ranks from rank 0."""
         everybody = self.gather(dict(things), "compare their settings")
         first, lines = everybody[0], []
         for rank, theirs in enumerate(everybody[1:], 1):
@@ -236,7 +236,7 @@ class Ranks:
     def _wait(
         self, begin: Callable[[Any], Any], doing: str, hurry: bool = False, patience: float = 0.0
     ) -> None:
-        """Begin something and wait for its end; in a `hurry` without sleeping."""
+        """Start an operation and wait for its end; with `hurry` without sleeping."""
         if not self.started:
             raise RuntimeError("the ranks have not been started")
         if self._left:
@@ -268,7 +268,7 @@ class Ranks:
             raise RankError(f"MPI failed where the ranks {doing}: {error}") from error
 
     def _look(self, doing: str) -> None:
-        """Raise `RankError` if somebody has said goodbye or has died."""
+        """Raise `RankError` if a rank has stopped or has died."""
         status = self._mpi.Status()
         if self._comm.Iprobe(tag=GOODBYE, status=status):
             rank = status.Get_source()
@@ -282,7 +282,7 @@ class Ranks:
             self._call_the_roll(doing, self.patience)
 
     def _call_the_roll(self, doing: str, patience: float) -> None:
-        """Ask who is there, and raise `RankError` with the names of those who do not answer."""
+        """Ask all ranks for an answer; raise `RankError` with the names of those that give none."""
         others = [rank for rank in range(self.size) if rank != self.rank]
         for rank in others:
             self._send(rank, PRESENT, b"")
@@ -314,7 +314,7 @@ class Ranks:
     # The end
 
     def part(self) -> None:
-        """End MPI, together. However long somebody still has to work, the others wait."""
+        """End MPI on all ranks together. They wait for the last one, however long it takes."""
         if not self.started or self._left:
             return
         self._wait(lambda comm: comm.Ibarrier(), "end", patience=float("inf"))
@@ -323,10 +323,10 @@ class Ranks:
         self._mpi.Finalize()
 
     def give_up(self, error: BaseException, status: int = 1) -> None:
-        """Tell the others, wherever they are, that this rank stops and why.
+        """Send the others the reason why this rank stops.
 
-        Who is told raises `RankError` where it waits next. When this process ends, so does every
-        other that is still there; rank 0 may save something first.
+        They raise `RankError` where they wait next. When this process ends, so do all others that
+        still run; rank 0 may save first.
         """
         if not self.started or self._left or self._told:
             return
@@ -343,7 +343,7 @@ class Ranks:
                 time.sleep(0.01)
 
     def _at_exit(self) -> None:
-        """End MPI with the others, or if this process ends by an error the others with it."""
+        """End MPI with the others. If this process ends by an error, end the others as well."""
         if self._left:
             return
         failed = getattr(sys, "last_value", None)  # what nobody has caught
@@ -377,7 +377,7 @@ def require_mpi() -> None:
 
 
 def _mpi() -> Any:
-    """mpi4py's module, which starts MPI when it is told, and not when it is imported."""
+    """mpi4py's module, which starts MPI when it is called, not when it is imported."""
     require_mpi()
     import mpi4py
 

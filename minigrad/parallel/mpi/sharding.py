@@ -1,9 +1,9 @@
-"""An optimizer whose averages are shared out among ranks.
+"""An optimizer whose averages are divided among ranks.
 
-The flat memory is cut into one part a rank. A step is three calls: the gradients are added up so
-that each rank gets its part of the sum, it updates its part of the parameters, and these are
-collected. The averages of the other parts are memory that nobody touches: the system gives a page
-to an address only when something is written there.
+The flat memory is divided into one part a rank. A step has three parts: the gradients are added up
+so that each rank gets its part of the sum; it updates its part of the parameters; these are
+collected. The averages of other parts are never written, and the system gives memory to a page only
+when something is written there.
 
 Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2020,
 stage 1.
@@ -31,7 +31,7 @@ class Sharding:
 
     Args:
         engine: of this rank, with the optimizer's averages in flat memory of shared arrays.
-        optimizer: the one that is shared out.
+        optimizer: the one whose averages are divided.
         ranks: all of them.
 
     Attributes:
@@ -60,7 +60,7 @@ class Sharding:
         return [slice(at, min(at + SLICE, last)) for at in range(first, last, SLICE)]
 
     def scatter_gradients(self) -> float:
-        """Leave the sum of all ranks' gradients in this rank's part; returns its sum of squares."""
+        """Add up all ranks' gradients in this rank's part; returns the part's sum of squares."""
         grad = self.engine.flat.grad
         self.ranks.scatter_sum(grad, self._share, self._counts)
         grad[self.part] = self._share
@@ -68,7 +68,7 @@ class Sharding:
         return float(np.add.reduce([float(np.dot(part, part)) for part in parts]))
 
     def update(self, optimizer: Optimizer, max_norm: float) -> None:
-        """Each rank steps its part; then all have all parameters."""
+        """Each rank updates its part; then all parts are collected on all ranks."""
         flat = self.engine.flat
         if optimizer is not self.optimizer:  # another one, whose averages are whole
             self.ranks.collect(flat.grad, self._counts)
@@ -86,7 +86,7 @@ class Sharding:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Context manager: rank 0 has all averages, and what is not its own is forgotten after."""
+        """Context manager: rank 0 has all averages; those of other parts are freed afterwards."""
         for array, counts in self._averages():
             self.ranks.collect_at_first(array, counts)
         try:
@@ -95,7 +95,7 @@ class Sharding:
             self.forget()
 
     def forget(self) -> None:
-        """Give back the memory of the others' averages."""
+        """Free the memory of the other parts' averages."""
         for array, counts in self._averages():
             start = sum(counts[: self.ranks.rank])
             forget(array, slice(0, start))
@@ -113,7 +113,7 @@ class Sharding:
 def cut(flat: FlatParameters, optimizer: Optimizer, size: int) -> list[int]:
     """Where the parts of so many ranks begin, and the last ends: equal up to one element.
 
-    A parameter whose rule takes it whole is not cut: the nearest end of it is taken instead.
+    A parameter whose rule needs it whole is not divided: the part ends at its nearest end.
     """
     total = flat.bounds[-1]
     whole = [

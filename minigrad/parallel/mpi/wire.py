@@ -1,4 +1,4 @@
-"""How a flat gradient gets from one rank to the others."""
+"""Adding up flat gradients over ranks, through host memory, MPI or NCCL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Wire:
             by an MPI that reads the GPU's memory; "nccl", by NVIDIA's library, one rank a GPU.
 
     Raises:
-        ValueError: there is no such way.
+        ValueError: an unknown way.
     """
 
     def __init__(self, ranks: Ranks, gradient: Any, way: str = "host") -> None:
@@ -64,7 +64,7 @@ class Wire:
             array.set(host)
 
     def _buffer(self) -> np.ndarray:
-        """Memory of the host that a GPU reads and writes without a copy in between."""
+        """Pinned memory of the host, which a GPU reads and writes directly."""
         if self._pinned is None:
             size, dtype = self.gradient.size, self.gradient.dtype
             memory = self._device.xp.cuda.alloc_pinned_memory(size * dtype.itemsize)
