@@ -1,4 +1,4 @@
-"""What attention learns: a tiny transformer reads palindromes and finds the mirror by itself.
+"""What attention learns: a tiny transformer reads palindromes and learns where their mirror is.
 
 python examples/attention_maps.py [--quick]      (with matplotlib, also runs/attention.png)
 

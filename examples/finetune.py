@@ -1,4 +1,4 @@
-"""Teach a trained model a text of your own, by adapters alone (LoRA, Hu et al., 2021).
+"""Train a trained model on a text of your own, by adapters only (LoRA, Hu et al., 2021).
 
 python examples/finetune.py --text my_letters.txt      (after the README's training command)
 python examples/finetune.py --quick                    (a small model and a small text of its own)

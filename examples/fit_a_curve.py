@@ -1,4 +1,4 @@
-"""minigrad alone: a small network learns sin(x), and its gradients are proved first.
+"""minigrad without tinyalpaca: a small network learns sin(x); its gradients are checked first.
 
 python examples/fit_a_curve.py
 """

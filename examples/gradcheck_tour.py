@@ -1,4 +1,4 @@
-"""Is a gradient right? What a check by finite differences finds, and what it cannot see.
+"""Is a gradient right? What a check by finite differences finds, and what it cannot find.
 
 python examples/gradcheck_tour.py [--quick]
 """

@@ -1,4 +1,4 @@
-"""minigrad alone: second derivatives. Newton's method finds the minimum of Rosenbrock's banana.
+"""Second derivatives: Newton's method finds the minimum of Rosenbrock's function.
 
 python examples/newton.py
 """

@@ -1,4 +1,4 @@
-"""minigrad inside somebody else's optimizer: SciPy's L-BFGS with our gradients, arrays in and out.
+"""minigrad's gradients in another optimizer: SciPy's L-BFGS, with arrays in and out.
 
 python examples/numpy_in_numpy_out.py [--quick]      (pip install scipy)
 

@@ -1,4 +1,4 @@
-"""How long a step takes on 1 to 4,096 machines: a model on paper, and its check on this one.
+"""How long a step takes on 1 to 4,096 machines: formulas, and a measurement on this machine.
 
     python examples/scaling_model.py                              the tables
     mpirun -n 2 python examples/scaling_model.py --measure        time, beside what the model says

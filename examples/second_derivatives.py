@@ -1,4 +1,4 @@
-"""Second derivatives: the curvature of a loss, its spectrum, and what Newton's method makes of it.
+"""Second derivatives: the curvature of a loss, its spectrum, and Newton's method.
 
 python examples/second_derivatives.py [--quick]
 """

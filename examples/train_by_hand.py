@@ -1,4 +1,4 @@
-"""A transformer learns Shakespeare, and the loop is written out: minigrad, the model, no trainer.
+"""A transformer learns Shakespeare in a loop written by hand, without the trainer.
 
 python examples/train_by_hand.py [--steps 600] [--quick]
 """

@@ -1,4 +1,4 @@
-"""An op of your own, its gradient proved, and faster kernels held against it.
+"""An op of your own, a check of its gradient, and faster kernels compared with it.
 
 Run it: python examples/your_own_op.py
 """

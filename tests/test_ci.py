@@ -1,4 +1,4 @@
-"""What `.ci/what_passed.py` promises: no test is left unrun without an excuse, or run twice."""
+"""`.ci/what_passed.py`: every test is run exactly once, or skipped with a reason."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The README's test command works where nothing but its own packages is installed.
+"""The README's test command works if only its own packages are installed.
 
 A test may use more (PyTorch, psutil), but must say so with a skip when it runs: an import at the
 top of a file that `pytest` collects, or of a file that such a file imports, would stop the whole

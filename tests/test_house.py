@@ -1,4 +1,4 @@
-"""The structure that the source has: who imports whom, and which names cross files.
+"""The structure of the source: which packages import which, and which names cross files.
 
 Drawn from the source itself: imports for type checkers and inside functions count like all others.
 A part is a module or a package directly under `minigrad` or `tinyalpaca`.

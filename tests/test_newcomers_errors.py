@@ -1,4 +1,4 @@
-"""The most likely mistakes of a newcomer, and what is said: the cause, and the mend.
+"""The most likely mistakes of a newcomer, and their messages, which name cause and mend.
 
 Each line is a mistake as one makes it, the error, and words of its message that name both.
 """

@@ -1,4 +1,4 @@
-"""What the README and the guide's page of commands show runs, and what they name is there."""
+"""The code and commands of the README and the guide run, and what they name exists."""
 
 import importlib.util
 import json
@@ -37,7 +37,7 @@ def write_book(folder):
     (folder / "my_book.txt").write_text(text, encoding="utf-8")
 
 
-# A model of one's own writes its samples without our faster copies, which is announced.
+# A model of one's own writes its samples without our faster copies, with a warning.
 @pytest.mark.filterwarnings("ignore::minigrad.errors.KernelFallbackWarning")
 def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     engine, training = blocks("python")

@@ -1,4 +1,4 @@
-"""Matrix products."""
+"""Matmuls."""
 
 from math import prod
 

@@ -1,4 +1,4 @@
-"""The PyTorch original's training script, written anew from what it does: its tokenizer, one epoch
+"""The original's training script, rewritten from what it does: its tokenizer, one epoch
 of its model (attention with a mask, unfused AdamW), a validation. The peer of `end_to_end`."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How fast the tokenizer trains and encodes, beside Rust's `tokenizers` and the PyTorch original.
+"""How fast the tokenizer trains and encodes, beside Rust's `tokenizers` and the original.
 
     python -m tests.benchmarks.tokenizer --json tokenizer.json
 

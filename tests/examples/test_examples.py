@@ -1,4 +1,4 @@
-"""The short programs do what they say, in whole and with `--quick`."""
+"""The short programs give the results that they promise, with and without `--quick`."""
 
 import runpy
 import sys

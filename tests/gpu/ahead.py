@@ -1,4 +1,4 @@
-"""Compiles kernels for the CPU, in a process of its own, while the first tests run.
+"""Compiles kernels for the CPU in a separate process while the first tests run.
 
 python -m tests.gpu.ahead FOLDER
 """

@@ -1,4 +1,4 @@
-"""What nvcc says of all kernels, for the GPUs that we name; kept by content."""
+"""nvcc's reports about all kernels, for the supported GPUs; cached by content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NVRTC, the compiler that CuPy gives kernels to, without CuPy, a GPU or a driver."""
+"""NVRTC, the compiler that CuPy uses, without CuPy, a GPU or a driver."""
 
 from __future__ import annotations
 

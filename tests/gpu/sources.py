@@ -1,4 +1,4 @@
-"""Every CUDA source that there is, the engine's and the model's."""
+"""All CUDA sources, the engine's and the model's."""
 
 import tinyalpaca.generation.cuda
 import tinyalpaca.training.windows  # noqa: F401 - importing a launcher lists its source

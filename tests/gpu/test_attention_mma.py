@@ -1,6 +1,6 @@
 """Attention on tensor cores, through the CPU shim.
 
-Held against the textbook, and against a model of it that rounds where the kernel rounds.
+Compared with the textbook, and with a model of it that rounds where the kernel rounds.
 """
 
 from typing import Any, NamedTuple

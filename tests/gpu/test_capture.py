@@ -1,4 +1,4 @@
-"""Captured functions: the same effect as the function itself, in one launch, or an announcement."""
+"""Captured functions: the same effect as the function itself, in one launch, or a warning."""
 
 import gc
 import warnings

@@ -1,4 +1,4 @@
-"""Models that somebody has changed, on the stand-in for CuPy: see tests/tinyalpaca."""
+"""Models that a user has changed, on the stand-in for CuPy: see tests/tinyalpaca."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Products by cuBLASLt, on a stand-in for the library: what is called, when, and with what bytes.
+"""Matmuls by cuBLASLt, on a stand-in for the library: what is called, when, and with what bytes.
 
-The products themselves are held against the textbook in test_gemm_kernel.py, with either library.
+The products themselves are compared with the textbook in test_gemm_kernel.py, with either library.
 """
 
 import sys

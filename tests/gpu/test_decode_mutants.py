@@ -1,4 +1,4 @@
-"""Faults put into the kernels of generation: the checks that these pass must then fail."""
+"""Faults are put into the kernels of generation; the checks must then fail."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which ops of the engine run CUDA kernels, and what happens where a kernel does not take them."""
+"""Which ops run CUDA kernels, and what happens if a kernel does not support the inputs."""
 
 import warnings
 from collections.abc import Callable

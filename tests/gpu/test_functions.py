@@ -1,4 +1,4 @@
-"""The public functions on a GPU: what CuPy lacks is not used, and results stay there."""
+"""The public functions on a GPU: they use nothing that CuPy lacks, and results stay there."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Matrix products and the linear layer on CUDA, through the CPU shim."""
+"""Matmuls and the linear layer on CUDA, through the CPU shim."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Training on a GPU with each library for products and in each precision, as one graph a step."""
+"""Training on a GPU with each library for matmuls and in each precision, as one graph a step."""
 
 from pathlib import Path
 from typing import Any

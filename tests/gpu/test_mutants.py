@@ -1,4 +1,4 @@
-"""Faults put into our own kernels, one at a time: the checks that these pass must then fail.
+"""Faults are put into our own kernels, one at a time; the checks must then fail.
 
 Each mutant is a line changed. It is found if, under one of the schedules, a result is wrong, memory
 beside an array was written, or the kernel broke a rule of the shim.

@@ -1,4 +1,4 @@
-"""What products are rounded to: who decides, and what a device has."""
+"""The precision of matmuls: how it is set, and what a device has."""
 
 import threading
 from typing import Any

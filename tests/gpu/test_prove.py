@@ -1,4 +1,4 @@
-"""The proof itself, as far as it can be tried without a GPU."""
+"""`tests.gpu.prove` itself, as far as it can be tested without a GPU."""
 
 import json
 import os

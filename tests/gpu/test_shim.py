@@ -1,4 +1,4 @@
-"""The CPU shim finds what it is there to find: kernels that are broken, on purpose."""
+"""The CPU shim finds the faults of kernels that are broken on purpose."""
 
 import numpy as np
 import pytest

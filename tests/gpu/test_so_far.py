@@ -1,4 +1,4 @@
-"""Kernels that add their gradient to what their input has from elsewhere, past a residual sum."""
+"""Kernels that add their gradient to the one that comes past a residual connection."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The stand-in for CuPy is strict where CuPy or a GPU would be wrong in silence."""
+"""The stand-in for CuPy is strict where CuPy or a GPU would silently be wrong."""
 
 from typing import Any
 

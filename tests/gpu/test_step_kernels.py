@@ -1,4 +1,4 @@
-"""What a training step decides on the device: its batch, whether it is made, and by which rates."""
+"""What a training step decides on the GPU: its batch, whether it is made, and learning rates."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Holding CUDA kernels, run through the CPU shim, against the textbook in double precision."""
+"""Comparing CUDA kernels, run through the CPU shim, with the textbook in double precision."""
 
 from __future__ import annotations
 

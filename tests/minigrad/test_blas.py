@@ -1,4 +1,4 @@
-"""One BLAS thread, whoever else wants it at the same time."""
+"""Limiting BLAS to one thread, from several threads at the same time."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""gradcheck itself: that it sees what is wrong, and says where."""
+"""gradcheck itself: it finds wrong gradients, and says where."""
 
 import math
 import re
@@ -83,7 +83,7 @@ def test_a_nan_is_an_error() -> None:
 
 
 def test_a_constant_upstream_would_not_have_seen_this(rng: np.random.Generator) -> None:
-    """A soft-max sums to 1, with gradient 0: only a random upstream shows that half is missing."""
+    """A softmax sums to 1, with gradient 0: only a random upstream shows that half is missing."""
 
     def halved(x: Tensor) -> Tensor:
         y = mg.softmax(x)

@@ -1,4 +1,4 @@
-"""`Tensor.register_hook`: what comes between a finished gradient and whoever asked for it."""
+"""`Tensor.register_hook`: functions that a finished gradient passes through."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""What `import minigrad` brings along: NumPy and little else.
+"""What `import minigrad` imports: NumPy and little else.
 
 `tests/benchmarks/importing.py` times it.
 """

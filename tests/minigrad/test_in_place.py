@@ -1,4 +1,4 @@
-"""In-place operators and assignment to items: what is changed, what is refused, who notices."""
+"""In-place operators and assignment to items: what they change, and what is an error."""
 
 import operator
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Kernels have a way of their own where no gradient is wanted."""
+"""Kernels use `infer` if no gradient is wanted."""
 
 from typing import Any
 

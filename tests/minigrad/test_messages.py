@@ -1,4 +1,4 @@
-"""Messages of errors speak of what there is: each name in them that looks like code exists."""
+"""Error messages name only code that exists."""
 
 import ast
 import importlib

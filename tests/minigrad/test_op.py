@@ -1,4 +1,4 @@
-"""Ops of one's own: the same gifts as the engine's own ops have."""
+"""Ops of your own have all that the engine's own ops have."""
 
 from typing import Any
 

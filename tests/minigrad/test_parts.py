@@ -1,4 +1,4 @@
-"""The gradients of a tensor's parts add to one sum in place: n parts cost what the whole costs."""
+"""Gradients of a tensor's parts are added in place: n parts cost as much as the whole."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""no_grad and its kin: in blocks, and around functions, generators and async functions."""
+"""no_grad and similar settings: in blocks, and around functions, generators, async functions."""
 
 import asyncio
 import threading

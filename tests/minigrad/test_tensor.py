@@ -1,4 +1,4 @@
-"""Tensor: what it is made from, what it looks like, and how it leaves the engine."""
+"""Tensor: how it is made and shown, and how its values leave the engine."""
 
 import copy
 import operator
@@ -44,7 +44,7 @@ def test_only_floats_require_a_gradient() -> None:
 
 
 def test_a_list_of_tensors_that_require_gradients_is_stacked_not_copied() -> None:
-    """Copying the numbers would lose the gradients without a word."""
+    """Copying the numbers would lose the gradients silently."""
     x = Tensor(2.0, requires_grad=True)
     with pytest.raises(TypeError, match=r"minigrad\.stack"):
         Tensor([x, x])

@@ -1,4 +1,4 @@
-"""Writes to an array that a graph has read are noticed, by whichever way they were made."""
+"""Writes to an array that a graph has read are noticed, however they were made."""
 
 import gc
 import weakref

@@ -1,4 +1,4 @@
-"""Gradients into arrays that the caller gives, and kernels that write there themselves."""
+"""Gradients are written into arrays of the caller, by the engine or by kernels."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Would the tests notice? A random sample of small faults, put into the engine one by one.
+"""Do the tests notice faults? A random sample of small faults is put into the engine.
 
     python -m tests.stress.mutants draw --number 200 --seed 0 --to mutants.json
     python -m tests.stress.mutants run mutants.json

@@ -4,7 +4,8 @@
 
 The run saves a checkpoint at every step, so that about half of the kills fall into a save. After
 each, `latest` and `best` must name checkpoints without a wrong byte; a run that has come to its end
-must have the weights of the undisturbed one, bit for bit, and its losses. Needs fork and SIGKILL.
+must have the weights of the undisturbed one, to the last bit, and its losses. Needs
+fork and SIGKILL.
 """
 
 from __future__ import annotations

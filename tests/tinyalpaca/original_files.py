@@ -1,4 +1,4 @@
-"""The published weights and vocabulary of the PyTorch original.
+"""The published weights and vocabulary of the original.
 
 They are not part of this project: they are looked for in the folder that the variable
 TINYALPACA_ORIGINAL names, or beside the checkout in `../shared/original`.

@@ -1,4 +1,4 @@
-"""The real Tiny Shakespeare for tests that want it; they skip where it is not to be had."""
+"""The real Tiny Shakespeare, for tests that are skipped if it cannot be found."""
 
 import pytest
 

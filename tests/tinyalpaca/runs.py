@@ -61,7 +61,7 @@ def final_weights(folder: Path) -> dict[str, np.ndarray]:
 
 
 def assert_same_weights(a: Path, b: Path) -> None:
-    """Two runs have come to the same weights, bit for bit."""
+    """The weights of two runs are bitwise identical."""
     left, right = final_weights(a), final_weights(b)
     assert left.keys() == right.keys()
     for name, weights in left.items():

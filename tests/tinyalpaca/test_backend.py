@@ -1,4 +1,4 @@
-"""What runs the workers of a training, chosen as the command chooses it, and said."""
+"""Workers are processes or threads, as the command chooses; the output says which."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A user's mistakes: each is one clear sentence on standard error, before anything is spent."""
+"""A user's mistakes: each is one clear sentence on standard error, before any work is done."""
 
 import importlib.util
 import json
@@ -95,7 +95,7 @@ def test_settings_out_of_range(tmp_path, capsys, flag, value, message):
 
 
 def test_restarts_have_no_warm_up(tmp_path, capsys):
-    """It would be left out without a word, also when it comes from a preset."""
+    """It would be left out silently, also when it comes from a preset."""
     for more in (["--warmup-steps", "3"], ["--preset", "best"]):
         argv = train_on(tmp_path, TEXT.encode(), "--schedule", "cosine-restarts", *more)
         assert "cosine-restarts has no warm-up, and warmup_steps is" in error_of(

@@ -1,4 +1,4 @@
-"""Choosing how many sequences a worker takes at a time, from measured times."""
+"""Choosing the size of micro-batches from measured times."""
 
 import json
 from math import log2

@@ -1,4 +1,4 @@
-"""A model that somebody has changed writes its own text, not that of the model it was made from."""
+"""A model that a user has changed writes its own text, not that of the unchanged model."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ PROMPTS = ["the", "the cat sat on the mat, the hat"]
 
 @pytest.fixture(autouse=True)
 def nothing_announced(monkeypatch):
-    """What is announced is announced once for each message: begin anew in each test."""
+    """A warning comes once for each message: begin anew in each test."""
     monkeypatch.setattr(announce, "_announced", set())
 
 
@@ -182,7 +182,7 @@ def test_a_changed_model_writes_its_own_text(change, options):
         ours = texts(generator)
     assert_same(ours, expected)
     assert [t.logprobs for t in ours] != [t.logprobs for t in before]
-    assert_same(texts(generator), expected)  # announced once: a second warning would be an error
+    assert_same(texts(generator), expected)  # a second warning would be an error
     steps = list(generator.steps(PROMPTS[0], 25, seed=3, alternatives=2))
     alone = generator.generate(PROMPTS[0], 25, seed=3)
     assert "".join(step.text for step in steps) == alone

@@ -1,4 +1,4 @@
-"""A checkpoint with any byte changed is noticed, and none that is good is ever harmed."""
+"""A changed byte in a checkpoint is noticed, and good checkpoints are never harmed."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""GPT-2 in the forms in which people have it, and ours as a folder that `transformers` loads."""
+"""GPT-2 in its usual file formats, and our models as folders that `transformers` loads."""
 
 import json
 import os

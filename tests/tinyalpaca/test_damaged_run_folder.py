@@ -90,7 +90,7 @@ def flips(begun: Path, tmp_path: Path, count: int, seed: int) -> None:
         except (ValueError, OSError) as error:
             assert one_line(error, run), (path, error)
         else:
-            assert saved.folder == latest or told, path  # an earlier one is not taken in silence
+            assert saved.folder == latest or told, path  # an earlier one is never taken silently
             for name, array in weights[saved.folder].items():
                 assert np.array_equal(array, saved.weights[name]), path
         told.clear()

@@ -1,4 +1,4 @@
-"""The examples in the documentation of tokenizers and data are true."""
+"""The examples in the docstrings of tokenizers and data are true."""
 
 import doctest
 

@@ -1,4 +1,4 @@
-"""Files written before the embeddings had the original's names are read as ever.
+"""Files written before the embeddings had the original's names can still be read.
 
 They were layers with a weight: "embedding.token_embed.weight" is now "embedding.token_embed".
 """

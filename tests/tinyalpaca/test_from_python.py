@@ -1,4 +1,4 @@
-"""Training from Python, with parts of one's own; what is written tells the truth about them."""
+"""Training from Python, with parts of your own, which the written files name."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What is lost when something fails in the middle of a run: no step that was made."""
+"""If something fails in the middle of a run, no step that was made is lost."""
 
 import argparse
 import os

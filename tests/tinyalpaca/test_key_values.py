@@ -1,4 +1,4 @@
-"""A model that goes on from kept keys and values gives what it gives for the whole."""
+"""A model with cached keys and values gives the same as for the whole text."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""LoRA: what is added is right, is all that is trained and saved, and can be merged."""
+"""LoRA: adapters are computed correctly, only they are trained and saved, and they can be
+merged."""
 
 import json
 

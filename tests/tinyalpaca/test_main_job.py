@@ -1,4 +1,4 @@
-"""The main job as a user runs it: train on a text, look at what was written, generate."""
+"""The main job as a user runs it: train on a text, check the written files, generate."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The size of micro-batches: the same whoever computes, wherever, and however busy it is."""
+"""The size of micro-batches is the same on any machine, with any workers and any load."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The model: equal to the PyTorch original, proved gradients, and able to learn."""
+"""The model: equal to the original, proved gradients, and able to learn."""
 
 import math
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""The page that follows one batch through the files that it meets is true."""
+"""The docstring that follows one batch through the files is true."""
 
 import re
 import sys

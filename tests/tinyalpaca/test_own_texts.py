@@ -1,4 +1,4 @@
-"""Texts as people have them: encodings, folders, pipes; and what training makes of them."""
+"""A user's own texts: encodings, folders, pipes; and training on them."""
 
 import codecs
 import io

@@ -1,4 +1,4 @@
-"""The look at model and data before training: what passes, what is refused, what is left alone."""
+"""The pre-flight before training: what passes, what is refused, what does not change."""
 
 import math
 

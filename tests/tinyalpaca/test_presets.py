@@ -1,4 +1,4 @@
-"""Presets: their budgets, that flags go before them, and that each of them runs."""
+"""Presets: their budgets, flags that override them, and a run of each."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""What is written is UTF-8 of tokens that training has seen, whatever writes it."""
+"""Generated text is UTF-8, of tokens that training has seen, in every way of generation."""
 
 import json
 import os

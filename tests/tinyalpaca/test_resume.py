@@ -1,4 +1,4 @@
-"""A run that stops anywhere and goes on is the run that never stopped, bit for bit."""
+"""A run that is stopped and resumed is bitwise identical to one that never was."""
 
 import dataclasses
 import json

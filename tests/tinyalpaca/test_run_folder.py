@@ -1,4 +1,4 @@
-"""The folder of a run: pointers, old checkpoints, one writer, disks that take no more."""
+"""The folder of a run: pointers, old checkpoints, one writer, full disks."""
 
 import itertools
 import json

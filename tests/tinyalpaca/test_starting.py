@@ -1,4 +1,4 @@
-"""How a run begins: from a file of settings, from weights that there are, with some frozen."""
+"""How a run begins: from a file of settings, from existing weights, with some frozen."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A run folder that came from somebody else: nothing is written through links in it."""
+"""A run folder from somebody else: nothing is written through links in it."""
 
 import json
 import os

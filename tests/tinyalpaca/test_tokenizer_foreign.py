@@ -1,4 +1,4 @@
-"""Tokenizers that others have made in other ways: Hugging Face's library gives the same ids."""
+"""Tokenizers of other models: Hugging Face's library gives the same ids."""
 
 import itertools
 import json

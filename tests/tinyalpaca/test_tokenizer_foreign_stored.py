@@ -1,4 +1,4 @@
-"""Files as others make them, and ids that Hugging Face's library gave for them (0.23.3)."""
+"""Tokenizer files of other models, and the ids of Hugging Face's library (0.23.3) for them."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Held against Hugging Face's `tokenizers`: the same merges, the same ids, each other's files."""
+"""Compared with Hugging Face's `tokenizers`: the same merges, the same ids, each other's files."""
 
 import json
 import unicodedata

@@ -1,4 +1,4 @@
-"""What a training does with its settings, and with numbers that are none."""
+"""What a training does with its settings, and with NaN."""
 
 import io
 import json

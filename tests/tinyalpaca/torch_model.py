@@ -1,4 +1,4 @@
-"""The PyTorch original that TinyAlpaca re-creates: the same classes, names and layouts."""
+"""The original in PyTorch: the same classes, names and layouts."""
 
 import torch
 from torch import nn

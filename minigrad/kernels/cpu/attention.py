@@ -302,7 +302,7 @@ def _scale(q, scale):
 def _empty(lead, size, time, dtype, name=None):
     """(H, B, D, T), stored in the order H, D, B, T, so that a pass over it has long rows.
 
-    Of more or fewer leading axes, all but the last stand for H. With a name, it is scratch memory.
+    Of more or fewer leading axes, all but the last stand for H. With a name, it is a workspace.
     """
     if not lead:
         return scratch(name, (size, time), dtype) if name else empty_rows((size,), time, dtype)

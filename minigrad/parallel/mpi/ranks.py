@@ -113,7 +113,7 @@ class Ranks:
         self.started = True
         self._peers = [Process(*peer) for peer in self.gather(Process.this())]
         # MPICH's launcher, if it is told not to kill the others, sends them this signal when one
-        # has died, and they would end without a word.
+        # has died, and they would silently end.
         with contextlib.suppress(AttributeError, ValueError):  # no such signal; not the main thread
             if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
                 signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Device arrays that are NumPy arrays in a shell, and what they have in common."""
+"""Device arrays of the stand-in, which wrap NumPy arrays."""
 
 from __future__ import annotations
 

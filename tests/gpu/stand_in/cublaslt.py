@@ -2,7 +2,7 @@
 
 It is called through ctypes and sees nothing but numbers, addresses and bytes, as the real library
 does: descriptors are what their attributes' bytes say, matrices are columns with leading dimensions
-somewhere in memory. What the real library refuses, or would compute wrongly without a word, gets an
+somewhere in memory. What the real library refuses, or would silently compute wrongly, gets an
 error status here, and `reasons` says why.
 """
 

@@ -1,4 +1,4 @@
-"""What does not fit raises an error that names the function, for every public function."""
+"""Every public function raises errors that name the function."""
 
 from collections.abc import Callable
 from typing import Any

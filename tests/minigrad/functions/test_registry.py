@@ -1,4 +1,4 @@
-"""No public function without a case: values for all, gradients for those that have any."""
+"""Every public function has test cases: of values, and of gradients if it has any."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ WITHOUT_DERIVATIVE = {
     *("ceil", "floor", "floor_divide", "nextafter", "round", "sign", "trunc", "stop_gradient"),
 }
 
-# Held against mpmath in `ops.test_relative_accuracy`, as NumPy has no such functions.
+# Compared with mpmath in `ops.test_relative_accuracy`, as NumPy has no such functions.
 ACTIVATIONS = {*mg.functions.activations.__all__, "softmax", "log_softmax", "logsumexp"}
 
 

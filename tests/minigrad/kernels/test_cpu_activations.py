@@ -1,4 +1,4 @@
-"""Held against the textbook here; against mpmath, in every digit, in ops/test_relative_accuracy."""
+"""Compared with the textbook here, and with mpmath in ops/test_relative_accuracy."""
 
 import numpy as np
 import pytest

@@ -114,7 +114,7 @@ def test_only_what_is_needed(needs):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("size", [30.0, 1e3])
 def test_large_scores(size, causal):
-    """Scores beyond exp's range: soft-max must be that of scores minus their maximum."""
+    """Scores beyond exp's range: softmax must be that of scores minus their maximum."""
     rng = np.random.default_rng(6)
     qkv = _packed(rng, (1, 2, 150, 8), np.float64) * size
     assert np.abs(qkv).max() ** 2 > np.log(attention.SAFE_SUM)

@@ -1,6 +1,6 @@
 """Each kernel twice on different inputs, while the first results are alive.
 
-A kernel must return memory that nobody else holds. One that returns or saves scratch memory is
+A kernel must return memory that nobody else holds. One that returns or saves workspace memory is
 right as long as it is called once, or again on the same numbers: the second call writes the same
 numbers to the same place. So here a second call on *other* numbers of the same shape comes between
 the first forward and its backward, and all results are looked at when everything has run. The sizes

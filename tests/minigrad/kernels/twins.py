@@ -1,4 +1,4 @@
-"""Holding a kernel against its textbook twin."""
+"""Comparing a kernel with its textbook twin."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Parameters and modules cannot vanish from a module without a word."""
+"""Parameters and modules cannot silently vanish from a module."""
 
 from collections import OrderedDict
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Binary cross-entropy on logits: PyTorch's meaning, and exact however sure the logits are."""
+"""Binary cross-entropy on logits: as PyTorch's, and exact for logits of any size."""
 
 import math
 from typing import Any

@@ -181,7 +181,7 @@ for label, index in INDICES.items():
 case("getitem", "take", lambda x: mg.take(x, [[1, 1], [0, 2]], 1), (2, 3), public="take")
 case("to_device", "to the device it is on", lambda x: mg.to_device(x, CPU), (2, 3))
 
-# Matrix products and layers
+# Matmuls and layers
 
 for left, right in (
     ((3, 2), (2, 4)),

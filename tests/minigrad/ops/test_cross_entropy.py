@@ -1,4 +1,4 @@
-"""Soft-max and cross-entropy in one."""
+"""Softmax and cross-entropy in one."""
 
 from math import log
 from typing import Any

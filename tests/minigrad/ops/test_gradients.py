@@ -1,4 +1,4 @@
-"""The proof: every op's gradient, and the gradient of its gradient, against central differences."""
+"""Every op's first and second derivatives against central differences."""
 
 import contextlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Matrix products and einsum."""
+"""Matmuls and einsum."""
 
 from typing import Any
 

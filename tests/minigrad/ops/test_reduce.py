@@ -1,4 +1,4 @@
-"""Reductions and the soft-max family."""
+"""Reductions and the softmax family."""
 
 from typing import Any
 

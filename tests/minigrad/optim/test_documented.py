@@ -1,4 +1,4 @@
-"""The example in the documentation, as it stands there."""
+"""The examples in the docstrings run."""
 
 import inspect
 import textwrap

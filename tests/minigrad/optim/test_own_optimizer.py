@@ -1,4 +1,4 @@
-"""An optimizer of one's own: a rule and its settings, and everything else comes of itself."""
+"""An optimizer of your own needs only a rule and its settings."""
 
 import copy
 from typing import Any

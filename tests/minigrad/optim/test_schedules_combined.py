@@ -1,4 +1,4 @@
-"""One cycle, schedules one after the other, and the one that listens to a value."""
+"""One cycle, schedules one after the other, and the one that depends on a value."""
 
 import json
 from typing import Any

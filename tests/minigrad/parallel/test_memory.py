@@ -1,4 +1,4 @@
-"""What the C library and the system do with freed memory, looked at in processes of their own."""
+"""What the C library and the system do with freed memory, in separate processes."""
 
 import subprocess
 import sys

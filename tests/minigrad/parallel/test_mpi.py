@@ -109,7 +109,7 @@ def test_two_that_differ_are_both_named():
 
 
 def test_one_process_needs_no_mpi(monkeypatch):
-    """And computes bit for bit what the engine below computes."""
+    """Its numbers are bitwise identical to those of the engine below."""
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     monkeypatch.setitem(sys.modules, "mpi4py.MPI", None)
     monkeypatch.setattr(mpi.place, "__defaults__", ({},))

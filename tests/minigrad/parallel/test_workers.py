@@ -1,4 +1,4 @@
-"""Workers: the gradient of a batch, whoever computes it."""
+"""Workers: the gradient of a batch is the same for any number and kind of workers."""
 
 import os
 import signal
@@ -298,7 +298,7 @@ KINDS = {
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize(("workers", "backend"), TEAMS)
 def test_every_optimizer_is_shared(batch, monkeypatch, make, workers, backend):
-    """The weights and the state of its own steps, bit for bit."""
+    """The weights and the state of its own steps, to the last bit."""
     monkeypatch.setattr("minigrad.parallel.cpu.SLICE", 50)
     results = []
     for shared in (False, True):

@@ -1,4 +1,4 @@
-"""Makes `losses.json`: training written once more, in PyTorch and double precision.
+"""Makes `losses.json`: the training rewritten in PyTorch and double precision.
 
     python -m tests.tinyalpaca.reference.make            writes the file
     python -m tests.tinyalpaca.reference.make --check    says if it is what this program gives
@@ -23,7 +23,7 @@ MASK64 = 2**64 - 1
 
 
 def shapes(m):
-    """Parameter names of the PyTorch original, and their shapes."""
+    """Parameter names of the original, and their shapes."""
     c, f, v = m["d_model"], m["d_ff"], m["vocab_size"]
     found = {
         "embedding.token_embed": (v, c),

@@ -1,4 +1,4 @@
-"""On the path of a command, this makes it run as where matplotlib is not installed."""
+"""On a command's path, this makes it run as if matplotlib were not installed."""
 
 import sys
 
