@@ -20,7 +20,7 @@ class State(threading.local):
     device: Device = CPU  # of new tensors that name none
     precision: str | None = None  # of products on a GPU; None is what holds for all threads
     library: str | None = None  # that computes them; likewise
-    compiling: Any = None  # what is told of kernels instead of launching them, or None
+    compiling: Any = None  # called with kernels instead of launching them, or None
     blas_users = 0  # blocks of this thread that hold BLAS to one thread
 
     def __init__(self) -> None:

@@ -321,7 +321,7 @@ class Tensor(Interchange, Methods):
 
 
 def plain_index(index: Any) -> Any:
-    """An index whose tensors and lists are arrays that nobody else can change."""
+    """An index with copies of its tensors and lists, so that later changes do not matter."""
     if isinstance(index, tuple):
         return tuple(plain_index(i) for i in index)
     if isinstance(index, list):

@@ -1,19 +1,19 @@
 """Noticing that memory was changed after a graph has read it.
 
-A graph saves arrays without copying them, so whoever writes to one between the forward and the
-backward pass makes the gradient wrong. Tensors over the same memory share one `Version`:
+A graph saves arrays without copying them, so a write to one between the forward and the backward
+pass makes the gradient wrong. Tensors over the same memory share one `Version`:
 
-- Everything that changes a tensor by its own means (in-place operators, `x[i] = v`, `x.data = a`,
-  `x.data -= 1`, `assign`, optimizers) counts `number` up. A node remembers the number that it saw.
+- Every change through the tensor itself (in-place operators, `x[i] = v`, `x.data = a`,
+  `x.data -= 1`, `assign`, optimizers) increments `number`. A node remembers the number at its time.
 - Memory can also be written from outside: through the array that `.data` or `.numpy()` has handed
-  out, or through the NumPy array that a tensor was made from. Nobody counts those writes, so a
-  checksum finds them. It is taken when a node reads such memory (or, if a node has read it already,
-  when the array is handed out), and again in the backward pass.
+  out, or through the NumPy array that a tensor was made from. Such writes are not counted, so a
+  checksum finds them. It is computed when a node reads such memory (or, if a node has read it
+  already, when the array is handed out), and again in the backward pass.
 
 The cost: counting is one addition. A checksum reads its array once, at about 10 GB/s, and there are
-two for each op that reads an array which somebody outside holds; arrays that nobody has asked for,
-as in a training run, cost nothing. Only memory on the CPU is summed: on a GPU, whoever writes to
-the array of `.data` calls `Tensor.changed()`.
+two for each op that reads an array which somebody outside holds. Arrays that only the engine holds,
+as in a training run, cost nothing. Checksums are only for memory on the CPU: on a GPU, call
+`Tensor.changed()` after writing to the array of `.data`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Version:
         number: how many changes were counted.
         read: whether a node has read the memory (or saved it).
         outside: whether somebody outside of the engine can write to it.
-        watched: arrays that were handed out after a node had read the memory, as they were then.
+        watched: arrays that were handed out after a node had read the memory, with checksums.
     """
 
     __slots__ = ("number", "outside", "read", "watched")
@@ -51,7 +51,7 @@ class Version:
         return Version, ()  # a copy has memory of its own
 
     def hand_out(self, array: Any) -> None:
-        """Somebody outside gets `array`, which lies in this memory."""
+        """Called when `array`, which is in this memory, is given to somebody outside."""
         if not self.outside:
             self.outside = True
             if self.read:
@@ -65,7 +65,7 @@ class Version:
             self.watched[id(array)] = Seen(array)
 
     def untouched(self) -> bool:
-        """Whether what was handed out is still as it was then."""
+        """Whether all arrays that were handed out are unchanged."""
         return all(seen.untouched() for seen in (self.watched or {}).values())
 
 
@@ -79,18 +79,18 @@ class Seen:
         self.before = checksum(array)
 
     def untouched(self) -> bool:
-        """Whether nobody has written to it, so far as the checksum tells."""
+        """Whether it is unchanged, according to the checksum."""
         array = self.array()
         return array is None or checksum(array) == self.before
 
 
 def checksum(array: np.ndarray) -> int:
-    """A number that is another one, all but certainly, when the content of `array` has changed.
+    """A number that almost certainly changes when the content of `array` changes.
 
-    Words of 64 bits are laid out in columns and each column is summed up modulo 2^64, which sees
-    any change of one word; then once more in columns of another length, so that two words that
-    change places stand in different columns of one layout or the other. That ends where the product
-    of both lengths does, so blocks of so many words are summed up apart.
+    Words of 64 bits are arranged in columns, and each column is summed modulo 2^64, which detects a
+    change of any one word. Then they are arranged in columns of another length, so that two words
+    that are exchanged are in different columns of one of the two arrangements. This holds for as
+    many words as the product of both lengths, so larger arrays are summed in blocks of that size.
     """
     if array.nbytes <= _SMALL:
         return hash(array.tobytes())

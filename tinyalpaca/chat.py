@@ -182,5 +182,5 @@ def _refuse(message: str) -> None:
 
 
 def _now(form: str) -> str:
-    """Some templates tell the model which day it is."""
+    """For templates that give the model the date."""
     return datetime.now().strftime(form)

@@ -45,22 +45,22 @@ class ModelConfig:
     dropout: float = setting(0.0, "probability with which activations are dropped in training")
     pre_norm: bool = setting(False, "normalise before each block instead of after it")
     norm: Literal["layer", "rms"] = setting("layer", "kind of normalisation")
-    norm_eps: float = setting(1e-5, "what a norm adds to the variance or mean square")
+    norm_eps: float = setting(1e-5, "added to the variance or mean square in a norm")
     activation: Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu"] = setting(
         "relu", "activation of the feed-forward network; swiglu has a gate, twice as wide a layer"
     )
     tie_weights: bool = setting(False, "use the token embedding as the final layer's weight")
-    positions: Literal["learned", "rotary"] = setting("learned", "how positions are told apart")
+    positions: Literal["learned", "rotary"] = setting("learned", "kind of position embeddings")
     rope_base: float = setting(10000.0, "slowest wavelength of rotary positions, over 2π")
     rope_scaling: Literal["none", "linear", "llama3"] = setting(
-        "none", "how rotary positions are slowed down for a longer context than was trained first"
+        "none", "how rotary positions are slowed down for a longer context than was trained"
     )
     rope_factor: float = setting(1.0, "how much slower scaled rotary positions turn")
     rope_low_freq: float = setting(
-        1.0, "llama3: pairs that turn less often than this in rope_context are slowed down fully"
+        1.0, "llama3: pairs with fewer turns than this in rope_context are slowed down fully"
     )
     rope_high_freq: float = setting(
-        4.0, "llama3: pairs that turn more often than this in rope_context are left as they are"
+        4.0, "llama3: pairs with more turns than this in rope_context are not slowed down"
     )
     rope_context: int = setting(8192, "llama3: the context that was trained first")
     bias: bool = setting(True, "biases in linear layers and norms")
@@ -144,18 +144,19 @@ class TrainConfig:
     seq_len: int = setting(128, "tokens of a training window; all but the first are predicted")
     windows: Literal["consecutive", "shifted", "random"] = setting(
         "consecutive",
-        "cut the text into windows once, or at other places each epoch, or draw random ones",
+        "split the text into windows once, or at other positions each epoch, or draw random ones",
     )
     init_from: str = setting(
         "",
-        "begin with the weights, sizes and tokenizer in this folder: a run's or a converted one",
+        "start from the weights, sizes and tokenizer in this folder, of a run or converted",
         group="start",
     )
     freeze: str = setting(
-        "", "leave parameters as they are whose names match, as in 'embedding.*,*.bias'"
+        "", "do not train parameters whose names match, as in 'embedding.*,*.bias'"
     )
     lora_rank: int = setting(
-        0, "train adapters of this rank (LoRA) beside the weights of --init-from; 0: the weights"
+        0,
+        "train only adapters of this rank (LoRA), with the weights of --init-from; 0: no adapters",
     )
     lora_alpha: float = setting(16.0, "how strong adapters are: their scale is this over the rank")
     lora_layers: str = setting(
@@ -165,7 +166,7 @@ class TrainConfig:
     epochs: int = setting(10, "passes over the training data", group="length")
     max_steps: int = setting(0, "stop after this many steps; 0 for no limit")
     max_minutes: float = setting(0.0, "stop and save after so long; 0 for no limit")
-    patience: int = setting(0, "stop after so many validations without a better one; 0: never")
+    patience: int = setting(0, "stop after so many validations without an improvement; 0: never")
     optimizer: Literal["adamw", "muon"] = setting(
         "adamw",
         "muon makes the updates of the layers' matrices orthogonal; AdamW does the rest",
@@ -179,11 +180,11 @@ class TrainConfig:
     )
     warmup_steps: int = setting(0, "steps over which the learning rate grows to its peak")
     cooldown: float = setting(
-        1.0, "share of the steps after them, at the end, over which the schedule linear falls"
+        1.0, "with schedule linear: the share of the steps after the warm-up in which it falls"
     )
     weight_decay: float = setting(0.01, "decay of weights")
     decay: Literal["all", "matrices"] = setting(
-        "all", "what decays: everything, or neither biases nor norms"
+        "all", "what decays: all parameters, or all but biases and norms"
     )
     beta1: float = setting(0.9, "AdamW's average of gradients")
     beta2: float = setting(0.999, "AdamW's average of squared gradients")
@@ -192,32 +193,35 @@ class TrainConfig:
     ema: float = setting(
         0.0, "decay of an average of the weights, used to validate and save; 0: none"
     )
-    skip_bad_steps: bool = setting(False, "leave out steps that are not finite; else stop there")
+    skip_bad_steps: bool = setting(
+        False, "skip steps whose loss is not finite, instead of stopping"
+    )
     device: Literal["cpu", "gpu", "auto"] = setting(
-        "cpu", "where to compute; auto takes a GPU", group="hardware"
+        "cpu", "where to compute; auto uses a GPU if there is one", group="hardware"
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
-        "auto", "of matrix products on a GPU; auto takes tf32 where the GPU has it"
+        "auto", "of matmuls on a GPU; auto: tf32 if the GPU has it"
     )
     graph: bool = setting(True, "on a GPU, capture a whole step as one CUDA graph")
     distributed: bool = setting(
-        False, "share each batch among the processes that mpirun has started; see README"
+        False, "share each batch among the processes that mpirun has started; see the guide"
     )
     shard_optimizer: bool = setting(
-        False, "with --distributed: each process keeps the averages of its share alone (ZeRO-1)"
+        False, "with --distributed: each process keeps only its share of the averages (ZeRO-1)"
     )
     rank_timeout: float = setting(
         300.0,
-        "with --distributed: seconds after which a process that does not come is given up; more "
-        "than the first takes to save and to write a sample",
+        "with --distributed: seconds after which a process that does not answer is given up; more "
+        "than the first needs to save and to write a sample",
     )
     gradient_wire: Literal["host", "device", "nccl"] = setting(
         "host", "with --distributed: how gradients leave a GPU; device needs an MPI that knows CUDA"
     )
     workers: int = setting(0, "CPU processes that share a batch; 0 for one a core")
-    micro_batch_size: int = setting(0, "sequences that a worker takes at a time; 0 goes by sizes")
+    micro_batch_size: int = setting(0, "sequences that a worker computes at a time; 0: by a rule")
     measure_micro_batch: bool = setting(
-        False, "choose that number by timing: on another day it, and so last digits, may differ"
+        False,
+        "choose that number by timing, so that it and the last digits may differ between runs",
     )
     preflight: bool = setting(True, "check model, gradients and memory before training")
     out: str = setting(
@@ -229,7 +233,7 @@ class TrainConfig:
     log_every: int = setting(10, "steps between two records in metrics.jsonl")
     eval_every: int = setting(0, "validate every so many steps too; 0: after each epoch only")
     eval_stride: int = setting(
-        0, "tokens that the windows of the last validation move on; 0: they do not overlap"
+        0, "distance in tokens of the windows of the last validation; 0: they do not overlap"
     )
     tensorboard: bool = setting(False, "write TensorBoard's event files too")
     prompt: str = setting("To be or not to be, that is the question:", "how samples begin")

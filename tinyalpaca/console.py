@@ -23,9 +23,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-Say = Callable[[str], None]  # what tells a line to somebody, as `say` and `warn` do
+Say = Callable[[str], None]  # a function that prints a line, such as `say` and `warn`
 _lost: list[Any] = []  # streams that cannot be written any more
-_muted: list[bool] = []  # not empty: nothing is told
+_muted: list[bool] = []  # not empty: nothing is printed
 _closed: list[Any] = []  # stand-ins for streams that were closed from the start
 
 

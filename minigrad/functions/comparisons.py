@@ -131,7 +131,7 @@ def bitwise_right_shift(x: Any, y: Any) -> Tensor:
 
 
 def bitwise_invert(x: Any) -> Tensor:
-    """All bits of integers turned round; the opposite of booleans."""
+    """All bits of integers inverted; the opposite of booleans."""
     x = as_tensor(x)
     _require_bits("invert", x.dtype, "biu")
     return of_one("invert", x)

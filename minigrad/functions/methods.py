@@ -3,7 +3,7 @@
 A line `exp: Final = F.exp` makes `x.exp()` of `F.exp(x)`, here and for type checkers, to which
 `Final` says that it has the function's type. Every function of a tensor is a method where NumPy's
 arrays or PyTorch's tensors have one of its name and meaning. The arithmetic that everybody reads
-first, `+ - * / @ **`, stands in `minigrad.tensor`.
+first, `+ - * / @ **`, is in `minigrad.tensor`.
 """
 
 from __future__ import annotations

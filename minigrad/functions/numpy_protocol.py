@@ -30,7 +30,7 @@ _QUESTIONS = frozenset(
         *("shares_memory", "may_share_memory", "array_repr", "array_str", "array2string"),
     }
 )
-# NumPy's parameters in order where Python cannot tell them, or ours have other names.
+# NumPy's parameters in order where Python does not know them, or ours have other names.
 _PARAMETERS: dict[str, dict[str, str | None]] = {
     "where": {"condition": "condition", "x": "x", "y": "y"},
     "concatenate": {"arrays": "tensors", "axis": "axis", "out": None},

@@ -1,4 +1,4 @@
-"""Functions that repeat, turn, cut out and lay out elements: all made of those in `shape`."""
+"""Functions that repeat, flip, select and pad elements, made of those in `shape`."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def sign(x: Any) -> Tensor:
 def floor_divide(x: Any, y: Any) -> Tensor:
     """floor(x/y), as the operator //. Flat almost everywhere, so no gradient flows through.
 
-    NumPy looks at the remainder, so that a rounded quotient is not taken for a whole number. But
+    NumPy checks the remainder, so that a rounded quotient is not taken for a whole number. But
     where x or y is infinite the standard wants the floor of the quotient; NumPy gives NaN or -1.
     """
     x, y = as_pair(x, y)

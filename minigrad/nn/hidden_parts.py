@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
-_SIMPLE = frozenset({bool, float, int, str, type(None)})  # hold nothing; told apart quickly
+_SIMPLE = frozenset({bool, float, int, str, type(None)})  # contain nothing; recognized quickly
 _MAPPINGS = (dict, UserDict, MappingProxyType)
 _COLLECTIONS = (list, tuple, set, frozenset, deque, UserList)
 

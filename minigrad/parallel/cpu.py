@@ -121,7 +121,7 @@ class Workers:
         lanes = number_of_lanes(size * dtype.itemsize)
         memory = shared_array(lanes * size, dtype)
         self._lane_gradients = memory.reshape(lanes, size)
-        self.flat = FlatParameters(  # the sum of all lanes is formed in the first one
+        self.flat = FlatParameters(  # the lanes are added up in the first one
             parameters, data=shared_array(size, dtype), grad=memory[:size]
         )
         release_freed_memory()  # that of the parameters' old arrays, before it is forked
@@ -241,7 +241,7 @@ class Workers:
             try:
                 with first_order():
                     loss = self._losses["train"](arrays, 0)
-                # The last lane is garbage between steps; it is not the one that `flat.grad` is.
+                # The last lane is unused between steps; `flat.grad` is another one.
                 places = self.flat.views(self._lane_gradients[-1])
                 write_gradients(loss, self.flat.parameters, places)
             finally:

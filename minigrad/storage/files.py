@@ -43,7 +43,7 @@ _ADVICE = {
 }
 
 
-ABANDONED_SECONDS = 3600.0  # untouched for so long, a temporary file belongs to nobody
+ABANDONED_SECONDS = 3600.0  # seconds after which an untouched temporary file is left over
 
 
 @contextlib.contextmanager

@@ -1,5 +1,4 @@
-"""LoRA: adapters are computed correctly, only they are trained and saved, and they can be
-merged."""
+"""LoRA: only correct adapters are trained and saved, and they can be merged."""
 
 import json
 

@@ -154,7 +154,7 @@ def test_another_text_is_refused(tmp_path, text):
 
 
 def test_nothing_to_resume_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint to go on from"):
+    with pytest.raises(FileNotFoundError, match="has no checkpoint to resume from"):
         resume(tmp_path)
 
 
@@ -286,7 +286,7 @@ def test_a_worker_that_dies_ends_the_run_with_a_way_to_go_on(tmp_path, text, mon
         raise WorkerError("worker process 1 was killed by signal 9")
 
     monkeypatch.setattr(Workers, "gradients", die)
-    with pytest.raises(TrainingStopped, match=r"signal 9\n.*step-00000000\. --resume goes on"):
+    with pytest.raises(TrainingStopped, match=r"signal 9\n.*step-00000000\. --resume continues"):
         train(tmp_path / "run", text)
 
 

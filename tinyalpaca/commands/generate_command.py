@@ -199,7 +199,7 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 
 class Conversation:
-    """What has been said so far: first `--system`, then in turns."""
+    """The conversation so far: first `--system`, then user and model in turns."""
 
     def __init__(self, generator: Generator, args: argparse.Namespace) -> None:
         self.generator, self.args = generator, args

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="DIR",
-        help="go on with the run in this folder (default: --out), or from one of its checkpoints",
+        help="resume the run in this folder (default: --out), or from one of its checkpoints",
     )
     add_settings_flags(parser)
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """As `run`, whoever tells about it."""
+    """As `run`, whichever rank prints."""
     from tinyalpaca.training.fine_tuning import sizes_of
     from tinyalpaca.training.job import resume_training, run_training
     from tinyalpaca.training.stopping import StopRequested

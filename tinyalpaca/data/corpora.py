@@ -77,7 +77,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents, and a sentence for people that says where they come from."""
+    """Documents, and a sentence that says where they come from."""
 
     name: str
     source: str

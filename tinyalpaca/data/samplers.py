@@ -12,7 +12,7 @@ import numpy as np
 State = dict[str, int]
 
 _ROUNDS = 6
-_SHIFTS = 1  # tells the numbers of shifts from those of orders
+_SHIFTS = 1  # so that random shifts and random orders have different seeds
 
 
 def mix(values: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ class Header:
     vocab_size: int
     tokenizer: str  # fingerprint
     text: str  # SHA-256 of the corpus
-    source: str  # where the text came from, for people
+    source: str  # where the text came from, in words
     ids: str = ""  # SHA-256 of the bytes of the ids
 
     def same_content(self, other: "Header") -> bool:
@@ -121,7 +121,7 @@ class TokenFile:
         )
         if path.exists():
             existing = None
-            if own_folder and _beginning(path) not in (MAGIC, b""):  # empty is nobody's
+            if own_folder and _beginning(path) not in (MAGIC, b""):  # an empty file may be replaced
                 raise ValueError(
                     f"{path} is no token file, or a damaged one, and would be overwritten: if "
                     "it is yours, move it to another place, else delete it"

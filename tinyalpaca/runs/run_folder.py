@@ -158,7 +158,7 @@ class RunFolder:
             candidates = [latest] + [path for path in candidates if path != latest]
         if not candidates:
             raise FileNotFoundError(
-                f"{self.path} holds no checkpoint to go on from. Start a run with "
+                f"{self.path} has no checkpoint to resume from. Start a run with "
                 f"--out {self.path}, or name another folder."
             )
         for path in candidates:

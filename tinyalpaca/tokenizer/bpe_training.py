@@ -93,7 +93,7 @@ def learn_merges(
     ids = {bytes([byte]): token for token, byte in enumerate(bytes_in_token_order())}
     spelling = list(ids)
     heap = [(-count, code) for code, count in text.counts.items()]
-    heapq.heapify(heap)  # an entry whose count is out of date is put right when it surfaces
+    heapq.heapify(heap)  # an entry whose count is out of date is corrected when it is popped
     merges: list[Pair] = []
     with progress_bar("merges", progress, num_merges) as bar:
         while heap and len(merges) < num_merges:
@@ -185,7 +185,7 @@ class _MergedText:
             first = self._every_other(first)
         second = self.right[first]
         before, after = self.left[first], self.right[second]
-        # Where the pair follows itself, (a b)(a b), the pair between the two is looked at once.
+        # Where the pair follows itself, (a b)(a b), the pair between the two is counted once.
         lone = before >= 0
         lone[1:] &= second[:-1] != before[1:]
         before = before[lone]

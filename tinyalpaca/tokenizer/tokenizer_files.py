@@ -36,7 +36,7 @@ def save(parts: BPEParts, path: str | os.PathLike[str]) -> Path:
     readable = path.with_suffix(".vocab")
     if readable != path:
         text = readable_vocabulary(parts)
-        write_text_atomically(readable, text, follow_links=False)  # nobody has asked for this name
+        write_text_atomically(readable, text, follow_links=False)  # a name of ours
     return path
 
 

@@ -113,7 +113,7 @@ def restore(
 
     Args:
         data: the fingerprint of the tokens.
-        name: of the text, for people.
+        name: of the text, for messages.
         average: of the weights, an array like the flat parameters; or None.
 
     Raises:
@@ -166,7 +166,9 @@ def read_training(folder: Path, model: Any = TinyAlpaca) -> SavedRun:
     model_config, training, content = read_config(folder, model)
     check_class(folder, content, model)
     if training is None:
-        raise FileFormatError(folder, "holds a model, but nothing of its training to go on with")
+        raise FileFormatError(
+            folder, "holds a model, but nothing of its training, so it cannot be resumed"
+        )
     path = folder / TRAINER
     try:
         progress = json.loads(path.read_text(encoding="utf-8"))
@@ -177,8 +179,8 @@ def read_training(folder: Path, model: Any = TinyAlpaca) -> SavedRun:
     if found != FORMAT:
         raise FileFormatError(
             path,
-            f"format {found} is not one that this version reads ({FORMAT}); go on with the version "
-            f"that wrote it: {progress.get('versions')}",
+            f"format {found} is not one that this version reads ({FORMAT}); resume with the "
+            f"version that wrote it: {progress.get('versions')}",
         )
     if missing:
         raise FileFormatError(path, f"not the state of a training: it lacks {', '.join(missing)}")

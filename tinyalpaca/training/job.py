@@ -142,7 +142,7 @@ def resume_training(
 
     Args:
         model_given, given: settings that are given again; see `tinyalpaca.training.resuming.merge`.
-        own, hooks: what the user brings.
+        own, hooks: the user's own parts and hooks.
         texts: what reading the text gives, if it has been read.
 
     Raises:
@@ -157,7 +157,7 @@ def resume_training(
     config, changes = merge(saved, model_given, {"out": str(source), **given})
     refuse_to_go_back(saved, folder, config)
     tell = (lambda line: None) if config.quiet else say
-    tell(f"Going on from {saved.folder} (step {saved.progress['step']:,})")
+    tell(f"Resuming from {saved.folder} (step {saved.progress['step']:,})")
     for line in changes:
         tell(f"Changed on purpose: {line}")
     for line in other_versions(saved):
@@ -176,8 +176,8 @@ def run_training(
     """Train as the two configurations say, print what happens, and write everything to `out`.
 
     Args:
-        saved: the checkpoint to go on from.
-        own, hooks: what the user brings.
+        saved: the checkpoint to resume from.
+        own, hooks: the user's own parts and hooks.
         texts: what reading the text gives, if it has been read.
 
     Returns:

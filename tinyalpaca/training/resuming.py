@@ -49,7 +49,7 @@ MAY_CHANGE = frozenset(
     }
 )
 JUMP = 2.0  # a learning rate that grows by more than this is worth a warning
-# A text may have moved: whether it is still the same is told by the hash of its tokens.
+# A text may have moved: the hash of its tokens shows whether it is the same.
 TEXTS = frozenset({"data", "validation"})
 PATHS = TEXTS | {"init_from"}  # they are kept whole, so that a run is resumed from any folder
 

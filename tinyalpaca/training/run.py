@@ -64,7 +64,7 @@ class Run:
         config: the settings.
         folder: for everything that is written; a `RunFolder` if the caller has opened one.
         stopping: asked between steps whether to stop.
-        source: where the text is from, for people.
+        source: where the text is from, in words.
         saved: the checkpoint to resume from.
         own: the user's own parts.
         hooks: the user's hooks, called after ours, on every rank.
@@ -105,7 +105,7 @@ class Run:
         self.own = own
         freeze(model, config.freeze)
         self.ranks, self.spoiled = ranks, False
-        self.first = ranks is None or ranks.rank == 0  # who tells, samples and saves
+        self.first = ranks is None or ranks.rank == 0  # prints, samples and saves
         self.task = task = make_task(model, data, config, own, ranks)
         size = getattr(task.engine, "micro_batch_size", 0)
         if size:  # what was chosen decides about the last bits

@@ -85,7 +85,7 @@ class HostSteps:
     def _gradients(self, batches: list[Part], scale: float, key: int) -> tuple[float, float]:
         """Let the engine add up the batches' gradients. Returns the loss and the gradient norm."""
         engine = self.task.engine
-        if isinstance(engine, mpi.DataParallel):  # the ranks meet once for all batches
+        if isinstance(engine, mpi.DataParallel):  # the ranks communicate once for all batches
             loss = engine.accumulated(batches, scale=scale, key=key)
         else:
             loss = accumulated(engine, batches, scale=scale, key=key)

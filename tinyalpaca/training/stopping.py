@@ -27,7 +27,7 @@ class StopRequested(Exception):
 
 
 class TrainingStopped(RuntimeError):
-    """Training cannot go on. The message says where and why; the last good weights are saved."""
+    """Training cannot continue. The message says where and why; the last good weights are saved."""
 
 
 class Stopping:

@@ -66,7 +66,7 @@ def sweep(
 
 
 def trained(config: TrainConfig, model: ModelConfig, texts: Texts | None) -> tuple[Row, str | None]:
-    """A run, or the rest of one: its row, and why it was stopped by somebody."""
+    """A run, or the rest of one: its row, and why it was stopped, if it was."""
     row: Row = {"nats_per_char": None, "step": 0, "folder": config.out, "ended": "at its end"}
     try:
         if RunFolder(config.out).all():
@@ -103,7 +103,7 @@ def named(values: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows for people, in columns."""
+    """The rows as a text in columns."""
     cells = [list(rows[0])]
     for row in rows:
         cells.append([f"{v:.4f}" if k == "nats_per_char" and v else str(v) for k, v in row.items()])

@@ -145,7 +145,7 @@ class StoppingTogether(Stopping):
         max_minutes: as for `Stopping`.
 
     Attributes:
-        agreed: the signal that some rank has had, -1 if its time was up; 0 while nobody wants it.
+        agreed: the signal that some rank has had, -1 if its time was up, or 0 for no request.
         alone: whether this rank need not ask the others, as when training is over.
     """
 

@@ -22,7 +22,7 @@ from tinyalpaca.training.stopping import StopRequested
 
 
 def describe_engine(run: Run) -> str:
-    """What computes and how the work is shared, for people."""
+    """What computes and how the work is shared, in words."""
     device, engine = run.task.parameters[0].device, run.task.engine
     if isinstance(engine, mpi.DataParallel):
         shared = ", averages shared out" if engine.sharding is not None else ""
@@ -31,7 +31,7 @@ def describe_engine(run: Run) -> str:
 
 
 def describe_own(run: Run, device: Device, engine: Engine) -> str:
-    """What computes in this process, for people."""
+    """What computes in this process, in words."""
     if isinstance(engine, Workers):
         team = f"{engine.workers} {engine.backend}" if engine.workers > 1 else "1 process"
         return f"{team}, {engine.micro_batch_size} sequence(s) at a time"
@@ -51,7 +51,7 @@ def finish(run: Run, tell: Say) -> None:
     if run.stopped:
         say(
             f"Stopped at step {state.step:,} of {run.task.total_steps:,} ({run.stopped}). "
-            f"Everything is saved in {folder}; go on with\n    {resume_command(folder, run.ranks)}"
+            f"Everything is saved in {folder}; resume with\n    {resume_command(folder, run.ranks)}"
         )
         return
     run.use_best()

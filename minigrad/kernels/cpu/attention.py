@@ -39,7 +39,7 @@ from minigrad.kernels.cpu.layout import empty_rows
 from minigrad.kernels.cpu.scratch import scratch
 from minigrad.ops.grouped_attention import grouped_head_size
 
-BLOCK = 32  # queries: small blocks compute fewer scores in vain, large ones multiply faster
+BLOCK = 32  # queries: small blocks compute fewer unused scores, large ones multiply faster
 STRIP = 16  # rows that are transposed at a time: as many numbers as a line of the cache holds
 SAFE_SUM = 1e15  # sums of exp(S) in 1/SAFE_SUM..SAFE_SUM: far from the limits of float32
 

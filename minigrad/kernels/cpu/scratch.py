@@ -14,7 +14,7 @@ from minigrad.state import STATE
 def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An uninitialised C-contiguous array of `shape`, valid until the next call with this name.
 
-    The memory belongs to this thread, grows to the largest request and is never given back. So a
+    The memory belongs to this thread, grows to the largest request and is never freed. So a
     kernel must not return it, save it, or ask for the same name twice.
     """
     size = prod(shape)

@@ -32,7 +32,7 @@ ROLL_CALL = 5.0  # seconds in which those that are there answer
 MOST_NUMBERS = 7  # that are exchanged at a meeting
 LOOK_EVERY = 0.2  # seconds
 # Others come within a fraction of a step as a rule; to sleep and wake takes a tenth of a
-# millisecond. After so many seconds the processor is better used by somebody else.
+# millisecond. After so many seconds the processor is left to others.
 AWAKE, NAP = 0.005, 0.0005
 LAST_WORDS = 0.3  # seconds in which a launcher reads what a process has written before it ends all
 GOODBYE, PRESENT = 1, 2  # tags of messages
@@ -112,7 +112,7 @@ class Ranks:
         self._comm = world.Dup()
         self.started = True
         self._peers = [Process(*peer) for peer in self.gather(Process.this())]
-        # MPICH's launcher, if it is told not to kill the others, sends them this signal when one
+        # MPICH's launcher, with the option not to kill the others, sends them this signal when one
         # has died, and they would silently end.
         with contextlib.suppress(AttributeError, ValueError):  # no such signal; not the main thread
             if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
@@ -120,7 +120,7 @@ class Ranks:
         atexit.register(self._at_exit)
 
     def name(self, rank: int) -> str:
-        """A rank for people: "rank 2 (process 4711 on host)"."""
+        """A rank in words: "rank 2 (process 4711 on host)"."""
         if rank >= len(self._peers):
             return f"rank {rank}"
         return f"rank {rank} (process {self._peers[rank].pid} on {self._peers[rank].host})"
@@ -346,11 +346,11 @@ class Ranks:
         """End MPI with the others. If this process ends by an error, end the others as well."""
         if self._left:
             return
-        failed = getattr(sys, "last_value", None)  # what nobody has caught
+        failed = getattr(sys, "last_value", None)  # an exception that was not caught
         if failed is not None:
             self.give_up(failed)
         if self.status is None:
-            with contextlib.suppress(RankError):  # somebody else has failed
+            with contextlib.suppress(RankError):  # another rank has failed
                 self.part()
                 return
         for stream in (sys.stdout, sys.stderr):

@@ -69,7 +69,7 @@ class BadSteps(Hook):
             return True
         advice = "Start again with a lower --learning-rate or a smaller --grad-clip"
         if not self.skip:
-            advice += ", or go on with --resume and --skip-bad-steps"
+            advice += ", or resume with --resume and --skip-bad-steps"
         raise TrainingStopped(
             f"{what}\nThe batch is in {where}. {self._save_good(state)}\n{advice}."
         )

@@ -131,7 +131,7 @@ class Checkpoints(Hook):
                 return self._could_not_save(state, second)
         return TrainingStopped(
             f"{_told(error)}\nThe weights of step {state.step} are in {self.run.latest()}. "
-            "--resume goes on from there."
+            "--resume continues from there."
         )
 
     def _write(self, state: TrainingState, best: bool) -> None:
@@ -143,7 +143,7 @@ class Checkpoints(Hook):
     def _could_not_save(self, state: TrainingState, error: Exception) -> TrainingStopped:
         latest = self.run.latest() if self.step >= 0 else None
         good = (
-            f"The last good checkpoint is {latest}. --resume goes on from there."
+            f"The last good checkpoint is {latest}. --resume continues from there."
             if latest
             else "Nothing has been saved yet."
         )
