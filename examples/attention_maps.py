@@ -3,8 +3,8 @@
 python examples/attention_maps.py [--quick]      (with matplotlib, also runs/attention.png)
 
 Each text is a random word and then the word backwards, such as "phmbbmhp". The first half cannot be
-foretold, the second half can, by whoever looks at the right place of the first. Nobody tells the
-model where that is. The map of its best head is drawn: a row for each letter, dark where it looks.
+predicted. The second half can, from the right position in the first, which the model has to learn.
+The attention of its best head is drawn: a row for each letter, dark where the weights are large.
 """
 
 import argparse
