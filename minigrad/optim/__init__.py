@@ -1,6 +1,7 @@
 """Optimizers, gradient clipping and learning-rate schedules: what PyTorch's of these names do."""
 
 from minigrad.ops.updates.rule import Rule
+from minigrad.optim import counting
 from minigrad.optim.adam import Adam, AdamW
 from minigrad.optim.clip import clip_grad_norm_, clip_grad_value_
 from minigrad.optim.flat import FlatParameters
@@ -25,6 +26,7 @@ from minigrad.optim.schedules import (
     WarmupLinearLR,
 )
 from minigrad.optim.sgd import SGD
+from minigrad.optim.update import Orders
 
 __all__ = [
     "SGD",
@@ -41,6 +43,7 @@ __all__ = [
     "Muon",
     "OneCycleLR",
     "Optimizer",
+    "Orders",
     "RMSprop",
     "ReduceLROnPlateau",
     "Rule",
@@ -52,4 +55,5 @@ __all__ = [
     "WarmupLinearLR",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "counting",
 ]

@@ -11,9 +11,10 @@ from minigrad.graph import require_gradient
 from minigrad.ops.updates.rule import Rule
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.groups import listed, parameters_of, warn_of_nothing_to_do
+from minigrad.optim.ordered import ordered_updates
 from minigrad.optim.saved_state import read_state, written_state
 from minigrad.optim.section import Section
-from minigrad.optim.update import Place, Row, Update, apply_all, together
+from minigrad.optim.update import Orders, Place, Row, Update, apply_all, together
 from minigrad.tensor import Tensor
 
 
@@ -63,7 +64,7 @@ class Optimizer:
         self.state: dict[Tensor, dict[str, Any]] = {}
         self.flat: FlatParameters | None = None
         self.sections: list[Section] = []
-        self.run: Callable[[list[Update], float], None] = apply_all
+        self.run: Callable[[list[Update], Any], None] = apply_all
         given: list[Any] = list(listed(params))
         for group in given if given and isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
@@ -149,13 +150,18 @@ class Optimizer:
 
     # Steps
 
-    def step(self, grad_scale: float = 1.0) -> None:
+    def step(self, grad_scale: Any = 1.0, orders: Orders | None = None) -> None:
         """Update every parameter that has a gradient. Warns if none has one.
 
         Args:
             grad_scale: each gradient counts so many times, and stays as it is: what
                 `minigrad.optim.clip_scale` gives limits the norm without a pass over the gradients.
+            orders: what tells a step of all flat memory on a GPU, with a `grad_scale` that lies
+                there as well. The host does not count it: see `minigrad.optim.ordered`.
         """
+        if orders is not None:
+            self.run(ordered_updates(self.sections, self.settings_of, orders), grad_scale)
+            return
         updates: list[Update] = []
         moved: list[Tensor] = []
         for group in self.param_groups:
@@ -191,6 +197,7 @@ class Optimizer:
                 state = self._state_of(parameter, names)
             if counted:
                 step = state["step"] = state["step"] + 1
+                new = step == 1
             if (step, new) != before:  # most often all are alike
                 before = step, new
                 at_home, rows = alike.setdefault(before, ([], []))

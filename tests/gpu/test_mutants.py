@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda import KERNELS, adamw, dropout, gemm
+from minigrad.kernels.cuda import KERNELS, dropout, gemm, orders
 from minigrad.kernels.cuda import compile as compiler
 from minigrad.kernels.cuda.columns import masked_column_sums
 from minigrad.ops import TEXTBOOK
@@ -109,9 +109,10 @@ def mask(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
 
 def norm_of_all(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     g = rng.standard_normal(1000).astype(F32)
-    np.testing.assert_allclose(
-        adamw.grad_norm(gpu.asarray(g)).get()[0], np.linalg.norm(g.astype(float)), rtol=1e-12
-    )
+    state = orders.StepState(1, 1, ring=1)
+    orders.order_step(gpu.asarray(g), gpu.zeros((), F32), state, max_norm=1.0, windows=1)
+    norm = state.history.get()[1, 0]
+    np.testing.assert_allclose(norm, np.linalg.norm(g.astype(float)), rtol=1e-12)
 
 
 def linear(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
@@ -326,9 +327,9 @@ MUTANTS = {
     "dropout: the mask's end is not looked at": Mutant(
         "dropout", "if (group * 4 + part < size) keep", "keep", "philox_keep", mask),
     "the norm: one element too many": Mutant(
-        "adamw", "i < size;\n       i += size_t(gridDim.x) * blockDim.x)\n    sum",
+        "orders", "i < size;\n       i += size_t(gridDim.x) * blockDim.x)\n    sum",
         "i <= size;\n       i += size_t(gridDim.x) * blockDim.x)\n    sum",
-        "squares_partial<float>;squares_finish", norm_of_all),
+        "step_orders<float>", norm_of_all),
 }
 # fmt: on
 

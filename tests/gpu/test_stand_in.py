@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda import KERNELS, adamw, dropout
+from minigrad.kernels.cuda import KERNELS, adamw, dropout, orders
 from minigrad.ops import TEXTBOOK
 from tests.gpu.sources import SOURCES
 from tests.gpu.stand_in import CaptureError
@@ -151,17 +151,18 @@ def layer(x: Any, w: Any, ids: Any, step: Any, state: tuple[Any, ...]) -> Any:
         dy, saved_y, (True,), num_heads=2, causal=True
     )
     _, dw, _ = KERNELS[TEXTBOOK["linear"]].backward(dqkv, saved_qkv, (False, True, False))
-    scale = adamw.grad_norm(dw, 1.0)[1:]
-    p, m, v = state[:3]
-    adamw.adamw_step(
+    p, m, v, told = state[:4]
+    orders.order_step(dw, loss, told, max_norm=1.0, windows=1)
+    made, scale, _, number, lr = told.orders
+    adamw.adamw_step_captured(
         *(p, dw, m, v),
-        **{"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1, "step": 1},
-        grad_scale=scale,
+        **{"lr": lr, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1},
+        **{"step": number, "grad_scale": scale, "made": made},
     )
     return loss
 
 
-LAUNCHES = 14  # of `layer`: one a kernel, two for the norm
+LAUNCHES = 13  # of `layer`: one a kernel
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -175,7 +176,9 @@ def test_kernels_can_be_captured_and_replayed(
 
     def new() -> tuple[Any, ...]:
         w = gpu.asarray(weight)
-        state = (w, gpu.zeros(w.shape, dtype), gpu.zeros(w.shape, dtype), None, gpu.ones((), dtype))
+        told = orders.StepState(1, 3, ring=1)
+        told.rates[...] = 0.1
+        state = (w, gpu.zeros(w.shape, dtype), gpu.zeros(w.shape, dtype), told, gpu.ones((), dtype))
         x, targets = gpu.zeros((2, 7, 8), dtype), gpu.zeros((2, 7), np.int64)
         return x, w, targets, gpu.zeros(1, np.uint32), state
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigrad.kernels.cuda import adamw
+from minigrad.kernels.cuda import adamw, orders
 from minigrad.ops.updates.adamw import adamw as textbook
 from minigrad.optim.clip import clip_scale
 from tests.gpu.twins import PRECISIONS, SCHEDULES, assert_close
@@ -42,6 +42,16 @@ def test_windows_beyond_the_end_are_no_tokens(gpu: Any) -> None:
     assert (x.get()[2:] == -1).all()
 
 
+def update(state: orders.StepState, arrays: list[Any], *, group: int, weight_decay: float) -> None:
+    """AdamW of a group, as the state's orders tell it."""
+    made, scale, _, number, *rates = state.orders
+    adamw.adamw_step_captured(
+        *arrays,
+        **{"lr": rates[group], "beta1": BETAS[0], "beta2": BETAS[1], "eps": EPS},
+        **{"weight_decay": weight_decay, "step": number, "grad_scale": scale, "made": made},
+    )
+
+
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_ordered_steps_are_the_textbooks(
@@ -54,25 +64,26 @@ def test_ordered_steps_are_the_textbooks(
     p = rng.standard_normal(size).astype(dtype).astype(np.float64)
     m, v, average = np.zeros(size), np.zeros(size), p.copy()
     device = [gpu.asarray(a.astype(dtype)) for a in (p, m, v, average)]
-    state = adamw.StepState(2, 3, ring=2)
+    state = orders.StepState(2, 3, ring=2)
     state.rates[...] = gpu.asarray(rates)
     parts = (slice(0, split), slice(split, size))
     for step in range(3):
         g = rng.standard_normal(size).astype(dtype)
         norm = float(np.linalg.norm(g.astype(np.float64)))
-        adamw.order_step(
+        orders.order_step(
             gpu.asarray(g),
             gpu.asarray(np.asarray(2 * step + 1, dtype)),
             state,
-            **{"max_norm": 3.0, "betas": BETAS, "eps": EPS, "windows": 5, "draws": 2},
+            **{"max_norm": 3.0, "windows": 5, "draws": 2},
             **{"average_decay": 0.3, "loss_scale": 0.5},
         )
         grad = gpu.asarray(g)
         for group, part in enumerate(parts):
-            adamw.adamw_step_ordered(
-                *(device[0][part], grad[part], device[1][part], device[2][part], state),
-                **{"group": group, "betas": BETAS, "weight_decay": decays[group]},
-                average=device[3][part],
+            update(
+                state,
+                [device[0][part], grad[part], device[1][part], device[2][part]],
+                group=group,
+                weight_decay=decays[group],
             )
             statics = {"lr": rates[group, step], "beta1": BETAS[0], "beta2": BETAS[1], "eps": EPS}
             p[part], m[part], v[part] = textbook.step(
@@ -81,6 +92,7 @@ def test_ordered_steps_are_the_textbooks(
                 **statics,
                 **{"weight_decay": decays[group], "step": step + 1},
             )
+        orders.average_ordered(device[3], device[0], state)
         decay = min(0.3, (2 + step) / (11 + step))
         average = decay * average + (1 - decay) * p
         np.testing.assert_allclose(state.history.get()[:, step % 2], [step + 0.5, norm], rtol=1e-12)
@@ -93,16 +105,15 @@ def test_ordered_steps_are_the_textbooks(
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_step_that_is_not_finite_halts(gpu: Any, bad: str, value: float) -> None:
     p, m, v, average = (gpu.asarray(np.full(300, x)) for x in (1.0, 0.1, 0.2, 3.0))
-    state = adamw.StepState(1, 4, ring=4)
+    state = orders.StepState(1, 4, ring=4)
     state.rates[...] = 0.1
-    settings = {"max_norm": 1.0, "betas": BETAS, "eps": EPS, "windows": 5, "average_decay": 0.5}
+    settings = {"max_norm": 1.0, "windows": 5, "average_decay": 0.5}
 
     def step(loss: float, gradient: float) -> None:
         grad = gpu.asarray(np.full(300, gradient))
-        adamw.order_step(grad, gpu.asarray(np.asarray(loss)), state, **settings)
-        adamw.adamw_step_ordered(
-            *(p, grad, m, v, state), group=0, betas=BETAS, weight_decay=0.1, average=average
-        )
+        orders.order_step(grad, gpu.asarray(np.asarray(loss)), state, **settings)
+        update(state, [p, grad, m, v], group=0, weight_decay=0.1)
+        orders.average_ordered(average, p, state)
 
     step(1.0, 0.5)
     before = [a.get().tobytes() for a in (p, m, v, average)]

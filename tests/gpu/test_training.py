@@ -11,9 +11,12 @@ import pytest
 import minigrad as mg
 from minigrad import optim
 from minigrad.errors import CaptureWarning, KernelFallbackWarning
+from minigrad.ops.updates.muon import muon
 from minigrad.parallel.capture import Captured
 from minigrad.storage import load_safetensors
 from tests.tinyalpaca.runs import (
+    MODEL,
+    TRAINING,
     assert_same_weights,
     final_weights,
     results,
@@ -21,11 +24,14 @@ from tests.tinyalpaca.runs import (
     train,
     write_text,
 )
+from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.runs import RunFolder
 from tinyalpaca.training.gpu_steps import GpuSteps, check_tokens
+from tinyalpaca.training.job import run_training
 from tinyalpaca.training.loss import Loss
 from tinyalpaca.training.steps import HostSteps
 from tinyalpaca.training.stopping import TrainingStopped
+from tinyalpaca.training.task import Own
 
 # Sums in another order, 20-odd steps of AdamW long: losses agree to some units of float32.
 TOLERANCE = 2e-5
@@ -103,6 +109,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"decay": "matrices", "grad_clip": 0.3, "schedule": "cosine", "warmup_steps": 4},
     ),
     "accumulation, average": ({}, {"accumulate": 3, "batch_size": 2, "ema": 0.9}),
+    "Muon, average": ({}, {"optimizer": "muon", "ema": 0.9}),
     "random windows, smoothing": ({}, {"windows": "random", "label_smoothing": 0.1}),
     "shifted windows, cooldown": (
         {},
@@ -255,15 +262,33 @@ def test_a_step_that_is_not_finite_can_be_left_out(
 
 
 def test_an_optimizer_that_needs_the_host_is_announced(
+    gpu: Any,
+    tmp_path: Path,
+    text: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(muon, "captured", False)
+    ours = train(*(tmp_path / "gpu", text), device="gpu", optimizer="muon", max_steps=3, **SETTINGS)
+    assert ours.state.step == 3 and isinstance(ours.steps, HostSteps)
+    error = capsys.readouterr().err
+    assert error.count("no CUDA graph: the rule 'muon' of Muon looks at values") == 1
+
+
+def test_a_schedule_that_moves_the_momentum_needs_the_host(
     gpu: Any, tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with mg.textbook():  # Muon's products are CuPy's
-        ours = train(
-            *(tmp_path / "gpu", text), device="gpu", optimizer="muon", max_steps=3, **SETTINGS
+    losses = []
+    for device in ("cpu", "gpu"):
+        config = TrainConfig(
+            **{**TRAINING, **SETTINGS, "data": str(text), "out": str(tmp_path / device)},
+            **{"device": device, "max_steps": 6},
         )
-    assert ours.state.step == 3
-    error = capsys.readouterr().err
-    assert error.count("no CUDA graph: Muon decides its steps on the host") == 1
+        own = Own(schedule=lambda optimizer, steps: optim.OneCycleLR(optimizer, 0.02, steps))
+        run = run_training(ModelConfig(**MODEL), config, own=own)
+        losses.append([loss for _, loss in run.metrics.losses])
+    assert "no CUDA graph: OneCycleLR moves more than learning rates" in capsys.readouterr().err
+    np.testing.assert_allclose(*losses, rtol=TOLERANCE)
 
 
 @pytest.mark.stand_in

@@ -5,6 +5,8 @@ lie on the device. A step gathers its batch, computes loss and gradient, measure
 gradient, updates the weights and counts, and nothing of it goes to the host. So a step can be
 captured as one CUDA graph (`minigrad.parallel.capture`), one for each shape of its batches.
 
+The optimizer makes the update by its own `step`, told by arrays on the device (`Orders`).
+
 A step whose loss or gradient is not finite is not made, nor any after it, until the host has seen
 it: weights and counters stay as they were before it.
 
@@ -22,9 +24,9 @@ import numpy as np
 
 from minigrad.autograd import add_gradients, write_gradients
 from minigrad.device import device_of
-from minigrad.kernels.cuda import adamw
+from minigrad.kernels.cuda import Namespace, orders
 from minigrad.kernels.cuda.compile import compiling_ahead
-from minigrad.optim import AdamW
+from minigrad.optim import Orders, counting
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parallel.capture import Captured
@@ -56,12 +58,13 @@ class Progress(NamedTuple):
 
 
 class DeviceSteps:
-    """Makes steps of AdamW on windows of a token stream.
+    """Makes an optimizer's steps on windows of a token stream.
 
     Args:
         flat: the parameters on a GPU, in the optimizer's order.
         optimizer: its averages are moved to flat arrays; its state's step counts and learning rates
-            remain the host's to keep, and are told by `set_position` and `rates`.
+            remain the host's to keep, and are told by `set_position` and `rates`. If somebody
+            changes another setting, the next launch makes new graphs.
         loss: maps x, y (B, T), the device array that dropout masks are drawn from and a number to
             be added to it to the *sum* of the losses. It must not look at values.
         tokens: (N,) integers.
@@ -71,20 +74,20 @@ class DeviceSteps:
         ring: how many steps may be launched between two looks.
         max_norm: gradients are clipped to this norm.
         average: (P,) an average of the weights to keep, or None.
-        average_decay: see `minigrad.kernels.cuda.adamw.order_step`.
+        average_decay: see `minigrad.kernels.cuda.orders.order_step`.
         graph: whether steps are captured; without, the same kernels are launched one by one.
         share: which of so many rows of a batch are this process's; all, if left out.
         between: called between gradient and update with the summed loss (1,), which it replaces,
             with `flat.grad`, by the sums over all processes; None for this process alone.
 
     Raises:
-        ValueError: `why_not` has a reason why the optimizer's steps cannot be made so.
+        ValueError: `counting.why_not` has a reason why the optimizer's steps cannot be made so.
     """
 
     def __init__(
         self,
         flat: FlatParameters,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         loss: DeviceLoss,
         *,
         tokens: np.ndarray,
@@ -99,7 +102,7 @@ class DeviceSteps:
         share: Share = slice,
         between: Callable[[Any], None] | None = None,
     ) -> None:
-        reason = why_not(optimizer)
+        reason = counting.why_not(optimizer)
         if reason:
             raise ValueError(reason)
         self.flat, self._loss, self._time = flat, loss, time
@@ -109,10 +112,11 @@ class DeviceSteps:
         self._average, self._average_decay = average, average_decay
         if optimizer.flat is not flat:
             optimizer.flatten(flat)
-        self._sections = optimizer.sections
-        self._groups = optimizer.param_groups
+        self._optimizer, self._sections = optimizer, optimizer.sections
         with self._device.in_use():
-            self.state = adamw.StepState(len(rates), rates.shape[1], ring)
+            self.state = orders.StepState(len(rates), rates.shape[1], ring)
+            made, self._grad_scale, _, step, *numbers = [order for order in self.state.orders]
+            self._orders = Orders(Namespace(), made, step, numbers)
             self.state.rates[...] = self._device.asarray(np.asarray(rates, np.float64))
             self._tokens = self._device.asarray(np.ascontiguousarray(tokens, np.int32))
             self._starts = self._device.xp.zeros(windows, np.int64)
@@ -120,6 +124,7 @@ class DeviceSteps:
         self._steps: dict[tuple[int, ...], Captured] = {}
         self._updates: dict[tuple[int, ...], Captured] = {}
         self._scales: dict[float, Any] = {}
+        self._settings: list[dict[str, Any]] = []
 
     def set_windows(self, starts: np.ndarray) -> None:
         """The beginnings (M,) of the windows that the next steps take, in this order."""
@@ -132,13 +137,15 @@ class DeviceSteps:
 
         Args:
             step: its number, from 0: an index into `rates`.
-            updates: how many updates AdamW has made.
+            updates: how many updates the optimizer has made.
             draw: what its dropout masks are drawn from.
         """
         counters = np.array([step, updates, 0, 0], np.int64)
         with self._device.in_use():
             self.state.counters[...] = self._device.asarray(counters)
             self.state.draw[...] = self._device.asarray(np.array([draw % 2**32], np.uint32))
+            for array in self._averages() if updates == 0 else ():
+                array[...] = 0
 
     def compile(self, rows: Sequence[int]) -> None:
         """Compile all kernels of a step at the same time, where the compiler's cache lacks them.
@@ -150,6 +157,7 @@ class DeviceSteps:
 
     def launch(self, rows: Sequence[int]) -> None:
         """Make a step from batches of so many windows each. Returns at once if it is alone."""
+        self._forget_others()
         key = tuple(rows)
         of = f"of {' + '.join(map(str, key))} sequences"
         if key not in self._steps and self._between is None:
@@ -178,6 +186,13 @@ class DeviceSteps:
                 self._between(self._summed)
                 self._updates[key]()
 
+    def _forget_others(self) -> None:
+        """Graphs of other settings than the present ones are of no use."""
+        groups = self._optimizer.param_groups
+        settings = [{**group, "params": None, "lr": None} for group in groups]
+        if settings != self._settings:
+            self._steps, self._updates, self._settings = {}, {}, settings
+
     def look(self) -> Progress:
         """Wait for the steps that have been launched, and see what came of them: one transfer."""
         report = self.state.report.get()
@@ -198,8 +213,11 @@ class DeviceSteps:
 
     def _changing(self) -> list[Any]:
         arrays = [self.flat.array, *self.state.arrays]
-        arrays += [array for section in self._sections for array in section.state.values()]
+        arrays += self._averages()
         return arrays if self._average is None else [*arrays, self._average]
+
+    def _averages(self) -> list[Any]:
+        return [array for section in self._sections for array in section.state.values()]
 
     def _step(self, rows: tuple[int, ...]) -> None:
         """What is launched or captured: device arrays only, and no look at their values."""
@@ -247,41 +265,16 @@ class DeviceSteps:
         return self._scales[scale]
 
     def _update(self, loss: Any, rows: tuple[int, ...]) -> None:
-        first = self._groups[0]
-        adamw.order_step(
+        orders.order_step(
             self.flat.grad,
             loss,
             self.state,
             loss_scale=1 / (sum(rows) * self._time),
             max_norm=self._max_norm,
-            betas=first["betas"],
-            eps=first["eps"],
             windows=sum(rows),
             draws=len(rows),
             average_decay=self._average_decay,
         )
-        for number, section in enumerate(self._sections):
-            m, v = section.state.values()
-            adamw.adamw_step_ordered(
-                self.flat.array[section.part],
-                self.flat.grad[section.part],
-                m,
-                v,
-                self.state,
-                group=number,
-                betas=section.group["betas"],
-                weight_decay=section.group["weight_decay"],
-                average=None if self._average is None else self._average[section.part],
-            )
-
-
-def why_not(optimizer: Optimizer) -> str | None:
-    """Why this optimizer's steps cannot be made by `DeviceSteps`, or None if they can."""
-    groups = optimizer.param_groups
-    if type(optimizer) is not AdamW or any([g["amsgrad"] or g["maximize"] for g in groups]):
-        return f"{type(optimizer).__name__} decides its steps on the host"
-    if len({(group["betas"], group["eps"]) for group in groups}) > 1:
-        return "groups of parameters differ in betas or eps"
-    if len({state["step"] for state in optimizer.state.values()}) > 1:
-        return "some parameters have had more updates than others"
-    return None
+        self._optimizer.step(self._grad_scale, self._orders)
+        if self._average is not None:
+            orders.average_ordered(self._average, self.flat.array, self.state)

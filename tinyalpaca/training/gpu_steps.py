@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.optim import AdamW
+from minigrad.optim import counting
 from minigrad.parallel import mpi
 from tinyalpaca.training import device_steps as launching
 from tinyalpaca.training.loss import own_seed
@@ -46,7 +46,9 @@ def why_not(task: Task) -> str | None:
     if needed > MOST_MEMORY * free:
         sizes = f"{needed / 1e9:,.1f} GB of the {free / 1e9:,.1f} GB that are free on the GPU"
         return f"the training tokens would take {sizes}"
-    return launching.why_not(task.optimizer)
+    if not task.schedule.moves_rates_alone:
+        return f"{type(task.schedule).__name__} moves more than learning rates"
+    return counting.why_not(task.optimizer)
 
 
 def check_tokens(tokens: np.ndarray, vocab_size: int) -> None:
@@ -90,7 +92,6 @@ class GpuSteps:
         reason = why_not(task)
         if reason:
             raise ValueError(reason)
-        assert isinstance(task.optimizer, AdamW)
         check_tokens(task.data.train, task.model.config.vocab_size)
         self.task, self.before_update, self.looks = task, before_update, looks
         self.torn = False
@@ -110,12 +111,7 @@ class GpuSteps:
             tokens=task.data.train,
             time=task.seq_len - 1,
             windows=task.sampler.count,
-            rates=np.array(
-                [
-                    [schedule.lr_at(base, step) for step in range(task.total_steps)]
-                    for base in schedule.base_lrs
-                ]
-            ),
+            rates=np.array([schedule.lrs_at(step) for step in range(task.total_steps)]).T,
             ring=self.ring,
             max_norm=task.max_norm,
             average=kept,
@@ -145,8 +141,7 @@ class GpuSteps:
         made = [self._result(step, progress) for step in range(state.step, progress.step)]
         for _ in made:
             self.task.schedule.step()
-        for entry in self.task.optimizer.state.values():
-            entry["step"] += len(made)
+        counting.count_steps(self.task.optimizer, len(made))
         self.torn = False
         if made:
             self.place = progress.step, made[-1].sampler
@@ -186,8 +181,8 @@ class GpuSteps:
                 batches = []
         rest = [indices for step in self.plan for indices in step.batches]
         self.launched.set_windows(task.dataset.starts_at(np.concatenate(rest)))
-        updates = next(iter(task.optimizer.state.values()))["step"]
-        draw = state.step * task.accumulate
+        updates, draw = counting.steps_made(task.optimizer), state.step * task.accumulate
+        assert updates is not None, "it was asked before"
         self.launched.set_position(state.step, updates=updates, draw=draw)
         self.place = state.step, state.sampler
 

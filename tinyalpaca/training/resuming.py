@@ -185,8 +185,8 @@ def tell_rates(
     optimizer = SimpleNamespace(param_groups=[{"lr": base}])
     old = make_schedule(optimizer, before, task.steps_per_epoch, planned)  # type: ignore[arg-type]
     last = old.lr_at(base, step - 1)
-    following = task.schedule.lr_at(base, step)
-    end = task.schedule.lr_at(base, max(step, task.total_steps - 1))
+    following = task.learning_rate(step)
+    end = task.learning_rate(max(step, task.total_steps - 1))
     line = (
         f"Learning rate: the {config.schedule} schedule is now for "
         f"{task.total_steps:,} steps instead of {planned:,}. It was {last:.2e} in the last "

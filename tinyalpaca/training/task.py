@@ -144,7 +144,7 @@ class Task:
 
     def learning_rate(self, step: int) -> float:
         """Of the first group in the update with this number, from 0."""
-        return self.schedule.lr_at(self.schedule.base_lrs[0], max(0, step))
+        return self.schedule.lrs_at(max(0, step))[0]
 
     def validate(self, ask: Callable[[], None] = lambda: None, stride: int = 0) -> Score:
         """Score of the validation text, each token but the first predicted once.

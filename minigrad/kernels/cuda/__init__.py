@@ -27,9 +27,11 @@ from minigrad.kernels.cuda import (
     layer_norm,
     linear,
     linear_norm,
+    orders,
 )
 from minigrad.kernels.cuda.compile import Source
 from minigrad.kernels.cuda.from_string import cuda_kernel
+from minigrad.kernels.cuda.namespace import Namespace
 from minigrad.op import Op, kernel
 from minigrad.ops.updates.adamw import adamw as adamw_rule
 from minigrad.ops.updates.muon import adamw_beside
@@ -51,6 +53,8 @@ KERNELS: MappingProxyType[type[Op], Any] = MappingProxyType(
 )
 for _op, _pair in KERNELS.items():
     kernel(_op, "gpu")(_pair)
-adamw_rule.kernels["gpu"] = adamw_beside.kernels["gpu"] = adamw.adamw_step
+for _rule in (adamw_rule, adamw_beside):
+    _rule.kernels["gpu"] = adamw.adamw_step
+    _rule.kernels["captured"] = adamw.adamw_step_captured
 
-__all__ = ["KERNELS", "Source", "adamw", "changes", "cuda_kernel"]
+__all__ = ["KERNELS", "Namespace", "Source", "adamw", "changes", "cuda_kernel", "orders"]

@@ -10,6 +10,7 @@ m and v start as 0, so they are too small at first. The divisions by 1 - βᵗ c
 """
 
 from math import sqrt
+from typing import Any
 
 from minigrad.ops.updates.rule import Rule
 
@@ -23,5 +24,14 @@ class adamw(Rule):
         p = p * (1 - lr * weight_decay)
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * (g * g)
-        denominator = xp.sqrt(v) / sqrt(1 - beta2**step) + eps
-        return p - (lr / (1 - beta1**step)) * m / denominator, m, v
+        first, root = corrections(p, step, beta1, beta2)
+        denominator = xp.sqrt(v) / root + eps
+        return p - (lr / first) * m / denominator, m, v
+
+
+def corrections(p: Any, step: Any, beta1: float, beta2: float) -> tuple[Any, Any]:
+    """1 - β₁ᵗ and √(1 - β₂ᵗ), where the step count is an array as arrays of the dtype of `p`."""
+    first, second = 1 - beta1**step, 1 - beta2**step
+    if isinstance(step, int):
+        return first, sqrt(second)
+    return first.astype(p.dtype), (second**0.5).astype(p.dtype)

@@ -7,8 +7,7 @@ steps grow again; these do not. Reddi, Kale and Kumar, "On the convergence of Ad
 2018, in the form of PyTorch's, which takes the largest before its correction.
 """
 
-from math import sqrt
-
+from minigrad.ops.updates.adamw import corrections
 from minigrad.ops.updates.rule import Rule
 
 
@@ -28,5 +27,6 @@ class amsgrad(Rule):
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * (g * g)
         largest = xp.maximum(largest, v)
-        denominator = xp.sqrt(largest) / sqrt(1 - beta2**step) + eps
-        return p - (lr / (1 - beta1**step)) * m / denominator, m, v, largest
+        first, root = corrections(p, step, beta1, beta2)
+        denominator = xp.sqrt(largest) / root + eps
+        return p - (lr / first) * m / denominator, m, v, largest

@@ -58,6 +58,6 @@ def orthogonalized(xp, matrices, iterations=ITERATIONS):
     norm = xp.sqrt((x * x).sum(axis=(1, 2), keepdims=True))
     x = x / (norm + 1e-7)  # all singular values at most 1
     for _ in range(iterations):
-        gram = x @ xp.swapaxes(x, 1, 2)  # (n, k, k), k the smaller side
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        gram = xp.matmul(x, xp.swapaxes(x, 1, 2))  # (n, k, k), k the smaller side
+        x = a * x + xp.matmul(b * gram + c * xp.matmul(gram, gram), x)
     return xp.swapaxes(x, 1, 2) if matrices.shape[1] > matrices.shape[2] else x

@@ -12,13 +12,19 @@ rest: groups, state to save and load, flat memory, float16, GPUs, and sharing am
             p = p * (1 - lr * weight_decay) - lr * xp.sign(ahead)
             return p, betas[1] * m + (1 - betas[1]) * g
 
+On a GPU a step is captured as a graph, and what changes from step to step has to lie there: "lr"
+and "step" are arrays without axes, with which a rule computes as with numbers. It takes functions
+from `xp`, not from `math` (and `xp.matmul`, as CuPy's `@` cannot be captured), and decides nothing
+by values. One that does is run without a graph, and that is said; or it says `captured = False`.
+
 A kernel does a rule's work faster on one kind of device. `rule.kernels["cpu"]` is a function
 
     kernel(p, g, *state, grad_scale=1.0, **settings) -> None
 
 that changes `p` and the state in place and only reads `g`, which counts `grad_scale` times. All are
-flat (n,), contiguous and of one dtype. The textbook runs where there is no kernel, and everywhere
-with `minigrad.textbook()`.
+flat (n,), contiguous and of one dtype. That of captured steps, `rule.kernels["captured"]`, is given
+"lr", "step" and `grad_scale` as float64 on the device, and `made`: if that is 0, nothing changes.
+The textbook runs where there is no kernel, and everywhere with `minigrad.textbook()`.
 """
 
 from __future__ import annotations
@@ -38,7 +44,8 @@ class Rule:
         elementwise: whether each element is updated by itself. The arrays can then be any stretch
             of flat memory. If not, `step` gets parameters of one shape, (n, *shape), with gradients
             and state likewise.
-        kernels: device kind ("cpu", "gpu") -> what runs there in the textbook's place.
+        captured: whether it can be part of a captured step.
+        kernels: "cpu", "gpu" or "captured" -> what runs there in the textbook's place.
 
     Raises:
         TypeError: (when it is defined) there is no `step`.
@@ -47,6 +54,7 @@ class Rule:
     name: ClassVar[str]
     state: ClassVar[tuple[str, ...]] = ()
     elementwise: ClassVar[bool] = True
+    captured: ClassVar[bool] = True
     kernels: ClassVar[dict[str, Callable[..., None]]]
     step: ClassVar[Callable[..., Any]]
 

@@ -44,8 +44,11 @@ class Schedule(GroupRates):
         base_lrs: the learning rate of each group when the schedule was made, or of a group that was
             added later, at the next step.
         last_epoch: how many steps were counted.
+        moves_rates_alone: whether it leaves all other settings as they are. Steps that a GPU makes
+            on its own know what learning rates come, and nothing else.
     """
 
+    moves_rates_alone = True
     counter = itertools.count()
 
     def __init__(self, optimizer: Optimizer) -> None:

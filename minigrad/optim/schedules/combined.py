@@ -45,6 +45,7 @@ class SequentialLR(Schedule):
             if schedule.optimizer is not optimizer:
                 raise ValueError("SequentialLR: a schedule is for another optimizer")
         self.schedulers, self.milestones = list(schedulers), list(milestones)
+        self.moves_rates_alone = all(schedule.moves_rates_alone for schedule in schedulers)
         base_lrs = min(schedulers, key=lambda schedule: schedule.order).base_lrs
         for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
             group["lr"] = lr

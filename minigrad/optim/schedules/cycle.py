@@ -67,6 +67,7 @@ class OneCycleLR(Schedule):
             )
         self.max_lrs, self.total_steps = peaks, total_steps
         self.momenta = (max_momentum, base_momentum) if cycle_momentum else None
+        self.moves_rates_alone = not cycle_momentum
         self.div_factor, self.final_div_factor = div_factor, final_div_factor
         self.linear, self.three_phase = anneal_strategy == "linear", three_phase
         peak = pct_start * total_steps - 1
