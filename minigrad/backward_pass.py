@@ -17,7 +17,7 @@ import numpy as np
 from minigrad.describe import check_finite
 from minigrad.device import device_of, namespace_of
 from minigrad.dtypes import widened
-from minigrad.errors import GraphFreedError
+from minigrad.errors import GraphFreedError, ShapeError
 from minigrad.graph import Forgotten, Node, Variable
 from minigrad.ops.summation import sum_of
 from minigrad.paths import Paths
@@ -105,7 +105,7 @@ class Flow:
                 if owned:
                     rule.add_backward(node.xp, total, dy, **node.statics)
                     return None
-            return tuple(rule.backward(node.xp, dy, node.saved, needs, **node.statics))
+            return _listed(node, rule.backward(node.xp, dy, node.saved, needs, **node.statics))
         statics = node.statics
         if not node.low and hasattr(rule, "ADDS_TO") and needs[rule.ADDS_TO]:
             x = node.inputs[rule.ADDS_TO]
@@ -114,8 +114,8 @@ class Flow:
                 statics, self._replaced = {**statics, "so_far": total}, x.node
         if self._places.overwrite and not node.low and hasattr(rule, "backward_into"):
             offered = self._places.offered(node.inputs, needs)
-            return tuple(rule.backward_into(dy, node.saved, needs, offered, **statics))
-        return tuple(rule.backward(dy, node.saved, needs, **statics))
+            return _listed(node, rule.backward_into(dy, node.saved, needs, offered, **statics))
+        return _listed(node, rule.backward(dy, node.saved, needs, **statics))
 
     def spread(
         self,
@@ -135,7 +135,10 @@ class Flow:
                 gradient = np.asarray(gradient)
             fresh = on_arrays and _is_fresh(node, position, gradients, dy, saved)
             if gradient.shape != x.shape:
-                gradient, fresh = unbroadcast(gradient, x.shape), on_arrays
+                try:
+                    gradient, fresh = unbroadcast(gradient, x.shape), on_arrays
+                except ShapeError as error:
+                    raise ShapeError(f"backward of the op {node.op.name!r}: {error}") from None
             if gradient.dtype != x.dtype:
                 gradient, fresh = gradient.astype(x.dtype), on_arrays
             if STATE.detect_nan:
@@ -165,15 +168,39 @@ def _backward_on_tensors(node: Node, dy: Any, needs: tuple[bool, ...]) -> tuple[
         if node.low:
             dy, *inputs = (widened(x) for x in (dy, *inputs))
         _, saved = rule.forward(functions, *inputs, **node.statics)
-        return tuple(rule.backward(functions, dy, saved, needs, **node.statics))
+        return _listed(node, rule.backward(functions, dy, saved, needs, **node.statics))
+
+
+def _listed(node: Node, gradients: Any) -> tuple[Any, ...]:
+    """What a backward has returned, if it is one gradient or None for each input.
+
+    Raises:
+        TypeError: it is something else, as it may be for an op of your own.
+    """
+    if type(gradients) is tuple and len(gradients) == len(node.needs):
+        return gradients
+    if isinstance(gradients, list) and len(gradients) == len(node.needs):
+        return tuple(gradients)
+    found = f"{len(gradients)} of them" if isinstance(gradients, tuple | list) else "no tuple"
+    raise TypeError(
+        f"backward of the op {node.op.name!r} must return a tuple with a gradient, or None, for "
+        f"each of its {len(node.needs)} inputs; it returned {found}"
+    )
 
 
 def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
-    """Sum `gradient` over the axes along which an input of `shape` was broadcast."""
+    """Sum `gradient` over the axes along which an input of `shape` was broadcast.
+
+    Raises:
+        ShapeError: it is no gradient of such an input.
+    """
+    given = gradient.shape
     xp = Variable.functions if isinstance(gradient, Variable) else namespace_of(gradient)
     extra = gradient.ndim - len(shape)
-    if extra:
+    if extra > 0:
         gradient = sum_of(xp, gradient, tuple(range(extra)))
+    if extra < 0:
+        raise ShapeError(f"a gradient of shape {given} for an input of shape {shape}")
     stretched = tuple(
         axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis] != 1
     )
@@ -181,7 +208,8 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
         gradient = sum_of(xp, gradient, stretched, keepdims=True)
     if isinstance(gradient, np.generic):
         gradient = np.asarray(gradient)
-    assert gradient.shape == shape, f"gradient {gradient.shape} for an input of shape {shape}"
+    if gradient.shape != shape:
+        raise ShapeError(f"a gradient of shape {given} for an input of shape {shape}")
     return gradient
 
 

@@ -61,7 +61,10 @@ def apply(op: type[Op], *inputs: Variable | None, **statics: Any) -> Any:
             rule = None
         if rule is None:
             rule, xp = op, device.xp
-            out, saved = rule.forward(xp, *arrays, **statics)
+            made = rule.forward(xp, *arrays, **statics)
+            if type(made) is not tuple or len(made) != 2:
+                raise TypeError(f"forward of the op {op.name!r} must return (out, saved)")
+            out, saved = made
         elif not recorded and hasattr(rule, "infer"):
             out = rule.infer(*arrays, **statics)
         else:

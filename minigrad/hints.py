@@ -97,6 +97,29 @@ ARGUMENTS = {
 }
 
 
+# Methods that models have elsewhere.
+FROM_MODULES = {
+    "cuda": '.to("gpu")',
+    "cpu": '.to("cpu")',
+    "float": '.astype("float32")',
+    "double": '.astype("float64")',
+    "half": '.astype("float16")',
+    "save": "minigrad.storage.save_safetensors(model.state_dict(), path)",
+    "load": "model.load_state_dict(minigrad.storage.load_safetensors(path))",
+    "fit": "a loop of loss, backward() and optimizer.step(), as in examples/digits.py",
+    "predict": "a call: model(x)",
+    "register_parameter": "an assignment: self.name = nn.Parameter(values)",
+    "add_module": "an assignment: self.name = module",
+}
+
+
+def missing_in_module(kind: str, name: str) -> str:
+    """The message for an attribute that a module has not."""
+    hint = FROM_MODULES.get(name)
+    meant = f"; what is called so elsewhere is here {hint}" if hint else ""
+    return f"{kind!r} object has no attribute {name!r}{meant}"
+
+
 def missing_attribute(name: str) -> str:
     """The message for an attribute that a tensor has not."""
     hint = FROM_PYTORCH.get(name)
@@ -174,7 +197,7 @@ def with_rng_explained(init: FunctionType) -> FunctionType:
             if "missing" not in str(error) or "'rng'" not in str(error):
                 raise
             raise TypeError(
-                f"{error}: what the weights are drawn from, rng=minigrad.Generator(0), where 0 is "
+                f"{error}: the source of random numbers, rng=minigrad.Generator(0), where 0 is "
                 "the seed. There is no global random state."
             ) from None
 

@@ -22,10 +22,18 @@ class Generator:
     Args:
         seed: a non-negative integer.
         device: where the tensors are put.
+
+    Raises:
+        TypeError, ValueError: the seed is something else.
     """
 
     def __init__(self, seed: int, device: Device | str = CPU) -> None:
-        self._own = np.random.default_rng(seed)
+        try:
+            self._own = np.random.default_rng(seed)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"Generator: the seed must be a non-negative integer, not {seed!r}"
+            ) from None
         self.device = Device(device)
 
     @property

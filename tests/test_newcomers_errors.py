@@ -65,6 +65,11 @@ class WithList(nn.Module):
         self.layers = [nn.Linear(2, 2, rng=RNG)]
 
 
+def made(forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
+    """An op of a newcomer."""
+    return type("Made", (mg.Op,), {"forward": forward, "backward": backward})
+
+
 def trained(*args: Any, **own: Any) -> None:
     """A training with something wrong, which is noticed before it begins."""
     train(*args, **own)
@@ -165,6 +170,57 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         AttributeError,
         r"is here nn.functional.cross_entropy\(logits, targets\)",
     ),
+    "tensors that are not in a list": (
+        lambda: mg.concatenate(ROWS, ROWS),
+        TypeError,
+        r"joins the tensors of one list: concatenate\(\[x, y\]\)",
+    ),
+    "a seed in quotes": (
+        lambda: mg.Generator("0"),
+        TypeError,
+        "the seed must be a non-negative integer, not '0'",
+    ),
+    "model.cuda()": (
+        lambda: nn.Linear(2, 2, rng=RNG).cuda(),
+        AttributeError,
+        r'called so elsewhere is here \.to\("gpu"\)',
+    ),
+    "model.save()": (
+        lambda: nn.Linear(2, 2, rng=RNG).save("model"),
+        AttributeError,
+        r"minigrad.storage.save_safetensors\(model.state_dict\(\), path\)",
+    ),
+    "a model for its weights": (
+        lambda: minigrad.storage.save_safetensors(nn.Linear(2, 2, rng=RNG), "model"),
+        TypeError,
+        r"a dict of arrays by name, such as model.state_dict\(\), not a Linear",
+    ),
+    "a width that is no integer": (
+        lambda: nn.Linear("3", 2, rng=RNG),
+        TypeError,
+        "in_features must be an integer, not '3'",
+    ),
+    "an op without what it saves": (
+        lambda: made(lambda xp, x: x * x, lambda xp, dy, x, needs: (dy,))(leaf()),
+        TypeError,
+        r"forward of the op 'Made' must return \(out, saved\)",
+    ),
+    "an op whose gradient is not in a tuple": (
+        lambda: (
+            made(lambda xp, x: (x * x, x), lambda xp, dy, x, needs: dy)(leaf()).sum().backward()
+        ),
+        TypeError,
+        "backward of the op 'Made' must return a tuple .*its 1 inputs; it returned no tuple",
+    ),
+    "an op whose gradient has another shape": (
+        lambda: (
+            made(lambda xp, x: (x * x, x), lambda xp, dy, x, needs: (dy[0],))(leaf())
+            .sum()
+            .backward()
+        ),
+        mg.ShapeError,
+        r"backward of the op 'Made': a gradient of shape \(\) for an input of shape \(2,\)",
+    ),
     "x.t()": (lambda: ROWS.t(), AttributeError, r"is here \.T"),
     "x.masked_fill()": (
         lambda: ROWS.masked_fill(ROWS > 0, 0),
@@ -201,7 +257,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a layer without rng": (
         lambda: nn.Linear(2, 3),
         TypeError,
-        r"'rng': what the weights are drawn from, rng=minigrad.Generator\(0\)",
+        r"'rng': the source of random numbers, rng=minigrad.Generator\(0\)",
     ),
     "an activation that is made of its input": (
         lambda: nn.GELU(ROWS),
@@ -287,7 +343,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a model without rng": (
         lambda: TinyAlpaca(ModelConfig(**SIZES)),
         TypeError,
-        r"'rng': what the weights are drawn from, rng=minigrad.Generator\(0\)",
+        r"'rng': the source of random numbers, rng=minigrad.Generator\(0\)",
     ),
     "a model with a seed": (
         lambda: TinyAlpaca(ModelConfig(**SIZES), 0),
@@ -411,6 +467,19 @@ def test_the_message_names_the_cause_and_the_mend(
 
 def test_there_are_seventy_and_more() -> None:
     assert len(MISTAKES) >= 70
+
+
+def test_a_property_that_fails_says_why() -> None:
+    """And not that the module has no such attribute."""
+
+    class Model(nn.Module):
+        @property
+        def width(self) -> int:
+            return int(self.layer.width)
+
+    with pytest.raises(AttributeError, match="'Model' object has no attribute 'layer'"):
+        _ = Model().width
+    assert not hasattr(Model(), "anything")
 
 
 def test_a_forgotten_backward_is_noticed() -> None:

@@ -145,8 +145,15 @@ def broadcast_arrays(*tensors: Any) -> list[Tensor]:
     return [broadcast_to(x, shape) for x in parts]
 
 
+def require_list(name: str, axis: Any) -> None:
+    """Raise TypeError for a tensor as the axis, as in `stack(x, y)`."""
+    if isinstance(axis, Tensor):
+        raise TypeError(f"{name} joins the tensors of one list: {name}([x, y])")
+
+
 def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Tensor:
     """Tensors one after the other along an existing axis, or flattened if `axis` is None."""
+    require_list("concatenate", axis)
     parts = as_group(*tensors) if len(tensors) else []
     if not parts:
         raise ValueError("concatenate needs at least one tensor")
@@ -160,6 +167,7 @@ concat: Final = concatenate
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape along a new axis."""
+    require_list("stack", axis)
     parts = as_group(*tensors) if len(tensors) else []
     if not parts:
         raise ValueError("stack needs at least one tensor")

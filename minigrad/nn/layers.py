@@ -171,5 +171,7 @@ class Dropout(Module):
 
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
+        if not isinstance(size, int | np.integer):
+            raise TypeError(f"{name} must be an integer, not {size!r}")
         if size < 1:
             raise ValueError(f"{name} must be at least 1, it is {size}")

@@ -6,12 +6,12 @@ import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from types import FunctionType, MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from minigrad.device import CPU, Device
-from minigrad.hints import with_rng_explained
+from minigrad.hints import missing_in_module, with_rng_explained
 from minigrad.nn.hidden_parts import require_nothing_hidden
 from minigrad.nn.state_dicts import LoadedKeys, fitting, put
 from minigrad.state import STATE
@@ -56,6 +56,13 @@ class Module:
         init = vars(cls).get("__init__")
         if isinstance(init, FunctionType) and "rng" in init.__code__.co_varnames:
             setattr(cls, "__init__", with_rng_explained(init))  # noqa: B010  (a method, to mypy)
+
+    if not TYPE_CHECKING:  # which would take every name for one that there is
+
+        def __getattr__(self, name: str) -> Any:  # asked only for what there is not
+            if hasattr(type(self), name):  # a property has failed: say why
+                return object.__getattribute__(self, name)
+            raise AttributeError(missing_in_module(type(self).__name__, name), name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute.

@@ -71,11 +71,17 @@ def save_safetensors(
 
     Raises:
         OSError: the file could not be written; the previous one is untouched.
-        TypeError: a name is not a string, or a value is not an array of a dtype above.
+        TypeError: the tensors are no dict, a name is not a string, or a value is not an array of a
+            dtype above.
         ValueError: a finite value is too large for `dtype`.
     """
     if dtype is not None and dtype not in _FLOAT_NAMES:
         raise ValueError(f"dtype is {dtype!r}; it must be None or one of {', '.join(_FLOAT_NAMES)}")
+    if not isinstance(tensors, Mapping):
+        raise TypeError(
+            f"tensors are a dict of arrays by name, such as model.state_dict(), not a "
+            f"{type(tensors).__name__}"
+        )
     header: dict[str, Any] = {}
     if metadata is not None:
         for key, text in metadata.items():
