@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,7 +109,8 @@ def test_no_function_of_numpy_cuts_a_graph_silently(name: str, function: Any) ->
     seen = 0
     for args in candidates:
         try:
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's `fix` from 2.5 on
                 result = function(*args)
         except TypeError as error:
             if says_what_to_do(error) or any(text in str(error) for text in REFUSED):
