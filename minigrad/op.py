@@ -67,6 +67,13 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, ClassVar
 
+Array = Any  # NumPy's or CuPy's; a tensor where `xp` is `minigrad.functions`
+Axis = int | tuple[int, ...] | None  # None stands for all axes
+Shape = tuple[int, ...]
+Needs = tuple[bool, ...]  # for each input, whether a gradient is wanted
+Places = tuple[Any, ...]  # for each input, an array for its gradient, or None
+Gradients = tuple[Any, ...]  # for each input, its gradient, or None
+
 
 class _Callable(type):
     """An op is used as a class; calling it runs it on tensors."""

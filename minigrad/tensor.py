@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 else:
     Methods = object  # `minigrad.functions` adds them, as they need the class
 
-Axis = int | tuple[int, ...] | None
-
 
 class Tensor(Interchange, Methods):
     """An n-dimensional array that can be differentiated.

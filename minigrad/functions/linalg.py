@@ -32,8 +32,9 @@ from minigrad.functions.shape import (
     transpose,
     unstack,
 )
+from minigrad.op import Axis
 from minigrad.state import STATE
-from minigrad.tensor import Axis, Tensor
+from minigrad.tensor import Tensor
 
 __all__ = [
     "cholesky",

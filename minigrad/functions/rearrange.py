@@ -20,7 +20,8 @@ from minigrad.functions.shape import (
     reshape,
     take,
 )
-from minigrad.tensor import Axis, Tensor
+from minigrad.op import Axis
+from minigrad.tensor import Tensor
 
 __all__ = [
     "diagonal",

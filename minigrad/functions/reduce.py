@@ -13,8 +13,9 @@ from minigrad.functions.convert import as_float, as_tensor
 from minigrad.functions.elementwise import astype, sqrt, where
 from minigrad.functions.outside import of_one
 from minigrad.functions.shape import reshape, transpose
+from minigrad.op import Axis
 from minigrad.ops.reduce import normalize_axes
-from minigrad.tensor import Axis, Tensor
+from minigrad.tensor import Tensor
 
 __all__ = [
     "all",

@@ -15,11 +15,14 @@ P is 0 where a key is masked, and so is dS. Therefore backward needs no mask.
 Saved: q, k, v and P.
 """
 
+from __future__ import annotations
+
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
-from minigrad.op import Op
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops.reduce import softmax
 
 
@@ -27,7 +30,9 @@ class scaled_dot_product_attention(Op):
     """softmax(scale·q kᵀ) v; see the module's docstring"""
 
     @staticmethod
-    def forward(xp, q, k, v, *, causal, scale=None):
+    def forward(
+        xp: Any, q: Array, k: Array, v: Array, *, causal: bool, scale: float | None = None
+    ) -> tuple[Array, Any]:
         scores = xp.matmul(q, xp.swapaxes(k, -1, -2)) * _scale(q, scale)  # (..., Tq, Tk)
         if causal:
             allowed = causal_mask(xp, q.shape[-2], k.shape[-2])
@@ -37,7 +42,9 @@ class scaled_dot_product_attention(Op):
         return xp.matmul(weights, v), (q, k, v, weights)
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, causal, scale=None):
+    def backward(
+        xp: Any, dy: Array, saved: Any, needs: Needs, *, causal: bool, scale: float | None = None
+    ) -> Gradients:
         q, k, v, weights = saved
         dq = dk = dv = None
         if needs[2]:
@@ -51,11 +58,11 @@ class scaled_dot_product_attention(Op):
         return dq, dk, dv
 
 
-def _scale(q, scale):
+def _scale(q: Array, scale: float | None) -> float:
     return 1 / sqrt(q.shape[-1]) if scale is None else scale
 
 
-def causal_mask(xp, queries, keys):
+def causal_mask(xp: Any, queries: int, keys: int) -> Array:
     """(Tq, Tk), True where the key is not later than the query."""
     if queries > keys:
         raise ValueError(
@@ -74,7 +81,7 @@ class multi_head_attention(Op):
     """
 
     @staticmethod
-    def forward(xp, qkv, *, num_heads, causal):
+    def forward(xp: Any, qkv: Array, *, num_heads: int, causal: bool) -> tuple[Array, Any]:
         parts = split_heads(xp, qkv, num_heads)  # (3, B, H, T, D)
         y, saved = scaled_dot_product_attention.forward(
             xp, parts[0], parts[1], parts[2], causal=causal
@@ -82,7 +89,9 @@ class multi_head_attention(Op):
         return merge_heads(xp, y), saved
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, num_heads, causal):
+    def backward(
+        xp: Any, dy: Array, saved: Any, needs: Needs, *, num_heads: int, causal: bool
+    ) -> Gradients:
         batch, time, channels = dy.shape
         heads = xp.reshape(dy, (batch, time, num_heads, channels // num_heads))
         dy_heads = xp.swapaxes(heads, 1, 2)  # (B, H, T, D)
@@ -92,7 +101,7 @@ class multi_head_attention(Op):
         return (xp.concatenate([merge_heads(xp, g) for g in gradients], axis=-1),)
 
 
-def split_heads(xp, qkv, num_heads):
+def split_heads(xp: Any, qkv: Array, num_heads: int) -> Array:
     """(B, T, 3C) -> (3, B, H, T, D)"""
     batch, time, channels = qkv.shape
     if channels % (3 * num_heads):
@@ -101,7 +110,7 @@ def split_heads(xp, qkv, num_heads):
     return xp.transpose(parts, (2, 0, 3, 1, 4))
 
 
-def merge_heads(xp, y):
+def merge_heads(xp: Any, y: Array) -> Array:
     """(B, H, T, D) -> (B, T, H·D)"""
     batch, num_heads, time, head_size = y.shape
     return xp.reshape(xp.swapaxes(y, 1, 2), (batch, time, num_heads * head_size))

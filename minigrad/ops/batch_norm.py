@@ -13,7 +13,11 @@ The gradient is that of `minigrad.ops.layer_norm`, with other axes: with g = dy�
 Saved: x̂, 1/σ and w, from which all three gradients follow.
 """
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op, Shape
 from minigrad.ops.layer_norm import normalised, through_normalised
 from minigrad.ops.summation import sum_of
 
@@ -22,7 +26,9 @@ class batch_norm(Op):
     """y = w·(x - μ)/σ + b; see the module's docstring"""
 
     @staticmethod
-    def forward(xp, x, weight, bias, *, eps):
+    def forward(
+        xp: Any, x: Array, weight: Array | None, bias: Array | None, *, eps: float
+    ) -> tuple[Array, Any]:
         axes = _all_but_channels(x.ndim)
         normal, inverse_std = normalised(xp, x, axes, eps)  # as x, and (1, C, 1, ...)
         y = normal if weight is None else normal * _beside(xp, weight, x)
@@ -30,7 +36,7 @@ class batch_norm(Op):
         return y, (normal, inverse_std, weight)
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, eps):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
         normal, inverse_std, weight = saved
         axes = _all_but_channels(dy.ndim)
         dx = None
@@ -42,10 +48,10 @@ class batch_norm(Op):
         return dx, dweight, dbias
 
 
-def _all_but_channels(ndim):
+def _all_but_channels(ndim: int) -> Shape:
     return (0, *range(2, ndim))
 
 
-def _beside(xp, vector, x):
+def _beside(xp: Any, vector: Array, x: Array) -> Array:
     """(C,) as (C, 1, ...), which broadcasts against x (B, C, ...)."""
     return xp.reshape(vector, (-1, *(1 for _ in range(x.ndim - 2))))

@@ -22,9 +22,12 @@ and dx is the sum of the dx_p, each at the positions that x_p was taken from.
 Saved: x with its borders of zeros, and W.
 """
 
-from math import prod
+from __future__ import annotations
 
-from minigrad.op import Op
+from math import prod
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op, Shape
 from minigrad.ops.special import scatter_add
 from minigrad.ops.summation import sum_of
 from minigrad.ops.windows import output_size, positions
@@ -34,7 +37,17 @@ class convolution(Op):
     """y = W * x + b; see the module's docstring"""
 
     @staticmethod
-    def forward(xp, x, weight, bias, *, stride, padding, dilation, groups):
+    def forward(
+        xp: Any,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        *,
+        stride: Shape,
+        padding: Shape,
+        dilation: Shape,
+        groups: int,
+    ) -> tuple[Array, Any]:
         x = xp.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
         out = output_size(x.shape[2:], weight.shape[2:], stride, dilation)
         batch, channels_out = x.shape[0], weight.shape[0]
@@ -49,7 +62,17 @@ class convolution(Op):
         return y, (x, weight)
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, stride, padding, dilation, groups):
+    def backward(
+        xp: Any,
+        dy: Array,
+        saved: Any,
+        needs: Needs,
+        *,
+        stride: Shape,
+        padding: Shape,
+        dilation: Shape,
+        groups: int,
+    ) -> Gradients:
         x, weight = saved
         batch, channels_out, *out = dy.shape
         rows = xp.reshape(dy, (batch, groups, channels_out // groups, prod(out)))
@@ -76,13 +99,13 @@ class convolution(Op):
         )
 
 
-def _weight_at(xp, weight, position, groups):
+def _weight_at(xp: Any, weight: Array, position: Shape, groups: int) -> Array:
     """(O, C/groups, *kernel) -> (groups, O/groups, C/groups)"""
     taken = weight[(slice(None), slice(None), *position)]
     return xp.reshape(taken, (groups, weight.shape[0] // groups, weight.shape[1]))
 
 
-def _met(xp, x, met, out, groups):
+def _met(xp: Any, x: Array, met: tuple[slice, ...], out: Shape, groups: int) -> Array:
     """(B, C, *size) -> (B, groups, C/groups, positions)"""
     taken = x[met]
     return xp.reshape(taken, (x.shape[0], groups, x.shape[1] // groups, prod(out)))

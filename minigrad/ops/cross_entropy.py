@@ -12,7 +12,11 @@ Softmax and loss are one op, so no probability, which may be 0, is divided by. W
 Saved: ln p, from which p follows, and the targets.
 """
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops.reduce import log_softmax
 from minigrad.ops.summation import mean_of, sum_of
 
@@ -21,7 +25,15 @@ class cross_entropy(Op):
     """-Σ q·ln softmax(z); see the module's docstring"""
 
     @staticmethod
-    def forward(xp, logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+    def forward(
+        xp: Any,
+        logits: Array,
+        targets: Array,
+        *,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+    ) -> tuple[Array, Any]:
         vocabulary = logits.shape[-1]
         log_p, _ = log_softmax.forward(xp, xp.reshape(logits, (-1, vocabulary)), axis=-1)  # (N, V)
         ids, counts = _flat_targets(xp, targets, ignore_index)
@@ -37,7 +49,16 @@ class cross_entropy(Op):
         return total if reduction == "sum" else total / _number(xp, counts, log_p), saved
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+    def backward(
+        xp: Any,
+        dy: Array,
+        saved: Any,
+        needs: Needs,
+        *,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+    ) -> Gradients:
         log_p, ids, counts, shape = saved
         vocabulary = shape[-1]
         q = (xp.expand_dims(ids, 1) == xp.arange(vocabulary)).astype(log_p.dtype)  # (N, V)
@@ -51,13 +72,13 @@ class cross_entropy(Op):
         return xp.reshape(dz, shape), None
 
 
-def _flat_targets(xp, targets, ignore_index):
+def _flat_targets(xp: Any, targets: Array, ignore_index: int) -> tuple[Array, Array]:
     """Targets as (N,), with 0 for ignored ones, and a mask of those that are not ignored."""
     ids = xp.reshape(targets, (-1,))
     counts = ids != ignore_index
     return xp.where(counts, ids, 0), counts
 
 
-def _number(xp, counts, like):
+def _number(xp: Any, counts: Array, like: Array) -> Array:
     """How many targets are not ignored, in the dtype of `like`."""
     return xp.sum(counts).astype(like.dtype)

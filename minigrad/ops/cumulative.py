@@ -1,6 +1,10 @@
 """Products along an axis, and cumulative sums and products."""
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops.summation import running
 
 
@@ -11,11 +15,11 @@ class prod(Op):
     """
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.prod(x, axis=-1), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (xp.expand_dims(dy, -1) * products_of_others(xp, x),)
 
 
@@ -23,11 +27,11 @@ class cumsum(Op):
     """y_i = Σ_{j≤i} x_j along `axis`;  dx_j = Σ_{i≥j} dy_i"""
 
     @staticmethod
-    def forward(xp, x, *, axis):
+    def forward(xp: Any, x: Array, *, axis: int) -> tuple[Array, Any]:
         return running(xp, "cumsum", x, axis), None
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, axis):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, axis: int) -> Gradients:
         return (_backwards(running(xp, "cumsum", _backwards(dy, axis), axis), axis),)
 
 
@@ -42,11 +46,11 @@ class cumprod(Op):
     """
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return running(xp, "cumprod", x, -1), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         r, m, size, s = dy, x[..., 1:], x.shape[-1], 1
         while s < size:
             r = xp.concatenate([r[..., :-s] + m * r[..., s:], r[..., -s:]], axis=-1)
@@ -55,18 +59,18 @@ class cumprod(Op):
         return (_before(xp, x) * r,)
 
 
-def products_of_others(xp, x):
+def products_of_others(xp: Any, x: Array) -> Array:
     """For each element of the last axis, the product of all others."""
     return _before(xp, x) * _backwards(_before(xp, _backwards(x)))
 
 
-def _before(xp, x):
+def _before(xp: Any, x: Array) -> Array:
     """For each element of the last axis, the product of those before it: 1 for the first."""
     products = running(xp, "cumprod", x, -1)
     return xp.concatenate([xp.ones_like(x[..., :1]), products[..., :-1]], axis=-1)
 
 
-def _backwards(x, axis=-1):
+def _backwards(x: Array, axis: int = -1) -> Array:
     at = [slice(None)] * x.ndim
     at[axis] = slice(None, None, -1)
     return x[tuple(at)]

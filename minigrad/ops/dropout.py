@@ -9,16 +9,20 @@ and the caller chooses the random generator.
 Saved: the mask.
 """
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op
 
 
 class dropout(Op):
     """y = x·keep/(1 - p); see the module's docstring"""
 
     @staticmethod
-    def forward(xp, x, keep, *, p):
+    def forward(xp: Any, x: Array, keep: Array, *, p: float) -> tuple[Array, Any]:
         return x * keep * (1 / (1 - p)), keep
 
     @staticmethod
-    def backward(xp, dy, keep, needs, *, p):
+    def backward(xp: Any, dy: Array, keep: Any, needs: Needs, *, p: float) -> Gradients:
         return dy * keep * (1 / (1 - p)), None

@@ -13,9 +13,12 @@ Saved: the ids and the table's shape.
     y[..., t] = W[ids[..., t]] + P[t],   dP[t] = Σ dy[..., t] over all sequences, 0 for t >= T
 """
 
-from math import prod
+from __future__ import annotations
 
-from minigrad.op import Op
+from math import prod
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops.special import scatter_add
 from minigrad.ops.summation import sum_of
 
@@ -24,11 +27,11 @@ class embedding(Op):
     """y[...] = W[ids[...]]; see the module's docstring"""
 
     @staticmethod
-    def forward(xp, weight, ids):
+    def forward(xp: Any, weight: Array, ids: Array) -> tuple[Array, Any]:
         return weight[ids], (ids, weight.shape)
 
     @staticmethod
-    def backward(xp, dy, saved, needs):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
         ids, shape = saved
         return scatter_add(xp, dy, ids, shape) if needs[0] else None, None
 
@@ -37,12 +40,12 @@ class embedding_with_positions(Op):
     """y[..., t] = W[ids[..., t]] + P[t]"""
 
     @staticmethod
-    def forward(xp, weight, positions, ids):
+    def forward(xp: Any, weight: Array, positions: Array, ids: Array) -> tuple[Array, Any]:
         time = ids.shape[-1]
         return weight[ids] + positions[:time], (ids, weight.shape, positions.shape)
 
     @staticmethod
-    def backward(xp, dy, saved, needs):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
         ids, shape, (length, channels) = saved
         dweight = scatter_add(xp, dy, ids, shape) if needs[0] else None
         dpositions = None

@@ -5,7 +5,11 @@ of G = H/K heads of queries. The maths is that of `minigrad.ops.attention`; keys
 broadcast along their group.
 """
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops.attention import merge_heads, scaled_dot_product_attention
 from minigrad.ops.summation import sum_of
 
@@ -22,14 +26,25 @@ class grouped_query_attention(Op):
     """
 
     @staticmethod
-    def forward(xp, qkv, *, num_heads, num_kv_heads, causal):
+    def forward(
+        xp: Any, qkv: Array, *, num_heads: int, num_kv_heads: int, causal: bool
+    ) -> tuple[Array, Any]:
         q, k, v = split_groups(xp, qkv, num_heads, num_kv_heads)
         y, saved = scaled_dot_product_attention.forward(xp, q, k, v, causal=causal)
         batch, _, _, time, head_size = y.shape
         return merge_heads(xp, xp.reshape(y, (batch, num_heads, time, head_size))), saved
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, num_heads, num_kv_heads, causal):
+    def backward(
+        xp: Any,
+        dy: Array,
+        saved: Any,
+        needs: Needs,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        causal: bool,
+    ) -> Gradients:
         batch, time, channels = dy.shape
         groups = (batch, time, num_kv_heads, num_heads // num_kv_heads, channels // num_heads)
         dy_heads = xp.transpose(xp.reshape(dy, groups), (0, 2, 3, 1, 4))  # (B, K, G, T, D)
@@ -41,7 +56,9 @@ class grouped_query_attention(Op):
         return (xp.concatenate([merge_heads(xp, part) for part in parts], axis=-1),)
 
 
-def split_groups(xp, qkv, num_heads, num_kv_heads):
+def split_groups(
+    xp: Any, qkv: Array, num_heads: int, num_kv_heads: int
+) -> tuple[Array, Array, Array]:
     """(B, T, (H + 2K)·D) -> queries (B, K, G, T, D), keys and values (B, K, 1, T, D)"""
     batch, time, channels = qkv.shape
     head_size = grouped_head_size(channels, num_heads, num_kv_heads)
@@ -54,7 +71,7 @@ def split_groups(xp, qkv, num_heads, num_kv_heads):
     return q, xp.expand_dims(k, 2), xp.expand_dims(v, 2)
 
 
-def grouped_head_size(channels, num_heads, num_kv_heads):
+def grouped_head_size(channels: int, num_heads: int, num_kv_heads: int) -> int:
     """D of packed queries, keys and values, `channels` in all.
 
     Raises:

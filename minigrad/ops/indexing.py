@@ -1,6 +1,10 @@
 """Reading a part of an array, and its adjoint."""
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op, Shape
 from minigrad.ops.special import add_at
 from minigrad.ops.special import scatter_add as scatter
 
@@ -12,15 +16,15 @@ class getitem(Op):
     view = True
 
     @staticmethod
-    def forward(xp, x, *, index):
+    def forward(xp: Any, x: Array, *, index: Any) -> tuple[Array, Any]:
         return x[index], x.shape
 
     @staticmethod
-    def backward(xp, dy, shape, needs, *, index):
+    def backward(xp: Any, dy: Array, shape: Shape, needs: Needs, *, index: Any) -> Gradients:
         return (scatter(xp, dy, index, shape),)
 
     @staticmethod
-    def add_backward(xp, total, dy, *, index):
+    def add_backward(xp: Any, total: Array, dy: Array, *, index: Any) -> None:
         """Add dx to `total` in place, for the price of dy's size instead of x's."""
         add_at(xp, total, index, dy)
 
@@ -29,9 +33,11 @@ class scatter_add(Op):
     """y = zeros of `shape` with x added at index, the adjoint of x[index];  dx = dy[index]"""
 
     @staticmethod
-    def forward(xp, x, *, index, shape):
+    def forward(xp: Any, x: Array, *, index: Any, shape: Shape) -> tuple[Array, Any]:
         return scatter(xp, x, index, shape), None
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, index, shape):
+    def backward(
+        xp: Any, dy: Array, saved: Any, needs: Needs, *, index: Any, shape: Shape
+    ) -> Gradients:
         return (dy[index],)

@@ -14,7 +14,11 @@ Over all rows, dw = Σ dy·x̂ and db = Σ dy.
 Saved: x̂, 1/σ and w, from which all three gradients follow.
 """
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Axis, Gradients, Needs, Op
 from minigrad.ops.summation import centred, mean_of, sum_of
 
 
@@ -22,12 +26,14 @@ class layer_norm(Op):
     """y = w·x̂ + b; see the module's docstring"""
 
     @staticmethod
-    def forward(xp, x, weight, bias, *, eps):
+    def forward(
+        xp: Any, x: Array, weight: Array | None, bias: Array | None, *, eps: float
+    ) -> tuple[Array, Any]:
         normal, inverse_std = normalised(xp, x, -1, eps)
         return _scaled(normal, weight, bias), (normal, inverse_std, weight)
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, eps):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
         normal, inverse_std, weight = saved
         dx = None
         if needs[0]:
@@ -42,11 +48,13 @@ class add_layer_norm(Op):
     """y = LN(x + r): a residual sum and the norm after it. x and r get the same gradient."""
 
     @staticmethod
-    def forward(xp, x, residual, weight, bias, *, eps):
+    def forward(
+        xp: Any, x: Array, residual: Array, weight: Array | None, bias: Array | None, *, eps: float
+    ) -> tuple[Array, Any]:
         return layer_norm.forward(xp, x + residual, weight, bias, eps=eps)
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, eps):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
         wanted = (needs[0] or needs[1], needs[2], needs[3])
         dx, dweight, dbias = layer_norm.backward(xp, dy, saved, wanted, eps=eps)
         return dx, dx, dweight, dbias
@@ -59,13 +67,13 @@ class rms_norm(Op):
     """
 
     @staticmethod
-    def forward(xp, x, weight, *, eps):
+    def forward(xp: Any, x: Array, weight: Array | None, *, eps: float) -> tuple[Array, Any]:
         inverse_rms = 1 / xp.sqrt(mean_of(xp, x * x, -1, keepdims=True) + eps)
         normal = x * inverse_rms
         return _scaled(normal, weight, None), (normal, inverse_rms, weight)
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, eps):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
         normal, inverse_rms, weight = saved
         dx = None
         if needs[0]:
@@ -74,7 +82,7 @@ class rms_norm(Op):
         return dx, _sum_rows(xp, dy * normal) if needs[1] else None
 
 
-def normalised(xp, x, axis, eps):
+def normalised(xp: Any, x: Array, axis: Axis, eps: float) -> tuple[Array, Array]:
     """x̂ of x, over one axis or several, and 1/σ, where these axes have size 1."""
     distance = centred(xp, x, axis)
     variance = mean_of(xp, distance * distance, axis, keepdims=True)
@@ -82,17 +90,17 @@ def normalised(xp, x, axis, eps):
     return distance * inverse_std, inverse_std
 
 
-def through_normalised(xp, g, normal, inverse_std, axis):
+def through_normalised(xp: Any, g: Array, normal: Array, inverse_std: Array, axis: Axis) -> Array:
     """dx of `normalised`, from g, the gradient of x̂; see the module's docstring."""
     along = mean_of(xp, g * normal, axis, keepdims=True)
     return (g - mean_of(xp, g, axis, keepdims=True) - normal * along) * inverse_std
 
 
-def _scaled(normal, weight, bias):
+def _scaled(normal: Array, weight: Array | None, bias: Array | None) -> Array:
     y = normal if weight is None else normal * weight
     return y if bias is None else y + bias
 
 
-def _sum_rows(xp, x):
+def _sum_rows(xp: Any, x: Array) -> Array:
     """Sum over all axes but the last: (..., C) -> (C,)"""
     return sum_of(xp, x, tuple(range(x.ndim - 1)))

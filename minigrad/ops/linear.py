@@ -13,7 +13,11 @@ With `activation="relu"`, dy is first set to 0 where y is 0.
 Saved: x and W, which the gradients need, and with an activation also y: dy is 0 where y is 0.
 """
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops.summation import sum_of
 
 
@@ -21,7 +25,9 @@ class linear(Op):
     """y = x Wᵀ + b; see the module's docstring"""
 
     @staticmethod
-    def forward(xp, x, weight, bias, *, activation=None):
+    def forward(
+        xp: Any, x: Array, weight: Array, bias: Array | None, *, activation: str | None = None
+    ) -> tuple[Array, Any]:
         y = xp.matmul(x, xp.swapaxes(weight, 0, 1))  # (..., C_out)
         if bias is not None:
             y = y + bias
@@ -31,7 +37,9 @@ class linear(Op):
         return y, (x, weight, y)
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, activation=None):
+    def backward(
+        xp: Any, dy: Array, saved: Any, needs: Needs, *, activation: str | None = None
+    ) -> Gradients:
         x, weight, y = saved
         if activation is not None:
             dy = xp.where(y == 0, 0, dy)  # not where y is NaN

@@ -4,13 +4,17 @@ The gradients are those of M. Giles, "Collected matrix derivative results for fo
 mode algorithmic differentiation" (2008). NumPy computes with LAPACK, CuPy with cuSOLVER.
 """
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops.cumulative import products_of_others
 from minigrad.ops.special import on_tensors
 from minigrad.ops.summation import sum_of
 
 
-def _transposed(xp, x):
+def _transposed(xp: Any, x: Array) -> Array:
     return xp.swapaxes(x, -1, -2)
 
 
@@ -21,7 +25,7 @@ class norm(Op):
     """
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         if on_tensors(xp):
             y = xp.linalg.vector_norm(x, axis=-1)
             return y, (x, y)
@@ -33,7 +37,7 @@ class norm(Op):
         return y, (x, y)
 
     @staticmethod
-    def backward(xp, dy, saved, needs):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
         x, y = saved
         y = xp.expand_dims(xp.where(y == 0, 1, y), -1)
         return (xp.expand_dims(dy, -1) * (x / y),)
@@ -43,12 +47,12 @@ class inv(Op):
     """Y = X⁻¹;  dX = -Yᵀ dY Yᵀ"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         y = xp.linalg.inv(x)
         return y, y
 
     @staticmethod
-    def backward(xp, dy, y, needs):
+    def backward(xp: Any, dy: Array, y: Array, needs: Needs) -> Gradients:
         y = _transposed(xp, y)
         return (-xp.matmul(xp.matmul(y, dy), y),)
 
@@ -57,12 +61,12 @@ class solve(Op):
     """X with A X = B, A (..., N, N), B (..., N, K);  dB = A⁻ᵀ dX, dA = -dB Xᵀ"""
 
     @staticmethod
-    def forward(xp, a, b):
+    def forward(xp: Any, a: Array, b: Array) -> tuple[Array, Any]:
         x = xp.linalg.solve(a, b)
         return x, (a, x)
 
     @staticmethod
-    def backward(xp, dx, saved, needs):
+    def backward(xp: Any, dx: Array, saved: Any, needs: Needs) -> Gradients:
         a, x = saved
         db = xp.linalg.solve(_transposed(xp, a), dx)
         return -xp.matmul(db, _transposed(xp, x)) if needs[0] else None, db
@@ -72,15 +76,15 @@ class det(Op):
     """y = det X;  dX = dy·C, where C are the cofactors of X: det(X)·X⁻ᵀ, if X is not singular"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.linalg.det(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (xp.expand_dims(dy, (-1, -2)) * _cofactors(xp, x),)
 
 
-def _cofactors(xp, x):
+def _cofactors(xp: Any, x: Array) -> Array:
     """With X = U·diag(s)·Vᵀ they are det(U)·det(V)·U·diag(products of the other s)·Vᵀ.
 
     There is no division, so X may be singular. On tensors, for second derivatives, it may not.
@@ -97,11 +101,11 @@ class log_abs_det(Op):
     """y = ln |det X|;  dX = dy·X⁻ᵀ"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.linalg.slogdet(x)[1], x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (xp.expand_dims(dy, (-1, -2)) * _transposed(xp, xp.linalg.inv(x)),)
 
 
@@ -113,12 +117,12 @@ class singular_values(Op):
     """
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         u, s, vt = _factors(xp, x)
         return s, (u, vt)
 
     @staticmethod
-    def backward(xp, ds, saved, needs):
+    def backward(xp: Any, ds: Array, saved: Any, needs: Needs) -> Gradients:
         u, vt = saved
         return (xp.matmul(u * xp.expand_dims(ds, -2), vt),)
 
@@ -136,13 +140,13 @@ class svd(Op):
     """
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         u, s, vt = _factors(xp, x)
         packed = [_transposed(xp, u), xp.expand_dims(s, -1), vt]
         return xp.concatenate(packed, axis=-1), (u, s, vt)
 
     @staticmethod
-    def backward(xp, dy, saved, needs):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
         u, s, vt = saved
         m, k, n = u.shape[-2], s.shape[-1], vt.shape[-1]
         ut, v = _transposed(xp, u), _transposed(xp, vt)
@@ -161,7 +165,7 @@ class svd(Op):
         return (dx,)
 
 
-def _factors(xp, x):
+def _factors(xp: Any, x: Array) -> tuple[Array, Array, Array]:
     """U (..., M, K), s (..., K) and Vᵀ (..., K, N) with X = U·diag(s)·Vᵀ."""
     if not on_tensors(xp):
         return xp.linalg.svd(x, full_matrices=False)
@@ -179,12 +183,12 @@ class cholesky(Op):
     """
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         lower = xp.linalg.cholesky(x)
         return lower, lower
 
     @staticmethod
-    def backward(xp, dlower, lower, needs):
+    def backward(xp: Any, dlower: Array, lower: Any, needs: Needs) -> Gradients:
         upper = _transposed(xp, lower)
         product = xp.matmul(upper, dlower)
         phi = (xp.tril(product) + xp.tril(product, -1)) * 0.5

@@ -9,7 +9,11 @@ an op of its own because a GPU computes it in one kernel. (Vaswani et al., arXiv
 Saved: what these two ops save.
 """
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops.layer_norm import add_layer_norm
 from minigrad.ops.linear import linear
 
@@ -18,13 +22,23 @@ class linear_norm(Op):
     """y = LN(x Wᵀ + bias + residual)"""
 
     @staticmethod
-    def forward(xp, x, weight, bias, residual, gain, shift, *, eps):
+    def forward(
+        xp: Any,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        residual: Array,
+        gain: Array | None,
+        shift: Array | None,
+        *,
+        eps: float,
+    ) -> tuple[Array, Any]:
         y, saved = linear.forward(xp, x, weight, bias)
         z, saved_norm = add_layer_norm.forward(xp, y, residual, gain, shift, eps=eps)
         return z, (saved, saved_norm)
 
     @staticmethod
-    def backward(xp, dz, saved, needs, *, eps):
+    def backward(xp: Any, dz: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
         of_linear, of_norm = saved
         of_sum = any(needs[:3]), *needs[3:]
         dy, dresidual, dgain, dshift = add_layer_norm.backward(xp, dz, of_norm, of_sum, eps=eps)

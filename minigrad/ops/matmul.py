@@ -1,10 +1,14 @@
 """Matmuls."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from minigrad.op import Op
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops.summation import BLOCK, sum_of
 
 
@@ -16,13 +20,13 @@ class matmul(Op):
     """
 
     @staticmethod
-    def forward(xp, x, y):
+    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
         if x.ndim == 0 or y.ndim == 0:
             raise ValueError("a number has no matrix product; use * instead")
         return xp.matmul(x, y), (x, y)
 
     @staticmethod
-    def backward(xp, dz, saved, needs):
+    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
         x, y = saved
         x_is_vector, y_is_vector = x.ndim == 1, y.ndim == 1
         if x_is_vector:
@@ -53,11 +57,11 @@ class einsum(Op):
     """
 
     @staticmethod
-    def forward(xp, *operands, subscripts):
+    def forward(xp: Any, *operands: Array, subscripts: str) -> tuple[Array, Any]:
         return contract(xp, subscripts, operands), operands
 
     @staticmethod
-    def backward(xp, dy, operands, needs, *, subscripts):
+    def backward(xp: Any, dy: Array, operands: Any, needs: Needs, *, subscripts: str) -> Gradients:
         left, output = subscripts.split("->")
         terms = left.split(",")
         gradients: list = []
@@ -80,7 +84,7 @@ class einsum(Op):
         return tuple(gradients)
 
 
-def contract(xp, subscripts, operands):
+def contract(xp: Any, subscripts: str, operands: Sequence[Array]) -> Array:
     """`einsum` of operands without repeated indices, whose long sums of floats are exact enough.
 
     NumPy's einsum adds products one by one. Here an index that only one operand has is summed first
@@ -109,7 +113,9 @@ def contract(xp, subscripts, operands):
     return xp.einsum(",".join(terms) + "->" + output, *arrays)
 
 
-def _as_matrices(x, y, a, b, summed, output, size):
+def _as_matrices(
+    x: Array, y: Array, a: str, b: str, summed: str, output: str, size: dict[str, int]
+) -> Array:
     """The einsum of two arrays, (batch, left, K) @ (batch, K, right), with indices a and b.
 
     K are the indices that are summed, the batch those that both and the output have. `size` has the

@@ -1,14 +1,17 @@
 """Reductions along axes, and softmax, log-softmax and log-sum-exp."""
 
+from __future__ import annotations
+
 from math import inf, nan, prod
 from operator import index
+from typing import Any
 
-from minigrad.op import Op
+from minigrad.op import Array, Axis, Gradients, Needs, Op, Shape
 from minigrad.ops.special import on_tensors
 from minigrad.ops.summation import centred, mean_of, sum_of
 
 
-def normalize_axes(axis, ndim):
+def normalize_axes(axis: Axis, ndim: int) -> Shape:
     """`axis` (None, an int or a tuple) as a tuple of distinct non-negative ints.
 
     As in NumPy, a number without axes may be reduced over axis 0 or -1, which changes nothing.
@@ -26,7 +29,7 @@ def normalize_axes(axis, ndim):
     return tuple(result)
 
 
-def _keep(xp, y, shape, axis):
+def _keep(xp: Any, y: Array, shape: Shape, axis: Axis) -> Array:
     """`y` with the reduced axes put back as axes of size 1."""
     axes = normalize_axes(axis, len(shape))
     return xp.reshape(y, tuple(1 if i in axes else n for i, n in enumerate(shape)))
@@ -36,11 +39,13 @@ class sum_(Op):
     """y = Σ x over `axis`;  dx = dy, repeated along `axis`"""
 
     @staticmethod
-    def forward(xp, x, *, axis, keepdims):
+    def forward(xp: Any, x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Any]:
         return sum_of(xp, x, axis, keepdims), x.shape
 
     @staticmethod
-    def backward(xp, dy, shape, needs, *, axis, keepdims):
+    def backward(
+        xp: Any, dy: Array, shape: Shape, needs: Needs, *, axis: Axis, keepdims: bool
+    ) -> Gradients:
         return (xp.broadcast_to(_keep(xp, dy, shape, axis), shape),)
 
 
@@ -48,11 +53,13 @@ class mean(Op):
     """y = Σ x / n over `axis`, n elements;  dx = dy / n, repeated along `axis`"""
 
     @staticmethod
-    def forward(xp, x, *, axis, keepdims):
+    def forward(xp: Any, x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Any]:
         return mean_of(xp, x, axis, keepdims), x.shape
 
     @staticmethod
-    def backward(xp, dy, shape, needs, *, axis, keepdims):
+    def backward(
+        xp: Any, dy: Array, shape: Shape, needs: Needs, *, axis: Axis, keepdims: bool
+    ) -> Gradients:
         count = prod(shape[a] for a in normalize_axes(axis, len(shape)))
         return (xp.broadcast_to(_keep(xp, dy / max(count, 1), shape, axis), shape),)
 
@@ -63,14 +70,16 @@ class var(Op):
     """
 
     @staticmethod
-    def forward(xp, x, *, axis, ddof, keepdims):
+    def forward(xp: Any, x: Array, *, axis: Axis, ddof: float, keepdims: bool) -> tuple[Array, Any]:
         distance = centred(xp, x, axis)
         count = prod(x.shape[a] for a in normalize_axes(axis, x.ndim)) - ddof
         count = count if count > 0 else nan  # too few elements to know
         return sum_of(xp, distance * distance, axis, keepdims) / count, (distance, count)
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, axis, ddof, keepdims):
+    def backward(
+        xp: Any, dy: Array, saved: Any, needs: Needs, *, axis: Axis, ddof: float, keepdims: bool
+    ) -> Gradients:
         distance, count = saved
         return (_keep(xp, dy, distance.shape, axis) * (2 / count) * distance,)
 
@@ -84,12 +93,14 @@ class max_(Op):
     exact = True
 
     @staticmethod
-    def forward(xp, x, *, axis, keepdims):
+    def forward(xp: Any, x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Any]:
         y = xp.max(x, axis=axis, keepdims=keepdims)
         return y, (x, y)
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, axis, keepdims):
+    def backward(
+        xp: Any, dy: Array, saved: Any, needs: Needs, *, axis: Axis, keepdims: bool
+    ) -> Gradients:
         x, y = saved
         is_max = (x == _keep(xp, y, x.shape, axis)) | (x != x)
         share = _keep(xp, dy, x.shape, axis) / xp.sum(is_max, axis=axis, keepdims=True)
@@ -102,7 +113,7 @@ class min_(Op):
     exact = True
 
     @staticmethod
-    def forward(xp, x, *, axis, keepdims):
+    def forward(xp: Any, x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Any]:
         y = xp.min(x, axis=axis, keepdims=keepdims)
         return y, (x, y)
 
@@ -115,7 +126,7 @@ class logsumexp(Op):
     """
 
     @staticmethod
-    def forward(xp, x, *, axis, keepdims):
+    def forward(xp: Any, x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Any]:
         shift = _finite_max(xp, x, axis)
         rest = _sum_exp_minus_1(xp, x - shift, axis)
         none = rest == -1
@@ -123,7 +134,9 @@ class logsumexp(Op):
         return y if keepdims else xp.squeeze(y, axis=normalize_axes(axis, x.ndim)), x
 
     @staticmethod
-    def backward(xp, dy, x, needs, *, axis, keepdims):
+    def backward(
+        xp: Any, dy: Array, x: Array, needs: Needs, *, axis: Axis, keepdims: bool
+    ) -> Gradients:
         e = xp.exp(x - _finite_max(xp, x, axis))
         total = sum_of(xp, e, axis, keepdims=True)
         return (_keep(xp, dy, x.shape, axis) * (e / xp.where(total == 0, 1, total)),)
@@ -133,13 +146,13 @@ class softmax(Op):
     """y = e^x / Σ e^x along `axis`;  dx = y·(dy - Σ dy·y). Where an x is +inf, all y are NaN."""
 
     @staticmethod
-    def forward(xp, x, *, axis):
+    def forward(xp: Any, x: Array, *, axis: Axis) -> tuple[Array, Any]:
         e = xp.exp(x - _max(xp, x, axis))
         y = e / sum_of(xp, e, axis, keepdims=True)
         return y, y
 
     @staticmethod
-    def backward(xp, dy, y, needs, *, axis):
+    def backward(xp: Any, dy: Array, y: Array, needs: Needs, *, axis: Axis) -> Gradients:
         return (y * (dy - sum_of(xp, dy * y, axis, keepdims=True)),)
 
 
@@ -147,7 +160,7 @@ class log_softmax(Op):
     """y = x - ln Σ e^x along `axis`;  dx = dy - e^y·Σ dy"""
 
     @staticmethod
-    def forward(xp, x, *, axis):
+    def forward(xp: Any, x: Array, *, axis: Axis) -> tuple[Array, Any]:
         if on_tensors(xp):
             y = xp.log_softmax(x, axis=axis)
             return y, y
@@ -158,11 +171,11 @@ class log_softmax(Op):
         return y, y
 
     @staticmethod
-    def backward(xp, dy, y, needs, *, axis):
+    def backward(xp: Any, dy: Array, y: Array, needs: Needs, *, axis: Axis) -> Gradients:
         return (dy - xp.exp(y) * sum_of(xp, dy, axis, keepdims=True),)
 
 
-def _sum_exp_minus_1(xp, shifted, axis):
+def _sum_exp_minus_1(xp: Any, shifted: Array, axis: Axis) -> Array:
     """Σ e^s - 1 of numbers whose maximum is 0 (or not: if none is 0).
 
     The maximum contributes the 1. Leaving it out of the sum keeps the digits of small numbers, so
@@ -174,7 +187,7 @@ def _sum_exp_minus_1(xp, shifted, axis):
     return others + (number - 1).astype(shifted.dtype)
 
 
-def _max(xp, x, axis):
+def _max(xp: Any, x: Array, axis: Axis) -> Array:
     """The maximum along `axis`, by which softmax shifts its input. Infinite numbers become NaN.
 
     Any shift gives the same result, so on tensors it is a constant of the graph.
@@ -186,7 +199,7 @@ def _max(xp, x, axis):
     return xp.max(x, axis=axis, keepdims=True)
 
 
-def _finite_max(xp, x, axis):
+def _finite_max(xp: Any, x: Array, axis: Axis) -> Array:
     """The maximum along `axis`, 0 where that is infinite: a shift that makes no NaN."""
     shift = _max(xp, x, axis)
     return xp.where(xp.isfinite(shift), shift, 0)

@@ -1,6 +1,11 @@
 """Ops that move elements and compute nothing; their gradients move them back."""
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op, Shape
 
 
 class reshape(Op):
@@ -10,11 +15,11 @@ class reshape(Op):
     view = True
 
     @staticmethod
-    def forward(xp, x, *, shape):
+    def forward(xp: Any, x: Array, *, shape: Shape) -> tuple[Array, Any]:
         return xp.reshape(x, shape), x.shape
 
     @staticmethod
-    def backward(xp, dy, x_shape, needs, *, shape):
+    def backward(xp: Any, dy: Array, x_shape: Shape, needs: Needs, *, shape: Shape) -> Gradients:
         return (xp.reshape(dy, x_shape),)
 
 
@@ -25,11 +30,11 @@ class transpose(Op):
     view = True
 
     @staticmethod
-    def forward(xp, x, *, axes):
+    def forward(xp: Any, x: Array, *, axes: Shape) -> tuple[Array, Any]:
         return xp.transpose(x, axes), None
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, axes):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, axes: Shape) -> Gradients:
         inverse = [0] * len(axes)
         for position, axis in enumerate(axes):
             inverse[axis] = position
@@ -43,11 +48,11 @@ class broadcast_to(Op):
     view = True
 
     @staticmethod
-    def forward(xp, x, *, shape):
+    def forward(xp: Any, x: Array, *, shape: Shape) -> tuple[Array, Any]:
         return xp.broadcast_to(x, shape), None
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, shape):
+    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, shape: Shape) -> Gradients:
         return (dy,)
 
 
@@ -57,11 +62,11 @@ class concatenate(Op):
     exact = True
 
     @staticmethod
-    def forward(xp, *arrays, axis):
+    def forward(xp: Any, *arrays: Array, axis: int) -> tuple[Array, Any]:
         return xp.concatenate(arrays, axis=axis), [a.shape[axis] for a in arrays]
 
     @staticmethod
-    def backward(xp, dy, sizes, needs, *, axis):
+    def backward(xp: Any, dy: Array, sizes: Sequence[int], needs: Needs, *, axis: int) -> Gradients:
         axis = axis % dy.ndim
         gradients, start = [], 0
         for size, need in zip(sizes, needs, strict=True):
@@ -77,11 +82,21 @@ class pad(Op):
     exact = True
 
     @staticmethod
-    def forward(xp, x, *, widths, value):
+    def forward(
+        xp: Any, x: Array, *, widths: tuple[tuple[int, int], ...], value: float
+    ) -> tuple[Array, Any]:
         return xp.pad(x, widths, constant_values=value), x.shape
 
     @staticmethod
-    def backward(xp, dy, shape, needs, *, widths, value):
+    def backward(
+        xp: Any,
+        dy: Array,
+        shape: Shape,
+        needs: Needs,
+        *,
+        widths: tuple[tuple[int, int], ...],
+        value: float,
+    ) -> Gradients:
         middle = tuple(
             slice(before, before + n) for (before, _), n in zip(widths, shape, strict=True)
         )

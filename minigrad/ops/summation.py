@@ -8,17 +8,22 @@ summation", SIAM Journal on Scientific Computing 14, 1993). It takes no longer: 
 first joined to wider ones, which NumPy adds faster.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from math import inf, prod
+from typing import Any
 
 import numpy as np
 
 from minigrad.dtypes import widened
+from minigrad.op import Array, Axis, Shape
 
 BLOCK = 128  # rows that are added one by one
 WIDTH = 2048  # elements: narrower rows are joined
 
 
-def sum_of(xp, x, axis=None, keepdims=False):
+def sum_of(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Σ x over `axis` (None for all, a number or a tuple). float16 is added, and given, as float32.
 
     Shapes: as `numpy.sum`. CuPy's sums are trees in any case, and on tensors this is an op.
@@ -28,7 +33,7 @@ def sum_of(xp, x, axis=None, keepdims=False):
         return xp.sum(x, axis=axis, keepdims=keepdims)
     if x.flags.c_contiguous:  # the common cases, without the search for an order
         if axis is None:
-            return np.add.reduce(x, axis=None, keepdims=keepdims)
+            return np.add.reduce(x, axis=None, keepdims=keepdims)  # type: ignore[call-overload]
         axes = axis if isinstance(axis, tuple) else (axis + x.ndim if axis < 0 else axis,)
         if axes and axes[0] >= 0 and axes[-1] < x.ndim and _are_neighbours(axes):
             return _sum_neighbours(x, axes, keepdims)
@@ -40,23 +45,23 @@ def sum_of(xp, x, axis=None, keepdims=False):
     return np.sum(x, axis=axis, keepdims=keepdims)
 
 
-def _are_neighbours(axes):
+def _are_neighbours(axes: Shape) -> bool:
     """Whether axes, from 0 on, follow each other."""
     return len(axes) == 1 or axes == tuple(range(axes[0], axes[0] + len(axes)))
 
 
-def _sum_neighbours(x, axes, keepdims):
+def _sum_neighbours(x: Array, axes: Shape, keepdims: bool) -> Array:
     """Σ x over axes of a C-contiguous array that follow each other, which are one in memory."""
     first = axes[0]
     before, after = x.shape[:first], x.shape[axes[-1] + 1 :]
     terms = x.shape[first] if len(axes) == 1 else prod([x.shape[a] for a in axes])
     if terms <= BLOCK or prod(after) == 1:
-        return np.add.reduce(x, axis=axes, keepdims=keepdims)
+        return np.add.reduce(x, axis=axes, keepdims=keepdims)  # type: ignore[call-overload]
     total = _sum_rows(x.reshape(*before, terms, *after), first)
     return total.reshape(before + ((1,) * len(axes) if keepdims else ()) + after)
 
 
-def _added_one_by_one(x, axis):
+def _added_one_by_one(x: Array, axis: int | Iterable[int]) -> list[int]:
     """Those of the axes to be summed that NumPy does not add in pairs."""
     summed = np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
     axes = [a for a in range(x.ndim) if x.shape[a] > 1]
@@ -70,7 +75,7 @@ def _added_one_by_one(x, axis):
     return [a for a in axes[pairs:] if a in summed]
 
 
-def _sum_rows(x, axis):
+def _sum_rows(x: Array, axis: int) -> Array:
     """Σ x over one axis, of which 1 is left."""
     rows = x.shape[axis]
     if rows <= BLOCK:
@@ -89,13 +94,13 @@ def _sum_rows(x, axis):
     return total
 
 
-def mean_of(xp, x, axis=None, keepdims=False):
+def mean_of(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Σ x / n over `axis`, n the number of elements that a sum has. float16 is given as float32."""
     total = sum_of(xp, x, axis, keepdims)
     return total / (x.size // max(1, total.size) if total.size else 1)
 
 
-def running(xp, name, x, axis):
+def running(xp: Any, name: str, x: Array, axis: Axis) -> Array:
     """NumPy's `cumsum` or `cumprod` of floats, rounded once.
 
     They add one element after another, so float32's rounding errors would grow with the length.
@@ -106,7 +111,7 @@ def running(xp, name, x, axis):
     return getattr(xp, name)(x, axis=axis, dtype=np.float64).astype(x.dtype)
 
 
-def centred(xp, x, axis):
+def centred(xp: Any, x: Array, axis: Axis) -> Array:
     """x - μ, the distances from the mean along `axis`.
 
     The mean of numbers far from 0 is rounded, and its error would be in every distance: 768 times

@@ -3,7 +3,11 @@
 A device is anything with `asarray(array)`, which returns the array in the device's memory.
 """
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops.special import on_tensors
 
 
@@ -13,13 +17,15 @@ class to_device(Op):
     exact = True
 
     @staticmethod
-    def forward(xp, x, *, device, source):
+    def forward(xp: Any, x: Array, *, device: Any, source: Any) -> tuple[Array, Any]:
         if on_tensors(xp):
             return xp.to_device(x, device), None
         return device.asarray(x), None
 
     @staticmethod
-    def backward(xp, dy, saved, needs, *, device, source):
+    def backward(
+        xp: Any, dy: Array, saved: Any, needs: Needs, *, device: Any, source: Any
+    ) -> Gradients:
         if on_tensors(xp):
             return (xp.to_device(dy, source),)
         return (source.asarray(dy),)

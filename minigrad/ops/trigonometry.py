@@ -1,6 +1,10 @@
 """Trigonometric and hyperbolic functions, element by element."""
 
-from minigrad.op import Op
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops import special
 
 
@@ -8,11 +12,11 @@ class sin(Op):
     """y = sin x;  dx = dy·cos x"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.sin(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy * xp.cos(x),)
 
 
@@ -20,11 +24,11 @@ class cos(Op):
     """y = cos x;  dx = -dy·sin x"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.cos(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (-dy * xp.sin(x),)
 
 
@@ -32,12 +36,12 @@ class tan(Op):
     """y = tan x;  dx = dy·(1 + y²)"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         y = xp.tan(x)
         return y, y
 
     @staticmethod
-    def backward(xp, dy, y, needs):
+    def backward(xp: Any, dy: Array, y: Array, needs: Needs) -> Gradients:
         return (dy * (1 + y * y),)
 
 
@@ -45,11 +49,11 @@ class arcsin(Op):
     """y = arcsin x;  dx = dy/√(1 - x²) = dy/√((1 - x)(1 + x)), which keeps its digits near ±1"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.arcsin(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy / xp.sqrt((1 - x) * (1 + x)),)
 
 
@@ -57,11 +61,11 @@ class arccos(Op):
     """y = arccos x;  dx = -dy/√((1 - x)(1 + x))"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.arccos(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (-dy / xp.sqrt((1 - x) * (1 + x)),)
 
 
@@ -69,11 +73,11 @@ class arctan(Op):
     """y = arctan x;  dx = dy/(1 + x²)"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.arctan(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         root = xp.hypot(x, 1)  # its square would overflow long before the quotient is 0
         return (dy / root / root,)
 
@@ -82,11 +86,11 @@ class sinh(Op):
     """y = sinh x;  dx = dy·cosh x"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.sinh(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy * xp.cosh(x),)
 
 
@@ -94,11 +98,11 @@ class cosh(Op):
     """y = cosh x;  dx = dy·sinh x"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.cosh(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy * xp.sinh(x),)
 
 
@@ -109,11 +113,11 @@ class tanh(Op):
     """
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.tanh(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy * special.sech_squared(xp, x),)
 
 
@@ -121,11 +125,11 @@ class arcsinh(Op):
     """y = arsinh x;  dx = dy/√(x² + 1)"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.arcsinh(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy / xp.hypot(x, 1),)
 
 
@@ -133,11 +137,11 @@ class arccosh(Op):
     """y = arcosh x;  dx = dy/√(x² - 1), the root taken of each factor"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.arccosh(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy / (xp.sqrt(x - 1) * xp.sqrt(x + 1)),)
 
 
@@ -145,11 +149,11 @@ class arctanh(Op):
     """y = artanh x;  dx = dy/(1 - x²)"""
 
     @staticmethod
-    def forward(xp, x):
+    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
         return xp.arctanh(x), x
 
     @staticmethod
-    def backward(xp, dy, x, needs):
+    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy / ((1 - x) * (1 + x)),)
 
 
@@ -157,12 +161,12 @@ class hypot(Op):
     """z = √(x² + y²);  dx = dz·x/z, dy = dz·y/z, both 0 at the origin"""
 
     @staticmethod
-    def forward(xp, x, y):
+    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
         z = xp.hypot(x, y)
         return z, (x, y, z)
 
     @staticmethod
-    def backward(xp, dz, saved, needs):
+    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
         x, y, z = saved
         z = xp.where(z == 0, 1, z)
         return dz * (x / z) if needs[0] else None, dz * (y / z) if needs[1] else None
@@ -172,11 +176,11 @@ class arctan2(Op):
     """z, the angle of the point (x, y);  dy = dz·x/(x² + y²), dx = -dz·y/(x² + y²)"""
 
     @staticmethod
-    def forward(xp, y, x):
+    def forward(xp: Any, y: Array, x: Array) -> tuple[Array, Any]:
         return xp.arctan2(y, x), (y, x)
 
     @staticmethod
-    def backward(xp, dz, saved, needs):
+    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
         y, x = saved
         r = xp.hypot(x, y)  # the square of it would overflow long before the quotients are 0
         return dz * (x / r) / r if needs[0] else None, -dz * (y / r) / r if needs[1] else None

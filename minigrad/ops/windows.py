@@ -3,10 +3,15 @@
 A window covers the positions p of a kernel, `dilation` apart. Windows are `stride` apart.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from itertools import product
 
+from minigrad.op import Shape
 
-def output_size(size, kernel, stride, dilation):
+
+def output_size(size: Sequence[int], kernel: Shape, stride: Shape, dilation: Shape) -> Shape:
     """How many windows fit along each spatial axis, of an x that has its borders already.
 
     It is ⌊(size - dilation·(kernel - 1) - 1)/stride⌋ + 1, and 0 or less where none fits.
@@ -17,7 +22,9 @@ def output_size(size, kernel, stride, dilation):
     )
 
 
-def positions(kernel, out, stride, dilation):
+def positions(
+    kernel: Shape, out: Shape, stride: Shape, dilation: Shape
+) -> Iterator[tuple[Shape, tuple[slice, ...]]]:
     """Each position of the kernel, and the index of the elements of x that it multiplies."""
     for position in product(*map(range, kernel)):
         met = tuple(

@@ -22,6 +22,8 @@ the exponential. (NumPy's `exp2`, see `exponential.py`, needs a factor in the ex
 rounding would matter in the same way.)
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import pi, sqrt
@@ -30,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.kernels.cpu.scratch import scratch
-from minigrad.op import Op
+from minigrad.op import Array, Gradients, Needs, Op
 from minigrad.ops import activations
 from minigrad.ops.activations import CUBIC, SLOPE
 from minigrad.ops.special import FAR, by_strides
@@ -161,19 +163,19 @@ class _SavesSlope:
     textbook: type[Op]
     fill: Callable[..., None]
 
-    def forward(self, x, **statics):
+    def forward(self, x: Array, **statics: Any) -> tuple[Array, Any]:
         if x.dtype.char not in _LIMITS:
             y, saved = self.textbook.forward(np, x, **statics)
             (slope,) = self.textbook.backward(np, np.ones_like(y), saved, (True,), **statics)
             return y, slope
         return _by_slices(self.fill, (x,), 2, **statics)
 
-    def infer(self, x, **statics):
+    def infer(self, x: Array, **statics: Any) -> Array:
         if x.dtype.char not in _LIMITS:
             return self.textbook.forward(np, x, **statics)[0]
         return _by_slices(self.fill, (x,), 1, **statics)[0]
 
-    def backward(self, dy, slope, needs, **statics):
+    def backward(self, dy: Array, slope: Any, needs: Needs, **statics: Any) -> Gradients:
         return (np.multiply(dy, slope),)
 
 
@@ -181,15 +183,15 @@ class tanh:
     """y = tanh x;  dx = dy/cosh² x = dy·e/((1 + e)/2)²,  e = e^(-2|x|)"""
 
     @staticmethod
-    def forward(x):
+    def forward(x: Array) -> tuple[Array, Any]:
         return np.tanh(x), x
 
     @staticmethod
-    def backward(dy, x, needs):
+    def backward(dy: Array, x: Array, needs: Needs) -> Gradients:
         return tuple(_by_slices(_tanh_backward, (x, dy), 1))
 
 
-def _tanh_backward(x, dy, dx):
+def _tanh_backward(x: Array, dy: Array, dx: Array) -> None:
     (e,) = _work(1, x)
     np.absolute(x, out=e)
     e *= -2
@@ -233,7 +235,7 @@ def _is_far(size: np.ndarray, limit: float) -> bool:
     return not np.maximum.reduce(size, axis=None) <= limit
 
 
-def _sigmoid(x, y, slope=None):
+def _sigmoid(x: Array, y: Array, slope: Array | None = None) -> None:
     (e,) = _work(1, x)
     np.negative(x, out=e)
     where = _logistic(e, y, _is_far(e, _LIMITS[x.dtype.char].logistic))
@@ -241,7 +243,7 @@ def _sigmoid(x, y, slope=None):
         np.multiply(_other(e, y, where), y, out=slope)
 
 
-def _silu(x, y, slope=None):
+def _silu(x: Array, y: Array, slope: Array | None = None) -> None:
     e, share = _work(2, x)
     np.negative(x, out=e)
     where = _logistic(e, share, _is_far(e, _LIMITS[x.dtype.char].logistic))
@@ -251,11 +253,11 @@ def _silu(x, y, slope=None):
         slope += share
 
 
-def _gelu(x, y, slope=None, *, approximate):
+def _gelu(x: Array, y: Array, slope: Array | None = None, *, approximate: str) -> None:
     (_gelu_tanh if approximate == "tanh" else _gelu_exact)(x, y, slope)
 
 
-def _gelu_tanh(x, y, slope):
+def _gelu_tanh(x: Array, y: Array, slope: Array | None) -> None:
     near = x
     e, share, square = _work(3, x)
     with np.errstate(over="ignore"):
@@ -279,7 +281,7 @@ def _gelu_tanh(x, y, slope):
         np.multiply(x, share, out=y)
 
 
-def _gelu_exact(x, y, slope):
+def _gelu_exact(x: Array, y: Array, slope: Array | None) -> None:
     limits = _LIMITS[x.dtype.char]
     w, bell, u, cdf = _work(4, x)
     size = np.absolute(x, out=w)
@@ -307,13 +309,13 @@ def _gelu_exact(x, y, slope):
         slope += cdf
 
 
-def _positive(x, out):
+def _positive(x: Array, out: Array) -> Array:
     """1 where x > 0, else 0."""
     np.copyto(out, np.greater(x, 0, out=scratch("positive", x.shape, np.dtype(bool))))
     return out
 
 
-def _gaussian(size, out, work):
+def _gaussian(size: Array, out: Array, work: Array) -> None:
     """e^(-s²/2) of s = `size` >= 0, within a few roundings. `work` is three vectors like it."""
     head, low, rest = work
     integers, mask = _LIMITS[size.dtype.char].bits
@@ -344,7 +346,7 @@ class swiglu:
     """
 
     @staticmethod
-    def forward(x):
+    def forward(x: Array) -> tuple[Array, Any]:
         gate, value = _halves(x)
         opened, slope = silu.forward(gate)
         y = np.multiply(opened, value)
@@ -352,14 +354,14 @@ class swiglu:
         return y, (slope, opened)
 
     @staticmethod
-    def infer(x):
+    def infer(x: Array) -> Array:
         gate, value = _halves(x)
         y = silu.infer(gate)
         y *= value
         return y
 
     @staticmethod
-    def backward(dy, saved, needs):
+    def backward(dy: Array, saved: Any, needs: Needs) -> Gradients:
         slope, opened = saved
         dx = _twice_as_wide(dy)
         half = dy.shape[-1]
@@ -368,14 +370,14 @@ class swiglu:
         return (dx,)
 
 
-def _halves(x):
+def _halves(x: Array) -> tuple[Array, Array]:
     if x.ndim == 0 or x.shape[-1] % 2:
         raise ValueError(f"a gate and what it is for need an even last axis, not {x.shape}")
     half = x.shape[-1] // 2
     return x[..., :half], x[..., half:]
 
 
-def _twice_as_wide(x):
+def _twice_as_wide(x: Array) -> Array:
     """Memory for (..., 2F), in the order of x (..., F)."""
     order = by_strides(x)
     shape = [2 * size if axis == x.ndim - 1 else size for axis, size in enumerate(x.shape)]

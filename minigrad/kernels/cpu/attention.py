@@ -28,15 +28,20 @@ Where no gradient is wanted (`infer`), one block's scores are in memory at a tim
 Saved: q, k, v, E (so that backward has no exp), 1/l and y.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from math import prod, sqrt
+from typing import Any
 
 import numpy as np
 
 from minigrad.kernels.cpu.exponential import exponential
 from minigrad.kernels.cpu.layout import empty_rows
 from minigrad.kernels.cpu.scratch import scratch
+from minigrad.op import Array, Gradients, Needs, Shape
 from minigrad.ops.grouped_attention import grouped_head_size
 
 BLOCK = 32  # queries: small blocks compute fewer unused scores, large ones multiply faster
@@ -44,7 +49,9 @@ STRIP = 16  # rows that are transposed at a time: as many numbers as a line of t
 SAFE_SUM = 1e15  # sums of exp(S) in 1/SAFE_SUM..SAFE_SUM: far from the limits of float32
 
 
-def forward(q, k, v, *, causal, scale=None, keep=True):
+def forward(
+    q: Array, k: Array, v: Array, *, causal: bool, scale: float | None = None, keep: bool = True
+) -> tuple[Array, Any]:
     lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     queries, keys, values = (
         np.broadcast_to(x, lead + x.shape[-2:]).swapaxes(-1, -2) for x in (q, k, v)
@@ -54,11 +61,13 @@ def forward(q, k, v, *, causal, scale=None, keep=True):
     return out.swapaxes(-1, -2), saved
 
 
-def infer(q, k, v, *, causal, scale=None):
+def infer(q: Array, k: Array, v: Array, *, causal: bool, scale: float | None = None) -> Array:
     return forward(q, k, v, causal=causal, scale=scale, keep=False)[0]
 
 
-def backward(dy, saved, needs, *, causal, scale=None):
+def backward(
+    dy: Array, saved: Any, needs: Needs, *, causal: bool, scale: float | None = None
+) -> Gradients:
     q, k, v = saved[:3]
     lead, dtype = q.shape[:-2], q.dtype
     dq = _empty(lead, q.shape[-2], q.shape[-1], dtype) if needs[0] else None
@@ -77,18 +86,22 @@ class grouped_query_attention:
     """
 
     @staticmethod
-    def forward(qkv, *, num_heads, num_kv_heads, causal, keep=True):
+    def forward(
+        qkv: Array, *, num_heads: int, num_kv_heads: int, causal: bool, keep: bool = True
+    ) -> tuple[Array, Any]:
         q, k, v = _cut(qkv.transpose(2, 0, 1), num_heads, num_kv_heads)  # (K, G or 1, B, D, T)
         out = _empty(q.shape[:-2], q.shape[-2], q.shape[-1], qkv.dtype)
         return _merge_heads(_ungrouped(out)), _forward(q, k, v, out, causal, None, keep)
 
     @staticmethod
-    def infer(qkv, *, num_heads, num_kv_heads, causal):
+    def infer(qkv: Array, *, num_heads: int, num_kv_heads: int, causal: bool) -> Array:
         heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
         return grouped_query_attention.forward(qkv, **heads, causal=causal, keep=False)[0]
 
     @staticmethod
-    def backward(dy, saved, needs, *, num_heads, num_kv_heads, causal):
+    def backward(
+        dy: Array, saved: Any, needs: Needs, *, num_heads: int, num_kv_heads: int, causal: bool
+    ) -> Gradients:
         batch, time, channels = dy.shape
         size, group = channels // num_heads, num_heads // num_kv_heads
         dy_heads = dy.reshape(batch, time, num_kv_heads, group, size).transpose(2, 3, 0, 4, 1)
@@ -107,21 +120,23 @@ class multi_head_attention:
     """
 
     @staticmethod
-    def forward(qkv, *, num_heads, causal, keep=True):
+    def forward(
+        qkv: Array, *, num_heads: int, causal: bool, keep: bool = True
+    ) -> tuple[Array, Any]:
         heads = {"num_heads": num_heads, "num_kv_heads": num_heads}
         return grouped_query_attention.forward(qkv, **heads, causal=causal, keep=keep)
 
     @staticmethod
-    def infer(qkv, *, num_heads, causal):
+    def infer(qkv: Array, *, num_heads: int, causal: bool) -> Array:
         return multi_head_attention.forward(qkv, num_heads=num_heads, causal=causal, keep=False)[0]
 
     @staticmethod
-    def backward(dy, saved, needs, *, num_heads, causal):
+    def backward(dy: Array, saved: Any, needs: Needs, *, num_heads: int, causal: bool) -> Gradients:
         heads = {"num_heads": num_heads, "num_kv_heads": num_heads}
         return grouped_query_attention.backward(dy, saved, needs, **heads, causal=causal)
 
 
-def _cut(rows, num_heads, num_kv_heads):
+def _cut(rows: Array, num_heads: int, num_kv_heads: int) -> tuple[Array, Array, Array]:
     """Queries (K, G, B, D, T), keys and values (K, 1, B, D, T) of ((H + 2K)·D, B, T): views."""
     channels, batch, time = rows.shape
     size = grouped_head_size(channels, num_heads, num_kv_heads)
@@ -131,12 +146,14 @@ def _cut(rows, num_heads, num_kv_heads):
     return q, k[:, None], heads[num_heads + num_kv_heads :, None]
 
 
-def _ungrouped(x):
+def _ungrouped(x: Array) -> Array:
     """(K, G, B, D, T) -> (H, B, D, T)"""
     return x.reshape(-1, *x.shape[2:])
 
 
-def _forward(q, k, v, out, causal, scale, keep):
+def _forward(
+    q: Array, k: Array, v: Array, out: Array, causal: bool, scale: float | None, keep: bool
+) -> tuple[Array, ...] | None:
     """Attention of q, k (..., D, T) and v (..., Dv, T) into `out` (..., Dv, Tq).
 
     Returns what backward needs, or, without `keep`, nothing.
@@ -162,7 +179,7 @@ def _forward(q, k, v, out, causal, scale, keep):
     return (q, k, v, weights, inverse_sum, out) if keep else None
 
 
-def _with_ones(v):
+def _with_ones(v: Array) -> Array:
     """v (..., Dv, T) with a row of ones below it, in workspace memory."""
     v_ones = _empty(v.shape[:-2], v.shape[-2] + 1, v.shape[-1], v.dtype, "v_ones")
     v_ones[..., :-1, :] = v
@@ -170,7 +187,16 @@ def _with_ones(v):
     return v_ones
 
 
-def _weigh_softly(q, k, v_ones, plan, weights, exp, subtract_maximum, total):
+def _weigh_softly(
+    q: Array,
+    k: Array,
+    v_ones: Array,
+    plan: BlockPlan,
+    weights: Array | None,
+    exp: Any,
+    subtract_maximum: bool,
+    total: Array,
+) -> None:
     """total = v_ones exp(kᵀ q), block by block. `weights`, if given, receives exp(kᵀ q)."""
     blocks = None if weights is None else plan.split(weights)
     for number, (q0, q1, seen) in enumerate(plan.blocks):
@@ -188,7 +214,15 @@ def _weigh_softly(q, k, v_ones, plan, weights, exp, subtract_maximum, total):
         np.matmul(v_ones[..., :seen], block, out=total[..., q0:q1])
 
 
-def _backward(dy, saved, dq, dk, dv, causal, scale):
+def _backward(
+    dy: Array,
+    saved: Any,
+    dq: Array | None,
+    dk: Array | None,
+    dv: Array | None,
+    causal: bool,
+    scale: float | None,
+) -> None:
     """Write the gradients, from dy (..., Dv, Tq); None for those that nobody wants."""
     q, k, v, weights, inverse_sum, out = saved
     lead, dtype, size = q.shape[:-2], q.dtype, out.shape[-2]
@@ -214,19 +248,21 @@ def _backward(dy, saved, dq, dk, dv, causal, scale):
         _sum_over_queries(q, plan, dblocks, _scale(q, scale), dk)
 
 
-def _scores(q, k, plan, blocks):
+def _scores(q: Array, k: Array, plan: BlockPlan, blocks: Sequence[Array]) -> None:
     """kᵀ q, (..., Tk, D) @ (..., D, Tq), block by block."""
     for (q0, q1, seen), block in zip(plan.blocks, blocks, strict=True):
         np.matmul(k[..., :seen].swapaxes(-1, -2), q[..., q0:q1], out=block)
 
 
-def _weigh(x, plan, blocks, out):
+def _weigh(x: Array, plan: BlockPlan, blocks: Sequence[Array], out: Array) -> None:
     """out = x W, (..., D, Tk) @ (..., Tk, Tq), where W is given by its blocks."""
     for (q0, q1, seen), block in zip(plan.blocks, blocks, strict=True):
         np.matmul(x[..., :seen], block, out=out[..., q0:q1])
 
 
-def _sum_over_queries(x, plan, blocks, factor, out):
+def _sum_over_queries(
+    x: Array, plan: BlockPlan, blocks: Sequence[Array], factor: float, out: Array
+) -> None:
     """out = factor·x Wᵀ, (..., D, Tq) @ (..., Tq, Tk), where W is given by its blocks.
 
     Computed as W xᵀ from a transposed copy of x: BLAS is slow at small matmuls whose second operand
@@ -294,12 +330,12 @@ def block_plan(queries: int, keys: int, causal: bool, dtype: np.dtype) -> BlockP
     return BlockPlan(queries, keys, causal, dtype)
 
 
-def _scale(q, scale):
+def _scale(q: Array, scale: float | None) -> float:
     """`scale`, by default 1/√D of q (..., D, T)."""
     return 1 / sqrt(q.shape[-2]) if scale is None else scale
 
 
-def _empty(lead, size, time, dtype, name=None):
+def _empty(lead: Shape, size: int, time: int, dtype: Any, name: str | None = None) -> Array:
     """(H, B, D, T), stored in the order H, D, B, T, so that a pass over it has long rows.
 
     Of more or fewer leading axes, all but the last stand for H. With a name, it is a workspace.
@@ -312,7 +348,7 @@ def _empty(lead, size, time, dtype, name=None):
     return rows.reshape(*lead[:-1], size, lead[-1], time).swapaxes(-2, -3)
 
 
-def _merge_heads(x):
+def _merge_heads(x: Array) -> Array:
     """(H, B, D, T) -> (B, T, H·D), a view in feature-major memory if x is as `_empty` makes it."""
     heads, batch, size, time = x.shape
     return x.transpose(0, 2, 1, 3).reshape(heads * size, batch, time).transpose(1, 2, 0)

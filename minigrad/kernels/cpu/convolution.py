@@ -13,10 +13,14 @@ large as x. It is therefore made for a few images at a time, and again in the ba
 Saved: x with its borders of zeros, and W.
 """
 
+from __future__ import annotations
+
 from math import prod
+from typing import Any
 
 import numpy as np
 
+from minigrad.op import Array, Gradients, Needs, Shape
 from minigrad.ops.summation import sum_of
 from minigrad.ops.windows import output_size, positions
 
@@ -24,7 +28,16 @@ from minigrad.ops.windows import output_size, positions
 BLOCK = 1 << 20
 
 
-def forward(x, weight, bias, *, stride, padding, dilation, groups):
+def forward(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    *,
+    stride: Shape,
+    padding: Shape,
+    dilation: Shape,
+    groups: int,
+) -> tuple[Array, Any]:
     x = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding))) if any(padding) else x
     kernel, batch, channels_out = weight.shape[2:], len(x), len(weight)
     out = output_size(x.shape[2:], kernel, stride, dilation)
@@ -39,7 +52,16 @@ def forward(x, weight, bias, *, stride, padding, dilation, groups):
     return y, (x, weight)
 
 
-def backward(dy, saved, needs, *, stride, padding, dilation, groups):
+def backward(
+    dy: Array,
+    saved: Any,
+    needs: Needs,
+    *,
+    stride: Shape,
+    padding: Shape,
+    dilation: Shape,
+    groups: int,
+) -> Gradients:
     x, weight = saved
     kernel, out = weight.shape[2:], dy.shape[2:]
     batch, channels_out = dy.shape[:2]
@@ -64,7 +86,7 @@ def backward(dy, saved, needs, *, stride, padding, dilation, groups):
     )
 
 
-def _met(x, kernel, out, stride, dilation):
+def _met(x: Array, kernel: Shape, out: Shape, stride: Shape, dilation: Shape) -> Array:
     """A view (B, C, *kernel, *out): the elements of x that each output depends on."""
     steps = x.strides[2:]
     return np.lib.stride_tricks.as_strided(
@@ -79,7 +101,7 @@ def _met(x, kernel, out, stride, dilation):
     )
 
 
-def _columns(met, groups):
+def _columns(met: Array, groups: int) -> Array:
     """(B, C, *kernel, *out) -> (B, groups, C/groups · kernel, positions)"""
     axes = (met.ndim - 2) // 2
     channels = met.shape[1] // groups
@@ -87,13 +109,15 @@ def _columns(met, groups):
     return met.reshape(len(met), groups, size, prod(met.shape[2 + axes :]))
 
 
-def _blocks(batch, met):
+def _blocks(batch: int, met: Array) -> list[slice]:
     """Slices of images whose columns have at most BLOCK elements, or of one image."""
     step = max(1, BLOCK // max(1, met[:1].size))
     return [slice(i, min(i + step, batch)) for i in range(0, batch, step)]
 
 
-def _add_back(dx, dmet, kernel, out, stride, dilation):
+def _add_back(
+    dx: Array, dmet: Array, kernel: Shape, out: Shape, stride: Shape, dilation: Shape
+) -> None:
     """Add dmet (B, C, *kernel, *out) to the elements of dx that it was taken from."""
     for position, met in positions(kernel, out, stride, dilation):
         dx[met] += dmet[(slice(None), slice(None), *position)]

@@ -14,16 +14,28 @@ loss is the difference of larger numbers, so it is computed again from the other
 Saved: E and s, so that backward needs no second exp, and the targets.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from minigrad.kernels.cpu.layout import as_feature_major, as_logical, constant
+from minigrad.op import Array, Gradients, Needs
 
 SAFE_SUM = 1e15  # sums of exp(z) in 1/SAFE_SUM..SAFE_SUM: far from the limits of float32
 
 SMALL = 1 / 16  # losses below it are computed once more
 
 
-def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+def forward(
+    logits: Array,
+    targets: Array,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> tuple[Array, Any]:
     z = as_feature_major(logits)  # (V, N)
     vocabulary, positions = z.shape
     ids = targets.reshape(-1)
@@ -62,7 +74,15 @@ def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reductio
     return summed if reduction == "sum" else summed / _number(counts, loss), saved
 
 
-def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+def backward(
+    dy: Array,
+    saved: Any,
+    needs: Needs,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Gradients:
     e, total, ids, counts, columns, shape = saved
     if not needs[0]:
         return None, None
@@ -78,7 +98,7 @@ def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduct
     return as_logical(dz, shape[:-1]), None
 
 
-def _refine(loss, z, ids):
+def _refine(loss: Array, z: Array, ids: Array) -> None:
     """Compute small losses again, in place: ln s - z_t is a difference of two close numbers.
 
     Σ_{v≠t} e^(z_v - z_t) is small then, and the loss ln(1 + it) has all its digits.
@@ -93,6 +113,6 @@ def _refine(loss, z, ids):
         loss[columns] = np.log1p(np.add.reduce(others, axis=0))
 
 
-def _number(counts, like):
+def _number(counts: Array | None, like: Array) -> Array:
     """How many targets are not ignored, in the dtype of `like`."""
     return like.dtype.type(like.size if counts is None else np.count_nonzero(counts))

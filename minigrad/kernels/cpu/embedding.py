@@ -11,20 +11,25 @@ numbered, so that the cost does not depend on V.
 Saved: the ids and the table's shape.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from minigrad.kernels.cpu.layout import as_rows
+from minigrad.op import Array, Gradients, Needs, Places
 
 
-def forward(weight, ids):
+def forward(weight: Array, ids: Array) -> tuple[Array, Any]:
     return weight[ids], (ids, weight.shape)
 
 
-def backward(dy, saved, needs):
+def backward(dy: Array, saved: Any, needs: Needs) -> Gradients:
     return backward_into(dy, saved, needs, (None, None))
 
 
-def backward_into(dy, saved, needs, places):
+def backward_into(dy: Array, saved: Any, needs: Needs, places: Places) -> Gradients:
     ids, shape = saved
     if not needs[0]:
         return None, None

@@ -18,6 +18,10 @@ matters. Only these positions are centred a second time.
 Saved: X̂, 1/σ and w, from which all gradients follow.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from minigrad.kernels.cpu.layout import (
@@ -28,21 +32,22 @@ from minigrad.kernels.cpu.layout import (
     empty_rows,
 )
 from minigrad.kernels.cpu.scratch import scratch
+from minigrad.op import Array, Gradients, Needs, Places, Shape
 
 FAR = 4  # means of so many standard deviations are centred a second time
 
 
-def forward(x, weight, bias, *, eps):
+def forward(x: Array, weight: Array | None, bias: Array | None, *, eps: float) -> tuple[Array, Any]:
     rows = empty_rows(x.shape[-1:], x.size // x.shape[-1], x.dtype)
     np.copyto(rows, as_rows(x))
     return _normalise(rows, x.shape, weight, bias, eps)
 
 
-def backward(dy, saved, needs, *, eps):
+def backward(dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
     return backward_into(dy, saved, needs, (None, None, None), eps=eps)
 
 
-def backward_into(dy, saved, needs, places, *, eps):
+def backward_into(dy: Array, saved: Any, needs: Needs, places: Places, *, eps: float) -> Gradients:
     normal, inverse_std, weight = saved  # (C, N), (N,), (C,)
     channels, positions = normal.shape
     dtype = normal.dtype
@@ -71,17 +76,21 @@ class add_layer_norm:
     """y = LN(x + r): a residual sum and the norm after it. x and r get the same gradient."""
 
     @staticmethod
-    def forward(x, residual, weight, bias, *, eps):
+    def forward(
+        x: Array, residual: Array, weight: Array | None, bias: Array | None, *, eps: float
+    ) -> tuple[Array, Any]:
         rows, other = as_feature_major(x), as_feature_major(residual)
         total = np.add(rows, other, out=_like(rows, np.result_type(rows, other)))
         return _normalise(total, x.shape, weight, bias, eps)
 
     @staticmethod
-    def backward(dy, saved, needs, *, eps):
+    def backward(dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
         return add_layer_norm.backward_into(dy, saved, needs, (None,) * 4, eps=eps)
 
     @staticmethod
-    def backward_into(dy, saved, needs, places, *, eps):
+    def backward_into(
+        dy: Array, saved: Any, needs: Needs, places: Places, *, eps: float
+    ) -> Gradients:
         wanted = (needs[0] or needs[1], needs[2], needs[3])
         dx, dweight, dbias = backward_into(dy, saved, wanted, (None, *places[2:]), eps=eps)
         return dx, dx, dweight, dbias
@@ -91,7 +100,7 @@ class rms_norm:
     """y = w·x/ρ with ρ = √(mean(x²) + ε);  dX = (w·dY - X̂·m₂)/ρ with m₂ as above"""
 
     @staticmethod
-    def forward(x, weight, *, eps):
+    def forward(x: Array, weight: Array | None, *, eps: float) -> tuple[Array, Any]:
         rows = as_feature_major(x)  # (C, N)
         mean_of = constant(1 / rows.shape[0], rows.shape[0], rows.dtype)
         inverse_rms = _inverse_std(rows, mean_of, eps)  # (N,)
@@ -100,7 +109,7 @@ class rms_norm:
         return as_logical(y, x.shape[:-1]), (normal, inverse_rms, weight)
 
     @staticmethod
-    def infer(x, weight, *, eps):
+    def infer(x: Array, weight: Array | None, *, eps: float) -> Array:
         rows = as_feature_major(x)
         mean_of = constant(1 / rows.shape[0], rows.shape[0], rows.dtype)
         y = np.multiply(rows, _inverse_std(rows, mean_of, eps), out=_like(rows))
@@ -109,11 +118,13 @@ class rms_norm:
         return as_logical(y, x.shape[:-1])
 
     @staticmethod
-    def backward(dy, saved, needs, *, eps):
+    def backward(dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
         return rms_norm.backward_into(dy, saved, needs, (None, None), eps=eps)
 
     @staticmethod
-    def backward_into(dy, saved, needs, places, *, eps):
+    def backward_into(
+        dy: Array, saved: Any, needs: Needs, places: Places, *, eps: float
+    ) -> Gradients:
         normal, inverse_rms, weight = saved  # (C, N), (N,), (C,)
         channels, positions = normal.shape
         dtype = normal.dtype
@@ -135,7 +146,9 @@ class rms_norm:
         return as_logical(dx, dy.shape[:-1]), dweight
 
 
-def _normalise(x, shape, weight, bias, eps):
+def _normalise(
+    x: Array, shape: Shape, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Any]:
     """Layer norm of the rows x (C, N), which are overwritten by x̂."""
     channels = x.shape[0]
     mean_of = constant(1 / channels, channels, x.dtype)
@@ -156,7 +169,7 @@ def _normalise(x, shape, weight, bias, eps):
         return as_logical(x, shape[:-1]), saved
     y = _like(x)
     if weight is None:
-        np.add(x, bias[:, None], out=y)
+        np.add(x, bias[:, None], out=y)  # type: ignore[index]
     else:
         np.multiply(x, weight[:, None], out=y)
         if bias is not None:
@@ -164,12 +177,12 @@ def _normalise(x, shape, weight, bias, eps):
     return as_logical(y, shape[:-1]), saved
 
 
-def _inverse_std(centred, mean_of, eps):
+def _inverse_std(centred: Array, mean_of: Array, eps: float) -> Array:
     square = np.multiply(centred, centred, out=scratch("square", centred.shape, centred.dtype))
     variance = np.matmul(mean_of, square)
     variance += eps
     return np.reciprocal(np.sqrt(variance, out=variance), out=variance)
 
 
-def _like(rows, dtype=None):
+def _like(rows: Array, dtype: Any = None) -> Array:
     return empty_rows(rows.shape[:1], rows.shape[1], dtype or rows.dtype)

@@ -9,15 +9,22 @@ In feature-major memory, with the N positions of x and y as columns of X and Y:
 Saved: X, W, and with an activation also Y: dY is 0 where Y is 0.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from minigrad.kernels.cpu.layout import as_logical, as_rows, constant, empty_rows
 from minigrad.kernels.cpu.scratch import scratch
+from minigrad.op import Array, Gradients, Needs, Places
 
 NARROW = 64  # channels; transposing the gradient of a larger weight costs more than it saves
 
 
-def forward(x, weight, bias, *, activation=None):
+def forward(
+    x: Array, weight: Array, bias: Array | None, *, activation: str | None = None
+) -> tuple[Array, Any]:
     rows = as_rows(x)  # (C_in, N)
     y = _product(weight, rows)  # (C_out, N)
     if bias is not None:
@@ -29,11 +36,13 @@ def forward(x, weight, bias, *, activation=None):
     return out, (x.shape, rows, weight, None if activation is None else y)
 
 
-def backward(dy, saved, needs, *, activation=None):
+def backward(dy: Array, saved: Any, needs: Needs, *, activation: str | None = None) -> Gradients:
     return backward_into(dy, saved, needs, (None, None, None), activation=activation)
 
 
-def backward_into(dy, saved, needs, places, *, activation=None):
+def backward_into(
+    dy: Array, saved: Any, needs: Needs, places: Places, *, activation: str | None = None
+) -> Gradients:
     shape, rows, weight, y = saved
     dy_rows = as_rows(dy)  # (C_out, N)
     if activation is not None:
@@ -52,12 +61,12 @@ def backward_into(dy, saved, needs, places, *, activation=None):
     return dx, dweight, dbias
 
 
-def _product(weight, rows):
+def _product(weight: Array, rows: Array) -> Array:
     dtype = np.result_type(weight, rows)
     return np.matmul(weight, rows, out=empty_rows(weight.shape[:1], rows.shape[1], dtype))
 
 
-def _dweight(dy, x, place):
+def _dweight(dy: Array, x: Array, place: Array | None) -> Array:
     """dY Xᵀ, (C_out, N) @ (N, C_in), into `place` if that is an array."""
     if not x.shape[0] > NARROW >= dy.shape[0]:
         return np.matmul(dy, x.T, out=place)

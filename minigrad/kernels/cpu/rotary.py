@@ -9,26 +9,34 @@ that order first: they are small, and passes over long rows are fast.
 Saved: cos and sin.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from minigrad.kernels.cpu.scratch import scratch
+from minigrad.op import Array, Gradients, Needs
 from minigrad.ops.special import by_strides
 
 
-def forward(x, cos, sin, *, heads=None):
+def forward(x: Array, cos: Array, sin: Array, *, heads: int | None = None) -> tuple[Array, Any]:
     return _rotated(x, cos, sin, heads, np.subtract, np.add), (cos, sin)
 
 
-def infer(x, cos, sin, *, heads=None):
+def infer(x: Array, cos: Array, sin: Array, *, heads: int | None = None) -> Array:
     return forward(x, cos, sin, heads=heads)[0]
 
 
-def backward(dy, saved, needs, *, heads=None):
+def backward(dy: Array, saved: Any, needs: Needs, *, heads: int | None = None) -> Gradients:
     cos, sin = saved
     return _rotated(dy, cos, sin, heads, np.add, np.subtract), None, None  # rotated back
 
 
-def _rotated(x, cos, sin, heads, first, second):
+def _rotated(
+    x: Array, cos: Array, sin: Array, heads: int | None, first: np.ufunc, second: np.ufunc
+) -> Array:
     if x.shape[-1] % 2:
         raise ValueError(f"rotary positions need an even last axis, not {x.shape[-1]}")
     half = x.shape[-1] // 2
@@ -49,13 +57,13 @@ def _rotated(x, cos, sin, heads, first, second):
     return out
 
 
-def _in_order(x, order):
+def _in_order(x: Array, order: Sequence[int]) -> Array:
     """x, which broadcasts to as many axes as `order` has, in memory of that order."""
     x = x.reshape((1,) * (len(order) - x.ndim) + x.shape)
     return np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
 
 
-def _scratch_like(x, order):
+def _scratch_like(x: Array, order: Sequence[int]) -> Array:
     """Workspace of x's shape, in memory of that order."""
     memory = scratch("rotary", tuple(x.shape[axis] for axis in order), x.dtype)
     return memory.transpose(np.argsort(order))

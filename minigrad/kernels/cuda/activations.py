@@ -5,9 +5,15 @@ Shapes: any. One launch forward, one backward.
 Saved: x. Backward of GELU computes Φ again, which is cheaper than to write and read it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, dense, element_blocks, real_of, size_of
 from minigrad.kernels.cuda.support import of_floats
+from minigrad.op import Array, Gradients, Needs
 
 SOURCE = Source(
     "activations",
@@ -24,12 +30,12 @@ class relu:
     supports = staticmethod(of_floats)
 
     @staticmethod
-    def forward(x):
+    def forward(x: Array) -> tuple[Array, Any]:
         x = dense(x)
         return _launch("relu_forward", x), x
 
     @staticmethod
-    def backward(dy, x, needs):
+    def backward(dy: Array, x: Array, needs: Needs) -> Gradients:
         return (_launch("relu_backward", dense(dy), x),)
 
 
@@ -37,20 +43,20 @@ class gelu:
     """y = x·Φ(x), exactly or, with `approximate="tanh"`, by a formula with tanh"""
 
     @staticmethod
-    def supports(x, *, approximate):
+    def supports(x: Array, *, approximate: str) -> str | None:
         return of_floats(x)
 
     @staticmethod
-    def forward(x, *, approximate):
+    def forward(x: Array, *, approximate: str) -> tuple[Array, Any]:
         x = dense(x)
         return _launch("gelu_forward", x, options=(approximate == "tanh",)), x
 
     @staticmethod
-    def backward(dy, x, needs, *, approximate):
+    def backward(dy: Array, x: Array, needs: Needs, *, approximate: str) -> Gradients:
         return (_launch("gelu_backward", dense(dy), x, options=(approximate == "tanh",)),)
 
 
-def _launch(name, *inputs, options=()):
+def _launch(name: str, *inputs: Array, options: Sequence[Any] = ()) -> Array:
     out = cupy().empty(inputs[0].shape, inputs[0].dtype)
     SOURCE.launch(
         f"{name}<{real_of(out.dtype)}>",

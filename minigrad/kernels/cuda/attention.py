@@ -17,13 +17,17 @@ attention_mma.py. δ is exact there too.
 Saved: qkv, y, ln Σ e^S, and the precision of the products, which backward keeps to.
 """
 
+from __future__ import annotations
+
 from math import sqrt
+from typing import Any
 
 from minigrad.device import cupy
 from minigrad.kernels.cuda import attention_mma
 from minigrad.kernels.cuda.compile import HEADS, Source, blocks, dense, real_of
 from minigrad.kernels.cuda.gemm import factors_of
 from minigrad.kernels.cuda.support import LARGEST, MOST_BLOCKS, of_floats
+from minigrad.op import Array, Gradients, Needs
 
 SOURCE = Source(
     "attention",
@@ -39,7 +43,7 @@ class multi_head_attention:
     """Self-attention of `num_heads` heads on packed queries, keys and values."""
 
     @staticmethod
-    def supports(qkv, *, num_heads, causal):
+    def supports(qkv: Array, *, num_heads: int, causal: bool) -> str | None:
         batch, time, channels = qkv.shape
         if channels > 3 * num_heads * HEADS[-1]:
             return f"it takes heads of up to {HEADS[-1]} channels"
@@ -50,7 +54,7 @@ class multi_head_attention:
         return of_floats(qkv)
 
     @staticmethod
-    def forward(qkv, *, num_heads, causal):
+    def forward(qkv: Array, *, num_heads: int, causal: bool) -> tuple[Array, Any]:
         qkv = dense(qkv)
         batch, time, channels = qkv.shape
         if channels % (3 * num_heads):
@@ -64,7 +68,7 @@ class multi_head_attention:
         return y, (qkv, y, log_sum, factors)
 
     @staticmethod
-    def backward(dy, saved, needs, *, num_heads, causal):
+    def backward(dy: Array, saved: Any, needs: Needs, *, num_heads: int, causal: bool) -> Gradients:
         qkv, y, log_sum, factors = saved
         dy = dense(dy)
         batch, time, channels = dy.shape
@@ -86,7 +90,9 @@ class multi_head_attention:
         return (dqkv,)
 
 
-def _launch(name, jobs, batch, arguments, factors):
+def _launch(
+    name: str, jobs: int, batch: int, arguments: tuple[Any, ...], factors: str | None
+) -> None:
     """`jobs` blocks for each block of rows; the last `arguments` are time, heads, size, ..."""
     time, num_heads, size = arguments[-5:-2]
     head = next((head for head in HEADS if size <= head), None)

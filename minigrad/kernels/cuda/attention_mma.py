@@ -23,6 +23,8 @@ uses a word that it reads from shared memory twice. Backward computes P twice, f
 dv, and needs no atomic sums in return.
 """
 
+from __future__ import annotations
+
 from minigrad.kernels.cuda.compile import Source
 
 SOURCE = Source(
@@ -33,7 +35,7 @@ SOURCE = Source(
 FACTORS = {"tf32": "Tf32", "bf16": "Bf16"}  # by precision, their names in C++
 
 
-def choose(name, factors, head):
+def choose(name: str, factors: str, head: int) -> tuple[str, int, int]:
     """Of the kernel for "forward" or "backward": its name, the rows of a block, its threads.
 
     The same as in `Plan` of the .cu file.

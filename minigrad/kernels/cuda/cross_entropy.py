@@ -13,6 +13,8 @@ and so does the loss.
 Saved: z, ln Σ e^z, the targets and the number of rows that count.
 """
 
+from __future__ import annotations
+
 from math import prod
 from typing import Any
 
@@ -20,6 +22,7 @@ from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, blocks, dense, id_of, real_of
 from minigrad.kernels.cuda.scratch import counters
 from minigrad.kernels.cuda.support import of_floats, of_ids, of_rows
+from minigrad.op import Array, Gradients, Needs
 
 SOURCE = Source(
     "cross_entropy",
@@ -30,13 +33,20 @@ THREADS = 128
 SHORT, WARPS = 1024, 8  # rows of so few logits have a warp each, of so many in a block
 
 
-def supports(logits, targets, *, ignore_index=-100, **_):
+def supports(logits: Array, targets: Array, *, ignore_index: int = -100, **_: Any) -> str | None:
     if not -(2**31) <= ignore_index < 2**31:
         return f"it takes an ignore_index of 32 bits, not {ignore_index}"
     return of_floats(logits) or of_ids(targets) or of_rows(logits)
 
 
-def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+def forward(
+    logits: Array,
+    targets: Array,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> tuple[Array, Any]:
     xp, dtype = cupy(), logits.dtype
     logits, targets = dense(logits), dense(targets)
     lead, vocabulary = logits.shape[:-1], logits.shape[-1]
@@ -66,7 +76,15 @@ def forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reductio
     return total[:1].reshape(()), (logits, targets, log_sum, count)
 
 
-def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+def backward(
+    dy: Array,
+    saved: Any,
+    needs: Needs,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Gradients:
     logits, targets, log_sum, count = saved
     if not needs[0]:
         return None, None
@@ -77,6 +95,8 @@ def backward(dy, saved, needs, *, ignore_index=-100, label_smoothing=0.0, reduct
     return dlogits, None
 
 
-def _launch(name, grid, threads, arguments, dtype, id_dtype):
+def _launch(
+    name: str, grid: int, threads: int, arguments: tuple[Any, ...], dtype: Any, id_dtype: Any
+) -> None:
     kernel = f"cross_entropy_{name}<{real_of(dtype)}, {id_of(id_dtype)}>"
     SOURCE.launch(kernel, (grid,), (threads,), *arguments, dtype=dtype)

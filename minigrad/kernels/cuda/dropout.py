@@ -23,12 +23,13 @@ from minigrad.kernels.cuda.compile import (
     size_of,
 )
 from minigrad.kernels.cuda.support import of_floats
+from minigrad.op import Array, Gradients, Needs, Shape
 
 SOURCE = Source("dropout", "dropout_apply<{real}>", "philox_keep")
 THREADS = 256
 
 
-def supports(x, keep, *, p):
+def supports(x: Array, keep: Array, *, p: float) -> str | None:
     if keep.dtype != np.bool_:
         return f"it takes a mask of booleans, not of {keep.dtype}"
     if keep.size > x.size:
@@ -36,16 +37,16 @@ def supports(x, keep, *, p):
     return of_floats(x)
 
 
-def forward(x, keep, *, p):
+def forward(x: Array, keep: Array, *, p: float) -> tuple[Array, Any]:
     keep = dense(cupy().broadcast_to(keep, x.shape))
     return _apply(dense(x), keep, p), keep
 
 
-def backward(dy, keep, needs, *, p):
+def backward(dy: Array, keep: Any, needs: Needs, *, p: float) -> Gradients:
     return _apply(dense(dy), keep, p), None
 
 
-def _apply(x, keep, p):
+def _apply(x: Array, keep: bool, p: float) -> Array:
     y = cupy().empty(x.shape, x.dtype)
     SOURCE.launch(
         f"dropout_apply<{real_of(x.dtype)}>",
@@ -58,7 +59,7 @@ def _apply(x, keep, p):
 
 
 def keep_mask(
-    shape: tuple[int, ...], p: float, *, seed: int, step: Any, ahead: int = 0, stream: int = 0
+    shape: Shape, p: float, *, seed: int, step: Any, ahead: int = 0, stream: int = 0
 ) -> Any:
     """Booleans (shape), True with probability 1 - p, from Philox4x32-10 on the device.
 

@@ -14,11 +14,14 @@ no atomics.
 Saved: the ids and the tables' shapes.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, dense, element_blocks, id_of, one_dtype, real_of
 from minigrad.kernels.cuda.support import of_floats, of_ids
+from minigrad.op import Array, Gradients, Needs, Places, Shape
 
 SOURCE = Source(
     "embedding",
@@ -30,19 +33,19 @@ THREADS = 256
 SMALL = 1024  # rows of a table that is small; an estimate
 
 
-def supports(weight, ids):
+def supports(weight: Array, ids: Array) -> str | None:
     return of_floats(weight) or of_ids(ids)
 
 
-def forward(weight, ids):
+def forward(weight: Array, ids: Array) -> tuple[Array, Any]:
     return _look_up(weight, None, dense(ids)), (ids, weight.shape)
 
 
-def backward(dy, saved, needs):
+def backward(dy: Array, saved: Any, needs: Needs) -> Gradients:
     return backward_into(dy, saved, needs, (None, None))
 
 
-def backward_into(dy, saved, needs, places):
+def backward_into(dy: Array, saved: Any, needs: Needs, places: Places) -> Gradients:
     ids, shape = saved
     dweight, _ = _gradients(dense(dy), dense(ids), shape, None, needs[:1], places[:1])
     return dweight, None
@@ -52,11 +55,11 @@ class embedding_with_positions:
     """The same with a vector for each position, which is added."""
 
     @staticmethod
-    def supports(weight, positions, ids):
+    def supports(weight: Array, positions: Array, ids: Array) -> str | None:
         return of_floats(weight, positions) or of_ids(ids)
 
     @staticmethod
-    def forward(weight, positions, ids):
+    def forward(weight: Array, positions: Array, ids: Array) -> tuple[Array, Any]:
         ids = dense(ids)
         if positions.ndim != 2 or not ids.ndim or ids.shape[-1] > len(positions):
             raise ValueError(f"{ids.shape} positions, and a table of positions {positions.shape}")
@@ -66,16 +69,16 @@ class embedding_with_positions:
         return y, (ids, weight.shape, positions.shape)
 
     @staticmethod
-    def backward(dy, saved, needs):
+    def backward(dy: Array, saved: Any, needs: Needs) -> Gradients:
         return embedding_with_positions.backward_into(dy, saved, needs, (None, None, None))
 
     @staticmethod
-    def backward_into(dy, saved, needs, places):
+    def backward_into(dy: Array, saved: Any, needs: Needs, places: Places) -> Gradients:
         ids, shape, positions = saved
         return *_gradients(dense(dy), ids, shape, positions, needs[:2], places[:2]), None
 
 
-def _look_up(weight, positions, ids):
+def _look_up(weight: Array, positions: Array, ids: Array) -> Array:
     if weight.ndim != 2:
         raise ValueError(f"the table must be (V, C), not {weight.shape}")
     vocabulary, channels = weight.shape
@@ -91,7 +94,14 @@ def _look_up(weight, positions, ids):
     return y
 
 
-def _gradients(dy, ids, shape, positions_shape, needs, places):
+def _gradients(
+    dy: Array,
+    ids: Array,
+    shape: Shape,
+    positions_shape: Shape | None,
+    needs: Needs,
+    places: Places,
+) -> Gradients:
     """dW and dP, None for what is not needed."""
     vocabulary, channels = shape
     made: list[Any] = [None, None]
@@ -121,6 +131,6 @@ def _gradients(dy, ids, shape, positions_shape, needs, places):
     return tuple(made)
 
 
-def _time(ids):
+def _time(ids: Array) -> int:
     """Positions of a sequence; 1 where there are none, as kernels divide by it."""
     return max(1, ids.shape[-1]) if ids.ndim else 1

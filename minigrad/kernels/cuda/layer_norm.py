@@ -10,10 +10,15 @@ of the launch that computes dx.
 Saved: x̂ and 1/σ, from which all of it follows, and w.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from minigrad.device import cupy
 from minigrad.kernels.cuda.columns import memory_of_parts, parts_of
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
 from minigrad.kernels.cuda.support import of_floats, of_rows
+from minigrad.op import Array, Gradients, Needs, Places
 
 SOURCE = Source("layer_norm", "layer_norm_forward<{real}>", "layer_norm_backward<{real}>")
 THREADS = 256
@@ -23,19 +28,23 @@ ROWS = THREADS // 32  # of a block
 ADDS_TO = 0  # see minigrad.op
 
 
-def supports(x, weight, bias, *, eps):
+def supports(x: Array, weight: Array | None, bias: Array | None, *, eps: float) -> str | None:
     return of_floats(x, weight, bias) or of_rows(x)
 
 
-def forward(x, weight, bias, *, eps):
+def forward(x: Array, weight: Array | None, bias: Array | None, *, eps: float) -> tuple[Array, Any]:
     return _normalise(x, None, weight, bias, eps)
 
 
-def backward(dy, saved, needs, *, so_far=None, eps):
+def backward(
+    dy: Array, saved: Any, needs: Needs, *, so_far: Array | None = None, eps: float
+) -> Gradients:
     return backward_into(dy, saved, needs, (None, None, None), so_far=so_far, eps=eps)
 
 
-def backward_into(dy, saved, needs, places, *, so_far=None, eps):
+def backward_into(
+    dy: Array, saved: Any, needs: Needs, places: Places, *, so_far: Array | None = None, eps: float
+) -> Gradients:
     normal, inverse_std, weight = saved  # (N, C), (N,), (C,)
     (rows, channels), dtype, xp = normal.shape, dy.dtype, cupy()
     dx = xp.empty((rows, channels), dtype) if needs[0] else None
@@ -62,25 +71,33 @@ class add_layer_norm:
     """y = LN(x + r): the residual sum and the norm after it. Both inputs get the same gradient."""
 
     @staticmethod
-    def supports(x, residual, weight, bias, *, eps):
+    def supports(
+        x: Array, residual: Array, weight: Array | None, bias: Array | None, *, eps: float
+    ) -> str | None:
         return of_floats(x, residual, weight, bias) or of_rows(x)
 
     @staticmethod
-    def forward(x, residual, weight, bias, *, eps):
+    def forward(
+        x: Array, residual: Array, weight: Array | None, bias: Array | None, *, eps: float
+    ) -> tuple[Array, Any]:
         return _normalise(x, residual, weight, bias, eps)
 
     @staticmethod
-    def backward(dy, saved, needs, *, eps):
+    def backward(dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
         return add_layer_norm.backward_into(dy, saved, needs, (None,) * 4, eps=eps)
 
     @staticmethod
-    def backward_into(dy, saved, needs, places, *, eps):
+    def backward_into(
+        dy: Array, saved: Any, needs: Needs, places: Places, *, eps: float
+    ) -> Gradients:
         wanted = (needs[0] or needs[1], needs[2], needs[3])
         dx, dweight, dbias = backward_into(dy, saved, wanted, (None, *places[2:]), eps=eps)
         return dx, dx, dweight, dbias
 
 
-def _normalise(x, residual, weight, bias, eps):
+def _normalise(
+    x: Array, residual: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Any]:
     dtype = one_dtype("layer_norm", x, residual, weight, bias)
     _check_shapes(x, residual, weight, bias)
     xp, channels = cupy(), x.shape[-1]
@@ -99,7 +116,9 @@ def _normalise(x, residual, weight, bias, eps):
     return y, (normal, inverse_std, weight)
 
 
-def _check_shapes(x, residual, weight, bias):
+def _check_shapes(
+    x: Array, residual: Array | None, weight: Array | None, bias: Array | None
+) -> None:
     """A kernel that is given less than it reads would read other memory."""
     if not x.ndim:
         raise ValueError("x has no last axis")

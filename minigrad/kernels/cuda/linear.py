@@ -14,6 +14,10 @@ Saved: x and W (rounded, if cuBLASLt takes them so), with an activation y, whose
 and the precision of the product, which backward keeps to.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from minigrad.kernels.cuda.activations import relu
 from minigrad.kernels.cuda.bf16 import to_bf16
 from minigrad.kernels.cuda.columns import column_sums, masked_column_sums
@@ -21,15 +25,20 @@ from minigrad.kernels.cuda.compile import dense
 from minigrad.kernels.cuda.gemm import factors_of, multiply, prepared, uses_cublaslt
 from minigrad.kernels.cuda.linear_backward import linear_backward
 from minigrad.kernels.cuda.support import of_floats, of_rows
+from minigrad.op import Array, Gradients, Needs, Places
 
 ADDS_TO = 0  # see minigrad.op
 
 
-def supports(x, weight, bias, *, activation=None):
+def supports(
+    x: Array, weight: Array, bias: Array | None, *, activation: str | None = None
+) -> str | None:
     return of_floats(x, weight, bias) or of_rows(x)
 
 
-def forward(x, weight, bias, *, activation=None):
+def forward(
+    x: Array, weight: Array, bias: Array | None, *, activation: str | None = None
+) -> tuple[Array, Any]:
     rows = dense(x).reshape(-1, x.shape[-1])  # (N, C_in)
     factors, weight = factors_of(x), dense(weight)
     if uses_cublaslt(rows.size * weight.shape[0]):
@@ -39,12 +48,27 @@ def forward(x, weight, bias, *, activation=None):
     return y.reshape(*x.shape[:-1], weight.shape[0]), saved
 
 
-def backward(dy, saved, needs, *, so_far=None, activation=None):
+def backward(
+    dy: Array,
+    saved: Any,
+    needs: Needs,
+    *,
+    so_far: Array | None = None,
+    activation: str | None = None,
+) -> Gradients:
     places = (None, None, None)
     return backward_into(dy, saved, needs, places, so_far=so_far, activation=activation)
 
 
-def backward_into(dy, saved, needs, places, *, so_far=None, activation=None):
+def backward_into(
+    dy: Array,
+    saved: Any,
+    needs: Needs,
+    places: Places,
+    *,
+    so_far: Array | None = None,
+    activation: str | None = None,
+) -> Gradients:
     shape, rows, weight, y, factors = saved
     dy_rows = dense(dy).reshape(rows.shape[0], weight.shape[0])  # (N, C_out)
     own = rows.dtype == dy.dtype and not uses_cublaslt(rows.size * weight.shape[0])

@@ -17,6 +17,7 @@ from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, blocks, real_of
 from minigrad.kernels.cuda.scratch import counters
 from minigrad.kernels.cuda.tiles import ROWS, THREADS, TILE, parts_of_sum
+from minigrad.op import Needs, Places
 
 SOURCE = Source(
     "linear_backward",
@@ -31,8 +32,8 @@ def linear_backward(
     y: Any,
     x: Any,
     weight: Any,
-    needs: tuple[bool, bool, bool],
-    places: tuple[Any, Any, Any],
+    needs: Needs,
+    places: Places,
     factors: str | None,
     so_far: Any = None,
 ) -> tuple[Any, Any, Any]:

@@ -11,22 +11,45 @@ Elsewhere it is the two kernels that it stands for. Backward always is.
 Saved: what these two save.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from minigrad.device import cupy
 from minigrad.kernels.cuda import layer_norm, linear
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
 from minigrad.kernels.cuda.gemm import factors_of, uses_cublaslt
 from minigrad.kernels.cuda.support import of_floats, of_rows
 from minigrad.kernels.cuda.tiles import ROWS, THREADS, TILE
+from minigrad.op import Array, Gradients, Needs, Places
 
 SOURCE = Source("linear_norm", "linear_norm_fma<{real}>", "linear_norm_tf32", "linear_norm_bf16")
 ADDS_TO = 0  # see minigrad.op
 
 
-def supports(x, weight, bias, residual, gain, shift, *, eps):
+def supports(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    residual: Array,
+    gain: Array | None,
+    shift: Array | None,
+    *,
+    eps: float,
+) -> str | None:
     return of_floats(x, weight, bias, residual, gain, shift) or of_rows(x) or of_rows(residual)
 
 
-def forward(x, weight, bias, residual, gain, shift, *, eps):
+def forward(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    residual: Array,
+    gain: Array | None,
+    shift: Array | None,
+    *,
+    eps: float,
+) -> tuple[Array, Any]:
     channels, inputs = weight.shape
     if channels > TILE or uses_cublaslt(x.size * channels):
         y, saved = linear.forward(x, weight, bias)
@@ -53,17 +76,21 @@ def forward(x, weight, bias, residual, gain, shift, *, eps):
     return y, ((x.shape, rows, weight, None, factors), (normal, inverse_std, gain))
 
 
-def backward(dy, saved, needs, *, so_far=None, eps):
+def backward(
+    dy: Array, saved: Any, needs: Needs, *, so_far: Array | None = None, eps: float
+) -> Gradients:
     return backward_into(dy, saved, needs, (None,) * 6, so_far=so_far, eps=eps)
 
 
-def backward_into(dy, saved, needs, places, *, so_far=None, eps):
+def backward_into(
+    dy: Array, saved: Any, needs: Needs, places: Places, *, so_far: Array | None = None, eps: float
+) -> Gradients:
     of_linear, of_norm = saved
     wanted = any(needs[:4])
     dsum, dgain, dshift = layer_norm.backward_into(
         dy, of_norm, (wanted, *needs[4:]), (None, *places[4:]), eps=eps
     )
-    gradients = (None, None, None)
+    gradients: Gradients = (None, None, None)
     if any(needs[:3]):
         gradients = linear.backward_into(dsum, of_linear, needs[:3], places[:3], so_far=so_far)
     return *gradients, dsum if needs[3] else None, dgain, dshift

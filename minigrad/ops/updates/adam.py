@@ -10,6 +10,11 @@ The decay is that of a penalty λ/2·‖p‖². It goes through both averages, s
 gradients decays less; AdamW leaves it out of them. Without a decay the two are one rule.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array
 from minigrad.ops.updates.adamw import adamw
 from minigrad.ops.updates.rule import Rule
 
@@ -18,7 +23,9 @@ class adam(Rule):
     state = adamw.state
 
     @staticmethod
-    def step(xp, p, g, m, v, *, weight_decay, **settings):
+    def step(
+        xp: Any, p: Array, g: Array, m: Array, v: Array, *, weight_decay: float, **settings: Any
+    ) -> tuple[Array, ...]:
         """One update; returns the new p, m and v."""
         g = g + weight_decay * p
         return adamw.step(xp, p, g, m, v, weight_decay=0.0, **settings)

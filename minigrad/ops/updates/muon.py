@@ -15,6 +15,11 @@ https://kellerjordan.github.io/posts/muon; the factor: Liu et al., "Muon is Scal
 Training", arXiv:2502.16982.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array
 from minigrad.ops.updates.adamw import adamw
 from minigrad.ops.updates.rule import Rule
 
@@ -28,7 +33,17 @@ class muon(Rule):
     elementwise = False
 
     @staticmethod
-    def step(xp, w, g, buffer, *, lr, momentum, weight_decay, parts=1):
+    def step(
+        xp: Any,
+        w: Array,
+        g: Array,
+        buffer: Array,
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        parts: int = 1,
+    ) -> tuple[Array, ...]:
         """One update of matrices (..., m, n); returns the new w and buffer, which starts as zeros.
 
         Each holds `parts` matrices, one below the other, which are made orthogonal one by one.
@@ -46,7 +61,7 @@ class adamw_beside(adamw):
     that a clipped step is, bit for bit, the step of clipped gradients."""
 
 
-def orthogonalized(xp, matrices, iterations=ITERATIONS):
+def orthogonalized(xp: Any, matrices: Array, iterations: int = ITERATIONS) -> Array:
     """About UVᵀ for each matrix UΣVᵀ of a stack (n, rows, columns).
 
     A Newton-Schulz iteration: each turn maps every singular value s to a·s + b·s³ + c·s⁵, with

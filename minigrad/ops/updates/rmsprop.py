@@ -13,6 +13,11 @@ with a' = αa + (1 - α)g'. With momentum μ what is divided goes into a velocit
     b' = μb + g'/(√s' + ε),    p' = p - η·b'
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array
 from minigrad.ops.updates.rule import Rule
 
 
@@ -21,8 +26,18 @@ class rmsprop(Rule):
 
     @staticmethod
     def step(
-        xp, p, g, square, *more, lr, alpha, eps, weight_decay=0.0, momentum=0.0, centered=False
-    ):
+        xp: Any,
+        p: Array,
+        g: Array,
+        square: Array,
+        *more: Array,
+        lr: float,
+        alpha: float,
+        eps: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ) -> tuple[Array, ...]:
         """One update; returns the new p, s and, if they are there, a and b."""
         if weight_decay:
             g = g + weight_decay * p

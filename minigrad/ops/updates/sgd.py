@@ -10,6 +10,11 @@ With gradient g, learning rate η, decay λ, momentum μ, dampening τ and the v
 Without momentum there is no velocity: p' = p - η·g'.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.op import Array
 from minigrad.ops.updates.rule import Rule
 
 
@@ -18,8 +23,16 @@ class sgd(Rule):
 
     @staticmethod
     def step(
-        xp, p, g, *velocity, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False
-    ):
+        xp: Any,
+        p: Array,
+        g: Array,
+        *velocity: Array,
+        lr: float,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> tuple[Array, ...]:
         """One update; returns the new p and, with momentum, the new velocity.
 
         The velocity starts as zeros, and `dampening` is 0 at the first step.
