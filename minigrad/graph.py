@@ -134,20 +134,8 @@ class Node:
     """
 
     __slots__ = (
-        "hooks",
-        "inputs",
-        "low",
-        "modules",
-        "needs",
-        "op",
-        "order",
-        "result",
-        "rule",
-        "saved",
-        "seen",
-        "statics",
-        "versions",
-        "xp",
+        *("hooks", "inputs", "low", "modules", "needs", "op", "order"),
+        *("result", "rule", "saved", "seen", "statics", "versions", "xp"),
     )
 
     counter = itertools.count()

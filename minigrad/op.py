@@ -67,9 +67,12 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, ClassVar
 
+Xp = Any  # the namespace of arrays: NumPy, CuPy or `minigrad.functions`
 Array = Any  # NumPy's or CuPy's; a tensor where `xp` is `minigrad.functions`
 Axis = int | tuple[int, ...] | None  # None stands for all axes
 Shape = tuple[int, ...]
+Saved = Any  # what forward leaves for backward
+Result = tuple[Array, Saved]  # of forward
 Needs = tuple[bool, ...]  # for each input, whether a gradient is wanted
 Places = tuple[Any, ...]  # for each input, an array for its gradient, or None
 Gradients = tuple[Any, ...]  # for each input, its gradient, or None

@@ -284,26 +284,6 @@ class Tensor(Interchange, Methods):
     def __rmatmul__(self, other: Any) -> Tensor:
         return F.matmul(other, self)
 
-    # In place (see `minigrad.functions.in_place`)
-
-    def __iadd__(self, other: Any) -> Tensor:
-        return change("add", self, other)
-
-    def __isub__(self, other: Any) -> Tensor:
-        return change("subtract", self, other)
-
-    def __imul__(self, other: Any) -> Tensor:
-        return change("multiply", self, other)
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return change("divide", self, other)
-
-    def __ipow__(self, other: Any) -> Tensor:
-        return change("power", self, other)
-
-    def __imatmul__(self, other: Any) -> Tensor:
-        return change("matmul", self, other)
-
     def __neg__(self) -> Tensor:
         return F.negative(self)
 
@@ -332,6 +312,5 @@ def plain_index(index: Any) -> Any:
 # At the end because these modules need the class above; its methods look them up when called.
 from minigrad import functions as F  # noqa: E402
 from minigrad.functions import numpy_protocol  # noqa: E402
-from minigrad.functions.in_place import change  # noqa: E402
 
 Variable.tensor, Variable.functions = Tensor, F

@@ -63,6 +63,12 @@ class Methods:
     __rlshift__: Final = reflected(F.bitwise_left_shift)
     __rrshift__: Final = reflected(F.bitwise_right_shift)
 
+    __iadd__: Final = in_place("add")
+    __isub__: Final = in_place("subtract")
+    __imul__: Final = in_place("multiply")
+    __itruediv__: Final = in_place("divide")
+    __ipow__: Final = in_place("power")
+    __imatmul__: Final = in_place("matmul")
     __ifloordiv__: Final = in_place("floor_divide")
     __imod__: Final = in_place("remainder")
     __iand__: Final = in_place("bitwise_and")

@@ -1,11 +1,8 @@
 """Activation functions and the normal distribution, element by element."""
 
-from __future__ import annotations
-
 from math import pi, sqrt
-from typing import Any
 
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops import special
 
 SLOPE, CUBIC = 2 * sqrt(2 / pi), 0.044715  # 2u = x·(SLOPE + SLOPE·CUBIC·x²)
@@ -15,11 +12,11 @@ class erf(Op):
     """y = erf x = 2/√π ∫₀ˣ e^(-t²) dt;  dx = dy·2/√π·e^(-x²)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return special.erf(xp, x), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy * (2 / sqrt(pi)) * special.gaussian(xp, x, 1.0),)
 
 
@@ -27,11 +24,11 @@ class normal_cdf(Op):
     """y = Φ(x) = (1 + erf(x/√2))/2, the standard normal distribution;  dx = dy·e^(-x²/2)/√(2π)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return special.normal_cdf(xp, x), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy * (1 / sqrt(2 * pi)) * special.gaussian(xp, x, 0.5),)
 
 
@@ -41,11 +38,11 @@ class relu(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return xp.maximum(x, 0), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (xp.where(x <= 0, 0, dy),)
 
 
@@ -53,12 +50,12 @@ class sigmoid(Op):
     """y = σ(x) = 1/(1 + e^-x);  dx = dy·σ(x)·σ(-x)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         y, rest = special.logistic_pair(xp, x)
         return y, (y, rest)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs) -> Gradients:
         y, rest = saved
         return (dy * y * rest,)
 
@@ -67,11 +64,11 @@ class softplus(Op):
     """y = ln(1 + e^x);  dx = dy·σ(x)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return special.softplus(xp, x), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy * special.logistic(xp, x),)
 
 
@@ -79,12 +76,12 @@ class silu(Op):
     """y = x·σ(x);  dx = dy·σ(x)·(1 + x·σ(-x)) (Elfwing, Uchibe and Doya, 2017)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         s, rest = special.logistic_pair(xp, x)
         return x * s, (x, s, rest)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs) -> Gradients:
         x, s, rest = saved
         return (dy * s * (1 + x * rest),)
 
@@ -98,7 +95,7 @@ class gelu(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, approximate: str) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, approximate: str) -> Result:
         if approximate == "tanh":
             near = xp.clip(x, -special.FAR, special.FAR)  # further out σ is 0 or 1
             doubled = near * (SLOPE + SLOPE * CUBIC * near * near)  # 2u
@@ -108,7 +105,7 @@ class gelu(Op):
         return x * cdf, (x, cdf)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, approximate: str) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs, *, approximate: str) -> Gradients:
         if approximate == "tanh":
             near, s, rest = saved
             slope = SLOPE + 3 * SLOPE * CUBIC * near * near

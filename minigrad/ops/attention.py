@@ -15,14 +15,11 @@ P is 0 where a key is masked, and so is dS. Therefore backward needs no mask.
 Saved: q, k, v and P.
 """
 
-from __future__ import annotations
-
 from math import sqrt
-from typing import Any
 
 import numpy as np
 
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.reduce import softmax
 
 
@@ -31,8 +28,8 @@ class scaled_dot_product_attention(Op):
 
     @staticmethod
     def forward(
-        xp: Any, q: Array, k: Array, v: Array, *, causal: bool, scale: float | None = None
-    ) -> tuple[Array, Any]:
+        xp: Xp, q: Array, k: Array, v: Array, *, causal: bool, scale: float | None = None
+    ) -> Result:
         scores = xp.matmul(q, xp.swapaxes(k, -1, -2)) * _scale(q, scale)  # (..., Tq, Tk)
         if causal:
             allowed = causal_mask(xp, q.shape[-2], k.shape[-2])
@@ -43,7 +40,7 @@ class scaled_dot_product_attention(Op):
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, saved: Any, needs: Needs, *, causal: bool, scale: float | None = None
+        xp: Xp, dy: Array, saved: Saved, needs: Needs, *, causal: bool, scale: float | None = None
     ) -> Gradients:
         q, k, v, weights = saved
         dq = dk = dv = None
@@ -62,7 +59,7 @@ def _scale(q: Array, scale: float | None) -> float:
     return 1 / sqrt(q.shape[-1]) if scale is None else scale
 
 
-def causal_mask(xp: Any, queries: int, keys: int) -> Array:
+def causal_mask(xp: Xp, queries: int, keys: int) -> Array:
     """(Tq, Tk), True where the key is not later than the query."""
     if queries > keys:
         raise ValueError(
@@ -81,7 +78,7 @@ class multi_head_attention(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, qkv: Array, *, num_heads: int, causal: bool) -> tuple[Array, Any]:
+    def forward(xp: Xp, qkv: Array, *, num_heads: int, causal: bool) -> Result:
         parts = split_heads(xp, qkv, num_heads)  # (3, B, H, T, D)
         y, saved = scaled_dot_product_attention.forward(
             xp, parts[0], parts[1], parts[2], causal=causal
@@ -90,7 +87,7 @@ class multi_head_attention(Op):
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, saved: Any, needs: Needs, *, num_heads: int, causal: bool
+        xp: Xp, dy: Array, saved: Saved, needs: Needs, *, num_heads: int, causal: bool
     ) -> Gradients:
         batch, time, channels = dy.shape
         heads = xp.reshape(dy, (batch, time, num_heads, channels // num_heads))
@@ -101,7 +98,7 @@ class multi_head_attention(Op):
         return (xp.concatenate([merge_heads(xp, g) for g in gradients], axis=-1),)
 
 
-def split_heads(xp: Any, qkv: Array, num_heads: int) -> Array:
+def split_heads(xp: Xp, qkv: Array, num_heads: int) -> Array:
     """(B, T, 3C) -> (3, B, H, T, D)"""
     batch, time, channels = qkv.shape
     if channels % (3 * num_heads):
@@ -110,7 +107,7 @@ def split_heads(xp: Any, qkv: Array, num_heads: int) -> Array:
     return xp.transpose(parts, (2, 0, 3, 1, 4))
 
 
-def merge_heads(xp: Any, y: Array) -> Array:
+def merge_heads(xp: Xp, y: Array) -> Array:
     """(B, H, T, D) -> (B, T, H·D)"""
     batch, num_heads, time, head_size = y.shape
     return xp.reshape(xp.swapaxes(y, 1, 2), (batch, time, num_heads * head_size))

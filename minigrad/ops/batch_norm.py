@@ -13,11 +13,7 @@ The gradient is that of `minigrad.ops.layer_norm`, with other axes: with g = dy�
 Saved: x̂, 1/σ and w, from which all three gradients follow.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array, Gradients, Needs, Op, Shape
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Shape, Xp
 from minigrad.ops.layer_norm import normalised, through_normalised
 from minigrad.ops.summation import sum_of
 
@@ -27,8 +23,8 @@ class batch_norm(Op):
 
     @staticmethod
     def forward(
-        xp: Any, x: Array, weight: Array | None, bias: Array | None, *, eps: float
-    ) -> tuple[Array, Any]:
+        xp: Xp, x: Array, weight: Array | None, bias: Array | None, *, eps: float
+    ) -> Result:
         axes = _all_but_channels(x.ndim)
         normal, inverse_std = normalised(xp, x, axes, eps)  # as x, and (1, C, 1, ...)
         y = normal if weight is None else normal * _beside(xp, weight, x)
@@ -36,7 +32,7 @@ class batch_norm(Op):
         return y, (normal, inverse_std, weight)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs, *, eps: float) -> Gradients:
         normal, inverse_std, weight = saved
         axes = _all_but_channels(dy.ndim)
         dx = None
@@ -52,6 +48,6 @@ def _all_but_channels(ndim: int) -> Shape:
     return (0, *range(2, ndim))
 
 
-def _beside(xp: Any, vector: Array, x: Array) -> Array:
+def _beside(xp: Xp, vector: Array, x: Array) -> Array:
     """(C,) as (C, 1, ...), which broadcasts against x (B, C, ...)."""
     return xp.reshape(vector, (-1, *(1 for _ in range(x.ndim - 2))))

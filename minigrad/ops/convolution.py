@@ -22,12 +22,9 @@ and dx is the sum of the dx_p, each at the positions that x_p was taken from.
 Saved: x with its borders of zeros, and W.
 """
 
-from __future__ import annotations
-
 from math import prod
-from typing import Any
 
-from minigrad.op import Array, Gradients, Needs, Op, Shape
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Shape, Xp
 from minigrad.ops.special import scatter_add
 from minigrad.ops.summation import sum_of
 from minigrad.ops.windows import output_size, positions
@@ -38,7 +35,7 @@ class convolution(Op):
 
     @staticmethod
     def forward(
-        xp: Any,
+        xp: Xp,
         x: Array,
         weight: Array,
         bias: Array | None,
@@ -47,7 +44,7 @@ class convolution(Op):
         padding: Shape,
         dilation: Shape,
         groups: int,
-    ) -> tuple[Array, Any]:
+    ) -> Result:
         x = xp.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
         out = output_size(x.shape[2:], weight.shape[2:], stride, dilation)
         batch, channels_out = x.shape[0], weight.shape[0]
@@ -63,9 +60,9 @@ class convolution(Op):
 
     @staticmethod
     def backward(
-        xp: Any,
+        xp: Xp,
         dy: Array,
-        saved: Any,
+        saved: Saved,
         needs: Needs,
         *,
         stride: Shape,
@@ -99,13 +96,13 @@ class convolution(Op):
         )
 
 
-def _weight_at(xp: Any, weight: Array, position: Shape, groups: int) -> Array:
+def _weight_at(xp: Xp, weight: Array, position: Shape, groups: int) -> Array:
     """(O, C/groups, *kernel) -> (groups, O/groups, C/groups)"""
     taken = weight[(slice(None), slice(None), *position)]
     return xp.reshape(taken, (groups, weight.shape[0] // groups, weight.shape[1]))
 
 
-def _met(xp: Any, x: Array, met: tuple[slice, ...], out: Shape, groups: int) -> Array:
+def _met(xp: Xp, x: Array, met: tuple[slice, ...], out: Shape, groups: int) -> Array:
     """(B, C, *size) -> (B, groups, C/groups, positions)"""
     taken = x[met]
     return xp.reshape(taken, (x.shape[0], groups, x.shape[1] // groups, prod(out)))

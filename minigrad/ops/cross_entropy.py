@@ -12,11 +12,7 @@ Softmax and loss are one op, so no probability, which may be 0, is divided by. W
 Saved: ln p, from which p follows, and the targets.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.reduce import log_softmax
 from minigrad.ops.summation import mean_of, sum_of
 
@@ -26,14 +22,14 @@ class cross_entropy(Op):
 
     @staticmethod
     def forward(
-        xp: Any,
+        xp: Xp,
         logits: Array,
         targets: Array,
         *,
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
         reduction: str = "mean",
-    ) -> tuple[Array, Any]:
+    ) -> Result:
         vocabulary = logits.shape[-1]
         log_p, _ = log_softmax.forward(xp, xp.reshape(logits, (-1, vocabulary)), axis=-1)  # (N, V)
         ids, counts = _flat_targets(xp, targets, ignore_index)
@@ -50,9 +46,9 @@ class cross_entropy(Op):
 
     @staticmethod
     def backward(
-        xp: Any,
+        xp: Xp,
         dy: Array,
-        saved: Any,
+        saved: Saved,
         needs: Needs,
         *,
         ignore_index: int = -100,
@@ -72,13 +68,13 @@ class cross_entropy(Op):
         return xp.reshape(dz, shape), None
 
 
-def _flat_targets(xp: Any, targets: Array, ignore_index: int) -> tuple[Array, Array]:
+def _flat_targets(xp: Xp, targets: Array, ignore_index: int) -> tuple[Array, Array]:
     """Targets as (N,), with 0 for ignored ones, and a mask of those that are not ignored."""
     ids = xp.reshape(targets, (-1,))
     counts = ids != ignore_index
     return xp.where(counts, ids, 0), counts
 
 
-def _number(xp: Any, counts: Array, like: Array) -> Array:
+def _number(xp: Xp, counts: Array, like: Array) -> Array:
     """How many targets are not ignored, in the dtype of `like`."""
     return xp.sum(counts).astype(like.dtype)

@@ -1,10 +1,6 @@
 """Products along an axis, and cumulative sums and products."""
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.summation import running
 
 
@@ -15,11 +11,11 @@ class prod(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return xp.prod(x, axis=-1), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (xp.expand_dims(dy, -1) * products_of_others(xp, x),)
 
 
@@ -27,11 +23,11 @@ class cumsum(Op):
     """y_i = Σ_{j≤i} x_j along `axis`;  dx_j = Σ_{i≥j} dy_i"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, axis: int) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, axis: int) -> Result:
         return running(xp, "cumsum", x, axis), None
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, axis: int) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs, *, axis: int) -> Gradients:
         return (_backwards(running(xp, "cumsum", _backwards(dy, axis), axis), axis),)
 
 
@@ -46,11 +42,11 @@ class cumprod(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return running(xp, "cumprod", x, -1), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         r, m, size, s = dy, x[..., 1:], x.shape[-1], 1
         while s < size:
             r = xp.concatenate([r[..., :-s] + m * r[..., s:], r[..., -s:]], axis=-1)
@@ -59,12 +55,12 @@ class cumprod(Op):
         return (_before(xp, x) * r,)
 
 
-def products_of_others(xp: Any, x: Array) -> Array:
+def products_of_others(xp: Xp, x: Array) -> Array:
     """For each element of the last axis, the product of all others."""
     return _before(xp, x) * _backwards(_before(xp, _backwards(x)))
 
 
-def _before(xp: Any, x: Array) -> Array:
+def _before(xp: Xp, x: Array) -> Array:
     """For each element of the last axis, the product of those before it: 1 for the first."""
     products = running(xp, "cumprod", x, -1)
     return xp.concatenate([xp.ones_like(x[..., :1]), products[..., :-1]], axis=-1)

@@ -9,20 +9,18 @@ and the caller chooses the random generator.
 Saved: the mask.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Xp
 
 
 class dropout(Op):
     """y = x·keep/(1 - p); see the module's docstring"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, keep: Array, *, p: float) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, keep: Array, *, p: float) -> Result:
         return x * keep * (1 / (1 - p)), keep
 
     @staticmethod
-    def backward(xp: Any, dy: Array, keep: Any, needs: Needs, *, p: float) -> Gradients:
+    def backward(xp: Xp, dy: Array, keep: Any, needs: Needs, *, p: float) -> Gradients:
         return dy * keep * (1 / (1 - p)), None

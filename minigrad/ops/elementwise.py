@@ -4,15 +4,13 @@ Inputs broadcast as NumPy's do. A gradient is returned in the output's shape; th
 over the axes along which an input was broadcast.
 """
 
-from __future__ import annotations
-
 from math import inf
 from math import log as ln
 from typing import Any
 
 import numpy as np
 
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops import special
 
 LN_2, LN_10 = ln(2), ln(10)
@@ -22,11 +20,11 @@ class add(Op):
     """z = x + y;  dx = dz, dy = dz"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, y: Array) -> Result:
         return x + y, None
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs) -> Gradients:
         return dz, dz
 
 
@@ -34,11 +32,11 @@ class subtract(Op):
     """z = x - y;  dx = dz, dy = -dz"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, y: Array) -> Result:
         return x - y, None
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs) -> Gradients:
         return dz, -dz if needs[1] else None
 
 
@@ -46,11 +44,11 @@ class multiply(Op):
     """z = x·y;  dx = dz·y, dy = dz·x"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, y: Array) -> Result:
         return x * y, (x, y)
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs) -> Gradients:
         x, y = saved
         return dz * y if needs[0] else None, dz * x if needs[1] else None
 
@@ -59,11 +57,11 @@ class divide(Op):
     """z = x/y;  dx = dz/y, dy = -dz·x/y²"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, y: Array) -> Result:
         return x / y, (x, y)
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs) -> Gradients:
         x, y = saved
         # (x/y)/y, because y² leaves the range of floats long before the quotient does
         return dz / y if needs[0] else None, -dz * (x / y) / y if needs[1] else None
@@ -76,11 +74,11 @@ class remainder(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, y: Array) -> Result:
         return xp.remainder(x, y), (x, y)
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs) -> Gradients:
         x, y = saved
         return dz, -dz * xp.floor_divide(x, y) if needs[1] else None
 
@@ -92,11 +90,11 @@ class power(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, y: Array) -> Result:
         return xp.power(x, y), (x, y)
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs) -> Gradients:
         x, y = saved
         dx = dy = None
         if needs[0]:
@@ -113,11 +111,11 @@ class power_scalar(Op):
     """y = x^p for a number p;  dx = dy·p·x^(p-1)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, exponent: float) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, exponent: float) -> Result:
         return x**exponent, x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs, *, exponent: float) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs, *, exponent: float) -> Gradients:
         if exponent == 0:
             return (dy * 0,)
         return (dy * exponent * x ** (exponent - 1),)
@@ -129,11 +127,11 @@ class negative(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return -x, None
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs) -> Gradients:
         return (-dy,)
 
 
@@ -141,12 +139,12 @@ class exp(Op):
     """y = e^x;  dx = dy·y"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         y = xp.exp(x)
         return y, y
 
     @staticmethod
-    def backward(xp: Any, dy: Array, y: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, y: Array, needs: Needs) -> Gradients:
         return (dy * y,)
 
 
@@ -154,11 +152,11 @@ class expm1(Op):
     """y = e^x - 1, exact near 0;  dx = dy·e^x"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return xp.expm1(x), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy * xp.exp(x),)
 
 
@@ -166,11 +164,11 @@ class log(Op):
     """y = ln x;  dx = dy/x"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return xp.log(x), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy / x,)
 
 
@@ -178,11 +176,11 @@ class log1p(Op):
     """y = ln(1 + x), exact near 0;  dx = dy/(1 + x)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return xp.log1p(x), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy / (1 + x),)
 
 
@@ -190,11 +188,11 @@ class log2(Op):
     """y = log₂ x;  dx = dy/(x·ln 2)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return xp.log2(x), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy / x / LN_2,)
 
 
@@ -202,11 +200,11 @@ class log10(Op):
     """y = log₁₀ x;  dx = dy/(x·ln 10)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return xp.log10(x), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy / x / LN_10,)
 
 
@@ -214,11 +212,11 @@ class logaddexp(Op):
     """z = ln(e^x + e^y);  dx = dz·σ(x - y), dy = dz·σ(y - x)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, y: Array) -> Result:
         return xp.logaddexp(x, y), (x, y)
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs) -> Gradients:
         x, y = saved
         same = (x == y) & xp.isinf(x)  # they share the gradient, but have no difference
         share, rest = special.logistic_pair(xp, xp.where(same, 0, x) - xp.where(same, 0, y))
@@ -229,12 +227,12 @@ class sqrt_(Op):
     """y = √x;  dx = dy/(2y)"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         y = xp.sqrt(x)
         return y, y
 
     @staticmethod
-    def backward(xp: Any, dy: Array, y: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, y: Array, needs: Needs) -> Gradients:
         return (dy / (2 * y),)
 
 
@@ -244,11 +242,11 @@ class abs_(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return xp.abs(x), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (dy * xp.sign(x),)
 
 
@@ -261,11 +259,11 @@ class maximum(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, y: Array) -> Result:
         return xp.maximum(x, y), (x, y)
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs) -> Gradients:
         x, y = saved
         half = dz * 0.5
         dx = xp.where(x < y, 0, xp.where(x == y, half, dz)) if needs[0] else None
@@ -282,11 +280,11 @@ class minimum(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, y: Array) -> Result:
         return xp.minimum(x, y), (x, y)
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs) -> Gradients:
         x, y = saved
         half = dz * 0.5
         dx = xp.where(x > y, 0, xp.where(x == y, half, dz)) if needs[0] else None
@@ -298,12 +296,12 @@ class clip(Op):
     """y = min(max(x, low), high) for numbers low and high;  dx = dy where low <= x <= high"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, low: float | None, high: float | None) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, low: float | None, high: float | None) -> Result:
         return xp.clip(x, low, high), x
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, x: Array, needs: Needs, *, low: float | None, high: float | None
+        xp: Xp, dy: Array, x: Array, needs: Needs, *, low: float | None, high: float | None
     ) -> Gradients:
         if low is not None:
             dy = xp.where(x < low, 0, dy)
@@ -319,11 +317,11 @@ class clip_between(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array, low: Array, high: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, low: Array, high: Array) -> Result:
         return xp.clip(x, low, high), (x, low, high)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs) -> Gradients:
         x, low, high = saved
         dx, dlow, dhigh = dy, None, None
         raised = x if low is None else xp.maximum(x, low)
@@ -342,11 +340,11 @@ class where(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, condition: Array, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, condition: Array, x: Array, y: Array) -> Result:
         return xp.where(condition, x, y), condition
 
     @staticmethod
-    def backward(xp: Any, dz: Array, condition: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, condition: Any, needs: Needs) -> Gradients:
         dx = xp.where(condition, dz, 0) if needs[1] else None
         dy = xp.where(condition, 0, dz) if needs[2] else None
         return None, dx, dy
@@ -358,12 +356,12 @@ class astype(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, dtype: np.dtype[Any]) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, dtype: np.dtype[Any]) -> Result:
         return x.astype(dtype), x.dtype
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, x_dtype: Any, needs: Needs, *, dtype: np.dtype[Any]
+        xp: Xp, dy: Array, x_dtype: Any, needs: Needs, *, dtype: np.dtype[Any]
     ) -> Gradients:
         return (dy.astype(x_dtype),)
 
@@ -374,9 +372,9 @@ class clone(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return x.copy(), None
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs) -> Gradients:
         return (dy,)

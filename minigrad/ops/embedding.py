@@ -13,12 +13,9 @@ Saved: the ids and the table's shape.
     y[..., t] = W[ids[..., t]] + P[t],   dP[t] = Σ dy[..., t] over all sequences, 0 for t >= T
 """
 
-from __future__ import annotations
-
 from math import prod
-from typing import Any
 
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.special import scatter_add
 from minigrad.ops.summation import sum_of
 
@@ -27,11 +24,11 @@ class embedding(Op):
     """y[...] = W[ids[...]]; see the module's docstring"""
 
     @staticmethod
-    def forward(xp: Any, weight: Array, ids: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, weight: Array, ids: Array) -> Result:
         return weight[ids], (ids, weight.shape)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs) -> Gradients:
         ids, shape = saved
         return scatter_add(xp, dy, ids, shape) if needs[0] else None, None
 
@@ -40,12 +37,12 @@ class embedding_with_positions(Op):
     """y[..., t] = W[ids[..., t]] + P[t]"""
 
     @staticmethod
-    def forward(xp: Any, weight: Array, positions: Array, ids: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, weight: Array, positions: Array, ids: Array) -> Result:
         time = ids.shape[-1]
         return weight[ids] + positions[:time], (ids, weight.shape, positions.shape)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs) -> Gradients:
         ids, shape, (length, channels) = saved
         dweight = scatter_add(xp, dy, ids, shape) if needs[0] else None
         dpositions = None

@@ -8,11 +8,7 @@ Shapes: x (..., 2F), of which the first half is the gate g and the second the va
 Saved: what silu saves for g, s and u.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.activations import silu
 
 
@@ -20,7 +16,7 @@ class swiglu(Op):
     """y = silu(g)·u of x = [g | u]; see the module's docstring"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         if x.ndim == 0 or x.shape[-1] % 2:
             raise ValueError(f"a gate and what it is for need an even last axis, not {x.shape}")
         half = x.shape[-1] // 2
@@ -29,7 +25,7 @@ class swiglu(Op):
         return opened * value, (saved, opened, value)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs) -> Gradients:
         of_gate, opened, value = saved
         (dgate,) = silu.backward(xp, dy * value, of_gate, (True,))
         return (xp.concatenate([dgate, dy * opened], axis=-1),)

@@ -5,11 +5,7 @@ of G = H/K heads of queries. The maths is that of `minigrad.ops.attention`; keys
 broadcast along their group.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.attention import merge_heads, scaled_dot_product_attention
 from minigrad.ops.summation import sum_of
 
@@ -26,9 +22,7 @@ class grouped_query_attention(Op):
     """
 
     @staticmethod
-    def forward(
-        xp: Any, qkv: Array, *, num_heads: int, num_kv_heads: int, causal: bool
-    ) -> tuple[Array, Any]:
+    def forward(xp: Xp, qkv: Array, *, num_heads: int, num_kv_heads: int, causal: bool) -> Result:
         q, k, v = split_groups(xp, qkv, num_heads, num_kv_heads)
         y, saved = scaled_dot_product_attention.forward(xp, q, k, v, causal=causal)
         batch, _, _, time, head_size = y.shape
@@ -36,9 +30,9 @@ class grouped_query_attention(Op):
 
     @staticmethod
     def backward(
-        xp: Any,
+        xp: Xp,
         dy: Array,
-        saved: Any,
+        saved: Saved,
         needs: Needs,
         *,
         num_heads: int,
@@ -57,7 +51,7 @@ class grouped_query_attention(Op):
 
 
 def split_groups(
-    xp: Any, qkv: Array, num_heads: int, num_kv_heads: int
+    xp: Xp, qkv: Array, num_heads: int, num_kv_heads: int
 ) -> tuple[Array, Array, Array]:
     """(B, T, (H + 2K)·D) -> queries (B, K, G, T, D), keys and values (B, K, 1, T, D)"""
     batch, time, channels = qkv.shape

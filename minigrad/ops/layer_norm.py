@@ -14,11 +14,7 @@ Over all rows, dw = Σ dy·x̂ and db = Σ dy.
 Saved: x̂, 1/σ and w, from which all three gradients follow.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array, Axis, Gradients, Needs, Op
+from minigrad.op import Array, Axis, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.summation import centred, mean_of, sum_of
 
 
@@ -27,13 +23,13 @@ class layer_norm(Op):
 
     @staticmethod
     def forward(
-        xp: Any, x: Array, weight: Array | None, bias: Array | None, *, eps: float
-    ) -> tuple[Array, Any]:
+        xp: Xp, x: Array, weight: Array | None, bias: Array | None, *, eps: float
+    ) -> Result:
         normal, inverse_std = normalised(xp, x, -1, eps)
         return _scaled(normal, weight, bias), (normal, inverse_std, weight)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs, *, eps: float) -> Gradients:
         normal, inverse_std, weight = saved
         dx = None
         if needs[0]:
@@ -49,12 +45,12 @@ class add_layer_norm(Op):
 
     @staticmethod
     def forward(
-        xp: Any, x: Array, residual: Array, weight: Array | None, bias: Array | None, *, eps: float
-    ) -> tuple[Array, Any]:
+        xp: Xp, x: Array, residual: Array, weight: Array | None, bias: Array | None, *, eps: float
+    ) -> Result:
         return layer_norm.forward(xp, x + residual, weight, bias, eps=eps)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs, *, eps: float) -> Gradients:
         wanted = (needs[0] or needs[1], needs[2], needs[3])
         dx, dweight, dbias = layer_norm.backward(xp, dy, saved, wanted, eps=eps)
         return dx, dx, dweight, dbias
@@ -67,13 +63,13 @@ class rms_norm(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array, weight: Array | None, *, eps: float) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, weight: Array | None, *, eps: float) -> Result:
         inverse_rms = 1 / xp.sqrt(mean_of(xp, x * x, -1, keepdims=True) + eps)
         normal = x * inverse_rms
         return _scaled(normal, weight, None), (normal, inverse_rms, weight)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs, *, eps: float) -> Gradients:
         normal, inverse_rms, weight = saved
         dx = None
         if needs[0]:
@@ -82,7 +78,7 @@ class rms_norm(Op):
         return dx, _sum_rows(xp, dy * normal) if needs[1] else None
 
 
-def normalised(xp: Any, x: Array, axis: Axis, eps: float) -> tuple[Array, Array]:
+def normalised(xp: Xp, x: Array, axis: Axis, eps: float) -> tuple[Array, Array]:
     """x̂ of x, over one axis or several, and 1/σ, where these axes have size 1."""
     distance = centred(xp, x, axis)
     variance = mean_of(xp, distance * distance, axis, keepdims=True)
@@ -90,7 +86,7 @@ def normalised(xp: Any, x: Array, axis: Axis, eps: float) -> tuple[Array, Array]
     return distance * inverse_std, inverse_std
 
 
-def through_normalised(xp: Any, g: Array, normal: Array, inverse_std: Array, axis: Axis) -> Array:
+def through_normalised(xp: Xp, g: Array, normal: Array, inverse_std: Array, axis: Axis) -> Array:
     """dx of `normalised`, from g, the gradient of x̂; see the module's docstring."""
     along = mean_of(xp, g * normal, axis, keepdims=True)
     return (g - mean_of(xp, g, axis, keepdims=True) - normal * along) * inverse_std
@@ -101,6 +97,6 @@ def _scaled(normal: Array, weight: Array | None, bias: Array | None) -> Array:
     return y if bias is None else y + bias
 
 
-def _sum_rows(xp: Any, x: Array) -> Array:
+def _sum_rows(xp: Xp, x: Array) -> Array:
     """Sum over all axes but the last: (..., C) -> (C,)"""
     return sum_of(xp, x, tuple(range(x.ndim - 1)))

@@ -13,11 +13,7 @@ With `activation="relu"`, dy is first set to 0 where y is 0.
 Saved: x and W, which the gradients need, and with an activation also y: dy is 0 where y is 0.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.summation import sum_of
 
 
@@ -26,8 +22,8 @@ class linear(Op):
 
     @staticmethod
     def forward(
-        xp: Any, x: Array, weight: Array, bias: Array | None, *, activation: str | None = None
-    ) -> tuple[Array, Any]:
+        xp: Xp, x: Array, weight: Array, bias: Array | None, *, activation: str | None = None
+    ) -> Result:
         y = xp.matmul(x, xp.swapaxes(weight, 0, 1))  # (..., C_out)
         if bias is not None:
             y = y + bias
@@ -38,7 +34,7 @@ class linear(Op):
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, saved: Any, needs: Needs, *, activation: str | None = None
+        xp: Xp, dy: Array, saved: Saved, needs: Needs, *, activation: str | None = None
     ) -> Gradients:
         x, weight, y = saved
         if activation is not None:

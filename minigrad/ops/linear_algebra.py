@@ -4,17 +4,15 @@ The gradients are those of M. Giles, "Collected matrix derivative results for fo
 mode algorithmic differentiation" (2008). NumPy computes with LAPACK, CuPy with cuSOLVER.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.cumulative import products_of_others
 from minigrad.ops.special import on_tensors
 from minigrad.ops.summation import sum_of
 
 
-def _transposed(xp: Any, x: Array) -> Array:
+def _transposed(xp: Xp, x: Array) -> Array:
     return xp.swapaxes(x, -1, -2)
 
 
@@ -25,7 +23,7 @@ class norm(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         if on_tensors(xp):
             y = xp.linalg.vector_norm(x, axis=-1)
             return y, (x, y)
@@ -37,7 +35,7 @@ class norm(Op):
         return y, (x, y)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs) -> Gradients:
         x, y = saved
         y = xp.expand_dims(xp.where(y == 0, 1, y), -1)
         return (xp.expand_dims(dy, -1) * (x / y),)
@@ -47,12 +45,12 @@ class inv(Op):
     """Y = X⁻¹;  dX = -Yᵀ dY Yᵀ"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         y = xp.linalg.inv(x)
         return y, y
 
     @staticmethod
-    def backward(xp: Any, dy: Array, y: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, y: Array, needs: Needs) -> Gradients:
         y = _transposed(xp, y)
         return (-xp.matmul(xp.matmul(y, dy), y),)
 
@@ -61,12 +59,12 @@ class solve(Op):
     """X with A X = B, A (..., N, N), B (..., N, K);  dB = A⁻ᵀ dX, dA = -dB Xᵀ"""
 
     @staticmethod
-    def forward(xp: Any, a: Array, b: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, a: Array, b: Array) -> Result:
         x = xp.linalg.solve(a, b)
         return x, (a, x)
 
     @staticmethod
-    def backward(xp: Any, dx: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dx: Array, saved: Saved, needs: Needs) -> Gradients:
         a, x = saved
         db = xp.linalg.solve(_transposed(xp, a), dx)
         return -xp.matmul(db, _transposed(xp, x)) if needs[0] else None, db
@@ -76,15 +74,15 @@ class det(Op):
     """y = det X;  dX = dy·C, where C are the cofactors of X: det(X)·X⁻ᵀ, if X is not singular"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return xp.linalg.det(x), x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (xp.expand_dims(dy, (-1, -2)) * _cofactors(xp, x),)
 
 
-def _cofactors(xp: Any, x: Array) -> Array:
+def _cofactors(xp: Xp, x: Array) -> Array:
     """With X = U·diag(s)·Vᵀ they are det(U)·det(V)·U·diag(products of the other s)·Vᵀ.
 
     There is no division, so X may be singular. On tensors, for second derivatives, it may not.
@@ -101,11 +99,11 @@ class log_abs_det(Op):
     """y = ln |det X|;  dX = dy·X⁻ᵀ"""
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         return xp.linalg.slogdet(x)[1], x
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x: Array, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, x: Array, needs: Needs) -> Gradients:
         return (xp.expand_dims(dy, (-1, -2)) * _transposed(xp, xp.linalg.inv(x)),)
 
 
@@ -117,12 +115,12 @@ class singular_values(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         u, s, vt = _factors(xp, x)
         return s, (u, vt)
 
     @staticmethod
-    def backward(xp: Any, ds: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, ds: Array, saved: Saved, needs: Needs) -> Gradients:
         u, vt = saved
         return (xp.matmul(u * xp.expand_dims(ds, -2), vt),)
 
@@ -140,13 +138,13 @@ class svd(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         u, s, vt = _factors(xp, x)
         packed = [_transposed(xp, u), xp.expand_dims(s, -1), vt]
         return xp.concatenate(packed, axis=-1), (u, s, vt)
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs) -> Gradients:
         u, s, vt = saved
         m, k, n = u.shape[-2], s.shape[-1], vt.shape[-1]
         ut, v = _transposed(xp, u), _transposed(xp, vt)
@@ -165,7 +163,7 @@ class svd(Op):
         return (dx,)
 
 
-def _factors(xp: Any, x: Array) -> tuple[Array, Array, Array]:
+def _factors(xp: Xp, x: Array) -> tuple[Array, Array, Array]:
     """U (..., M, K), s (..., K) and Vᵀ (..., K, N) with X = U·diag(s)·Vᵀ."""
     if not on_tensors(xp):
         return xp.linalg.svd(x, full_matrices=False)
@@ -183,12 +181,12 @@ class cholesky(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array) -> Result:
         lower = xp.linalg.cholesky(x)
         return lower, lower
 
     @staticmethod
-    def backward(xp: Any, dlower: Array, lower: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dlower: Array, lower: Any, needs: Needs) -> Gradients:
         upper = _transposed(xp, lower)
         product = xp.matmul(upper, dlower)
         phi = (xp.tril(product) + xp.tril(product, -1)) * 0.5

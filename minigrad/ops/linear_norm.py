@@ -9,11 +9,7 @@ an op of its own because a GPU computes it in one kernel. (Vaswani et al., arXiv
 Saved: what these two ops save.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.layer_norm import add_layer_norm
 from minigrad.ops.linear import linear
 
@@ -23,7 +19,7 @@ class linear_norm(Op):
 
     @staticmethod
     def forward(
-        xp: Any,
+        xp: Xp,
         x: Array,
         weight: Array,
         bias: Array | None,
@@ -32,13 +28,13 @@ class linear_norm(Op):
         shift: Array | None,
         *,
         eps: float,
-    ) -> tuple[Array, Any]:
+    ) -> Result:
         y, saved = linear.forward(xp, x, weight, bias)
         z, saved_norm = add_layer_norm.forward(xp, y, residual, gain, shift, eps=eps)
         return z, (saved, saved_norm)
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs, *, eps: float) -> Gradients:
         of_linear, of_norm = saved
         of_sum = any(needs[:3]), *needs[3:]
         dy, dresidual, dgain, dshift = add_layer_norm.backward(xp, dz, of_norm, of_sum, eps=eps)

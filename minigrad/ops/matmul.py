@@ -1,14 +1,12 @@
 """Matmuls."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.summation import BLOCK, sum_of
 
 
@@ -20,13 +18,13 @@ class matmul(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array, y: Array) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, y: Array) -> Result:
         if x.ndim == 0 or y.ndim == 0:
             raise ValueError("a number has no matrix product; use * instead")
         return xp.matmul(x, y), (x, y)
 
     @staticmethod
-    def backward(xp: Any, dz: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(xp: Xp, dz: Array, saved: Saved, needs: Needs) -> Gradients:
         x, y = saved
         x_is_vector, y_is_vector = x.ndim == 1, y.ndim == 1
         if x_is_vector:
@@ -57,11 +55,11 @@ class einsum(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, *operands: Array, subscripts: str) -> tuple[Array, Any]:
+    def forward(xp: Xp, *operands: Array, subscripts: str) -> Result:
         return contract(xp, subscripts, operands), operands
 
     @staticmethod
-    def backward(xp: Any, dy: Array, operands: Any, needs: Needs, *, subscripts: str) -> Gradients:
+    def backward(xp: Xp, dy: Array, operands: Any, needs: Needs, *, subscripts: str) -> Gradients:
         left, output = subscripts.split("->")
         terms = left.split(",")
         gradients: list = []
@@ -84,7 +82,7 @@ class einsum(Op):
         return tuple(gradients)
 
 
-def contract(xp: Any, subscripts: str, operands: Sequence[Array]) -> Array:
+def contract(xp: Xp, subscripts: str, operands: Sequence[Array]) -> Array:
     """`einsum` of operands without repeated indices, whose long sums of floats are exact enough.
 
     NumPy's einsum adds products one by one. Here an index that only one operand has is summed first

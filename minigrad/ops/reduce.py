@@ -1,12 +1,9 @@
 """Reductions along axes, and softmax, log-softmax and log-sum-exp."""
 
-from __future__ import annotations
-
 from math import inf, nan, prod
 from operator import index
-from typing import Any
 
-from minigrad.op import Array, Axis, Gradients, Needs, Op, Shape
+from minigrad.op import Array, Axis, Gradients, Needs, Op, Result, Saved, Shape, Xp
 from minigrad.ops.special import on_tensors
 from minigrad.ops.summation import centred, mean_of, sum_of
 
@@ -29,7 +26,7 @@ def normalize_axes(axis: Axis, ndim: int) -> Shape:
     return tuple(result)
 
 
-def _keep(xp: Any, y: Array, shape: Shape, axis: Axis) -> Array:
+def _keep(xp: Xp, y: Array, shape: Shape, axis: Axis) -> Array:
     """`y` with the reduced axes put back as axes of size 1."""
     axes = normalize_axes(axis, len(shape))
     return xp.reshape(y, tuple(1 if i in axes else n for i, n in enumerate(shape)))
@@ -39,12 +36,12 @@ class sum_(Op):
     """y = Σ x over `axis`;  dx = dy, repeated along `axis`"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, axis: Axis, keepdims: bool) -> Result:
         return sum_of(xp, x, axis, keepdims), x.shape
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, shape: Shape, needs: Needs, *, axis: Axis, keepdims: bool
+        xp: Xp, dy: Array, shape: Shape, needs: Needs, *, axis: Axis, keepdims: bool
     ) -> Gradients:
         return (xp.broadcast_to(_keep(xp, dy, shape, axis), shape),)
 
@@ -53,12 +50,12 @@ class mean(Op):
     """y = Σ x / n over `axis`, n elements;  dx = dy / n, repeated along `axis`"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, axis: Axis, keepdims: bool) -> Result:
         return mean_of(xp, x, axis, keepdims), x.shape
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, shape: Shape, needs: Needs, *, axis: Axis, keepdims: bool
+        xp: Xp, dy: Array, shape: Shape, needs: Needs, *, axis: Axis, keepdims: bool
     ) -> Gradients:
         count = prod(shape[a] for a in normalize_axes(axis, len(shape)))
         return (xp.broadcast_to(_keep(xp, dy / max(count, 1), shape, axis), shape),)
@@ -70,7 +67,7 @@ class var(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, axis: Axis, ddof: float, keepdims: bool) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, axis: Axis, ddof: float, keepdims: bool) -> Result:
         distance = centred(xp, x, axis)
         count = prod(x.shape[a] for a in normalize_axes(axis, x.ndim)) - ddof
         count = count if count > 0 else nan  # too few elements to know
@@ -78,7 +75,7 @@ class var(Op):
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, saved: Any, needs: Needs, *, axis: Axis, ddof: float, keepdims: bool
+        xp: Xp, dy: Array, saved: Saved, needs: Needs, *, axis: Axis, ddof: float, keepdims: bool
     ) -> Gradients:
         distance, count = saved
         return (_keep(xp, dy, distance.shape, axis) * (2 / count) * distance,)
@@ -93,13 +90,13 @@ class max_(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, axis: Axis, keepdims: bool) -> Result:
         y = xp.max(x, axis=axis, keepdims=keepdims)
         return y, (x, y)
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, saved: Any, needs: Needs, *, axis: Axis, keepdims: bool
+        xp: Xp, dy: Array, saved: Saved, needs: Needs, *, axis: Axis, keepdims: bool
     ) -> Gradients:
         x, y = saved
         is_max = (x == _keep(xp, y, x.shape, axis)) | (x != x)
@@ -113,7 +110,7 @@ class min_(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, axis: Axis, keepdims: bool) -> Result:
         y = xp.min(x, axis=axis, keepdims=keepdims)
         return y, (x, y)
 
@@ -126,7 +123,7 @@ class logsumexp(Op):
     """
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, axis: Axis, keepdims: bool) -> Result:
         shift = _finite_max(xp, x, axis)
         rest = _sum_exp_minus_1(xp, x - shift, axis)
         none = rest == -1
@@ -135,7 +132,7 @@ class logsumexp(Op):
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, x: Array, needs: Needs, *, axis: Axis, keepdims: bool
+        xp: Xp, dy: Array, x: Array, needs: Needs, *, axis: Axis, keepdims: bool
     ) -> Gradients:
         e = xp.exp(x - _finite_max(xp, x, axis))
         total = sum_of(xp, e, axis, keepdims=True)
@@ -146,13 +143,13 @@ class softmax(Op):
     """y = e^x / Σ e^x along `axis`;  dx = y·(dy - Σ dy·y). Where an x is +inf, all y are NaN."""
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, axis: Axis) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, axis: Axis) -> Result:
         e = xp.exp(x - _max(xp, x, axis))
         y = e / sum_of(xp, e, axis, keepdims=True)
         return y, y
 
     @staticmethod
-    def backward(xp: Any, dy: Array, y: Array, needs: Needs, *, axis: Axis) -> Gradients:
+    def backward(xp: Xp, dy: Array, y: Array, needs: Needs, *, axis: Axis) -> Gradients:
         return (y * (dy - sum_of(xp, dy * y, axis, keepdims=True)),)
 
 
@@ -160,7 +157,7 @@ class log_softmax(Op):
     """y = x - ln Σ e^x along `axis`;  dx = dy - e^y·Σ dy"""
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, axis: Axis) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, axis: Axis) -> Result:
         if on_tensors(xp):
             y = xp.log_softmax(x, axis=axis)
             return y, y
@@ -171,11 +168,11 @@ class log_softmax(Op):
         return y, y
 
     @staticmethod
-    def backward(xp: Any, dy: Array, y: Array, needs: Needs, *, axis: Axis) -> Gradients:
+    def backward(xp: Xp, dy: Array, y: Array, needs: Needs, *, axis: Axis) -> Gradients:
         return (dy - xp.exp(y) * sum_of(xp, dy, axis, keepdims=True),)
 
 
-def _sum_exp_minus_1(xp: Any, shifted: Array, axis: Axis) -> Array:
+def _sum_exp_minus_1(xp: Xp, shifted: Array, axis: Axis) -> Array:
     """Σ e^s - 1 of numbers whose maximum is 0 (or not: if none is 0).
 
     The maximum contributes the 1. Leaving it out of the sum keeps the digits of small numbers, so
@@ -187,7 +184,7 @@ def _sum_exp_minus_1(xp: Any, shifted: Array, axis: Axis) -> Array:
     return others + (number - 1).astype(shifted.dtype)
 
 
-def _max(xp: Any, x: Array, axis: Axis) -> Array:
+def _max(xp: Xp, x: Array, axis: Axis) -> Array:
     """The maximum along `axis`, by which softmax shifts its input. Infinite numbers become NaN.
 
     Any shift gives the same result, so on tensors it is a constant of the graph.
@@ -199,7 +196,7 @@ def _max(xp: Any, x: Array, axis: Axis) -> Array:
     return xp.max(x, axis=axis, keepdims=True)
 
 
-def _finite_max(xp: Any, x: Array, axis: Axis) -> Array:
+def _finite_max(xp: Xp, x: Array, axis: Axis) -> Array:
     """The maximum along `axis`, 0 where that is infinite: a shift that makes no NaN."""
     shift = _max(xp, x, axis)
     return xp.where(xp.isfinite(shift), shift, 0)

@@ -13,31 +13,25 @@ of packed queries, keys and values. cos and sin then broadcast to (..., heads, D
 Saved: cos and sin, which are constants and get no gradient.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 
 
 class rotary(Op):
     """Rotate pairs along the last axis; see the module's docstring"""
 
     @staticmethod
-    def forward(
-        xp: Any, x: Array, cos: Array, sin: Array, *, heads: int | None = None
-    ) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, cos: Array, sin: Array, *, heads: int | None = None) -> Result:
         return _rotate(xp, x, cos, sin, heads), (cos, sin)
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, saved: Any, needs: Needs, *, heads: int | None = None
+        xp: Xp, dy: Array, saved: Saved, needs: Needs, *, heads: int | None = None
     ) -> Gradients:
         cos, sin = saved
         return _rotate(xp, dy, cos, -sin, heads), None, None
 
 
-def _rotate(xp: Any, x: Array, cos: Array, sin: Array, heads: int | None) -> Array:
+def _rotate(xp: Xp, x: Array, cos: Array, sin: Array, heads: int | None) -> Array:
     if x.shape[-1] % 2:
         raise ValueError(f"rotary positions need an even last axis, not {x.shape[-1]}")
     if heads is not None:

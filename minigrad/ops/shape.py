@@ -1,11 +1,8 @@
 """Ops that move elements and compute nothing; their gradients move them back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Any
 
-from minigrad.op import Array, Gradients, Needs, Op, Shape
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Shape, Xp
 
 
 class reshape(Op):
@@ -15,11 +12,11 @@ class reshape(Op):
     view = True
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, shape: Shape) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, shape: Shape) -> Result:
         return xp.reshape(x, shape), x.shape
 
     @staticmethod
-    def backward(xp: Any, dy: Array, x_shape: Shape, needs: Needs, *, shape: Shape) -> Gradients:
+    def backward(xp: Xp, dy: Array, x_shape: Shape, needs: Needs, *, shape: Shape) -> Gradients:
         return (xp.reshape(dy, x_shape),)
 
 
@@ -30,11 +27,11 @@ class transpose(Op):
     view = True
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, axes: Shape) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, axes: Shape) -> Result:
         return xp.transpose(x, axes), None
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, axes: Shape) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs, *, axes: Shape) -> Gradients:
         inverse = [0] * len(axes)
         for position, axis in enumerate(axes):
             inverse[axis] = position
@@ -48,11 +45,11 @@ class broadcast_to(Op):
     view = True
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, shape: Shape) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, shape: Shape) -> Result:
         return xp.broadcast_to(x, shape), None
 
     @staticmethod
-    def backward(xp: Any, dy: Array, saved: Any, needs: Needs, *, shape: Shape) -> Gradients:
+    def backward(xp: Xp, dy: Array, saved: Saved, needs: Needs, *, shape: Shape) -> Gradients:
         return (dy,)
 
 
@@ -62,11 +59,11 @@ class concatenate(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, *arrays: Array, axis: int) -> tuple[Array, Any]:
+    def forward(xp: Xp, *arrays: Array, axis: int) -> Result:
         return xp.concatenate(arrays, axis=axis), [a.shape[axis] for a in arrays]
 
     @staticmethod
-    def backward(xp: Any, dy: Array, sizes: Sequence[int], needs: Needs, *, axis: int) -> Gradients:
+    def backward(xp: Xp, dy: Array, sizes: Sequence[int], needs: Needs, *, axis: int) -> Gradients:
         axis = axis % dy.ndim
         gradients, start = [], 0
         for size, need in zip(sizes, needs, strict=True):
@@ -82,14 +79,12 @@ class pad(Op):
     exact = True
 
     @staticmethod
-    def forward(
-        xp: Any, x: Array, *, widths: tuple[tuple[int, int], ...], value: float
-    ) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, widths: tuple[tuple[int, int], ...], value: float) -> Result:
         return xp.pad(x, widths, constant_values=value), x.shape
 
     @staticmethod
     def backward(
-        xp: Any,
+        xp: Xp,
         dy: Array,
         shape: Shape,
         needs: Needs,

@@ -1,7 +1,5 @@
 """Array functions that NumPy does not have. On tensors they are the engine's own ops."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import wraps
 from math import pi, sqrt
@@ -9,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.op import Array, Shape
+from minigrad.op import Array, Shape, Xp
 
 # Coefficients of W. J. Cody, "Rational Chebyshev approximations for the error function",
 # Mathematics of Computation 23 (1969), pp. 631-637, highest power first.
@@ -72,7 +70,7 @@ FAR = 40  # e^(-x²/2) is 0 from there on, in float64 too
 SLICE = 16_384  # elements: a few temporaries of it stay in the cache
 
 
-def on_tensors(xp: Any) -> bool:
+def on_tensors(xp: Xp) -> bool:
     """Whether `xp` is `minigrad.functions`, where the functions below are ops of their own."""
     return xp.__name__ == "minigrad.functions"
 
@@ -90,7 +88,7 @@ def in_slices(function: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple
     """
 
     @wraps(function)
-    def sliced(xp: Any, x: Array, *options: Any) -> tuple[Array, ...]:
+    def sliced(xp: Xp, x: Array, *options: Any) -> tuple[Array, ...]:
         if xp is not np or x.size <= SLICE:
             return function(xp, x, *options)
         order = by_strides(x)
@@ -131,7 +129,7 @@ def _erf_near_zero(size: Array) -> Array:
     return size * _polynomial(square, _SMALL_P) / _polynomial(square, _SMALL_Q)
 
 
-def _erfcx(xp: Any, size: Array) -> Array:
+def _erfcx(xp: Xp, size: Array) -> Array:
     """e^(s²)·(1 - erf s) for s from 0.46 to `FAR`: the tail divided by e^(-s²)."""
     middle = xp.minimum(size, 4)
     ratio = _polynomial(middle, _MIDDLE_P) / _polynomial(middle, _MIDDLE_Q)
@@ -141,7 +139,7 @@ def _erfcx(xp: Any, size: Array) -> Array:
     return _choose(size < 4, ratio, tail)
 
 
-def erf(xp: Any, x: Array) -> Array:
+def erf(xp: Xp, x: Array) -> Array:
     """The error function, within a few roundings of its value.
 
     Small |x| by a rational function of x², larger ones by 1 - e^(-x²) times another; from 6 on the
@@ -151,14 +149,14 @@ def erf(xp: Any, x: Array) -> Array:
 
 
 @in_slices
-def _erf(xp: Any, x: Array) -> tuple[Array, ...]:
+def _erf(xp: Xp, x: Array) -> tuple[Array, ...]:
     size = xp.minimum(xp.abs(x), 6)
     near = _erf_near_zero(xp.minimum(size, 0.5))
     far = 1 - _exp_of_square(xp, size, 1.0) * _erfcx(xp, size)
     return (xp.sign(x) * _choose(size < 0.5, near, far),)
 
 
-def normal_cdf(xp: Any, x: Array) -> Array:
+def normal_cdf(xp: Xp, x: Array) -> Array:
     """Φ(x), the share of a standard normal distribution below x.
 
     (1 + erf(x/√2))/2 would lose the tail at negative x to cancellation. So Φ(-|x|) is computed as
@@ -168,7 +166,7 @@ def normal_cdf(xp: Any, x: Array) -> Array:
 
 
 @in_slices
-def _normal_cdf(xp: Any, x: Array) -> tuple[Array, ...]:
+def _normal_cdf(xp: Xp, x: Array) -> tuple[Array, ...]:
     size = xp.minimum(xp.abs(x), FAR)
     z = size * sqrt(0.5)
     near = 0.5 - 0.5 * _erf_near_zero(xp.minimum(z, 0.5))
@@ -176,7 +174,7 @@ def _normal_cdf(xp: Any, x: Array) -> tuple[Array, ...]:
     return (xp.abs((x > 0) - below),)
 
 
-def gaussian(xp: Any, x: Array, factor: float) -> Array:
+def gaussian(xp: Xp, x: Array, factor: float) -> Array:
     """e^(-factor·x²) for a factor of 1 or 0.5, within a few roundings.
 
     x² is about 100 where the result is tiny, so its rounding error would appear a hundredfold in
@@ -186,7 +184,7 @@ def gaussian(xp: Any, x: Array, factor: float) -> Array:
     return _exp_of_square(xp, x, factor) if on_tensors(xp) else _gaussian(xp, x, factor)[0]
 
 
-def _exp_of_square(xp: Any, x: Array, factor: float) -> Array:
+def _exp_of_square(xp: Xp, x: Array, factor: float) -> Array:
     x = xp.clip(x, -FAR, FAR)
     head = xp.stop_gradient(x) if on_tensors(xp) else x
     stretched = head * float(2 ** ((np.finfo(x.dtype).nmant + 2) // 2) + 1)
@@ -195,16 +193,16 @@ def _exp_of_square(xp: Any, x: Array, factor: float) -> Array:
 
 
 @in_slices
-def _gaussian(xp: Any, x: Array, factor: float) -> tuple[Array, ...]:
+def _gaussian(xp: Xp, x: Array, factor: float) -> tuple[Array, ...]:
     return (_exp_of_square(xp, x, factor),)
 
 
-def logistic(xp: Any, x: Array) -> Array:
+def logistic(xp: Xp, x: Array) -> Array:
     """1/(1 + e^-x)"""
     return xp.sigmoid(x) if on_tensors(xp) else _logistic_pair(xp, x)[0]
 
 
-def logistic_pair(xp: Any, x: Array) -> tuple[Array, ...]:
+def logistic_pair(xp: Xp, x: Array) -> tuple[Array, ...]:
     """σ(x) = 1/(1 + e^-x) and σ(-x), from e^-|x|, which overflows for no x.
 
     σ(-x) is 1 - σ(x), but where σ(x) is close to 1 the difference keeps no digits.
@@ -213,7 +211,7 @@ def logistic_pair(xp: Any, x: Array) -> tuple[Array, ...]:
 
 
 @in_slices
-def _logistic_pair(xp: Any, x: Array) -> tuple[Array, ...]:
+def _logistic_pair(xp: Xp, x: Array) -> tuple[Array, ...]:
     e = xp.exp(-xp.abs(x))
     share = 1 / (1 + e)
     positive = (x >= 0).astype(x.dtype)
@@ -221,7 +219,7 @@ def _logistic_pair(xp: Any, x: Array) -> tuple[Array, ...]:
     return xp.maximum(e, positive) * share, xp.maximum(e, 1 - positive) * share
 
 
-def sech_squared(xp: Any, x: Array) -> Array:
+def sech_squared(xp: Xp, x: Array) -> Array:
     """1/cosh² x = 1 - tanh² x, without the difference."""
     if on_tensors(xp):
         doubled = 2 * xp.clip(x, -400, 400)  # further out it is 0, in float64 too
@@ -230,22 +228,22 @@ def sech_squared(xp: Any, x: Array) -> Array:
 
 
 @in_slices
-def _sech_squared(xp: Any, x: Array) -> tuple[Array, ...]:
+def _sech_squared(xp: Xp, x: Array) -> tuple[Array, ...]:
     e = xp.exp(-2 * xp.minimum(xp.abs(x), 400))
     return (4 * e / ((1 + e) * (1 + e)),)
 
 
-def softplus(xp: Any, x: Array) -> Array:
+def softplus(xp: Xp, x: Array) -> Array:
     """ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|)"""
     return xp.softplus(x) if on_tensors(xp) else _softplus(xp, x)[0]
 
 
 @in_slices
-def _softplus(xp: Any, x: Array) -> tuple[Array, ...]:
+def _softplus(xp: Xp, x: Array) -> tuple[Array, ...]:
     return (xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x))),)
 
 
-def scatter_add(xp: Any, y: Array, index: Any, shape: Shape) -> Array:
+def scatter_add(xp: Xp, y: Array, index: Any, shape: Shape) -> Array:
     """An array of zeros of `shape` with y added at `index`, repeated indices adding up.
 
     The adjoint of `x[index]`. Basic indices (slices and integers) never repeat, so assignment does.
@@ -263,7 +261,7 @@ def scatter_add(xp: Any, y: Array, index: Any, shape: Shape) -> Array:
     return out.astype(y.dtype)
 
 
-def add_at(xp: Any, total: Array, index: Any, y: Array) -> None:
+def add_at(xp: Xp, total: Array, index: Any, y: Array) -> None:
     """total[index] += y in place, repeated indices adding up."""
     if _is_basic(index):
         total[index] += y

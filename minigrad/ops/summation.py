@@ -8,22 +8,19 @@ summation", SIAM Journal on Scientific Computing 14, 1993). It takes no longer: 
 first joined to wider ones, which NumPy adds faster.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from math import inf, prod
-from typing import Any
 
 import numpy as np
 
 from minigrad.dtypes import widened
-from minigrad.op import Array, Axis, Shape
+from minigrad.op import Array, Axis, Shape, Xp
 
 BLOCK = 128  # rows that are added one by one
 WIDTH = 2048  # elements: narrower rows are joined
 
 
-def sum_of(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+def sum_of(xp: Xp, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Σ x over `axis` (None for all, a number or a tuple). float16 is added, and given, as float32.
 
     Shapes: as `numpy.sum`. CuPy's sums are trees in any case, and on tensors this is an op.
@@ -94,13 +91,13 @@ def _sum_rows(x: Array, axis: int) -> Array:
     return total
 
 
-def mean_of(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+def mean_of(xp: Xp, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Σ x / n over `axis`, n the number of elements that a sum has. float16 is given as float32."""
     total = sum_of(xp, x, axis, keepdims)
     return total / (x.size // max(1, total.size) if total.size else 1)
 
 
-def running(xp: Any, name: str, x: Array, axis: Axis) -> Array:
+def running(xp: Xp, name: str, x: Array, axis: Axis) -> Array:
     """NumPy's `cumsum` or `cumprod` of floats, rounded once.
 
     They add one element after another, so float32's rounding errors would grow with the length.
@@ -111,7 +108,7 @@ def running(xp: Any, name: str, x: Array, axis: Axis) -> Array:
     return getattr(xp, name)(x, axis=axis, dtype=np.float64).astype(x.dtype)
 
 
-def centred(xp: Any, x: Array, axis: Axis) -> Array:
+def centred(xp: Xp, x: Array, axis: Axis) -> Array:
     """x - μ, the distances from the mean along `axis`.
 
     The mean of numbers far from 0 is rounded, and its error would be in every distance: 768 times

@@ -3,11 +3,9 @@
 A device is anything with `asarray(array)`, which returns the array in the device's memory.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved, Xp
 from minigrad.ops.special import on_tensors
 
 
@@ -17,14 +15,14 @@ class to_device(Op):
     exact = True
 
     @staticmethod
-    def forward(xp: Any, x: Array, *, device: Any, source: Any) -> tuple[Array, Any]:
+    def forward(xp: Xp, x: Array, *, device: Any, source: Any) -> Result:
         if on_tensors(xp):
             return xp.to_device(x, device), None
         return device.asarray(x), None
 
     @staticmethod
     def backward(
-        xp: Any, dy: Array, saved: Any, needs: Needs, *, device: Any, source: Any
+        xp: Xp, dy: Array, saved: Saved, needs: Needs, *, device: Any, source: Any
     ) -> Gradients:
         if on_tensors(xp):
             return (xp.to_device(dy, source),)

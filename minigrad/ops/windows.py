@@ -3,8 +3,6 @@
 A window covers the positions p of a kernel, `dilation` apart. Windows are `stride` apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import product
 

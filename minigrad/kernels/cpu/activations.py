@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.kernels.cpu.scratch import scratch
-from minigrad.op import Array, Gradients, Needs, Op
+from minigrad.op import Array, Gradients, Needs, Op, Result, Saved
 from minigrad.ops import activations
 from minigrad.ops.activations import CUBIC, SLOPE
 from minigrad.ops.special import FAR, by_strides
@@ -163,7 +163,7 @@ class _SavesSlope:
     textbook: type[Op]
     fill: Callable[..., None]
 
-    def forward(self, x: Array, **statics: Any) -> tuple[Array, Any]:
+    def forward(self, x: Array, **statics: Any) -> Result:
         if x.dtype.char not in _LIMITS:
             y, saved = self.textbook.forward(np, x, **statics)
             (slope,) = self.textbook.backward(np, np.ones_like(y), saved, (True,), **statics)
@@ -183,7 +183,7 @@ class tanh:
     """y = tanh x;  dx = dy/cosh² x = dy·e/((1 + e)/2)²,  e = e^(-2|x|)"""
 
     @staticmethod
-    def forward(x: Array) -> tuple[Array, Any]:
+    def forward(x: Array) -> Result:
         return np.tanh(x), x
 
     @staticmethod
@@ -346,7 +346,7 @@ class swiglu:
     """
 
     @staticmethod
-    def forward(x: Array) -> tuple[Array, Any]:
+    def forward(x: Array) -> Result:
         gate, value = _halves(x)
         opened, slope = silu.forward(gate)
         y = np.multiply(opened, value)
@@ -361,7 +361,7 @@ class swiglu:
         return y
 
     @staticmethod
-    def backward(dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(dy: Array, saved: Saved, needs: Needs) -> Gradients:
         slope, opened = saved
         dx = _twice_as_wide(dy)
         half = dy.shape[-1]

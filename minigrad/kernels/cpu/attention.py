@@ -41,7 +41,7 @@ import numpy as np
 from minigrad.kernels.cpu.exponential import exponential
 from minigrad.kernels.cpu.layout import empty_rows
 from minigrad.kernels.cpu.scratch import scratch
-from minigrad.op import Array, Gradients, Needs, Shape
+from minigrad.op import Array, Gradients, Needs, Result, Saved, Shape
 from minigrad.ops.grouped_attention import grouped_head_size
 
 BLOCK = 32  # queries: small blocks compute fewer unused scores, large ones multiply faster
@@ -51,7 +51,7 @@ SAFE_SUM = 1e15  # sums of exp(S) in 1/SAFE_SUM..SAFE_SUM: far from the limits o
 
 def forward(
     q: Array, k: Array, v: Array, *, causal: bool, scale: float | None = None, keep: bool = True
-) -> tuple[Array, Any]:
+) -> Result:
     lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     queries, keys, values = (
         np.broadcast_to(x, lead + x.shape[-2:]).swapaxes(-1, -2) for x in (q, k, v)
@@ -66,7 +66,7 @@ def infer(q: Array, k: Array, v: Array, *, causal: bool, scale: float | None = N
 
 
 def backward(
-    dy: Array, saved: Any, needs: Needs, *, causal: bool, scale: float | None = None
+    dy: Array, saved: Saved, needs: Needs, *, causal: bool, scale: float | None = None
 ) -> Gradients:
     q, k, v = saved[:3]
     lead, dtype = q.shape[:-2], q.dtype
@@ -88,7 +88,7 @@ class grouped_query_attention:
     @staticmethod
     def forward(
         qkv: Array, *, num_heads: int, num_kv_heads: int, causal: bool, keep: bool = True
-    ) -> tuple[Array, Any]:
+    ) -> Result:
         q, k, v = _cut(qkv.transpose(2, 0, 1), num_heads, num_kv_heads)  # (K, G or 1, B, D, T)
         out = _empty(q.shape[:-2], q.shape[-2], q.shape[-1], qkv.dtype)
         return _merge_heads(_ungrouped(out)), _forward(q, k, v, out, causal, None, keep)
@@ -100,7 +100,7 @@ class grouped_query_attention:
 
     @staticmethod
     def backward(
-        dy: Array, saved: Any, needs: Needs, *, num_heads: int, num_kv_heads: int, causal: bool
+        dy: Array, saved: Saved, needs: Needs, *, num_heads: int, num_kv_heads: int, causal: bool
     ) -> Gradients:
         batch, time, channels = dy.shape
         size, group = channels // num_heads, num_heads // num_kv_heads
@@ -120,9 +120,7 @@ class multi_head_attention:
     """
 
     @staticmethod
-    def forward(
-        qkv: Array, *, num_heads: int, causal: bool, keep: bool = True
-    ) -> tuple[Array, Any]:
+    def forward(qkv: Array, *, num_heads: int, causal: bool, keep: bool = True) -> Result:
         heads = {"num_heads": num_heads, "num_kv_heads": num_heads}
         return grouped_query_attention.forward(qkv, **heads, causal=causal, keep=keep)
 
@@ -131,7 +129,9 @@ class multi_head_attention:
         return multi_head_attention.forward(qkv, num_heads=num_heads, causal=causal, keep=False)[0]
 
     @staticmethod
-    def backward(dy: Array, saved: Any, needs: Needs, *, num_heads: int, causal: bool) -> Gradients:
+    def backward(
+        dy: Array, saved: Saved, needs: Needs, *, num_heads: int, causal: bool
+    ) -> Gradients:
         heads = {"num_heads": num_heads, "num_kv_heads": num_heads}
         return grouped_query_attention.backward(dy, saved, needs, **heads, causal=causal)
 
@@ -216,7 +216,7 @@ def _weigh_softly(
 
 def _backward(
     dy: Array,
-    saved: Any,
+    saved: Saved,
     dq: Array | None,
     dk: Array | None,
     dv: Array | None,

@@ -16,11 +16,10 @@ Saved: x with its borders of zeros, and W.
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from minigrad.op import Array, Gradients, Needs, Shape
+from minigrad.op import Array, Gradients, Needs, Result, Saved, Shape
 from minigrad.ops.summation import sum_of
 from minigrad.ops.windows import output_size, positions
 
@@ -37,7 +36,7 @@ def forward(
     padding: Shape,
     dilation: Shape,
     groups: int,
-) -> tuple[Array, Any]:
+) -> Result:
     x = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding))) if any(padding) else x
     kernel, batch, channels_out = weight.shape[2:], len(x), len(weight)
     out = output_size(x.shape[2:], kernel, stride, dilation)
@@ -54,7 +53,7 @@ def forward(
 
 def backward(
     dy: Array,
-    saved: Any,
+    saved: Saved,
     needs: Needs,
     *,
     stride: Shape,

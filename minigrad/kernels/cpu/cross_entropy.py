@@ -16,12 +16,10 @@ Saved: E and s, so that backward needs no second exp, and the targets.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from minigrad.kernels.cpu.layout import as_feature_major, as_logical, constant
-from minigrad.op import Array, Gradients, Needs
+from minigrad.op import Array, Gradients, Needs, Result, Saved
 
 SAFE_SUM = 1e15  # sums of exp(z) in 1/SAFE_SUM..SAFE_SUM: far from the limits of float32
 
@@ -35,7 +33,7 @@ def forward(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
-) -> tuple[Array, Any]:
+) -> Result:
     z = as_feature_major(logits)  # (V, N)
     vocabulary, positions = z.shape
     ids = targets.reshape(-1)
@@ -76,7 +74,7 @@ def forward(
 
 def backward(
     dy: Array,
-    saved: Any,
+    saved: Saved,
     needs: Needs,
     *,
     ignore_index: int = -100,

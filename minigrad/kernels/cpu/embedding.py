@@ -13,23 +13,21 @@ Saved: the ids and the table's shape.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from minigrad.kernels.cpu.layout import as_rows
-from minigrad.op import Array, Gradients, Needs, Places
+from minigrad.op import Array, Gradients, Needs, Places, Result, Saved
 
 
-def forward(weight: Array, ids: Array) -> tuple[Array, Any]:
+def forward(weight: Array, ids: Array) -> Result:
     return weight[ids], (ids, weight.shape)
 
 
-def backward(dy: Array, saved: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, saved: Saved, needs: Needs) -> Gradients:
     return backward_into(dy, saved, needs, (None, None))
 
 
-def backward_into(dy: Array, saved: Any, needs: Needs, places: Places) -> Gradients:
+def backward_into(dy: Array, saved: Saved, needs: Needs, places: Places) -> Gradients:
     ids, shape = saved
     if not needs[0]:
         return None, None

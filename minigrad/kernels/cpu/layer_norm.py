@@ -32,22 +32,24 @@ from minigrad.kernels.cpu.layout import (
     empty_rows,
 )
 from minigrad.kernels.cpu.scratch import scratch
-from minigrad.op import Array, Gradients, Needs, Places, Shape
+from minigrad.op import Array, Gradients, Needs, Places, Result, Saved, Shape
 
 FAR = 4  # means of so many standard deviations are centred a second time
 
 
-def forward(x: Array, weight: Array | None, bias: Array | None, *, eps: float) -> tuple[Array, Any]:
+def forward(x: Array, weight: Array | None, bias: Array | None, *, eps: float) -> Result:
     rows = empty_rows(x.shape[-1:], x.size // x.shape[-1], x.dtype)
     np.copyto(rows, as_rows(x))
     return _normalise(rows, x.shape, weight, bias, eps)
 
 
-def backward(dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
+def backward(dy: Array, saved: Saved, needs: Needs, *, eps: float) -> Gradients:
     return backward_into(dy, saved, needs, (None, None, None), eps=eps)
 
 
-def backward_into(dy: Array, saved: Any, needs: Needs, places: Places, *, eps: float) -> Gradients:
+def backward_into(
+    dy: Array, saved: Saved, needs: Needs, places: Places, *, eps: float
+) -> Gradients:
     normal, inverse_std, weight = saved  # (C, N), (N,), (C,)
     channels, positions = normal.shape
     dtype = normal.dtype
@@ -78,18 +80,18 @@ class add_layer_norm:
     @staticmethod
     def forward(
         x: Array, residual: Array, weight: Array | None, bias: Array | None, *, eps: float
-    ) -> tuple[Array, Any]:
+    ) -> Result:
         rows, other = as_feature_major(x), as_feature_major(residual)
         total = np.add(rows, other, out=_like(rows, np.result_type(rows, other)))
         return _normalise(total, x.shape, weight, bias, eps)
 
     @staticmethod
-    def backward(dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
+    def backward(dy: Array, saved: Saved, needs: Needs, *, eps: float) -> Gradients:
         return add_layer_norm.backward_into(dy, saved, needs, (None,) * 4, eps=eps)
 
     @staticmethod
     def backward_into(
-        dy: Array, saved: Any, needs: Needs, places: Places, *, eps: float
+        dy: Array, saved: Saved, needs: Needs, places: Places, *, eps: float
     ) -> Gradients:
         wanted = (needs[0] or needs[1], needs[2], needs[3])
         dx, dweight, dbias = backward_into(dy, saved, wanted, (None, *places[2:]), eps=eps)
@@ -100,7 +102,7 @@ class rms_norm:
     """y = w·x/ρ with ρ = √(mean(x²) + ε);  dX = (w·dY - X̂·m₂)/ρ with m₂ as above"""
 
     @staticmethod
-    def forward(x: Array, weight: Array | None, *, eps: float) -> tuple[Array, Any]:
+    def forward(x: Array, weight: Array | None, *, eps: float) -> Result:
         rows = as_feature_major(x)  # (C, N)
         mean_of = constant(1 / rows.shape[0], rows.shape[0], rows.dtype)
         inverse_rms = _inverse_std(rows, mean_of, eps)  # (N,)
@@ -118,12 +120,12 @@ class rms_norm:
         return as_logical(y, x.shape[:-1])
 
     @staticmethod
-    def backward(dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
+    def backward(dy: Array, saved: Saved, needs: Needs, *, eps: float) -> Gradients:
         return rms_norm.backward_into(dy, saved, needs, (None, None), eps=eps)
 
     @staticmethod
     def backward_into(
-        dy: Array, saved: Any, needs: Needs, places: Places, *, eps: float
+        dy: Array, saved: Saved, needs: Needs, places: Places, *, eps: float
     ) -> Gradients:
         normal, inverse_rms, weight = saved  # (C, N), (N,), (C,)
         channels, positions = normal.shape
@@ -148,7 +150,7 @@ class rms_norm:
 
 def _normalise(
     x: Array, shape: Shape, weight: Array | None, bias: Array | None, eps: float
-) -> tuple[Array, Any]:
+) -> Result:
     """Layer norm of the rows x (C, N), which are overwritten by x̂."""
     channels = x.shape[0]
     mean_of = constant(1 / channels, channels, x.dtype)

@@ -11,20 +11,18 @@ Saved: X, W, and with an activation also Y: dY is 0 where Y is 0.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from minigrad.kernels.cpu.layout import as_logical, as_rows, constant, empty_rows
 from minigrad.kernels.cpu.scratch import scratch
-from minigrad.op import Array, Gradients, Needs, Places
+from minigrad.op import Array, Gradients, Needs, Places, Result, Saved
 
 NARROW = 64  # channels; transposing the gradient of a larger weight costs more than it saves
 
 
 def forward(
     x: Array, weight: Array, bias: Array | None, *, activation: str | None = None
-) -> tuple[Array, Any]:
+) -> Result:
     rows = as_rows(x)  # (C_in, N)
     y = _product(weight, rows)  # (C_out, N)
     if bias is not None:
@@ -36,12 +34,12 @@ def forward(
     return out, (x.shape, rows, weight, None if activation is None else y)
 
 
-def backward(dy: Array, saved: Any, needs: Needs, *, activation: str | None = None) -> Gradients:
+def backward(dy: Array, saved: Saved, needs: Needs, *, activation: str | None = None) -> Gradients:
     return backward_into(dy, saved, needs, (None, None, None), activation=activation)
 
 
 def backward_into(
-    dy: Array, saved: Any, needs: Needs, places: Places, *, activation: str | None = None
+    dy: Array, saved: Saved, needs: Needs, places: Places, *, activation: str | None = None
 ) -> Gradients:
     shape, rows, weight, y = saved
     dy_rows = as_rows(dy)  # (C_out, N)

@@ -12,16 +12,15 @@ Saved: cos and sin.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from minigrad.kernels.cpu.scratch import scratch
-from minigrad.op import Array, Gradients, Needs
+from minigrad.op import Array, Gradients, Needs, Result, Saved
 from minigrad.ops.special import by_strides
 
 
-def forward(x: Array, cos: Array, sin: Array, *, heads: int | None = None) -> tuple[Array, Any]:
+def forward(x: Array, cos: Array, sin: Array, *, heads: int | None = None) -> Result:
     return _rotated(x, cos, sin, heads, np.subtract, np.add), (cos, sin)
 
 
@@ -29,7 +28,7 @@ def infer(x: Array, cos: Array, sin: Array, *, heads: int | None = None) -> Arra
     return forward(x, cos, sin, heads=heads)[0]
 
 
-def backward(dy: Array, saved: Any, needs: Needs, *, heads: int | None = None) -> Gradients:
+def backward(dy: Array, saved: Saved, needs: Needs, *, heads: int | None = None) -> Gradients:
     cos, sin = saved
     return _rotated(dy, cos, sin, heads, np.add, np.subtract), None, None  # rotated back
 

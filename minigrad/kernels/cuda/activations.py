@@ -13,7 +13,7 @@ from typing import Any
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, dense, element_blocks, real_of, size_of
 from minigrad.kernels.cuda.support import of_floats
-from minigrad.op import Array, Gradients, Needs
+from minigrad.op import Array, Gradients, Needs, Result
 
 SOURCE = Source(
     "activations",
@@ -30,7 +30,7 @@ class relu:
     supports = staticmethod(of_floats)
 
     @staticmethod
-    def forward(x: Array) -> tuple[Array, Any]:
+    def forward(x: Array) -> Result:
         x = dense(x)
         return _launch("relu_forward", x), x
 
@@ -47,7 +47,7 @@ class gelu:
         return of_floats(x)
 
     @staticmethod
-    def forward(x: Array, *, approximate: str) -> tuple[Array, Any]:
+    def forward(x: Array, *, approximate: str) -> Result:
         x = dense(x)
         return _launch("gelu_forward", x, options=(approximate == "tanh",)), x
 

@@ -27,7 +27,7 @@ from minigrad.kernels.cuda import attention_mma
 from minigrad.kernels.cuda.compile import HEADS, Source, blocks, dense, real_of
 from minigrad.kernels.cuda.gemm import factors_of
 from minigrad.kernels.cuda.support import LARGEST, MOST_BLOCKS, of_floats
-from minigrad.op import Array, Gradients, Needs
+from minigrad.op import Array, Gradients, Needs, Result, Saved
 
 SOURCE = Source(
     "attention",
@@ -54,7 +54,7 @@ class multi_head_attention:
         return of_floats(qkv)
 
     @staticmethod
-    def forward(qkv: Array, *, num_heads: int, causal: bool) -> tuple[Array, Any]:
+    def forward(qkv: Array, *, num_heads: int, causal: bool) -> Result:
         qkv = dense(qkv)
         batch, time, channels = qkv.shape
         if channels % (3 * num_heads):
@@ -68,7 +68,9 @@ class multi_head_attention:
         return y, (qkv, y, log_sum, factors)
 
     @staticmethod
-    def backward(dy: Array, saved: Any, needs: Needs, *, num_heads: int, causal: bool) -> Gradients:
+    def backward(
+        dy: Array, saved: Saved, needs: Needs, *, num_heads: int, causal: bool
+    ) -> Gradients:
         qkv, y, log_sum, factors = saved
         dy = dense(dy)
         batch, time, channels = dy.shape

@@ -22,7 +22,7 @@ from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, blocks, dense, id_of, real_of
 from minigrad.kernels.cuda.scratch import counters
 from minigrad.kernels.cuda.support import of_floats, of_ids, of_rows
-from minigrad.op import Array, Gradients, Needs
+from minigrad.op import Array, Gradients, Needs, Result, Saved
 
 SOURCE = Source(
     "cross_entropy",
@@ -46,7 +46,7 @@ def forward(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
-) -> tuple[Array, Any]:
+) -> Result:
     xp, dtype = cupy(), logits.dtype
     logits, targets = dense(logits), dense(targets)
     lead, vocabulary = logits.shape[:-1], logits.shape[-1]
@@ -78,7 +78,7 @@ def forward(
 
 def backward(
     dy: Array,
-    saved: Any,
+    saved: Saved,
     needs: Needs,
     *,
     ignore_index: int = -100,

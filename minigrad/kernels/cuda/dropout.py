@@ -23,7 +23,7 @@ from minigrad.kernels.cuda.compile import (
     size_of,
 )
 from minigrad.kernels.cuda.support import of_floats
-from minigrad.op import Array, Gradients, Needs, Shape
+from minigrad.op import Array, Gradients, Needs, Result, Shape
 
 SOURCE = Source("dropout", "dropout_apply<{real}>", "philox_keep")
 THREADS = 256
@@ -37,7 +37,7 @@ def supports(x: Array, keep: Array, *, p: float) -> str | None:
     return of_floats(x)
 
 
-def forward(x: Array, keep: Array, *, p: float) -> tuple[Array, Any]:
+def forward(x: Array, keep: Array, *, p: float) -> Result:
     keep = dense(cupy().broadcast_to(keep, x.shape))
     return _apply(dense(x), keep, p), keep
 

@@ -21,7 +21,7 @@ from typing import Any
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, dense, element_blocks, id_of, one_dtype, real_of
 from minigrad.kernels.cuda.support import of_floats, of_ids
-from minigrad.op import Array, Gradients, Needs, Places, Shape
+from minigrad.op import Array, Gradients, Needs, Places, Result, Saved, Shape
 
 SOURCE = Source(
     "embedding",
@@ -37,15 +37,15 @@ def supports(weight: Array, ids: Array) -> str | None:
     return of_floats(weight) or of_ids(ids)
 
 
-def forward(weight: Array, ids: Array) -> tuple[Array, Any]:
+def forward(weight: Array, ids: Array) -> Result:
     return _look_up(weight, None, dense(ids)), (ids, weight.shape)
 
 
-def backward(dy: Array, saved: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, saved: Saved, needs: Needs) -> Gradients:
     return backward_into(dy, saved, needs, (None, None))
 
 
-def backward_into(dy: Array, saved: Any, needs: Needs, places: Places) -> Gradients:
+def backward_into(dy: Array, saved: Saved, needs: Needs, places: Places) -> Gradients:
     ids, shape = saved
     dweight, _ = _gradients(dense(dy), dense(ids), shape, None, needs[:1], places[:1])
     return dweight, None
@@ -59,7 +59,7 @@ class embedding_with_positions:
         return of_floats(weight, positions) or of_ids(ids)
 
     @staticmethod
-    def forward(weight: Array, positions: Array, ids: Array) -> tuple[Array, Any]:
+    def forward(weight: Array, positions: Array, ids: Array) -> Result:
         ids = dense(ids)
         if positions.ndim != 2 or not ids.ndim or ids.shape[-1] > len(positions):
             raise ValueError(f"{ids.shape} positions, and a table of positions {positions.shape}")
@@ -69,11 +69,11 @@ class embedding_with_positions:
         return y, (ids, weight.shape, positions.shape)
 
     @staticmethod
-    def backward(dy: Array, saved: Any, needs: Needs) -> Gradients:
+    def backward(dy: Array, saved: Saved, needs: Needs) -> Gradients:
         return embedding_with_positions.backward_into(dy, saved, needs, (None, None, None))
 
     @staticmethod
-    def backward_into(dy: Array, saved: Any, needs: Needs, places: Places) -> Gradients:
+    def backward_into(dy: Array, saved: Saved, needs: Needs, places: Places) -> Gradients:
         ids, shape, positions = saved
         return *_gradients(dense(dy), ids, shape, positions, needs[:2], places[:2]), None
 
@@ -95,12 +95,7 @@ def _look_up(weight: Array, positions: Array, ids: Array) -> Array:
 
 
 def _gradients(
-    dy: Array,
-    ids: Array,
-    shape: Shape,
-    positions_shape: Shape | None,
-    needs: Needs,
-    places: Places,
+    dy: Array, ids: Array, shape: Shape, positions_shape: Shape | None, needs: Needs, places: Places
 ) -> Gradients:
     """dW and dP, None for what is not needed."""
     vocabulary, channels = shape

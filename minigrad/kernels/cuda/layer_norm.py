@@ -12,13 +12,11 @@ Saved: x̂ and 1/σ, from which all of it follows, and w.
 
 from __future__ import annotations
 
-from typing import Any
-
 from minigrad.device import cupy
 from minigrad.kernels.cuda.columns import memory_of_parts, parts_of
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
 from minigrad.kernels.cuda.support import of_floats, of_rows
-from minigrad.op import Array, Gradients, Needs, Places
+from minigrad.op import Array, Gradients, Needs, Places, Result, Saved
 
 SOURCE = Source("layer_norm", "layer_norm_forward<{real}>", "layer_norm_backward<{real}>")
 THREADS = 256
@@ -32,18 +30,24 @@ def supports(x: Array, weight: Array | None, bias: Array | None, *, eps: float) 
     return of_floats(x, weight, bias) or of_rows(x)
 
 
-def forward(x: Array, weight: Array | None, bias: Array | None, *, eps: float) -> tuple[Array, Any]:
+def forward(x: Array, weight: Array | None, bias: Array | None, *, eps: float) -> Result:
     return _normalise(x, None, weight, bias, eps)
 
 
 def backward(
-    dy: Array, saved: Any, needs: Needs, *, so_far: Array | None = None, eps: float
+    dy: Array, saved: Saved, needs: Needs, *, so_far: Array | None = None, eps: float
 ) -> Gradients:
     return backward_into(dy, saved, needs, (None, None, None), so_far=so_far, eps=eps)
 
 
 def backward_into(
-    dy: Array, saved: Any, needs: Needs, places: Places, *, so_far: Array | None = None, eps: float
+    dy: Array,
+    saved: Saved,
+    needs: Needs,
+    places: Places,
+    *,
+    so_far: Array | None = None,
+    eps: float,
 ) -> Gradients:
     normal, inverse_std, weight = saved  # (N, C), (N,), (C,)
     (rows, channels), dtype, xp = normal.shape, dy.dtype, cupy()
@@ -79,16 +83,16 @@ class add_layer_norm:
     @staticmethod
     def forward(
         x: Array, residual: Array, weight: Array | None, bias: Array | None, *, eps: float
-    ) -> tuple[Array, Any]:
+    ) -> Result:
         return _normalise(x, residual, weight, bias, eps)
 
     @staticmethod
-    def backward(dy: Array, saved: Any, needs: Needs, *, eps: float) -> Gradients:
+    def backward(dy: Array, saved: Saved, needs: Needs, *, eps: float) -> Gradients:
         return add_layer_norm.backward_into(dy, saved, needs, (None,) * 4, eps=eps)
 
     @staticmethod
     def backward_into(
-        dy: Array, saved: Any, needs: Needs, places: Places, *, eps: float
+        dy: Array, saved: Saved, needs: Needs, places: Places, *, eps: float
     ) -> Gradients:
         wanted = (needs[0] or needs[1], needs[2], needs[3])
         dx, dweight, dbias = backward_into(dy, saved, wanted, (None, *places[2:]), eps=eps)
@@ -97,7 +101,7 @@ class add_layer_norm:
 
 def _normalise(
     x: Array, residual: Array, weight: Array | None, bias: Array | None, eps: float
-) -> tuple[Array, Any]:
+) -> Result:
     dtype = one_dtype("layer_norm", x, residual, weight, bias)
     _check_shapes(x, residual, weight, bias)
     xp, channels = cupy(), x.shape[-1]

@@ -16,8 +16,6 @@ and the precision of the product, which backward keeps to.
 
 from __future__ import annotations
 
-from typing import Any
-
 from minigrad.kernels.cuda.activations import relu
 from minigrad.kernels.cuda.bf16 import to_bf16
 from minigrad.kernels.cuda.columns import column_sums, masked_column_sums
@@ -25,7 +23,7 @@ from minigrad.kernels.cuda.compile import dense
 from minigrad.kernels.cuda.gemm import factors_of, multiply, prepared, uses_cublaslt
 from minigrad.kernels.cuda.linear_backward import linear_backward
 from minigrad.kernels.cuda.support import of_floats, of_rows
-from minigrad.op import Array, Gradients, Needs, Places
+from minigrad.op import Array, Gradients, Needs, Places, Result, Saved
 
 ADDS_TO = 0  # see minigrad.op
 
@@ -38,7 +36,7 @@ def supports(
 
 def forward(
     x: Array, weight: Array, bias: Array | None, *, activation: str | None = None
-) -> tuple[Array, Any]:
+) -> Result:
     rows = dense(x).reshape(-1, x.shape[-1])  # (N, C_in)
     factors, weight = factors_of(x), dense(weight)
     if uses_cublaslt(rows.size * weight.shape[0]):
@@ -50,7 +48,7 @@ def forward(
 
 def backward(
     dy: Array,
-    saved: Any,
+    saved: Saved,
     needs: Needs,
     *,
     so_far: Array | None = None,
@@ -62,7 +60,7 @@ def backward(
 
 def backward_into(
     dy: Array,
-    saved: Any,
+    saved: Saved,
     needs: Needs,
     places: Places,
     *,

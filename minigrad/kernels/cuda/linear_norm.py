@@ -13,15 +13,13 @@ Saved: what these two save.
 
 from __future__ import annotations
 
-from typing import Any
-
 from minigrad.device import cupy
 from minigrad.kernels.cuda import layer_norm, linear
 from minigrad.kernels.cuda.compile import Source, blocks, dense, one_dtype, real_of
 from minigrad.kernels.cuda.gemm import factors_of, uses_cublaslt
 from minigrad.kernels.cuda.support import of_floats, of_rows
 from minigrad.kernels.cuda.tiles import ROWS, THREADS, TILE
-from minigrad.op import Array, Gradients, Needs, Places
+from minigrad.op import Array, Gradients, Needs, Places, Result, Saved
 
 SOURCE = Source("linear_norm", "linear_norm_fma<{real}>", "linear_norm_tf32", "linear_norm_bf16")
 ADDS_TO = 0  # see minigrad.op
@@ -49,7 +47,7 @@ def forward(
     shift: Array | None,
     *,
     eps: float,
-) -> tuple[Array, Any]:
+) -> Result:
     channels, inputs = weight.shape
     if channels > TILE or uses_cublaslt(x.size * channels):
         y, saved = linear.forward(x, weight, bias)
@@ -77,13 +75,19 @@ def forward(
 
 
 def backward(
-    dy: Array, saved: Any, needs: Needs, *, so_far: Array | None = None, eps: float
+    dy: Array, saved: Saved, needs: Needs, *, so_far: Array | None = None, eps: float
 ) -> Gradients:
     return backward_into(dy, saved, needs, (None,) * 6, so_far=so_far, eps=eps)
 
 
 def backward_into(
-    dy: Array, saved: Any, needs: Needs, places: Places, *, so_far: Array | None = None, eps: float
+    dy: Array,
+    saved: Saved,
+    needs: Needs,
+    places: Places,
+    *,
+    so_far: Array | None = None,
+    eps: float,
 ) -> Gradients:
     of_linear, of_norm = saved
     wanted = any(needs[:4])

@@ -10,11 +10,9 @@ The decay is that of a penalty λ/2·‖p‖². It goes through both averages, s
 gradients decays less; AdamW leaves it out of them. Without a decay the two are one rule.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
-from minigrad.op import Array
+from minigrad.op import Array, Xp
 from minigrad.ops.updates.adamw import adamw
 from minigrad.ops.updates.rule import Rule
 
@@ -24,7 +22,7 @@ class adam(Rule):
 
     @staticmethod
     def step(
-        xp: Any, p: Array, g: Array, m: Array, v: Array, *, weight_decay: float, **settings: Any
+        xp: Xp, p: Array, g: Array, m: Array, v: Array, *, weight_decay: float, **settings: Any
     ) -> tuple[Array, ...]:
         """One update; returns the new p, m and v."""
         g = g + weight_decay * p

@@ -15,11 +15,7 @@ https://kellerjordan.github.io/posts/muon; the factor: Liu et al., "Muon is Scal
 Training", arXiv:2502.16982.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array
+from minigrad.op import Array, Xp
 from minigrad.ops.updates.adamw import adamw
 from minigrad.ops.updates.rule import Rule
 
@@ -34,7 +30,7 @@ class muon(Rule):
 
     @staticmethod
     def step(
-        xp: Any,
+        xp: Xp,
         w: Array,
         g: Array,
         buffer: Array,
@@ -61,7 +57,7 @@ class adamw_beside(adamw):
     that a clipped step is, bit for bit, the step of clipped gradients."""
 
 
-def orthogonalized(xp: Any, matrices: Array, iterations: int = ITERATIONS) -> Array:
+def orthogonalized(xp: Xp, matrices: Array, iterations: int = ITERATIONS) -> Array:
     """About UVᵀ for each matrix UΣVᵀ of a stack (n, rows, columns).
 
     A Newton-Schulz iteration: each turn maps every singular value s to a·s + b·s³ + c·s⁵, with

@@ -13,11 +13,7 @@ with a' = αa + (1 - α)g'. With momentum μ what is divided goes into a velocit
     b' = μb + g'/(√s' + ε),    p' = p - η·b'
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array
+from minigrad.op import Array, Xp
 from minigrad.ops.updates.rule import Rule
 
 
@@ -26,7 +22,7 @@ class rmsprop(Rule):
 
     @staticmethod
     def step(
-        xp: Any,
+        xp: Xp,
         p: Array,
         g: Array,
         square: Array,

@@ -10,11 +10,7 @@ With gradient g, learning rate η, decay λ, momentum μ, dampening τ and the v
 Without momentum there is no velocity: p' = p - η·g'.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from minigrad.op import Array
+from minigrad.op import Array, Xp
 from minigrad.ops.updates.rule import Rule
 
 
@@ -23,7 +19,7 @@ class sgd(Rule):
 
     @staticmethod
     def step(
-        xp: Any,
+        xp: Xp,
         p: Array,
         g: Array,
         *velocity: Array,
