@@ -71,6 +71,7 @@ Xp = Any  # the namespace of arrays: NumPy, CuPy or `minigrad.functions`
 Array = Any  # NumPy's or CuPy's; a tensor where `xp` is `minigrad.functions`
 Axis = int | tuple[int, ...] | None  # None stands for all axes
 Shape = tuple[int, ...]
+Number = Any  # a float; where a rule runs in a captured graph, an array that holds one
 Saved = Any  # what forward leaves for backward
 Result = tuple[Array, Saved]  # of forward
 Needs = tuple[bool, ...]  # for each input, whether a gradient is wanted

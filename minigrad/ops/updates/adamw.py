@@ -10,8 +10,8 @@ m and v start as 0, so they are too small at first. The divisions by 1 - βᵗ c
 """
 
 from math import sqrt
-from typing import Any
 
+from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.rule import Rule
 
 
@@ -19,7 +19,20 @@ class adamw(Rule):
     state = ("step", "exp_avg", "exp_avg_sq")
 
     @staticmethod
-    def step(xp, p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step):
+    def step(
+        xp: Xp,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        *,
+        lr: Number,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        step: Number,
+    ) -> tuple[Array, ...]:
         """One update; returns the new p, m and v."""
         p = p * (1 - lr * weight_decay)
         m = beta1 * m + (1 - beta1) * g
@@ -29,7 +42,7 @@ class adamw(Rule):
         return p - (lr / first) * m / denominator, m, v
 
 
-def corrections(p: Any, step: Any, beta1: float, beta2: float) -> tuple[Any, Any]:
+def corrections(p: Array, step: Number, beta1: float, beta2: float) -> tuple[Number, Number]:
     """1 - β₁ᵗ and √(1 - β₂ᵗ), where the step count is an array as arrays of the dtype of `p`."""
     first, second = 1 - beta1**step, 1 - beta2**step
     if isinstance(step, int):

@@ -7,6 +7,7 @@ steps grow again; these do not. Reddi, Kale and Kumar, "On the convergence of Ad
 2018, in the form of PyTorch's, which takes the largest before its correction.
 """
 
+from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.adamw import corrections
 from minigrad.ops.updates.rule import Rule
 
@@ -15,7 +16,22 @@ class amsgrad(Rule):
     state = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
     @staticmethod
-    def step(xp, p, g, m, v, largest, *, lr, beta1, beta2, eps, weight_decay, step, decoupled=True):
+    def step(
+        xp: Xp,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        largest: Array,
+        *,
+        lr: Number,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        step: Number,
+        decoupled: bool = True,
+    ) -> tuple[Array, ...]:
         """One update; returns the new p, m, v and the largest v so far.
 
         `decoupled` takes the decay off the parameter, as AdamW; else it is added to the gradient.

@@ -15,7 +15,7 @@ https://kellerjordan.github.io/posts/muon; the factor: Liu et al., "Muon is Scal
 Training", arXiv:2502.16982.
 """
 
-from minigrad.op import Array, Xp
+from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.adamw import adamw
 from minigrad.ops.updates.rule import Rule
 
@@ -35,7 +35,7 @@ class muon(Rule):
         g: Array,
         buffer: Array,
         *,
-        lr: float,
+        lr: Number,
         momentum: float,
         weight_decay: float,
         parts: int = 1,

@@ -13,7 +13,7 @@ with a' = αa + (1 - α)g'. With momentum μ what is divided goes into a velocit
     b' = μb + g'/(√s' + ε),    p' = p - η·b'
 """
 
-from minigrad.op import Array, Xp
+from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.rule import Rule
 
 
@@ -27,7 +27,7 @@ class rmsprop(Rule):
         g: Array,
         square: Array,
         *more: Array,
-        lr: float,
+        lr: Number,
         alpha: float,
         eps: float,
         weight_decay: float = 0.0,

@@ -10,7 +10,7 @@ With gradient g, learning rate η, decay λ, momentum μ, dampening τ and the v
 Without momentum there is no velocity: p' = p - η·g'.
 """
 
-from minigrad.op import Array, Xp
+from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.rule import Rule
 
 
@@ -23,7 +23,7 @@ class sgd(Rule):
         p: Array,
         g: Array,
         *velocity: Array,
-        lr: float,
+        lr: Number,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
