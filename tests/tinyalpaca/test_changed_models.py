@@ -11,9 +11,9 @@ import minigrad as mg
 from minigrad import announce, nn
 from minigrad.errors import KernelFallbackWarning
 from minigrad.functions import gelu, relu, silu
-from tests.tinyalpaca.tiny_models import tiny_generator, tiny_model, tiny_tokenizer
+from tests.tinyalpaca.tiny_models import LLAMA, tiny_generator, tiny_model, tiny_tokenizer
 from tinyalpaca.config import ModelConfig
-from tinyalpaca.generation import Generator
+from tinyalpaca.generation import Generator, ready_model
 from tinyalpaca.generation.as_written import Structure, largest_size, why_not_as_written
 from tinyalpaca.generation.reading import read_back
 from tinyalpaca.generation.token_page import token_page
@@ -270,6 +270,65 @@ def test_changed_weights_are_seen_whatever_their_sum(way):
     with mg.textbook():
         expected = texts(generator)
     assert_same(texts(generator), expected)
+    assert [t.logprobs for t in expected] != [t.logprobs for t in before]
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Models of any size count as large: nothing is folded."""
+    monkeypatch.setattr(ready_model, "FOLDED", 0)
+
+
+def text_of(generator):
+    return [generator.generate(PROMPTS[1], 25, seed=3, return_logprobs=True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [(change, {}) for change in CHANGES]
+    + [
+        (change, LLAMA)
+        for change in (swiglu, parallel, adapted, subclass, other_eps, a_hook_on_all)
+    ],
+)
+def test_a_changed_large_model_writes_its_own_text(change, options, large):
+    generator = tiny_generator(**options)
+    before = text_of(generator)
+    change(generator.model)
+    with mg.textbook():
+        expected = text_of(generator)
+    if change is not two_dtypes:  # which the model itself computes
+        with pytest.warns(KernelFallbackWarning, match="generation runs the whole model for every"):
+            assert_same(text_of(generator), expected)
+    assert_same(text_of(generator), expected)
+    assert [t.logprobs for t in expected] != [t.logprobs for t in before]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_changed_weights_of_a_large_model_are_used(way, large):
+    generator = tiny_generator()
+    handed_out = generator.model.final_linear.weight.data
+    before = text_of(generator)
+    if WAYS[way] is None:
+        swap(handed_out)
+    else:
+        WAYS[way](generator.model)
+    with mg.textbook():
+        expected = text_of(generator)
+    assert_same(text_of(generator), expected)
+    assert [t.logprobs for t in expected] != [t.logprobs for t in before]
+
+
+def test_adapters_of_a_large_model(large):
+    generator = tiny_generator(**LLAMA)
+    before = text_of(generator)
+    add_adapters(generator.model, LoRA(rank=2, alpha=4.0, layers="*"), mg.Generator(6))
+    for name, parameter in generator.model.named_parameters():
+        if name.endswith("lora_b"):
+            parameter.assign(mg.Generator(7).normal(parameter.shape).array)
+    with mg.textbook():
+        expected = text_of(generator)
+    assert_same(text_of(generator), expected)  # a warning would be an error
     assert [t.logprobs for t in expected] != [t.logprobs for t in before]
 
 

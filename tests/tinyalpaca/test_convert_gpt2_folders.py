@@ -15,6 +15,7 @@ from tinyalpaca import cli
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.generation import Generator
 from tinyalpaca.model import TinyAlpaca
+from tinyalpaca.play.session import Session
 from tinyalpaca.runs import load_model, save_model
 from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer
 
@@ -349,6 +350,11 @@ def test_text_is_written_without_converting_first(folder, capsys, tmp_path):
     model, tokenizer, training = tinyalpaca.load(folder)
     assert Generator(model, tokenizer).generate("the cat", 20, seed=3) == wanted
     assert training is None and not model.training
+    asked = {"prompt": "the cat", "max_new_tokens": 20, "seed": 3}
+    tokens = [part["token"] for part in Session(folder).write(asked) if "token" in part]
+    assert "".join(token["text"] for token in tokens if not token["part"]) == wanted
+    assert cli.main(["evaluate", *flags[:2], "--text", "the cat sat"]) == 0
+    assert "7 tokens predicted" in capsys.readouterr().out
 
 
 def test_a_large_file_of_weights_stays_where_it_is(folder, monkeypatch):

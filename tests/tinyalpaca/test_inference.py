@@ -5,15 +5,17 @@ import pytest
 
 from tests.tinyalpaca.tiny_models import LLAMA, tiny_model
 from tinyalpaca.generation import decoder as decoders
-from tinyalpaca.generation import single_step
+from tinyalpaca.generation import ready_model, single_step
 from tinyalpaca.generation.batch_decoder import BatchDecoder
 from tinyalpaca.generation.decoder import ModelDecoder
 from tinyalpaca.generation.folded_weights import fold
+from tinyalpaca.generation.plain_weights import views
 from tinyalpaca.generation.ready_model import FEW, LARGEST_HEAD, ReadyModel
 from tinyalpaca.generation.single_step import FewDecoder
 from tinyalpaca.generation.uncached import UncachedDecoder
 from tinyalpaca.generation.windows import window_start
 
+MATRICES = ("qkv", "out", "fc1", "fc2")
 CHOICES = {
     "pre_norm": [False, True],
     "norm": ["layer", "rms"],
@@ -24,13 +26,25 @@ CHOICES = {
 }
 
 
+class PlainDecoder(FewDecoder):
+    """With the weights as they lie in the model."""
+
+
 def made(kind, model, vocab_size, sequences, capacity=None):
     """A decoder of this kind."""
-    what = vocab_size if kind is ModelDecoder else fold(model, vocab_size)
-    return kind(model, what, sequences, capacity)
+    context = model.config.max_seq_len
+    what = {
+        ModelDecoder: lambda: vocab_size,
+        PlainDecoder: lambda: views(model, vocab_size, min(capacity or context, context)),
+    }.get(kind, lambda: fold(model, vocab_size))
+    return kind(model, what(), sequences, capacity)
 
 
-DECODERS = pytest.mark.parametrize("decoder", [FewDecoder, BatchDecoder, ModelDecoder])
+DECODERS = pytest.mark.parametrize(
+    "decoder", [FewDecoder, PlainDecoder, BatchDecoder, ModelDecoder]
+)
+# What folding does not know.
+SHARED = [{"num_kv_heads": 1}, {"head_size": 10}, {"activation": "swiglu"}, LLAMA]
 OPTIONS = [
     dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
 ]
@@ -84,16 +98,52 @@ def test_what_the_copies_take_from_the_model(decoder, pre_norm, rng):
     compare(made(decoder, model, 30, sequences), uncached, sequences, 13, 1e-5)
 
 
-@pytest.mark.parametrize(
-    "options", [{"num_kv_heads": 1}, {"head_size": 10}, {"activation": "swiglu"}, LLAMA], ids=str
-)
-def test_what_the_copies_do_not_know_is_left_to_the_model(options, rng):
-    model = tiny_model(**options)
-    for count in (1, FEW + 1):
+@pytest.mark.parametrize("options", SHARED, ids=str)
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-13)])
+def test_what_is_not_folded_is_computed_with_the_models_own_weights(options, dtype, rtol, rng):
+    """Of few sequences; of many by the model itself."""
+    model = tiny_model(**options).astype(dtype)
+    for count, kind in ((1, FewDecoder), (FEW, FewDecoder), (FEW + 1, ModelDecoder)):
         sequences = [rng.integers(0, 30, n).tolist() for n in range(2, 2 + count)]
         decoder = ReadyModel(model, 30, True).decoder(sequences, 12)
-        assert type(decoder) is ModelDecoder
-        compare(decoder, UncachedDecoder(model, 30, sequences), sequences, 13, 1e-5)
+        assert type(decoder) is kind
+        compare(decoder, UncachedDecoder(model, 30, sequences), sequences, 13, rtol)
+
+
+@pytest.mark.parametrize("options", [{}, {"pre_norm": True, "tie_weights": True}, *SHARED], ids=str)
+def test_no_weight_of_a_large_model_is_copied(options, monkeypatch):
+    monkeypatch.setattr(ready_model, "FOLDED", 100)
+    model = tiny_model(**options)
+    decoder = ReadyModel(model, 27, True).decoder([[1, 2, 3]], 12)
+    assert type(decoder) is FewDecoder and not decoder.weights.folded
+    used = [getattr(layer, name) for layer in decoder.weights.layers for name in MATRICES]
+    matrices = [p.array for p in model.decoder_layers.parameters() if p.ndim == 2]
+    assert len(used) == len(matrices) == 8
+    assert all(map(np.shares_memory, used, matrices))
+    assert np.shares_memory(decoder.weights.tokens, model.embedding.token_embed.array)
+    assert np.shares_memory(decoder.weights.head, model.final_linear.weight.array)
+    assert type(ReadyModel(model, 27, True).decoder([[1], [2]], 12)) is ModelDecoder
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_a_mean_far_from_0(norm):
+    """The mean of what is normalised is thousands of standard deviations."""
+    model = tiny_model(norm=norm, pre_norm=True)
+    model.embedding.token_embed.assign(model.embedding.token_embed.array + np.float32(3000))
+    sequences = [[1, 2, 3]]
+    uncached = UncachedDecoder(model, 30, sequences)
+    compare(made(PlainDecoder, model, 30, sequences), uncached, sequences, 13, 1e-4)
+
+
+@np.errstate(all="ignore")
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "silu", "swiglu"])
+def test_activations_where_e_to_the_x_overflows(activation):
+    model = tiny_model(activation=activation)
+    for layer in model.decoder_layers:
+        layer.ffn.fc1.weight.assign(layer.ffn.fc1.weight.array * 300)
+    sequences = [[1, 2, 3]]
+    uncached = UncachedDecoder(model, 30, sequences)
+    compare(made(PlainDecoder, model, 30, sequences), uncached, sequences, 13, 1e-4)
 
 
 @DECODERS
@@ -141,13 +191,14 @@ def test_scores_beyond_the_range_of_exp_are_no_trouble(decoder, scale):
 
 
 @np.errstate(all="ignore")
-def test_scores_out_of_range_in_float32_are_found():
+@pytest.mark.parametrize("decoder", [FewDecoder, PlainDecoder])
+def test_scores_out_of_range_in_float32_are_found(decoder):
     model = tiny_model(spread=0.1)
     for layer in model.decoder_layers:
         projection = layer.multi_head_attention.qkv_proj.weight
         projection.assign(projection.data * 1000)
     sequences = [[1, 2, 3, 4], [1, 2]]
-    decoder = made(FewDecoder, model, 30, sequences)
+    decoder = made(decoder, model, 30, sequences)
     ours, expected = decoder.next_logits(), UncachedDecoder(model, 30, sequences).next_logits()
     np.testing.assert_allclose(ours, expected, atol=1e-3 * np.abs(expected).max())
     assert all(step.careful for step in decoder.steps)
@@ -169,6 +220,7 @@ def test_a_sequence_that_leaves_does_not_disturb_the_others(decoder, rng):
     compare(cached, uncached, left, 12, 1e-5)
     left_over = {
         FewDecoder: lambda: len(cached.steps),
+        PlainDecoder: lambda: len(cached.steps),
         BatchDecoder: lambda: cached.cache.shape[-1],
         ModelDecoder: lambda: len(cached.cache.lengths),
     }
@@ -182,6 +234,7 @@ def test_a_cache_has_room_for_what_is_asked_and_no_more(decoder):
     cached = made(decoder, model, 30, sequences, 7)
     room = {
         FewDecoder: lambda: cached.steps[0].cache.shape[-1],
+        PlainDecoder: lambda: cached.steps[0].cache.shape[-1],
         BatchDecoder: lambda: cached.cache.shape[2],
         ModelDecoder: lambda: cached.cache.room,
     }
@@ -210,7 +263,7 @@ def test_prompts_are_computed_in_parts_and_each_once(decoder, rng, monkeypatch):
     sequences = [first.copy(), other.copy(), first.copy(), [4], first.copy(), [4, 5]]
     cached = made(decoder, model, 30, sequences)
     logits = cached.next_logits()
-    alone = decoder is FewDecoder  # which computes what is short one by one
+    alone = issubclass(decoder, FewDecoder)  # which computes what is short one by one
     assert seen[:2] == ([] if alone else [(2, 10), (2, 1)])
     seen.clear()
     expected = UncachedDecoder(model, 30, sequences).next_logits()

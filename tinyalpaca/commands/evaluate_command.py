@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         default="runs/shakespeare",
         metavar="DIR",
-        help="folder of a trained model (default: %(default)s)",
+        help="folder of a trained model, or one of Hugging Face's (default: %(default)s)",
     )
     parser.add_argument(
         "--stride",

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         default="runs/shakespeare",
         metavar="DIR",
-        help="folder of a run or a model (default: %(default)s)",
+        help="folder of a run or a model, or one of Hugging Face's (default: %(default)s)",
     )
     parser.add_argument(
         "--port", type=int, default=0, metavar="N", help="port of the page (default: a free one)"

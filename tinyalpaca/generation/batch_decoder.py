@@ -22,7 +22,7 @@ import numpy as np
 from minigrad.nn import Module
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.generation.decoder import CachedDecoder
-from tinyalpaca.generation.folded_weights import FoldedLayer, FoldedWeights, activate
+from tinyalpaca.generation.folded_weights import Layer, Weights, activate
 from tinyalpaca.generation.windows import Tokens
 from tinyalpaca.key_values import KeyValues
 
@@ -41,7 +41,7 @@ class BatchDecoder(CachedDecoder):
     def __init__(
         self,
         model: Any,
-        weights: FoldedWeights,
+        weights: Weights,
         sequences: Sequence[Tokens],
         capacity: int | None = None,
         modules: Sequence[Module] = (),
@@ -88,7 +88,7 @@ class BatchDecoder(CachedDecoder):
         """Logits (B, V) of the first `count` columns; ids and places are (W,)."""
         weights, c = self.weights, self.weights.config.d_model
         pre_norm = weights.config.pre_norm
-        start = c if pre_norm else 0  # where a block's rows begin; see FoldedLayer
+        start = c if pre_norm else 0  # where a block's rows begin; see Layer
         around_attention, around_ffn = self._around_attention, self._around_ffn
         x, normal = weights.tokens[ids], around_attention[:c]
         if weights.positions is not None:
@@ -161,7 +161,7 @@ class BatchDecoder(CachedDecoder):
             activate(hidden, self.weights.config.activation)
 
 
-def _turned(layer: FoldedLayer, config: ModelConfig) -> tuple[np.ndarray, ...]:
+def _turned(layer: Layer, config: ModelConfig) -> tuple[np.ndarray, ...]:
     """The matrices for columns instead of rows, with features in the order (D, H)."""
     c, heads = config.d_model, config.num_heads
     order = np.arange(c).reshape(heads, -1).T.reshape(-1)

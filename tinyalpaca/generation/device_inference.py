@@ -29,7 +29,7 @@ import numpy as np
 from minigrad.device import Device
 from minigrad.kernels.cuda.compile import REAL
 from tinyalpaca.generation.device_weights import DeviceWeights
-from tinyalpaca.generation.folded_weights import FoldedWeights
+from tinyalpaca.generation.folded_weights import Weights
 from tinyalpaca.generation.sampling import COLDEST, Sampler, damaged_logits
 from tinyalpaca.generation.token_step import ROUNDS, TokenStep
 from tinyalpaca.generation.windows import Tokens, Windows
@@ -166,7 +166,7 @@ class DeviceInference:
         graph: see `TokenStep`.
     """
 
-    def __init__(self, folded: FoldedWeights, device: Device, graph: bool = True) -> None:
+    def __init__(self, folded: Weights, device: Device, graph: bool = True) -> None:
         self.folded, self.graph = folded, graph
         self.weights = DeviceWeights(folded, device)
         self._step: TokenStep | None = None  # the last one: cache, scratch and graph are kept

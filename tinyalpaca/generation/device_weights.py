@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.device import Device
-from tinyalpaca.generation.folded_weights import FoldedWeights
+from tinyalpaca.generation.folded_weights import Weights
 
 
 class Product(NamedTuple):
@@ -36,17 +36,19 @@ class DeviceWeights:
     """A model for generation on a device.
 
     Attributes:
-        config, eps, tokens, positions: as in `FoldedWeights`.
+        config, eps, tokens, positions: as in `Weights`.
         rotation: (L, D), cosine and sine of each angle side by side; None if there is none.
         layers, head: their products, all layers in one piece of memory.
     """
 
-    def __init__(self, folded: FoldedWeights, device: Device) -> None:
+    def __init__(self, folded: Weights, device: Device) -> None:
         config = folded.config
         self.device = device
         self.config, self.eps, self.dtype = config, folded.eps, folded.dtype
         c, f = config.d_model, config.d_ff
-        after_norm = c  # where the bias is among the rows of a folded matrix, see FoldedLayer
+        after_norm = (
+            c  # where the bias is among the rows of a folded matrix, see `folded_weights.Layer`
+        )
         after_residual, through = (0, 0) if config.pre_norm else (c, c)
 
         def put(array: np.ndarray | None) -> Any:

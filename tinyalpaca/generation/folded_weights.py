@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,22 +34,34 @@ from tinyalpaca.model import DecoderLayer, TinyAlpaca
 from tinyalpaca.rotation import Rotation
 
 
-@dataclass(frozen=True)
-class FoldedLayer:
-    """Inputs are rows [x̂ (C) | 1 | mixed values (C)] and [x̂ (C) | 1 | hidden (F)].
+class Norm(NamedTuple):
+    """What a norm does besides the division: subtract the mean first, multiply and add at last."""
 
-    `qkv` and `fc1` take [x̂ | 1]. `out` and `fc2` take the whole row in a post-norm model, and
-    [1 | ...] in a pre-norm one, where they give what is to be added to x.
+    gain: Any  # (C,)
+    shift: Any  # (C,) or None
+    centred: bool
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's matrices, for rows.
+
+    Folded, inputs are rows [x̂ (C) | 1 | mixed values (H·D)] and [x̂ (C) | 1 | hidden (F)]: `qkv`
+    and `fc1` take [x̂ | 1]; `out` and `fc2` take the whole row in a post-norm model, and [1 | ...]
+    in a pre-norm one, where they give what is to be added to x. There are no biases and norms then.
+    Plain, they take x̂, mixed values and the hidden ones alone.
     """
 
     qkv: Any  # (C + 1, 3C), columns: queries, keys, values, each (H, D)
     out: Any  # (2C + 1, C) or (C + 1, C)
     fc1: Any  # (C + 1, F)
     fc2: Any  # (C + 1 + F, C) or (1 + F, C)
+    biases: tuple[Any, Any, Any, Any] = (None, None, None, None)
+    norms: tuple[Norm | None, Norm | None] = (None, None)  # before or after: attention's, the ffn's
 
 
 @dataclass(frozen=True)
-class FoldedWeights:
+class Weights:
     """A model for generation.
 
     Attributes:
@@ -60,7 +72,10 @@ class FoldedWeights:
         rotation: (L, D/2), e^(iθ) of each position; None if they are learned. Coordinates i and
             i + D/2 of queries and keys, which turn together, are neighbours here: a complex number.
         layers: the decoder layers.
-        head: (C + 1, V), from [x̂ | 1] to logits.
+        head: (C + 1, V), from [x̂ | 1] to logits; plain, (C, V).
+        folded: whether they are; else those of the model, and what follows:
+        head_bias: (V,) or None.
+        last_norm: of a pre-norm model.
     """
 
     config: ModelConfig
@@ -68,8 +83,11 @@ class FoldedWeights:
     tokens: Any
     positions: Any
     rotation: Any
-    layers: list[FoldedLayer]
+    layers: list[Layer]
     head: Any
+    folded: bool = True
+    head_bias: Any = None
+    last_norm: Norm | None = None
 
     def keys_values(
         self, model: TinyAlpaca, cache: KeyValues, row: int, length: int
@@ -88,7 +106,7 @@ class FoldedWeights:
         return self.head.dtype
 
 
-def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
+def fold(model: TinyAlpaca, vocab_size: int) -> Weights:
     """Fold a copy of the model's weights.
 
     Args:
@@ -99,13 +117,9 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
     layers: list[DecoderLayer] = list(model.decoder_layers)
     centred = config.norm == "layer"
     tokens = _float64(model.embedding.token_embed)[:vocab_size]
-    positions = rotation = None
+    positions = None
     if model.embedding.pos_embed is not None:
         positions = _float64(model.embedding.pos_embed)
-    elif how := Rotation.of(config):
-        rotation = _rotation(how, config.max_seq_len).astype(
-            np.complex64 if dtype == np.float32 else np.complex128
-        )
     if config.pre_norm and centred:
         tokens = _without_mean(tokens)
         positions = None if positions is None else _without_mean(positions)
@@ -135,7 +149,7 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
     def as_stored(array: Any) -> Any:
         return None if array is None else np.ascontiguousarray(array.astype(dtype))
 
-    columns, scale = _qkv_columns(config)
+    columns, scale = qkv_columns(config)
     ones = np.ones(config.d_model)
     affine = (ones, np.zeros_like(ones))  # of what comes into a layer; the embeddings have none
     folded = []
@@ -144,7 +158,7 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
         second = norm(layer.layer_norm2 if config.pre_norm else layer.layer_norm1)
         attention, ffn = layer.multi_head_attention, layer.ffn
         folded.append(
-            FoldedLayer(
+            Layer(
                 as_stored(after(first, attention.qkv_proj)[:, columns] * scale),
                 as_stored(into(first, attention.out_proj)),
                 as_stored(after(second, ffn.fc1)),
@@ -156,12 +170,12 @@ def fold(model: TinyAlpaca, vocab_size: int) -> FoldedWeights:
         affine = norm(model.final_norm)
     head = after(affine, model.final_linear)[:, :vocab_size]
     eps = float(layers[0].layer_norm1.eps)  # type: ignore[attr-defined]
-    return FoldedWeights(
+    return Weights(
         config,
         eps,
         as_stored(tokens),
         as_stored(positions),
-        rotation,
+        rotation_of(config, config.max_seq_len, dtype),
         folded,
         as_stored(head),
     )
@@ -185,14 +199,15 @@ def _linear(linear: Any) -> tuple[Any, Any]:
     return matrix, _float64(linear.bias)
 
 
-def _qkv_columns(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+def qkv_columns(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     """The order of the columns of queries, keys and values, and what each is multiplied by."""
-    c, head_size = config.d_model, config.d_model // config.num_heads
-    columns = np.arange(3 * c).reshape(3, config.num_heads, head_size)
+    heads, size = config.num_heads, config.size_of_head
+    turned = heads + config.kv_heads
+    columns = np.arange((turned + config.kv_heads) * size).reshape(-1, size)
     if config.positions == "rotary":
-        columns[:2] = columns[:2][..., rotary_pairs(head_size)]
-    scale = np.ones(3 * c)
-    scale[:c] = 1 / sqrt(head_size)
+        columns[:turned] = columns[:turned, rotary_pairs(size)]
+    scale = np.ones(columns.size)
+    scale[: heads * size] = 1 / sqrt(size)
     return columns.ravel(), scale
 
 
@@ -212,7 +227,10 @@ def activate(hidden: np.ndarray, activation: str) -> None:
         hidden[...] = ops.activations.gelu.forward(np, hidden, approximate=kind)[0]
 
 
-def _rotation(rotation: Rotation, context: int) -> np.ndarray:
-    """(L, D/2), e^(iθ) of positions 0 to L - 1."""
-    cos, sin = rotation.angles(context)
-    return cos + 1j * sin
+def rotation_of(config: ModelConfig, length: int, dtype: Any) -> np.ndarray | None:
+    """`Weights.rotation` of positions 0 to `length` - 1."""
+    rotation = Rotation.of(config)
+    if rotation is None:
+        return None
+    cos, sin = rotation.angles(length)
+    return (cos + 1j * sin).astype(np.complex64 if dtype == np.float32 else np.complex128)

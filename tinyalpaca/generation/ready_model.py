@@ -18,12 +18,14 @@ from tinyalpaca.generation.as_written import (
 from tinyalpaca.generation.batch_decoder import BatchDecoder
 from tinyalpaca.generation.decoder import ModelDecoder
 from tinyalpaca.generation.device_inference import DeviceInference, unsupported
-from tinyalpaca.generation.folded_weights import FoldedWeights, fold
+from tinyalpaca.generation.folded_weights import Weights, fold
+from tinyalpaca.generation.plain_weights import views
 from tinyalpaca.generation.single_step import FewDecoder
 from tinyalpaca.generation.uncached import UncachedDecoder, home_of
 from tinyalpaca.generation.weights_seen import WeightsSeen
 from tinyalpaca.generation.windows import Tokens
 from tinyalpaca.generation.writing import Decoder
+from tinyalpaca.lora import LoRALinear
 from tinyalpaca.model import TinyAlpaca
 
 FOLDED = 1 << 25  # weights of a model that is copied: beyond, memory costs more than calls
@@ -46,8 +48,9 @@ class ReadyModel:
 
     def __init__(self, model: TinyAlpaca, vocab_size: int, graph: bool) -> None:
         self.model, self.vocab_size, self.graph = model, vocab_size, graph
-        self._folded: FoldedWeights | None = None
+        self._folded: Weights | None = None
         self._structure = Structure(model)
+        self._small = True
         self._why_not: str | None = None
         self._seen = WeightsSeen([], CPU)
         self._inference: DeviceInference | None = None
@@ -82,8 +85,10 @@ class ReadyModel:
         given: dict[str, Any] = {"capacity": capacity, "modules": self._structure.modules}
         if folded is not None and self.on_gpu:
             return self._on_gpu(folded).decoder(sequences, capacity)
-        if folded is not None and len(sequences) <= FEW:
-            return FewDecoder(self.model, folded, sequences, **given)
+        if not self.on_gpu and len(sequences) <= (FEW if self._small else 1):
+            weights = folded or self._views(capacity)
+            if weights is not None:
+                return FewDecoder(self.model, weights, sequences, **given)
         if folded is not None and config.size_of_head <= LARGEST_HEAD:
             return BatchDecoder(self.model, folded, sequences, **given)
         return ModelDecoder(self.model, self.vocab_size, sequences, **given)
@@ -101,14 +106,21 @@ class ReadyModel:
             unknown = why_not_folded(self.model.config)
             if unknown is not None and self.on_gpu:
                 announce(f"generation launches the model's own kernels one by one: {unknown}")
-            large = sum(parameter.size for parameter in parameters) > FOLDED
-            if unknown is None and (self.on_gpu or not large):
+            self._small = sum(parameter.size for parameter in parameters) <= FOLDED
+            if unknown is None and (self.on_gpu or self._small):
                 reason = self._fold(parameters)
             else:
                 self._folded, self._seen = None, WeightsSeen([], CPU)
         if reason is not None:
             announce(f"generation runs the whole model for every token: {reason}")
         return reason is None
+
+    def _views(self, capacity: int) -> Weights | None:
+        """The weights as they are, unless they are of several dtypes, or there are adapters."""
+        adapted = any(type(module) is LoRALinear for module in self._structure.modules)
+        if adapted or why_not_these_weights(self.model) is not None:
+            return None
+        return views(self.model, self.vocab_size, min(capacity, self.model.config.max_seq_len))
 
     def _fold(self, parameters: list[Parameter]) -> str | None:
         """Fold the weights, in main memory, if they have changed; the reason why that cannot be."""
@@ -123,7 +135,7 @@ class ReadyModel:
                 self._folded = fold(self.model, self.vocab_size)
         return self._why_not
 
-    def _on_gpu(self, folded: FoldedWeights) -> DeviceInference:
+    def _on_gpu(self, folded: Weights) -> DeviceInference:
         if self._inference is None or self._inference.folded is not folded:
             self._inference = DeviceInference(folded, self.device, self.graph)
         return self._inference

@@ -1,8 +1,8 @@
 """One more token of each of few sequences on the CPU, in as few NumPy calls as possible.
 
-At this size a call costs more than its arithmetic, about a microsecond, so each of the model's
-products, norms and activations is one or two calls here, with folded weights and into buffers that
-are made once. Two things differ from there:
+In a small model a call costs more than its arithmetic, about a microsecond, so each of the model's
+products, norms and activations is one or two calls here, into buffers that are made once. Two
+things differ from there:
 
 - The soft-max does not subtract the largest score first. That is the same unless a score is beyond
   the range of exp, so the denominators are looked at when the token is done: if one is out of a
@@ -10,21 +10,26 @@ are made once. Two things differ from there:
 - Everything is one-dimensional, so that `ndarray.dot` goes straight to BLAS's product of a matrix
   and a vector.
 
-C channels, D head size, F feed-forward width, H heads, S room of the cache, T positions so far,
-V vocabulary.
+Of a small model the weights are folded (`folded_weights`); of a large one, where reading them takes
+most of the time, they are the model's own (`plain_weights`).
+
+C channels, D head size, F feed-forward width, H heads of queries, K of keys and values, S room of
+the cache, T positions so far, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
+from minigrad import ops
 from minigrad.nn import Module
 from tinyalpaca.generation.decoder import CachedDecoder
-from tinyalpaca.generation.folded_weights import FoldedWeights, activate
+from tinyalpaca.generation.folded_weights import Layer, Norm, Weights, activate, qkv_columns
 from tinyalpaca.generation.windows import Tokens
 from tinyalpaca.key_values import KeyValues
 
@@ -38,7 +43,7 @@ class FewDecoder(CachedDecoder):
     """Logits of few sequences, each computed alone.
 
     Args:
-        weights: the folded model.
+        weights: the model's.
         The others: as for `CachedDecoder`.
 
     Attributes:
@@ -48,7 +53,7 @@ class FewDecoder(CachedDecoder):
     def __init__(
         self,
         model: Any,
-        weights: FoldedWeights,
+        weights: Weights,
         sequences: Sequence[Tokens],
         capacity: int | None = None,
         modules: Sequence[Module] = (),
@@ -90,11 +95,11 @@ class SingleStep:
     """Call it with a token and its position; it returns the logits of the next.
 
     Args:
-        weights: the folded model.
+        weights: the model's.
         room: S.
 
     Attributes:
-        cache: (layers, 2, H, D + 1, S): keys, then values, positions last. The extra row of the
+        cache: (layers, 2, K, D + 1, S): keys, then values, positions last. The extra row of the
             values is all 1, so that the product of values and exp(scores) has the soft-max's
             denominator beside its numerators. That of the keys is unused.
         careful: whether the largest score is subtracted.
@@ -102,54 +107,35 @@ class SingleStep:
     The logits are the same buffer each time.
     """
 
-    def __init__(self, weights: FoldedWeights, room: int) -> None:
+    def __init__(self, weights: Weights, room: int) -> None:
         config, dtype = weights.config, weights.dtype
-        c, heads = config.d_model, config.num_heads
-        self.careful = False
-        self.cache = np.zeros((config.num_layers, 2, heads, c // heads + 1, room), dtype)
+        c, heads, groups = config.d_model, config.num_heads, config.kv_heads
+        size, turned = config.size_of_head, (heads + groups) * config.size_of_head
+        self.weights, self.careful = weights, False
+        self.cache = np.zeros((config.num_layers, 2, groups, size + 1, room), dtype)
         self.cache[:, 1, :, -1] = 1
-        self._config = config
-        self._tokens, self._positions, self._head = weights.tokens, weights.positions, weights.head
-        size = c // heads
-        first = c if config.pre_norm else 0  # see FoldedLayer
-        self._layers = [
-            (
-                layer.qkv,
-                layer.out,
-                layer.fc1,
-                layer.fc2,
-                kept[:, :, :size],
-                kept[0, :, :size],
-                kept[1],
-            )
-            for layer, kept in zip(weights.layers, self.cache, strict=True)
-        ]
-        self._x = np.empty(c, dtype)
-        self._block = np.empty(c, dtype)
+        self._norm = partial(_norm, channels=c, eps=weights.eps, dtype=dtype)
+        self._x, self._block = np.empty(c, dtype), np.empty(c, dtype)
         self._logits = np.empty(weights.head.shape[1], dtype)
-        self._qkv = np.empty(3 * c, dtype)
-        self._q = self._qkv[:c].reshape(heads, 1, size)
-        self._kv = self._qkv[c:].reshape(2, heads, size)
-        self._rotation = weights.rotation
+        self._qkv = np.empty(turned + groups * size, dtype)
+        self._q = self._qkv[: heads * size].reshape(groups, -1, size)
+        self._kv = self._qkv[heads * size :].reshape(2, groups, size)
         if weights.rotation is not None:
-            self._pairs = self._qkv[: 2 * c].view(weights.rotation.dtype).reshape(2 * heads, -1)
+            pairs = self._qkv[:turned].view(weights.rotation.dtype)
+            self._pairs = pairs.reshape(heads + groups, -1)
         self._scores = np.empty(heads * room, dtype)
-        mixed = np.empty((config.num_layers, heads, size + 1, 1), dtype)
-        self._denominators = mixed.reshape(-1, size + 1)[:, size]
-        self._mixed = [(both, both[:, :size, 0], both[:, size:, 0]) for both in mixed]
-        around_attention = np.ones(2 * c + 1, dtype)  # [x̂ | 1 | mixed values]
-        self._attention_norm = around_attention[:c]
-        self._attention_in = around_attention[: c + 1]
-        self._values = around_attention[c + 1 :].reshape(heads, size)
-        self._attention_out = around_attention[first:]
-        around_ffn = np.ones(c + 1 + config.d_ff, dtype)  # [x̂ | 1 | hidden]
-        self._ffn_norm = around_ffn[:c]
-        self._ffn_in = around_ffn[: c + 1]
-        self._hidden = around_ffn[c + 1 :]
-        self._ffn_out = around_ffn[first:]
-        self._zero = np.zeros((), dtype)
-        self._root = sqrt(c)
-        self._sum_eps = c * weights.eps
+        self._around_attention = np.ones(c + 1 + heads * size, dtype)  # [x̂ | 1 | mixed values]
+        self._attention_norm = self._around_attention[:c]
+        self._values = self._around_attention[c + 1 :].reshape(groups, -1, size)
+        self._around_ffn = np.ones(c + 1 + config.d_ff, dtype)  # [x̂ | 1 | hidden]
+        self._ffn_norm = self._around_ffn[:c]
+        mixed = np.empty((config.num_layers, groups, size + 1, heads // groups), dtype)
+        self._denominators = mixed[:, :, size]
+        each = zip(weights.layers, self.cache, mixed, strict=True)
+        self._layers = [(*self._calls(layer), *_parts(kept, both)) for layer, kept, both in each]
+        self._last_norm = self._norm(weights.last_norm)
+        given = self._around_attention[: len(weights.head)]
+        self._head = _product(given, weights.head, self._logits, weights.head_bias)
 
     def __call__(self, token: int, place: int, wanted: bool = True) -> np.ndarray:
         """(V,); NumPy's warnings of what overflows are for the caller to ignore: it is found.
@@ -159,64 +145,176 @@ class SingleStep:
         """
         self._run(token, place)
         if not self.careful:
-            found = self._denominators.tolist()  # quicker than NumPy's own smallest of so few
+            # As a list, of which the smallest is found in less time than by NumPy.
+            found = self._denominators.ravel().tolist()
             if not (min(found) > SMALLEST and max(found) < LARGEST):
                 self.careful = True
                 self._run(token, place)
         if wanted:
-            self._attention_in.dot(self._head, out=self._logits)
+            self._head()
         return self._logits
 
     def _run(self, token: int, place: int) -> None:
-        config, length = self._config, place + 1
-        pre_norm, relu = config.pre_norm, config.activation == "relu"
-        x, block, qkv, hidden, heads = (
-            self._x,
-            self._block,
-            self._qkv,
-            self._hidden,
-            config.num_heads,
-        )
-        scores = self._scores[: heads * length].reshape(heads, 1, length)
-        transposed = scores.swapaxes(1, 2)  # (H, T, 1)
-        first = x if pre_norm else self._attention_norm
-        if self._positions is None:
-            first[:] = self._tokens[token]
+        """What comes out of the last norm, in `_attention_norm`."""
+        weights, length, x, block = self.weights, place + 1, self._x, self._block
+        pre_norm, rotation, positions = weights.config.pre_norm, weights.rotation, weights.positions
+        attention_norm, ffn_norm, q, kv = self._attention_norm, self._ffn_norm, self._q, self._kv
+        size = weights.config.num_heads * length
+        scores = self._scores[:size].reshape(*q.shape[:2], length)  # (K, H/K, T)
+        transposed = scores.swapaxes(1, 2)
+        first = x if pre_norm else attention_norm
+        if positions is None:
+            first[:] = weights.tokens[token]
         else:
-            np.add(self._tokens[token], self._positions[place], out=first)
-        for weights, (both, numerators, denominators) in zip(
-            self._layers, self._mixed, strict=True
-        ):
-            w_qkv, w_out, w_fc1, w_fc2, cache, keys, values = weights
+            np.add(weights.tokens[token], positions[place], out=first)
+        for norm1, qkv, out, norm2, fc1, act, fc2, cache, keys, values, parts in self._layers:
             if pre_norm:
-                self._normalise(x, self._attention_norm)
-            self._attention_in.dot(w_qkv, out=qkv)
-            if self._rotation is not None:
-                np.multiply(self._pairs, self._rotation[place], out=self._pairs)
-            cache[..., place] = self._kv
-            np.matmul(self._q, keys[..., :length], out=scores)
+                norm1(x, attention_norm)
+            qkv()
+            if rotation is not None:
+                np.multiply(self._pairs, rotation[place], out=self._pairs)
+            cache[..., place] = kv
+            np.matmul(q, keys[..., :length], out=scores)
             if self.careful:
                 scores -= scores.max(axis=-1, keepdims=True)
             np.exp(scores, out=scores)
+            both, numerators, denominators = parts
             np.matmul(values[..., :length], transposed, out=both)
             np.divide(numerators, denominators, out=self._values)
-            self._attention_out.dot(w_out, out=block)
+            out()
             if pre_norm:
                 x += block
-            self._normalise(x if pre_norm else block, self._ffn_norm)
-            self._ffn_in.dot(w_fc1, out=hidden)
-            if relu:
-                np.maximum(hidden, self._zero, out=hidden)
-            else:
-                activate(hidden, config.activation)
-            self._ffn_out.dot(w_fc2, out=block)
+            norm2(x if pre_norm else block, ffn_norm)
+            fc1()
+            act()
+            fc2()
             if pre_norm:
                 x += block
             else:
-                self._normalise(block, self._attention_norm)
+                norm1(block, attention_norm)
         if pre_norm:
-            self._normalise(x, self._attention_norm)
+            self._last_norm(x, attention_norm)
 
-    def _normalise(self, x: np.ndarray, out: np.ndarray) -> None:
+    def _calls(self, layer: Layer) -> tuple[Callable[..., Any], ...]:
+        """What a layer does with a token, in order: norm, queries, keys and values, what is made
+        of the mixed ones, norm, and the feed-forward network in three."""
+        weights, config = self.weights, self.weights.config
+        hidden = self._around_ffn[config.d_model + 1 :]
+        wide = np.empty_like(hidden, shape=layer.fc1.shape[1:])
+        wide = hidden if wide.shape == hidden.shape else wide
+        attention_out = self._around_attention[-len(layer.out) :]
+        ffn_out = self._around_ffn[-len(layer.fc2) :]
+        residuals: tuple[Any, Any] = (
+            None,
+            None,
+        )  # where they are added to x, or in the matrices
+        if not (weights.folded or config.pre_norm):
+            residuals = self._attention_norm, self._ffn_norm
+        b_qkv, b_out, b_fc1, b_fc2 = layer.biases
+        norm1, norm2 = map(self._norm, layer.norms)
+        return (
+            norm1,
+            self._queries_keys_values(layer.qkv, b_qkv),
+            _product(attention_out, layer.out, self._block, b_out, residuals[0]),
+            norm2,
+            _product(self._around_ffn[: len(layer.fc1)], layer.fc1, wide, b_fc1),
+            _activation(config.activation, wide, hidden, weights.folded),
+            _product(ffn_out, layer.fc2, self._block, b_fc2, residuals[1]),
+        )
+
+    def _queries_keys_values(self, matrix: Any, bias: Any) -> Callable[..., Any]:
+        weights, qkv = self.weights, self._qkv
+        given = self._around_attention[: len(matrix)]
+        if weights.folded:
+            return _product(given, matrix, qkv)
+        order, scale = qkv_columns(weights.config)
+        scale = scale.astype(qkv.dtype)
+        in_order = qkv if weights.rotation is None else np.empty_like(qkv)
+        product = _product(given, matrix, in_order, bias)
+
+        def scaled() -> None:
+            product()
+            if in_order is not qkv:
+                in_order.take(order, out=qkv, mode="clip")
+            np.multiply(qkv, scale, out=qkv)
+
+        return scaled
+
+
+Normalise = Callable[[np.ndarray, np.ndarray], Any]  # x and out, (C,)
+
+
+def _norm(norm: Norm | None, channels: int, eps: float, dtype: Any) -> Normalise:
+    """A function that normalises; one that is folded (None) only divides."""
+    root, sum_eps = sqrt(channels), channels * eps
+
+    def divide(x: np.ndarray, out: np.ndarray) -> None:
         """x/√(mean(x²) + ε), as x·√C/√(Σx² + Cε)"""
-        np.multiply(x, self._root / sqrt(x.dot(x) + self._sum_eps), out=out)
+        np.multiply(x, root / sqrt(x.dot(x) + sum_eps), out=out)
+
+    if norm is None:
+        return divide
+    gain, shift, centred = norm
+    mean_of = np.full(channels, 1 / channels, dtype)
+
+    def whole(x: np.ndarray, out: np.ndarray) -> None:
+        if centred:
+            # Twice, as the mean is rounded, and may be many times what is left.
+            np.subtract(x, x.dot(mean_of), out=out)
+            x = np.subtract(out, out.dot(mean_of), out=out)
+        divide(x, out)
+        np.multiply(out, gain, out=out)
+        if shift is not None:
+            np.add(out, shift, out=out)
+
+    return whole
+
+
+def _parts(kept: np.ndarray, both: np.ndarray) -> tuple[Any, ...]:
+    """Views of a layer's cache, and of its mixed values: numerators and denominators."""
+    size = both.shape[1] - 1
+    apart = both[:, :size].swapaxes(1, 2), both[:, size:].swapaxes(1, 2)
+    return kept[:, :, :size], kept[0, :, :size], kept[1], (both, *apart)
+
+
+def _product(given: Any, matrix: Any, out: Any, *added: Any) -> Callable[..., Any]:
+    """A function that computes out = given·matrix + what is added, where that is not None."""
+    product = partial(given.dot, matrix, out)
+    terms = [term for term in added if term is not None]
+    if not terms:
+        return product
+
+    def with_terms() -> None:
+        product()
+        for term in terms:
+            np.add(out, term, out=out)
+
+    return with_terms
+
+
+def _activation(kind: str, given: Any, out: Any, folded: bool) -> Callable[..., Any]:
+    """A function that computes out = activation(given); the same memory, unless it is SwiGLU."""
+    if kind == "relu":
+        return partial(np.maximum, given, np.zeros((), given.dtype), out=out)
+    if folded or kind == "gelu":
+        return partial(activate, out, kind)
+    slope, cubic = ops.activations.SLOPE, ops.activations.CUBIC
+    gate, passed = given[: len(out)], given[len(out) :]
+    minus = np.empty_like(gate)
+
+    def open_gate() -> None:
+        """x·σ(u) as x/(1 + e^-u), which is right where e^-u overflows, with u = x or GELU's."""
+        if kind == "gelu_tanh":
+            np.multiply(gate, gate, out=minus)
+            np.multiply(minus, -slope * cubic, out=minus)
+            np.subtract(minus, slope, out=minus)
+            np.multiply(minus, gate, out=minus)
+        else:
+            np.negative(gate, out=minus)
+        np.exp(minus, out=minus)
+        np.add(minus, 1, out=minus)
+        np.divide(gate, minus, out=out)
+        if len(passed):
+            np.multiply(out, passed, out=out)
+
+    return open_gate

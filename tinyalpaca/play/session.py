@@ -13,10 +13,11 @@ from threading import Lock
 from typing import Any
 
 from minigrad.device import Device
+from tinyalpaca.converting.loading import load
 from tinyalpaca.generation import Generator
 from tinyalpaca.generation.reading import read_back
 from tinyalpaca.generation.token_page import packed_attention
-from tinyalpaca.runs.checkpoint import find_model, load_model
+from tinyalpaca.runs.checkpoint import find_model
 from tinyalpaca.runs.layout import WEIGHTS
 from tinyalpaca.tokenizer.tokenizer_files import readable_token
 from tinyalpaca.training.hooks.charts import line_chart, loss_lines
@@ -42,7 +43,7 @@ class Session:
     The weights are read again when a run that is still training has saved better ones.
 
     Args:
-        folder: of a run, or of a model.
+        folder: of a run, or of a model, be it one of Hugging Face's.
         device: where to compute.
     """
 
@@ -62,7 +63,7 @@ class Session:
         weights = path / WEIGHTS
         now = (str(path), weights.stat().st_mtime_ns) if weights.is_file() else None
         if self._generator is None or now != self._seen:
-            loaded = load_model(path, self.device)
+            loaded = load(path, self.device)
             self._generator, self._seen = Generator(loaded.model, loaded.tokenizer), now
         return self._generator
 
