@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.describe import check_finite
+from minigrad.describe import check_finite, listed
 from minigrad.device import device_of, namespace_of
 from minigrad.dtypes import widened
 from minigrad.errors import GraphFreedError, ShapeError
@@ -105,7 +105,7 @@ class Flow:
                 if owned:
                     rule.add_backward(node.xp, total, dy, **node.statics)
                     return None
-            return _listed(node, rule.backward(node.xp, dy, node.saved, needs, **node.statics))
+            return listed(node, rule.backward(node.xp, dy, node.saved, needs, **node.statics))
         statics = node.statics
         if not node.low and hasattr(rule, "ADDS_TO") and needs[rule.ADDS_TO]:
             x = node.inputs[rule.ADDS_TO]
@@ -114,8 +114,8 @@ class Flow:
                 statics, self._replaced = {**statics, "so_far": total}, x.node
         if self._places.overwrite and not node.low and hasattr(rule, "backward_into"):
             offered = self._places.offered(node.inputs, needs)
-            return _listed(node, rule.backward_into(dy, node.saved, needs, offered, **statics))
-        return _listed(node, rule.backward(dy, node.saved, needs, **statics))
+            return listed(node, rule.backward_into(dy, node.saved, needs, offered, **statics))
+        return listed(node, rule.backward(dy, node.saved, needs, **statics))
 
     def spread(
         self,
@@ -168,24 +168,7 @@ def _backward_on_tensors(node: Node, dy: Any, needs: tuple[bool, ...]) -> tuple[
         if node.low:
             dy, *inputs = (widened(x) for x in (dy, *inputs))
         _, saved = rule.forward(functions, *inputs, **node.statics)
-        return _listed(node, rule.backward(functions, dy, saved, needs, **node.statics))
-
-
-def _listed(node: Node, gradients: Any) -> tuple[Any, ...]:
-    """What a backward has returned, if it is one gradient or None for each input.
-
-    Raises:
-        TypeError: it is something else, as it may be for an op of your own.
-    """
-    if type(gradients) is tuple and len(gradients) == len(node.needs):
-        return gradients
-    if isinstance(gradients, list) and len(gradients) == len(node.needs):
-        return tuple(gradients)
-    found = f"{len(gradients)} of them" if isinstance(gradients, tuple | list) else "no tuple"
-    raise TypeError(
-        f"backward of the op {node.op.name!r} must return a tuple with a gradient, or None, for "
-        f"each of its {len(node.needs)} inputs; it returned {found}"
-    )
+        return listed(node, rule.backward(functions, dy, saved, needs, **node.statics))
 
 
 def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:

@@ -60,3 +60,19 @@ def check_finite(
         phase=phase,
         module=path,
     )
+
+
+def listed(node: Any, gradients: Any) -> tuple[Any, ...]:
+    """What a node's backward has returned, if it is a gradient or None for each input.
+
+    Raises:
+        TypeError: it is something else, as it may be for an op of your own.
+    """
+    known = isinstance(gradients, (tuple, list))
+    if known and len(gradients) == len(node.needs):
+        return tuple(gradients)
+    found = f"{len(gradients)} of them" if known else "no tuple"
+    raise TypeError(
+        f"backward of the op {node.op.name!r} must return a tuple with a gradient, or None, for "
+        f"each of its {len(node.needs)} inputs; it returned {found}"
+    )

@@ -264,11 +264,6 @@ class Module:
             ValueError: names every missing, unexpected and mis-shaped key, and every value that
                 holds no numbers, at once.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(
-                f"a state dict is a dict of arrays by name, not a {type(state).__name__}: a file "
-                "is read with minigrad.storage.load_safetensors(path) or load_torch(path)"
-            )
         own = dict(self._all_named_tensors(saved=True))
         arrays, keys = fitting(type(self).__name__, own, state, strict)
         put(own, arrays, assign)

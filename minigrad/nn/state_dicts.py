@@ -23,9 +23,15 @@ def fitting(
     """The arrays of `state` for the tensors of a module, and the names that only one side has.
 
     Raises:
+        TypeError: the state is no dict.
         ValueError: names every missing, unexpected and mis-shaped key, and every value that holds
             no numbers, at once. Missing and unexpected ones are allowed unless `strict`.
     """
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"a state dict is a dict of arrays by name, not a {type(state).__name__}: a file is "
+            "read with minigrad.storage.load_safetensors(path) or load_torch(path)"
+        )
     arrays = {name: _as_array(state[name]) for name in own if name in state}
     keys = LoadedKeys([k for k in own if k not in state], [k for k in state if k not in own])
     problems = []
