@@ -135,10 +135,7 @@ class Flow:
                 gradient = np.asarray(gradient)
             fresh = on_arrays and _is_fresh(node, position, gradients, dy, saved)
             if gradient.shape != x.shape:
-                try:
-                    gradient, fresh = unbroadcast(gradient, x.shape), on_arrays
-                except ShapeError as error:
-                    raise ShapeError(f"backward of the op {node.op.name!r}: {error}") from None
+                gradient, fresh = unbroadcast(gradient, x.shape, node.op.name), on_arrays
             if gradient.dtype != x.dtype:
                 gradient, fresh = gradient.astype(x.dtype), on_arrays
             if STATE.detect_nan:
@@ -171,28 +168,21 @@ def _backward_on_tensors(node: Node, dy: Any, needs: tuple[bool, ...]) -> tuple[
         return listed(node, rule.backward(functions, dy, saved, needs, **node.statics))
 
 
-def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
-    """Sum `gradient` over the axes along which an input of `shape` was broadcast.
-
-    Raises:
-        ShapeError: it is no gradient of such an input.
-    """
+def unbroadcast(gradient: Any, shape: tuple[int, ...], op: str) -> Any:
+    """Sum a gradient over the axes along which an input of `shape` was broadcast."""
     given = gradient.shape
     xp = Variable.functions if isinstance(gradient, Variable) else namespace_of(gradient)
     extra = gradient.ndim - len(shape)
     if extra > 0:
         gradient = sum_of(xp, gradient, tuple(range(extra)))
-    if extra < 0:
-        raise ShapeError(f"a gradient of shape {given} for an input of shape {shape}")
-    stretched = tuple(
-        axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis] != 1
-    )
+    axes = range(len(shape)) if extra >= 0 else ()
+    stretched = tuple(axis for axis in axes if shape[axis] == 1 and gradient.shape[axis] != 1)
     if stretched:
         gradient = sum_of(xp, gradient, stretched, keepdims=True)
     if isinstance(gradient, np.generic):
         gradient = np.asarray(gradient)
     if gradient.shape != shape:
-        raise ShapeError(f"a gradient of shape {given} for an input of shape {shape}")
+        raise ShapeError(f"backward of the op {op!r}: gradient {given} for an input {shape}")
     return gradient
 
 

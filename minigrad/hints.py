@@ -186,8 +186,11 @@ def _with_arguments_explained(function: FunctionType) -> FunctionType:
     return cast(FunctionType, call)
 
 
-def with_rng_explained(init: FunctionType) -> FunctionType:
-    """The same `__init__`, whose TypeError says what a missing `rng` is."""
+def explain_rng(kind: type) -> None:
+    """Let the TypeError of a class say what the `rng` is that it was made without."""
+    init = vars(kind).get("__init__")
+    if not isinstance(init, FunctionType) or "rng" not in init.__code__.co_varnames:
+        return
 
     @wraps(init)
     def call(self: Any, *args: Any, **options: Any) -> None:
@@ -201,7 +204,7 @@ def with_rng_explained(init: FunctionType) -> FunctionType:
                 "the seed. There is no global random state."
             ) from None
 
-    return cast(FunctionType, call)
+    setattr(kind, "__init__", call)  # noqa: B010  (mypy knows it as a method)
 
 
 def shapes_that_do_not_fit(op: str, inputs: tuple[Any, ...]) -> str:

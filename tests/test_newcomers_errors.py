@@ -219,7 +219,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
             .backward()
         ),
         mg.ShapeError,
-        r"backward of the op 'Made': a gradient of shape \(\) for an input of shape \(2,\)",
+        r"backward of the op 'Made': gradient \(\) for an input \(2,\)",
     ),
     "x.t()": (lambda: ROWS.t(), AttributeError, r"is here \.T"),
     "x.masked_fill()": (
@@ -348,12 +348,12 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a model with a seed": (
         lambda: TinyAlpaca(ModelConfig(**SIZES), 0),
         TypeError,
-        "rng must be a minigrad.Generator, not int",
+        r"rng must be a minigrad.Generator\(0\), where 0 is the seed",
     ),
     "a text for ids": (
         lambda: model()("to be"),
         TypeError,
-        r"an array of integers \(B, T\), not a str: numpy.array\(\[tokenizer.encode\(text\)\]\)",
+        r"ids are an array, numpy.array\(\[tokenizer.encode\(text\)\]\)",
     ),
     "ids without a batch": (
         lambda: model()(np.array([1, 2])),

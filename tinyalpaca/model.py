@@ -170,10 +170,7 @@ class TinyAlpaca(nn.Module):
         if config.vocab_size < 1:
             raise ConfigError("vocab_size must be at least 1: take it from the tokenizer")
         if not isinstance(rng, Generator):
-            raise TypeError(
-                f"TinyAlpaca: rng must be a minigrad.Generator, not {type(rng).__name__}: "
-                "minigrad.Generator(0), where 0 is the seed"
-            )
+            raise TypeError("TinyAlpaca: rng must be a minigrad.Generator(0), where 0 is the seed")
         self.config = config
         self.rng = rng
         self.seen_tokens: np.ndarray | None = None
@@ -209,10 +206,7 @@ class TinyAlpaca(nn.Module):
             IndexError: an id is out of range (checked on the CPU).
         """
         if not hasattr(ids, "ndim"):
-            raise TypeError(
-                f"TinyAlpaca: ids must be an array of integers (B, T), not a {type(ids).__name__}: "
-                "numpy.array([tokenizer.encode(text)])"
-            )
+            raise TypeError("TinyAlpaca: ids are an array, numpy.array([tokenizer.encode(text)])")
         if ids.ndim != 2:
             raise ShapeError(f"TinyAlpaca: ids must be (B, T), not {ids.shape}")
         if ids.shape[1] > self.config.max_seq_len:

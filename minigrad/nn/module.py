@@ -5,13 +5,13 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from types import FunctionType, MappingProxyType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from minigrad.device import CPU, Device
-from minigrad.hints import missing_in_module, with_rng_explained
+from minigrad.hints import explain_rng, missing_in_module
 from minigrad.nn.hidden_parts import require_nothing_hidden
 from minigrad.nn.state_dicts import LoadedKeys, fitting, put
 from minigrad.state import STATE
@@ -53,9 +53,7 @@ class Module:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        init = vars(cls).get("__init__")
-        if isinstance(init, FunctionType) and "rng" in init.__code__.co_varnames:
-            setattr(cls, "__init__", with_rng_explained(init))  # noqa: B010  (a method, to mypy)
+        explain_rng(cls)
 
     if not TYPE_CHECKING:  # which would take every name for one that there is
 
