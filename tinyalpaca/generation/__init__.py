@@ -1,4 +1,4 @@
-"""Writing and scoring text with a model. `generator.py` is what others use, and where to begin."""
+"""Writing and scoring text with a model. Begin with `generator.py`, which others use."""
 
 from tinyalpaca.generation.generator import Continuation, Generator, Prompt, Sampling, Step
 

@@ -1,7 +1,7 @@
-"""Whether a model computes what `tinyalpaca.model` says, so that a copy of that may stand for it.
+"""Whether a model computes exactly what `tinyalpaca.model` says, so that faster copies may be used.
 
-Generation has the forward pass written down again, for weights that are folded together and for one
-token at a time. A model whose layers somebody has changed computes something else: it runs itself.
+Generation has copies of the forward pass, for folded weights and for one token at a time. If a user
+has changed a model's layers, it computes something else, so the model itself is run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ METHODS = {c: {n: value for n, value in vars(c).items() if callable(value)} for 
 
 
 class Structure:
-    """What a model is made of, as it is when this is made: for less than looking at it again.
+    """The modules and parameters of a model at one time, to find quickly whether they changed.
 
     Attributes:
         model: the model.
@@ -90,7 +90,7 @@ def why_not_as_written(modules: Mapping[str, nn.Module]) -> str | None:
 
 
 def _why_not_its_methods() -> str | None:
-    """None if the classes have the methods that they were imported with, else which they lack."""
+    """None if no method of the classes was replaced after their import, else the reason."""
     for owner, methods in METHODS.items():
         now = map(vars(owner).get, methods)
         if not all(map(is_, now, methods.values())):
@@ -100,7 +100,7 @@ def _why_not_its_methods() -> str | None:
 
 
 def why_not_folded(config: ModelConfig) -> str | None:
-    """None if the copies of the forward pass know a model of this kind, else what they do not."""
+    """None if the copies of the forward pass support a model of this kind, else the reason."""
     unknown = {
         f"num_kv_heads = {config.num_kv_heads}": config.kv_heads != config.num_heads,
         f"head_size = {config.head_size}": config.size_of_head * config.num_heads != config.d_model,

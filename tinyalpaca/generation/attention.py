@@ -1,4 +1,4 @@
-"""Where a model looks: the attention weights of every layer and head on a text."""
+"""The attention weights of every layer and head on a text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tinyalpaca.model import MaskedMultiHeadSelfAttention, TinyAlpaca
 
 @contextmanager
 def watch_attention(model: TinyAlpaca) -> Iterator[list[np.ndarray]]:
-    """Inside, a call of the model on (1, T) ids leaves the attention weights of each layer.
+    """Context manager: a call of the model on (1, T) ids gives the attention weights of each layer.
 
-    The layers run as they always do; the weights, which they do not keep, are worked out from each
-    layer's input. Layers of other kinds than the model's own are passed over.
+    The layers run as usual. Since they do not keep the weights, these are computed again from each
+    layer's input. Layers of other kinds than the model's own are skipped.
 
     Returns:
-        A list, which a call fills with arrays (H, T, T), float64: in [h, t, s], how much position t
-        looks at position s. Rows sum to 1 and are 0 after the diagonal.
+        A list, which a call fills with arrays (H, T, T), float64: in [h, t, s], the weight of
+        position s for position t. Rows sum to 1 and are 0 after the diagonal.
     """
     maps: list[np.ndarray] = []
 
@@ -41,7 +41,7 @@ def watch_attention(model: TinyAlpaca) -> Iterator[list[np.ndarray]]:
 
 
 def attention_maps(model: TinyAlpaca, ids: np.ndarray) -> np.ndarray:
-    """Attention weights: in [l, h, t, s], how much position t looks at position s.
+    """Attention weights: in [l, h, t, s], the weight of position s for position t.
 
     Args:
         model: in evaluation mode.

@@ -8,7 +8,7 @@ products for each of them.
 
 It pays if heads are small: of large heads a product of its own is no longer small.
 
-W columns (sequences, and what is left of those that have gone), C channels, H heads, D head size,
+W columns (sequences, and those that have ended), C channels, H heads, D head size,
 F feed-forward width, S capacity of the cache, T positions so far, V vocabulary.
 """
 
@@ -59,7 +59,7 @@ class BatchDecoder(CachedDecoder):
             self.cache[number, :, :length, ..., rows] = kept.transpose(0, 2, 3, 1)
 
     def _forget(self, row: int) -> None:
-        """Columns are given up by halves."""
+        """Half of the columns is dropped at a time."""
         last = len(self.windows.sequences)
         self.cache[..., row] = self.cache[..., last]
         if 2 * last <= self.cache.shape[-1] and last:
@@ -140,7 +140,7 @@ class BatchDecoder(CachedDecoder):
         mixed /= scores.sum(axis=0)
 
     def _rotate(self, queries_keys: np.ndarray, places: np.ndarray) -> None:
-        """Turn queries and keys (2, D, H, W) by their positions (W,), in place."""
+        """Rotate queries and keys (2, D, H, W) by their positions (W,), in place."""
         turns = self.weights.rotation[places].T[:, None]  # (D/2, 1, W)
         even, odd = queries_keys[:, ::2], queries_keys[:, 1::2]
         turned = even * turns.real - odd * turns.imag

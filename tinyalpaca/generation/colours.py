@@ -1,4 +1,4 @@
-"""Tokens on a terminal: coloured by probability, with what might have been instead."""
+"""Tokens on a terminal, coloured by probability, with their alternatives."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tinyalpaca.generation.writing import Step
 from tinyalpaca.tokenizer import Tokenizer
 from tinyalpaca.tokenizer.tokenizer_files import readable_token
 
-# From so much probability on, a colour of the 256, from green to red.
+# A probability, and the colour (of 256) from it on, from green to red.
 COLOURS = ((0.5, 34), (0.2, 106), (0.1, 142), (0.05, 178), (0.01, 208), (0.0, 196))
 
 
 class Palette:
-    """Colours text by probability, if the stream takes colours.
+    """Colours text by probability, if the stream supports colours.
 
     That is a terminal, unless the environment variable NO_COLOR is set; FORCE_COLOR makes any
     stream one (https://no-color.org, https://force-color.org).

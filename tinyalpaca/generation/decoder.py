@@ -1,4 +1,4 @@
-"""From sequences to the logits of their next tokens, with keys and values kept.
+"""From sequences to the logits of their next tokens, with cached keys and values.
 
     decoder = ModelDecoder(model, V, sequences, capacity)
     logits = decoder.next_logits()      # (B, V), of the token after each sequence
@@ -10,7 +10,7 @@ itself. One more position is computed by the model too (`ModelDecoder`), or for 
 calls cost more than arithmetic, by copies of it with folded weights: `single_step` for few
 sequences, `batch_decoder` for many.
 
-B sequences, T positions, S room of the cache, V vocabulary.
+B sequences, T positions, S capacity of the cache, V vocabulary.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class CachedDecoder(ABC):
 
     Args:
         model: what it is to a decoder says `tinyalpaca.key_values`.
-        sequences: token ids, at least one each; whoever owns the lists appends one token to each
-            between calls.
-        capacity: positions for which there is room; the longest that a sequence will become, if
-            that is less than the context.
-        modules: all of the model; they are found if they are not given.
+        sequences: token ids, at least one each; the caller appends one token to each between
+            calls.
+        capacity: positions of the cache: the longest length of a sequence, if that is less than
+            the context.
+        modules: all modules of the model; they are found if they are not given.
 
     Attributes:
         room: S.
@@ -66,7 +66,7 @@ class CachedDecoder(ABC):
         return self._step(*self.windows.last())
 
     def remove(self, row: int) -> None:
-        """Forget a sequence; the last one takes its place."""
+        """Remove a sequence; the last one takes its place."""
         self.windows.remove(row)
         self._forget(row)
 
@@ -76,16 +76,16 @@ class CachedDecoder(ABC):
 
     @abstractmethod
     def _keep(self, rows: list[int], cache: KeyValues, row: int, length: int) -> None:
-        """Keep what `cache` has of its sequence `row`, so many positions, for these sequences."""
+        """Copy so many positions of sequence `row` of `cache` for these sequences."""
 
     @abstractmethod
     def _forget(self, row: int) -> None:
         """Put the last sequence's keys and values in the place of this one's."""
 
     def _prefill(self, rows: list[int]) -> None:
-        """Keep keys and values of all tokens in the windows of these rows but the last ones.
+        """Cache keys and values of all tokens in the windows of these rows except the last ones.
 
-        Windows that are the same, as of several samples of a prompt, are computed once.
+        Equal windows, as of several samples of a prompt, are computed once.
         """
         alike: dict[tuple[int, ...], list[int]] = {}
         for row in rows:
@@ -97,7 +97,7 @@ class CachedDecoder(ABC):
             part, windows = windows[-count:], windows[:-count]
             cache = KeyValues(len(part), longest)
             if longest:
-                # What fills up the shorter ones is behind them, so nobody sees it.
+                # Shorter ones are padded at the end, which no position attends to.
                 ids = np.zeros((len(part), longest), np.int64)
                 for padded, window in zip(ids, part, strict=True):
                     padded[: len(window)] = window

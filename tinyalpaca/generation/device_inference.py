@@ -34,7 +34,7 @@ from tinyalpaca.generation.sampling import COLDEST, Sampler, damaged_logits
 from tinyalpaca.generation.token_step import ROUNDS, TokenStep
 from tinyalpaca.generation.windows import Tokens, Windows
 
-ROOM = 64  # the cache's room is a multiple of it, so that calls of many lengths can share it
+ROOM = 64  # the cache's capacity is a multiple of it, so that calls of many lengths can share it
 NOBODY = -1  # the place of a slot that no sequence has
 
 
@@ -42,9 +42,9 @@ class DeviceDecoder:
     """Logits from keys and values that are kept on the device, or tokens drawn from them there.
 
     Args:
-        step: it has a slot for each sequence; nobody else uses it meanwhile.
-        sequences: token ids, at least one each; whoever owns the lists appends to each, between
-            calls, the token chosen from the logits, or all that `next_tokens` returned.
+        step: it has a slot for each sequence, and is not used by others meanwhile.
+        sequences: token ids, at least one each; between calls the caller appends to each the token
+            chosen from the logits, or all that `next_tokens` returned.
     """
 
     def __init__(self, step: TokenStep, sequences: Sequence[Tokens]) -> None:
@@ -68,7 +68,7 @@ class DeviceDecoder:
         """The next tokens of all sequences, drawn on the device.
 
         Args:
-            sampler: of plain sampling, for these sequences. Its numbers are taken ahead.
+            sampler: of plain sampling, for these sequences. Its random numbers are drawn ahead.
             most: how many tokens in a row are wanted at most.
             with_logits: give the logits too, of one token alone.
 
@@ -106,7 +106,7 @@ class DeviceDecoder:
         return found, logits
 
     def remove(self, row: int) -> None:
-        """Forget a sequence; the last one takes its place."""
+        """Remove a sequence; the last one takes its place."""
         self.windows.remove(row)
         self._slots[row] = self._slots[-1]
         del self._slots[-1]
@@ -125,7 +125,7 @@ class DeviceDecoder:
             self._placed = True
 
     def _prefill(self, rows: list[int]) -> None:
-        """Cache keys and values of all tokens in the windows of these rows but the last ones."""
+        """Cache keys and values of all tokens in the windows of these rows except the last ones."""
         parts = []
         for row in rows:
             window = self.windows.before_last(row)
@@ -172,7 +172,7 @@ class DeviceInference:
         self._step: TokenStep | None = None  # the last one: cache, scratch and graph are kept
 
     def decoder(self, sequences: Sequence[Tokens], capacity: int) -> DeviceDecoder:
-        """A decoder with room for `capacity` positions of each sequence (at most the context)."""
+        """A decoder with `capacity` positions for each sequence (at most the context)."""
         return DeviceDecoder(self._step_for(len(sequences), capacity), sequences)
 
     def prepare(self) -> None:

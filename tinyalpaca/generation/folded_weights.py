@@ -1,14 +1,14 @@
-"""A model's weights as generation wants them: fewer, larger, and nothing left to do but multiply.
+"""A model's weights folded together for generation: fewer and larger matmuls.
 
 With x̂ = (x - mean)/std, a norm's gain g and shift β, and Linear's W and b,
 
     Linear(LayerNorm(x)) = (x̂·g + β)Wᵀ + b = x̂·(g·Wᵀ) + (βWᵀ + b),
 
-so gains and shifts go into the matrix that follows, and biases become one more row of it, which
-meets a constant 1. The mean goes too: subtracting it is a linear map, so it is done to the columns
-of the matrices that produce x. What is left of a norm is the division by √(mean(x²) + ε). The
-residual connection of a post-norm model, x̂·g + β, is diag(g) and one more bias: rows of the same
-matrix. The scale 1/√D of attention goes into the queries' columns.
+so gains and shifts are multiplied into the next matrix, and biases become one more row of it, which
+is multiplied by a constant 1. Subtracting the mean is a linear map, so it is applied to the columns
+of the matrices that produce x. Of a norm only the division by √(mean(x²) + ε) remains. The residual
+connection of a post-norm model, x̂·g + β, is diag(g) and one more bias: rows of the same matrix.
+The scale 1/√D of attention is multiplied into the queries' columns.
 
 All of it is computed in float64 and rounded once, so logits differ from the model's by rounding. It
 is done in main memory, wherever the model lives.
@@ -212,7 +212,7 @@ def qkv_columns(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rotary_pairs(head_size: int) -> np.ndarray:
-    """The order in which coordinates that turn together are neighbours: 0, D/2, 1, D/2 + 1, ..."""
+    """The order in which the coordinates of each rotated pair are adjacent: 0, D/2, 1, ..."""
     return np.arange(head_size).reshape(2, -1).T.ravel()
 
 

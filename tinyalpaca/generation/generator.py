@@ -1,4 +1,4 @@
-"""Writing text with a model: whole, as a stream, many at once, and scoring a text that is given.
+"""Writing text with a model, as a whole, as a stream or many at once, and scoring a text.
 
     generator = Generator.from_checkpoint("runs/shakespeare")
     print(generator.generate("ROMEO:", max_new_tokens=200, top_p=0.9, seed=1))
@@ -60,14 +60,14 @@ TOKENS_PER_WORKER = 500
 class Generator:
     """Writes text with a model.
 
-    It computes where the model lives. The same seed gives the same text on a CPU and on a GPU, but
-    for draws so close that rounding decides them.
+    It computes on the model's device. The same seed gives the same text on a CPU and on a GPU,
+    unless a draw is so close that rounding decides it.
 
-    Inside `minigrad.textbook()` every token is computed by running the whole model, without a
-    cache: slower, and the specification of what happens otherwise.
+    Inside `minigrad.textbook()` every token is computed by running the whole model without a cache.
+    That is slower, and defines what the faster ways must give.
 
     Args:
-        model: its weights are looked at with every call, so it may be trained on in between.
+        model: every call uses its present weights, so it may be trained in between.
         tokenizer: the one that it was trained with.
         workers: how many processes share a large batch on a CPU; None for one a core.
         graph: on a GPU, compute a token by one CUDA graph; False launches every kernel.
@@ -112,12 +112,12 @@ class Generator:
 
         Args:
             prompt: one, or a sequence of prompts of any lengths. Each is a text or its token ids.
-                Of a text longer than the context the model sees the end. It may be empty if the
-                tokenizer has an end token, from which the text begins then.
+                If a text is longer than the context, the model sees its end. It may be empty if the
+                tokenizer has an end token, from which the text then begins.
             max_new_tokens: how many tokens to add at most.
             sampling: how tokens are chosen, see `tinyalpaca.generation.sampling`: a `Sampling`, a
                 temperature, or a function of your own.
-            settings: those of a `Sampling`, in its place: temperature, top_k, top_p, min_p,
+            settings: those of a `Sampling`, instead of one: temperature, top_k, top_p, min_p,
                 repetition_penalty.
             stop: a string or several; the text ends before the first that comes.
             seed: the same seed gives the same text, whatever else is in the batch: each prompt is
@@ -127,19 +127,19 @@ class Generator:
                 single one has.
             return_logprobs: give a `Continuation` instead of a text.
             stop_at_end: end the text at an end token, which is the tokenizer's `<|endoftext|>` and
-                any that the model's maker has named (`ends`); False goes on.
+                any that the model's maker has named (`ends`); False continues.
             allow_all_tokens: draw from the whole vocabulary. Otherwise the text is always valid
                 UTF-8, and of tokens that training has seen, where the model knows them
                 (`TinyAlpaca.seen_tokens`, `tinyalpaca.generation.readable`).
                 Probabilities are the model's own in both cases.
 
         Returns:
-            A text. Of several samples, a list of them; of several prompts, a list of what one
-            prompt gives.
+            A text. For several samples, a list of them; for several prompts, a list of the results
+            for each.
 
         Raises:
             ValueError: a prompt is empty, or a setting is out of range.
-            TypeError: there is no such setting.
+            TypeError: a setting is unknown.
         """
         how = as_sampling(sampling, settings)
         check_length(max_new_tokens)
@@ -172,8 +172,8 @@ class Generator:
             arguments, settings: those of `generate` after the prompt.
 
         Raises:
-            ChatError: a message is none; the model has no template, or one that refuses them;
-                jinja2, which templates need, is not installed.
+            ChatError: a message is malformed; the model has no template, or one that refuses the
+                messages; jinja2, which templates need, is not installed.
         """
         return self.generate(self.chat_prompt(messages), *arguments, **settings)
 
@@ -198,9 +198,9 @@ class Generator:
         sampling: Sampling | Choose | float | None = None,
         **options: Any,
     ) -> Iterator[str]:
-        """Pieces of the continuation as they come, never half a character, never an empty one.
+        """Pieces of the continuation as they are written, never empty, never half a character.
 
-        Joined, they are what `generate` returns for the same arguments.
+        Joined, they are the result of `generate` for the same arguments.
 
         Args:
             options: those of `steps`, but for `alternatives`.
@@ -226,10 +226,10 @@ class Generator:
         allow_all_tokens: bool = False,
         **settings: Any,
     ) -> Iterator[Step]:
-        """The tokens of the continuation as they come, each with what might have been instead.
+        """The tokens of the continuation as they are written, each with its alternatives.
 
         Arguments are those of `generate`. Without alternatives (None) the probabilities are left
-        out too, which is faster. What was held back because it could have become a stop string
+        out too, which is faster. Text that was held back because it could have become a stop string
         comes with the last token.
         """
         how = as_sampling(sampling, settings)
@@ -281,7 +281,7 @@ class Generator:
             )
 
     def prepare(self) -> None:
-        """Do now what would otherwise be done by the first call, for example before timing it."""
+        """Prepare now what the first call would prepare, for example before timing it."""
         self.readable()
         with self._limit():
             self._ready.prepare()
@@ -348,7 +348,7 @@ class Generator:
         with_logprobs: bool,
         readable: Readable | None,
     ) -> None:
-        """Continue all sequences, shared out between processes."""
+        """Continue all sequences, shared among processes."""
         limit = self._limit()
         workers = 1
         single = isinstance(limit, OneBlasThread) and not STATE.textbook

@@ -1,18 +1,18 @@
-"""Which tokens may come next, so that what is written stays text, and text that was learned.
+"""Which tokens may come next, so that the output is UTF-8 and of tokens seen in training.
 
-A byte-level vocabulary can say anything, half characters included, and holds tokens that the
-training text never had: a model still gives each some probability. Two rules leave them out:
+A byte-level vocabulary can produce any bytes, including half characters, and has tokens that did
+not occur in the training text. A model still gives each some probability. Two rules exclude them:
 
-- **UTF-8.** A token's bytes must go on from where the text is. That is one of eight states (Unicode
-  Standard, table 3-7): between characters, or inside one, with one, two or three bytes to come, or
-  behind a lead byte whose next byte has a range of its own (no overlong forms, no surrogates,
-  nothing above U+10FFFF). A token is left out as well if nothing that is allowed could end the
-  character that it leaves open, in as many tokens as there are left.
-- **Seen.** A token that was never a target in training is left out, where that is known.
+- **UTF-8.** A token's bytes must continue the text validly. The text is in one of eight states
+  (Unicode Standard, table 3-7): between characters, or inside one, with one, two or three bytes to
+  come, or after a lead byte whose next byte has a range of its own (no overlong forms, no
+  surrogates, nothing above U+10FFFF). A token is also excluded if the character that it leaves open
+  could not be completed by allowed tokens in the number of tokens left.
+- **Seen.** A token that was never a target in training is excluded, if that is known.
 
-Where these rules together leave nothing (a prompt of token ids may end inside a character that no
-seen token completes), the second is dropped for that one token. Where too few are left to end the
-character, it is begun and not shown.
+If the rules together exclude all tokens (a prompt of token ids may end inside a character that no
+seen token completes), the second is dropped for that one token. If too few tokens are left to
+complete the character, it is begun and not shown.
 
 V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""Reading a text again as the model saw it when it was written, token by token.
+"""The probabilities of a text's tokens, as the model had them when it wrote the text.
 
 Each token is predicted from the window that generation would have had (`window_start`), so the
 probabilities are those from which it was drawn, for the prompt's tokens too.
@@ -22,14 +22,14 @@ from tinyalpaca.tokenizer import Tokenizer
 
 
 class Reading(NamedTuple):
-    """How the model came to a token.
+    """The model's prediction of a token.
 
     Attributes:
         place: the token's number in the text, from 1 on.
         start: the first token that the model saw.
-        logprobs: (V,) of what might have come, float64.
-        attention: (layers, H, place - start) how much each token before was looked at; without
-            layers where the model's attention is not TinyAlpaca's, or has other heads by layer.
+        logprobs: (V,) of all tokens, float64.
+        attention: (layers, H, place - start) the weights of the tokens before; without layers if
+            the model's attention is not TinyAlpaca's, or the number of heads differs by layer.
     """
 
     place: int
@@ -50,7 +50,7 @@ class Writer(Protocol):
 
 
 def read_back(writer: Writer, tokens: Sequence[int]) -> Iterator[Reading]:
-    """A reading of every token of a text but the first, by the model itself."""
+    """A reading of every token of a text except the first, by the model itself."""
     model, vocab_size = writer.model, writer.tokenizer.vocab_size
     context = model.config.max_seq_len
     device = home_of(model)

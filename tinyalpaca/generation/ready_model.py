@@ -1,4 +1,4 @@
-"""A model made ready to generate: the decoder that its size, device and texts call for."""
+"""A model prepared for generation: the decoder for its size, its device and the texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tinyalpaca.generation.writing import Decoder
 from tinyalpaca.lora import LoRALinear
 from tinyalpaca.model import TinyAlpaca
 
-FOLDED = 1 << 25  # weights of a model that is copied: beyond, memory costs more than calls
+FOLDED = 1 << 25  # weights of the largest model that is copied: above, memory costs more than calls
 FEW = 4  # sequences up to which each is quicker alone than all as columns
 LARGEST_HEAD = 32  # of which columns pay
 

@@ -5,21 +5,21 @@ logits of one position, V numbers:
 
 1. `repetition_penalty` θ: of tokens seen before, in the prompt or since, a positive logit is
    divided by θ and a negative one multiplied (Keskar et al., CTRL, arXiv:1909.05858).
-2. Unless all tokens are allowed: leave out what would not go on as UTF-8 text, and tokens that
-   training has never seen as a target (`tinyalpaca.generation.readable`). It comes before all that
-   looks at other tokens, so each rule below works as if the vocabulary were only the rest.
-3. `temperature` 0 takes the highest, of equals the one with the lowest id, and that is all.
-4. `temperature` τ: divide by τ. What is left out below counts as -∞ from then on.
-5. `top_k` k: leave out what is less than the k-th highest; all equal to it stay
+2. Unless all tokens are allowed: exclude tokens that would not continue the text as UTF-8, and
+   those that training has never seen as a target (`tinyalpaca.generation.readable`). The rules below
+   then work as if the vocabulary had only the other tokens.
+3. `temperature` 0: choose the highest logit, of equal ones the one with the lowest id, and stop.
+4. `temperature` τ: divide by τ. From then on, the logit of an excluded token is -∞.
+5. `top_k` k: exclude tokens whose logit is less than the k-th highest; all equal to it stay
    (Fan et al., arXiv:1805.04833).
-6. `top_p` p: walk from the likeliest down, of equals from the lowest id up, and leave out a token
-   if those before it have probability p or more together; the first always stays (nucleus sampling,
-   Holtzman et al., arXiv:1904.09751).
-7. `min_p` m: leave out what is less than m times as likely as the likeliest (Nguyen et al.,
+6. `top_p` p: go from the most probable token down, of equal ones from the lowest id up, and exclude
+   a token if those before it have probability p or more together; the first always stays (nucleus
+   sampling, Holtzman et al., arXiv:1904.09751).
+7. `min_p` m: exclude tokens whose probability is less than m times the highest (Nguyen et al.,
    arXiv:2407.01082).
-8. Draw from the soft-max of what is left.
+8. Draw from the softmax of the others.
 
-A sampler of your own is a function, which takes the place of all but the second:
+A sampler of your own is a function, which replaces all rules but the second:
 
     def choose(logits, tokens, rng):     # (V,), -inf for what may not come; the text so far
         return int(logits.argmax())      # a token; random numbers come from rng
