@@ -6,8 +6,8 @@ logits of one position, V numbers:
 1. `repetition_penalty` θ: of tokens seen before, in the prompt or since, a positive logit is
    divided by θ and a negative one multiplied (Keskar et al., CTRL, arXiv:1909.05858).
 2. Unless all tokens are allowed: exclude tokens that would not continue the text as UTF-8, and
-   those that training has never seen as a target (`tinyalpaca.generation.readable`). The rules below
-   then work as if the vocabulary had only the other tokens.
+   those that training has never seen as a target (`tinyalpaca.generation.readable`). The rules
+   below then work as if the vocabulary had only the other tokens.
 3. `temperature` 0: choose the highest logit, of equal ones the one with the lowest id, and stop.
 4. `temperature` τ: divide by τ. From then on, the logit of an excluded token is -∞.
 5. `top_k` k: exclude tokens whose logit is less than the k-th highest; all equal to it stay
