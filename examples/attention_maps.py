@@ -45,7 +45,7 @@ def train(model: TinyAlpaca, steps: int, length: int) -> float:
 
 
 def as_text(name: str, word: str, weights: np.ndarray) -> str:
-    """One head: a row for each letter, dark where it looks."""
+    """One head: a row for each letter, dark where the weights are large."""
     rows = [f"{name}\n    {' '.join(word)}"]
     for letter, row in zip(word, weights, strict=True):
         rows.append(f"  {letter} {' '.join(SHADES[min(9, int(10 * w))] for w in row)}")
@@ -68,7 +68,7 @@ def save(maps: np.ndarray, word: str, path: Path) -> None:
 
 
 def main(steps: int = 300, length: int = 8, picture: Path | None = None) -> float:
-    """Train and look; returns how much of the best head's attention is at the mirror."""
+    """Train and draw; returns the share of the best head's attention at the mirror."""
     sizes = {"d_model": 48, "d_ff": 96, "num_heads": 2, "num_layers": 2}
     config = ModelConfig(vocab_size=len(LETTERS), max_seq_len=2 * length, pre_norm=True, **sizes)
     model = TinyAlpaca(config, mg.Generator(0))
@@ -77,7 +77,7 @@ def main(steps: int = 300, length: int = 8, picture: Path | None = None) -> floa
     train(model, steps, length)
     ids = texts(np.random.default_rng(1), 1, length)[0]
     maps = attention_maps(model.eval(), ids)  # (L, H, T, T)
-    rows = np.arange(length, 2 * length - 1)  # a letter after these can be foretold
+    rows = np.arange(length, 2 * length - 1)  # a letter after these can be predicted
     mirror = maps[:, :, rows, 2 * length - 2 - rows].mean(axis=-1)  # (L, H)
     layer, head = np.unravel_index(mirror.argmax(), mirror.shape)
     word = "".join(LETTERS[i] for i in ids)

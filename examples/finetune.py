@@ -37,7 +37,7 @@ def sample(folder: str | Path, prompt: str) -> str:
 
 
 def small_model(folder: Path) -> Path:
-    """What `--quick` begins with: a little model that has read fables and recipes."""
+    """A small model of fables and recipes, with which `--quick` begins."""
     sentences = [f"{s}. " for s in (FABLE + RECIPE).split(". ")[:-1]]
     rng = np.random.default_rng(0)
     text = folder / "both.txt"

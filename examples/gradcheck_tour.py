@@ -33,7 +33,7 @@ class wrong_cube(mg.Op):
 
 
 class proud_cube(mg.Op):
-    """A slip that only some inputs show: right where x is positive."""
+    """A slip that only some inputs show: it is right where x is positive."""
 
     def forward(xp, x):
         return x * x * x, x
@@ -53,7 +53,7 @@ def by_hand(function, x: np.ndarray, place: int, step: float) -> float:
 
 
 def verdict(name: str, function, *inputs: mg.Tensor) -> bool:
-    """Whether the check passes, said in a line."""
+    """Print whether the check passes."""
     try:
         share = mg.gradcheck(function, list(inputs))
     except mg.GradientError as error:
@@ -67,7 +67,7 @@ def main(quick: bool = False) -> list[bool]:
     """Every check of the tour; returns what each said."""
     x = np.array([-1.5, -0.5, 0.7, 2.0])
     print("1. A slope by hand, and how the step decides about it. 3x² at 2 is 12:")
-    for step in (1e-1, 1e-5, 1e-13):  # too long a step is curved, too short a one is rounded away
+    for step in (1e-1, 1e-5, 1e-13):  # too long sees curvature, too short sees rounding
         print(f"   step {step:.0e}: {by_hand(cube, x, 3, step):.9f}")
 
     print("2. gradcheck compares all elements, with a random gradient from above:")

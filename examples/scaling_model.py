@@ -3,17 +3,17 @@
     python examples/scaling_model.py                              the tables
     mpirun -n 2 python examples/scaling_model.py --measure        time, beside what the model says
 
-A step of N ranks computes, meets, and adds up gradients:
+A step of N ranks computes, exchanges a few numbers, and adds up gradients:
 
     t(N) = C/N + m(N) + a(N)
 
 C is the time of the whole batch's forward and backward on one rank: 6 additions and multiplications
-for each parameter and token, and 6·L·T·C of attention's scores and sums (T tokens of a sequence
-that meet half of all others, L layers of width C), over the rate F at which a rank computes. The
-optimizer's update goes over the parameters once or twice and is left out.
+for each parameter and token, and 6·L·T·C of attention's scores and sums (T tokens of a sequence,
+each of which sees half of them, L layers of width C), divided by the rate F of a rank. The
+optimizer's update, one or two passes over the parameters, is left out.
 
-m(N) is the meeting: 64 bytes from everybody to everybody, log₂N·α + 64·N/β, with the network's
-latency α and the bandwidth β that a rank has.
+m(N) is the exchange: 64 bytes from all ranks to all ranks, log₂N·α + 64·N/β, with the network's
+latency α and the bandwidth β of a rank.
 
 a(N) adds up M = 4·P bytes of gradients, each rank getting the sum:
 
@@ -21,8 +21,8 @@ a(N) adds up M = 4·P bytes of gradients, each rank getting the sum:
     halves  2·log₂N·α + 2·(N-1)/N·M/β     partners at distances 1, 2, 4, ... exchange halves
     tree    2·log₂N·(α + M/β)             everything up a tree to one rank, and down again
 
-The ring's bytes are the fewest there can be; its latency grows with N. Halves (Rabenseifner, 2004)
-have both; MPI libraries take them, or the tree for short messages. What is printed takes the best.
+The ring sends the fewest bytes possible, but its latency grows with N. Halves (Rabenseifner, 2004)
+are good in both; MPI libraries use them, or the tree for short messages. The tables use the best.
 
 Two questions. *Strong* scaling: the batch stays, so C/N shrinks while a(N) does not: adding ranks
 stops paying where C/N = a(N), near N = C·β/(2·M), that is in proportion to the *batch*, whatever
@@ -88,7 +88,7 @@ class Cluster(NamedTuple):
 
 
 # The first is measured: steps of tests/benchmarks (65 GFLOP/s a core for the seed, 86 for large),
-# a meeting of two ranks and 10.7 M floats added up. The others are what such parts are sold with.
+# an exchange of two ranks and 10.7 M floats added up. The others are from data sheets.
 CLUSTERS = (
     Cluster("ranks of one core each, in the memory of one host (measured)", 86e9, 17e-6, 1.5e9),
     Cluster("such ranks with 10 Gbit/s Ethernet", 86e9, 30e-6, 1.25e9),
@@ -98,7 +98,7 @@ SIZES = (1, 2, 4, 8, 16, 64, 256, 1024, 4096)
 
 
 def meeting(n: int, cluster: Cluster) -> float:
-    """Seconds in which everybody gets 64 bytes from everybody."""
+    """Seconds in which all ranks get 64 bytes from all ranks."""
     return log2(n) * cluster.latency + 64 * (n - 1) / cluster.bandwidth
 
 
@@ -142,7 +142,7 @@ def memory(n: int, work: Workload) -> tuple[float, float]:
 
 
 def tables() -> str:
-    """What the model says."""
+    """Print the tables."""
     lines = []
     for cluster in CLUSTERS:
         lines += ["", f"{cluster.name}: seconds a step, strong | share of the ideal, weak"]
@@ -164,7 +164,7 @@ def tables() -> str:
 
 
 def least(what, times: int) -> float:
-    """The least seconds that a function takes."""
+    """The shortest time of several calls of a function, in seconds."""
     found = []
     for _ in range(times):
         began = time.perf_counter()
@@ -174,7 +174,7 @@ def least(what, times: int) -> float:
 
 
 def measure(steps: int) -> None:
-    """The parts of a step of the default model here, and the whole, beside what the model says."""
+    """The parts of a step of the default model here, and the whole, beside the formulas."""
     work = WORKLOADS[0]
     model = TinyAlpaca(ModelConfig(vocab_size=512), mg.Generator(0))
     optimizer = optim.AdamW(model.parameters())

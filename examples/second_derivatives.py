@@ -13,7 +13,7 @@ from minigrad.functional import grad, hessian, hvp
 
 
 def data(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two clouds of points in the plane, one long and thin, and which one each is of."""
+    """Two clouds of points in the plane, one long and thin, and the cloud of each point."""
     x = rng.normal(size=(120, 2))
     x[:60] *= [3.0, 0.3]
     x[60:] += [0.0, 1.5]

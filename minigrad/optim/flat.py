@@ -115,7 +115,7 @@ class FlatParameters:
 
         The array is free again, unless it was given, when all parameters' gradients are forgotten.
         """
-        if self._lasting:  # the same tensors again, unless somebody has given them other arrays
+        if self._lasting:  # the same tensors again, unless they were given other arrays
             for parameter, (gradient, view) in zip(self.parameters, self._lasting, strict=True):
                 parameter.grad = gradient if gradient.array is view else Tensor.wrap(view)
                 parameter.grad.changed()

@@ -32,10 +32,11 @@ class GroupRates:
 class Schedule(GroupRates):
     """Base class: counts steps and sets "lr" of every group of an optimizer.
 
-    A learning rate that you set by hand (`group["lr"] = ...`) stays until the step at which the
-    schedule itself would change it: until the next boundary for `StepLR`, until the next step for a
-    cosine. From there on the schedule's own values hold, as they are computed from the learning
-    rates that the groups had when the schedule was made.
+    A learning rate that you set by hand (`group["lr"] = ...`) stays until the schedule itself
+    changes
+    it: until the next boundary for `StepLR`, until the next step for a cosine. From then on the
+    schedule's own values are used. They are computed from the learning rates that the groups had
+    when the schedule was made.
 
     Args:
         optimizer: its groups' present learning rates are the base values.
@@ -60,7 +61,7 @@ class Schedule(GroupRates):
         self.set_rates()
 
     def lr_at(self, base_lr: float, t: float) -> float:
-        """The learning rate after t steps. Every schedule has its own."""
+        """The learning rate after t steps. Each schedule defines it."""
         raise TypeError(f"{type(self).__name__} has no lr_at method")
 
     def lrs_at(self, t: float) -> list[float]:
@@ -73,7 +74,7 @@ class Schedule(GroupRates):
         self.set_rates()
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on, as plain numbers."""
+        """What is needed to resume, as plain numbers."""
         return {
             "last_epoch": self.last_epoch,
             "base_lrs": list(self.base_lrs),
@@ -81,10 +82,10 @@ class Schedule(GroupRates):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Continue from what `state_dict` gave.
 
         Raises:
-            ValueError: the saved schedule was one of another number of groups.
+            ValueError: the saved schedule had another number of groups.
         """
         self.require_groups(len(state["base_lrs"]))
         self.last_epoch = state["last_epoch"]

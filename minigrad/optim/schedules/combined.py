@@ -1,4 +1,4 @@
-"""Schedules one after the other, and a schedule that listens to a measured value."""
+"""Schedules one after the other, and a schedule that depends on a measured value."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ReduceLROnPlateau(GroupRates):
     Args:
         mode: "min" if smaller values are better, "max" if larger ones are.
         factor: what learning rates are multiplied by, below 1.
-        patience: how many measurements in a row may bring nothing.
+        patience: how many measurements in a row may bring no improvement.
         threshold: how much better a value must be to count.
         threshold_mode: "rel": better by that share of the best value; "abs": by that much.
         cooldown: how many measurements after a reduction are not counted as bad.
@@ -141,14 +141,14 @@ class ReduceLROnPlateau(GroupRates):
         return sign * value < sign * self.best * (1 - sign * self.threshold)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on, as plain numbers."""
+        """What is needed to resume, as plain numbers."""
         return {**{name: getattr(self, name) for name in _SEEN}, "lrs": self.get_last_lr()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Continue from what `state_dict` gave.
 
         Raises:
-            ValueError: the saved schedule was one of another number of groups.
+            ValueError: the saved schedule had another number of groups.
         """
         self.require_groups(len(state["lrs"]))
         for name in _SEEN:

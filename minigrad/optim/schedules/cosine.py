@@ -1,4 +1,4 @@
-"""Learning rates along a cosine: down once, again and again, after a warm-up, and in one cycle."""
+"""Learning rates along a cosine, once or with restarts, and schedules after a warm-up."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class WarmupCosineLR(_Warmup):
 
 
 class WarmupConstantLR(_Warmup):
-    """Linear from 0 to lr over warmup_steps, then lr; eta_min plays no part."""
+    """Linear from 0 to lr over warmup_steps, then lr; eta_min has no effect."""
 
     def lr_after(self, base_lr: float, progress: float) -> float:
         return base_lr
