@@ -437,6 +437,26 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "'x' at position 0 was not in the text.*BPETokenizer takes any text",
     ),
     "an empty prompt": (lambda: writer().generate(""), ValueError, "needs at least one token"),
+    "a model and a tokenizer in the wrong order": (
+        lambda: Generator(CharTokenizer.train("abcde"), model()),
+        TypeError,
+        r"Generator\(model, tokenizer\): a TinyAlpaca is no tokenizer",
+    ),
+    "another model's tokenizer": (
+        lambda: Generator(model(), CharTokenizer.train("abcdefgh")),
+        ValueError,
+        "the tokenizer has 8 tokens, more than the model's 5: give the tokenizer",
+    ),
+    "max_tokens of generate()": (
+        lambda: writer().generate("a", max_tokens=3),
+        TypeError,
+        "no setting 'max_tokens'; did you mean max_new_tokens",
+    ),
+    "a number for a prompt": (
+        lambda: writer().generate(5),
+        TypeError,
+        "a prompt is a text or its token ids, not a int",
+    ),
     "a negative temperature": (
         lambda: writer().generate("a", temperature=-1),
         ValueError,

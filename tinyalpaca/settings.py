@@ -83,6 +83,7 @@ ELSEWHERE = {
     **{"lr": "learning_rate", "batch": "batch_size", "block_size": "max_seq_len"},
     **{"n_layer": "num_layers", "n_head": "num_heads", "n_embd": "d_model", "steps": "max_steps"},
     **{"hidden_size": "d_model", "context": "max_seq_len", "wd": "weight_decay"},
+    **{"max_tokens": "max_new_tokens", "max_length": "max_new_tokens"},
 }
 
 

@@ -71,6 +71,10 @@ class Generator:
         tokenizer: the one that it was trained with.
         workers: how many processes share a large batch on a CPU; None for one a core.
         graph: on a GPU, compute a token by one CUDA graph; False launches every kernel.
+
+    Raises:
+        TypeError: there is no tokenizer.
+        ValueError: it has more tokens than the model.
     """
 
     def __init__(
@@ -81,6 +85,16 @@ class Generator:
         *,
         graph: bool = True,
     ) -> None:
+        if not hasattr(tokenizer, "vocab_size"):
+            raise TypeError(
+                f"Generator(model, tokenizer): a {type(tokenizer).__name__} is no tokenizer"
+            )
+        size = getattr(getattr(model, "config", None), "vocab_size", tokenizer.vocab_size)
+        if size < tokenizer.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size:,} tokens, more than the model's {size:,}"
+                ": give the tokenizer that the model was trained with"
+            )
         self.model, self.tokenizer = model, tokenizer
         self._readable: Readable | None = None
         self.workers = available_cores() if workers is None else workers
@@ -380,6 +394,8 @@ def is_one_prompt(prompt: Prompt | Sequence[Prompt]) -> bool:
     """Whether it is a text or its token ids, and not a sequence of such."""
     if isinstance(prompt, str):
         return True
+    if not hasattr(prompt, "__len__"):
+        raise TypeError(f"a prompt is a text or its token ids, not a {type(prompt).__name__}")
     return len(prompt) > 0 and isinstance(prompt[0], int | np.integer)
 
 

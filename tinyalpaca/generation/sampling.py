@@ -32,13 +32,14 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from tinyalpaca.generation.readable import BETWEEN, LEVELS, Readable
+from tinyalpaca.settings import nearest
 
 ALMOST_1 = 1 - 2.0**-53
 Choose = Callable[[np.ndarray, Sequence[int], np.random.Generator], int]
@@ -87,6 +88,10 @@ class Sampling:
         return self.repetition_penalty == 1 and all(value is None for value in filters)
 
 
+# Other arguments of `Generator.generate`, for messages.
+ARGUMENTS = ("max_new_tokens", "stop", "seed", "num_samples", "return_logprobs")
+
+
 def as_sampling(
     sampling: Sampling | Choose | float | None, settings: dict[str, Any]
 ) -> Sampling | Choose:
@@ -94,9 +99,14 @@ def as_sampling(
     temperature.
 
     Raises:
-        TypeError: there are settings beside what they belong to, or ones that nobody knows.
+        TypeError: there are settings beside a `Sampling` or a function, or unknown ones.
         ValueError: a setting is out of range.
     """
+    known = [field.name for field in fields(Sampling)]
+    for name in settings:
+        if name not in known:
+            meant = nearest(name, [*known, *ARGUMENTS])
+            raise TypeError(f"generation has no setting {name!r}{meant}; it has {known}")
     if isinstance(sampling, Real):
         return Sampling(float(sampling), **settings)
     if sampling is None:
