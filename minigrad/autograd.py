@@ -1,6 +1,7 @@
 """Reverse-mode differentiation over the graph that `minigrad.engine.apply` records.
 
-Four ways to ask for gradients, which differ in where these go. `minigrad.backward_pass` finds them.
+Four ways to get gradients, which differ in where they are put. `minigrad.backward_pass` computes
+them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from minigrad.state import setting
 
 
 def _where_it_lies(function: Function) -> Function:
-    """Decorator: the GPU is in use on which the first argument, a tensor or several, lies."""
+    """Decorator: use the GPU that holds the first argument, a tensor or several."""
 
     @functools.wraps(function)
     def there(outputs: Any, *args: Any, **kwargs: Any) -> Any:
         first = outputs if isinstance(outputs, Variable) else next(iter(outputs), None)
+        _require_tensors(function, [] if first is None else [first])
         if first is None or first.device.is_in_use:
             return function(outputs, *args, **kwargs)
         with first.device.in_use():
@@ -68,7 +70,7 @@ def grad(
     retain_graph: bool | None = None,
     allow_unused: bool = False,
 ) -> Any:
-    """Gradients of the sum of `outputs` with respect to `inputs`; `.grad` is left alone.
+    """Gradients of the sum of `outputs` with respect to `inputs`; `.grad` does not change.
 
     Only the part of the graph between inputs and outputs is visited.
 
@@ -77,15 +79,21 @@ def grad(
         inputs: one tensor or several, leaves or results of ops.
         grad_outputs: upstream gradients, one for each output; may be left out for single numbers.
         create_graph: make the gradients differentiable themselves, for higher derivatives. The
-            textbook pair of each op then runs on tensors.
-        retain_graph: keep what was saved; by default it is kept if `create_graph` is.
+            textbook of each op then runs on tensors.
+        retain_graph: keep what was saved; by default only with `create_graph`.
         allow_unused: give None for an input that the outputs do not depend on, instead of raising.
 
     Returns:
         One tensor if `inputs` is one tensor, otherwise a tuple in the order of `inputs`.
+
+    Raises:
+        TypeError: an output or an input is no tensor.
+        ValueError: an output or an input requires no gradient, or they do not depend on each other.
+        GraphFreedError: an earlier backward has freed the graph.
     """
     output_list = [outputs] if isinstance(outputs, Variable) else list(outputs)
     input_list = [inputs] if isinstance(inputs, Variable) else list(inputs)
+    _require_tensors(grad, [*output_list, *input_list])
     upstream: list[Any]
     if grad_outputs is None:
         upstream = [None] * len(output_list)
@@ -136,8 +144,8 @@ def add_gradients(
 ) -> None:
     """Add the gradient of `output`, a single number, by each leaf tensor to the array beside it.
 
-    Each gradient is added as soon as it is there and then dropped, so that the gradients of a model
-    never lie in memory a second time. `.grad` is left alone, and the graph is freed.
+    Each gradient is added as soon as it is computed and then dropped, so that there is no second
+    copy of a model's gradients. `.grad` does not change, and the graph is freed.
 
     Args:
         output: a tensor with one element.
@@ -160,7 +168,7 @@ def write_gradients(
 ) -> None:
     """As `add_gradients`, but the arrays' old contents are overwritten, so they need not be zeros.
 
-    Kernels that offer `backward_into` (see `minigrad.op`) compute gradients in place there.
+    Kernels with `backward_into` (see `minigrad.op`) write gradients directly into them.
 
     Args:
         output: a tensor with one element.
@@ -174,6 +182,12 @@ def write_gradients(
     _require_graph(output)
     places = Places(tensors, arrays, overwrite=True)
     run([output], [_seed(output, None, scale=scale)], places)
+
+
+def _require_tensors(function: Any, given: Sequence[Any]) -> None:
+    for x in given:
+        if not isinstance(x, Variable):
+            raise TypeError(f"{function.__name__}: a Tensor is needed, not a {type(x).__name__}")
 
 
 def _require_graph(output: Variable) -> None:

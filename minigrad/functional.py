@@ -1,18 +1,18 @@
 """Derivatives as functions of functions: gradients, Jacobians, Hessians and products with them.
 
-Each takes a function of tensors and differentiates it by the arguments that `argnums` names (the
-first one by default, a tuple of numbers for several). Arguments may be tensors, arrays or numbers;
-they are left as they are, and so is every `.grad`. All of them can be nested: `grad(grad(f))` is
-the second derivative.
+Each takes a function of tensors and differentiates it with respect to the arguments `argnums`: the
+first one by default, or a tuple of numbers. Arguments may be tensors, arrays or numbers. They do
+not change, nor does any `.grad`. All of them can be nested: `grad(grad(f))` is the second
+derivative.
 
     >>> import minigrad as mg
     >>> from minigrad import functional
     >>> functional.grad(lambda x: (x**3).sum())(mg.Tensor([1.0, 2.0]))
     Tensor([ 3., 12.], dtype=float32)
 
-A result is part of a graph, so that it can be differentiated again, if an argument was (an argument
-with `requires_grad`, or one that a surrounding derivative differentiates by). Where only something
-else requires a gradient, such as the parameters of a model that the function calls, say
+A result is part of a graph, and can be differentiated again, if an argument is: one with
+`requires_grad`, or one with respect to which an outer derivative differentiates. If only something
+else requires a gradient, such as the parameters of a model that the function calls, use
 `create_graph=True`.
 
 The methods: reverse mode for gradients and Jacobians; `jvp` and `hvp` differentiate a product with
@@ -39,7 +39,7 @@ ArgNums = int | tuple[int, ...]
 def grad(
     function: Callable[..., Tensor], argnums: ArgNums = 0, *, create_graph: bool | None = None
 ) -> Callable[..., Any]:
-    """The function that gives the gradient of `function`, whose value is a single number.
+    """The function that computes the gradient of `function`, whose value is a single number.
 
     Args:
         function: maps tensors to a tensor with one element.
@@ -69,18 +69,19 @@ def value_and_grad(
     wrt: Iterable[Tensor] | None = None,
     create_graph: bool | None = None,
 ) -> Callable[..., tuple[Tensor, Any]]:
-    """As `grad`, giving `(value, gradient)`; also by tensors that are no arguments.
+    """As `grad`, but returns `(value, gradient)`; also for tensors that are no arguments.
 
     Nothing is written to them, so several threads can differentiate the same model at once.
 
     Args:
         function: maps tensors to a tensor with one element.
         argnums: which arguments to differentiate by, as in `grad`; or what `wrt` is.
-        wrt: tensors to differentiate by in their place, for example `model.parameters()`. The
-            gradient is then a tuple with None for a tensor that the value does not depend on, and
-            part of a graph only where `create_graph` says so.
+        wrt: tensors to differentiate by instead, for example `model.parameters()`. The gradient is
+            then a tuple, with None for a tensor that the value does not depend on. It is part of a
+            graph only with `create_graph`.
         create_graph: as in `grad`.
     """
+    _require_function("grad", function)
     asked = argnums if wrt is None else wrt
     by: Any = asked if isinstance(asked, int) else tuple(asked)
 
@@ -114,6 +115,7 @@ def vjp(
     Raises:
         ShapeError: v does not have the shape of the value.
     """
+    _require_function("vjp", function)
     everything = tuple(range(len(primals)))
     variables, value, higher = _called("vjp", function, everything, primals, {}, create_graph)
 
@@ -164,6 +166,7 @@ def jacobian(
         A function of the same arguments that gives a tensor of shape `value.shape + x.shape`, or a
         tuple of them if `argnums` is one.
     """
+    _require_function("jacobian", function)
 
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         name = "jacobian"
@@ -263,6 +266,14 @@ def _value(
             f"functional.{name}: the function gave a {type(value).__name__}, not a Tensor"
         )
     return value
+
+
+def _require_function(name: str, function: Any) -> None:
+    if not callable(function):
+        raise TypeError(
+            f"functional.{name} takes a function and gives one, as in functional.{name}(f)(x); it "
+            f"was given a {type(function).__name__}. minigrad.grad(y, x) differentiates tensors."
+        )
 
 
 def _require_number(name: str, value: Tensor) -> None:

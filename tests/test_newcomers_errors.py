@@ -117,6 +117,16 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         mg.InPlaceError,
         r"cannot be changed in place.*with minigrad.no_grad\(\)",
     ),
+    "the gradient by an array": (
+        lambda: mg.grad(leaf().sum(), np.ones(2)),
+        TypeError,
+        "grad: a Tensor is needed, not a float64",
+    ),
+    "functional.grad of a tensor": (
+        lambda: mg.functional.grad(leaf()),
+        TypeError,
+        r"as in functional.grad\(f\)\(x\).*minigrad.grad\(y, x\) differentiates tensors",
+    ),
     "a write between forward and backward": (
         written_between,
         mg.InPlaceError,
