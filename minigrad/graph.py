@@ -138,7 +138,7 @@ class Node:
         *("result", "rule", "saved", "seen", "statics", "versions", "xp"),
     )
 
-    counter = itertools.count()
+    counter: itertools.count[int] = itertools.count()
 
     def __init__(
         self,
@@ -151,19 +151,19 @@ class Node:
         needs: tuple[bool, ...],
         low: bool,
     ) -> None:
-        self.order = next(Node.counter)
+        self.order: int = next(Node.counter)
         self.op = op
         self.rule = rule
         self.xp = xp
-        self.inputs = inputs
+        self.inputs: tuple[Any, ...] = inputs
         self.statics = statics
-        self.saved = saved
+        self.saved: Any = saved
         self.needs = needs
         self.low = low
         self.versions: list[int | None] = []
         self.seen: dict[int, Seen] | None = None
         self.result: tuple[Version, int] | None = None
-        self.modules = STATE.modules
+        self.modules: tuple[Any, ...] = STATE.modules
         self.hooks: tuple[Callable[[Any], Any], ...] = ()
 
     def watch(self, inputs: tuple[Any, ...], result: Any) -> None:

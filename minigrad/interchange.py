@@ -201,3 +201,14 @@ def _plain_array(array: np.ndarray) -> np.ndarray:
             "a tensor has no mask: give .filled(value) of the masked array, and the mask beside it"
         )
     return array.view(np.ndarray)
+
+
+def plain_index(index: Any) -> Any:
+    """An index with copies of its tensors and lists, so that later changes do not matter."""
+    if isinstance(index, tuple):
+        return tuple(plain_index(i) for i in index)
+    if isinstance(index, list):
+        return np.asarray(index, dtype=None if index else np.intp)
+    if isinstance(index, Variable):
+        index = index.array
+    return index.copy() if hasattr(index, "__array__") else index

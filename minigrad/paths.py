@@ -17,7 +17,7 @@ class Paths:
     """
 
     def __init__(self, outputs: Iterable[Variable], wanted: Iterable[Variable]) -> None:
-        self.wanted = {x.node: x for x in wanted if x.node is not None}
+        self.wanted: dict[Node, Variable] = {x.node: x for x in wanted if x.node is not None}
         self._leaves = {x for x in wanted if x.node is None}
         reachable: dict[Node, None] = {}
         stack = [x.node for x in outputs if x.node is not None]

@@ -34,7 +34,7 @@ class Generator:
             raise type(error)(
                 f"Generator: the seed must be a non-negative integer, not {seed!r}"
             ) from None
-        self.device = Device(device)
+        self.device: Device = Device(device)
 
     @property
     def numpy(self) -> np.random.Generator:

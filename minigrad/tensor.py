@@ -10,16 +10,16 @@ The memory has two names. `data` is for users: the engine notices when somebody 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from minigrad import autograd
 from minigrad.device import Device
 from minigrad.errors import InPlaceError, ShapeError
-from minigrad.graph import Variable, require_floats
+from minigrad.graph import Node, Variable, require_floats
 from minigrad.hints import missing_attribute
-from minigrad.interchange import Interchange, as_array
+from minigrad.interchange import Interchange, as_array, plain_index
 from minigrad.state import STATE
 from minigrad.version import Version
 
@@ -70,15 +70,15 @@ class Tensor(Interchange, Methods):
         array = as_array(data, dtype)
         if device is not None:
             array = Device(device).asarray(array)
-        self.array = array
-        self.grad = None
+        self.array: Any = array
+        self.grad: Any = None
         self.requires_grad = requires_grad
         require_floats(self)
-        self.node = None
-        self.leaf_hooks = ()
+        self.node: Node | None = None
+        self.leaf_hooks: tuple[Callable[[Any], Any], ...] = ()
         # Shared with all that share the memory, so that a change through one is seen by all.
         shared = isinstance(data, Tensor) and array is data.array
-        self.version = data.version if shared else Version(outside=array is data)
+        self.version: Version = data.version if shared else Version(outside=array is data)
 
     def __getattr__(self, name: str) -> Any:  # asked only for what there is not
         raise AttributeError(missing_attribute(name), name=name, obj=self)
@@ -135,7 +135,7 @@ class Tensor(Interchange, Methods):
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
-    __hash__ = object.__hash__
+    __hash__: Final = object.__hash__
 
     # NumPy's and CuPy's functions; how values leave is in `minigrad.interchange`
 
@@ -296,17 +296,6 @@ class Tensor(Interchange, Methods):
         return F.not_equal(self, other)
 
     # All other operators and methods are functions of the same names: see `functions.methods`.
-
-
-def plain_index(index: Any) -> Any:
-    """An index with copies of its tensors and lists, so that later changes do not matter."""
-    if isinstance(index, tuple):
-        return tuple(plain_index(i) for i in index)
-    if isinstance(index, list):
-        return np.asarray(index, dtype=None if index else np.intp)
-    if isinstance(index, Tensor):
-        index = index.array
-    return index.copy() if hasattr(index, "__array__") else index
 
 
 # At the end because these modules need the class above; its methods look them up when called.

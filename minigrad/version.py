@@ -19,6 +19,7 @@ as in a training run, cost nothing. Checksums are only for memory on the CPU: on
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,9 @@ class Version:
     __slots__ = ("number", "outside", "read", "watched")
 
     def __init__(self, number: int = 0, outside: bool = False) -> None:
-        self.number = number
-        self.outside = outside
-        self.read = False
+        self.number: int = number
+        self.outside: bool = outside
+        self.read: bool = False
         self.watched: dict[int, Seen] | None = None
 
     def __reduce__(self) -> Any:
@@ -75,8 +76,10 @@ class Seen:
     __slots__ = ("array", "before")
 
     def __init__(self, array: np.ndarray) -> None:
-        self.array = weakref.ref(array) if array.base is None else lambda: array
-        self.before = checksum(array)
+        self.array: Callable[[], np.ndarray | None] = (
+            weakref.ref(array) if array.base is None else lambda: array
+        )
+        self.before: int = checksum(array)
 
     def untouched(self) -> bool:
         """Whether it is unchanged, according to the checksum."""

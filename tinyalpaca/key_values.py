@@ -39,6 +39,9 @@ class KeyValues:
             all, which a model computes as it does without a cache.
     """
 
+    room: int
+    lengths: np.ndarray
+
     def __init__(self, sequences: int, room: int) -> None:
         self.room, self.lengths = room, np.zeros(sequences, np.int64)
         self.rows: Any = slice(None)

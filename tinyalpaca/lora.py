@@ -53,14 +53,19 @@ class LoRALinear(nn.Module):
         rng: source of A, which is drawn from ±1/√in.
     """
 
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
     def __init__(self, linear: nn.Linear, rank: int, alpha: float, rng: Generator) -> None:
         out_features, in_features = linear.weight.shape
         bound = 1 / sqrt(in_features)
         self.weight, self.bias = linear.weight, linear.bias
         dtype = linear.weight.dtype
-        self.lora_a = nn.Parameter(rng.uniform((rank, in_features), -bound, bound, dtype))
-        self.lora_b = nn.Parameter(np.zeros((out_features, rank), dtype))
-        self.scale = alpha / rank
+        self.lora_a: nn.Parameter = nn.Parameter(
+            rng.uniform((rank, in_features), -bound, bound, dtype)
+        )
+        self.lora_b: nn.Parameter = nn.Parameter(np.zeros((out_features, rank), dtype))
+        self.scale: float = alpha / rank
 
     def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
         """(..., in) -> (..., out)"""

@@ -129,7 +129,12 @@ def preset_named(name: str) -> str:
     return FORMER_NAMES.get(name, name)
 
 
-NANOGPT = {"pre_norm": True, "activation": "gelu", "tie_weights": True, "bias": False}
+NANOGPT: dict[str, Any] = {
+    "pre_norm": True,
+    "activation": "gelu",
+    "tie_weights": True,
+    "bias": False,
+}
 
 PRESETS: dict[str, Preset] = {
     "original": Preset("the setting of the original, TinyAlpaca in PyTorch; the default", {}, {}),

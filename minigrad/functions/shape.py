@@ -16,8 +16,9 @@ from minigrad.engine import apply
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_dtype, as_group, as_tensor, axes_of
 from minigrad.functions.elementwise import clone
+from minigrad.interchange import plain_index
 from minigrad.op import Axis
-from minigrad.tensor import Tensor, plain_index
+from minigrad.tensor import Tensor
 
 __all__ = [
     "broadcast_arrays",

@@ -67,6 +67,9 @@ class MultiheadAttention(Module):
         ValueError: the numbers of channels and heads do not fit.
     """
 
+    num_heads: int
+    num_kv_heads: int
+
     def __init__(
         self,
         embed_dim: int,
@@ -86,10 +89,10 @@ class MultiheadAttention(Module):
             )
         self.num_heads, self.num_kv_heads = num_heads, kv_heads
         kv_dim = embed_dim // num_heads * kv_heads
-        self.q_proj = Linear(embed_dim, embed_dim, bias, rng=rng, dtype=dtype)
-        self.k_proj = Linear(embed_dim, kv_dim, bias, rng=rng, dtype=dtype)
-        self.v_proj = Linear(embed_dim, kv_dim, bias, rng=rng, dtype=dtype)
-        self.out_proj = Linear(embed_dim, embed_dim, bias, rng=rng, dtype=dtype)
+        self.q_proj: Linear = Linear(embed_dim, embed_dim, bias, rng=rng, dtype=dtype)
+        self.k_proj: Linear = Linear(embed_dim, kv_dim, bias, rng=rng, dtype=dtype)
+        self.v_proj: Linear = Linear(embed_dim, kv_dim, bias, rng=rng, dtype=dtype)
+        self.out_proj: Linear = Linear(embed_dim, embed_dim, bias, rng=rng, dtype=dtype)
 
     def forward(
         self,

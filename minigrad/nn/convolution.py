@@ -144,6 +144,8 @@ def _same(
 class _Conv(Module):
     """What Conv1d and Conv2d share. Initial values are PyTorch's: uniform in ±1/√fan_in."""
 
+    padding: Size | str
+
     axes = 0
 
     def __init__(
@@ -177,8 +179,10 @@ class _Conv(Module):
         check_rng(name, rng)
         shape = (out_channels, in_channels // groups, *kernel)
         bound = 1 / sqrt(prod(shape[1:]))
-        self.weight = Parameter(rng.uniform(shape, -bound, bound, dtype))
-        self.bias = Parameter(rng.uniform(out_channels, -bound, bound, dtype)) if bias else None
+        self.weight: Parameter = Parameter(rng.uniform(shape, -bound, bound, dtype))
+        self.bias: Parameter | None = (
+            Parameter(rng.uniform(out_channels, -bound, bound, dtype)) if bias else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, *size) -> (B, out_channels, *out), or both without B."""

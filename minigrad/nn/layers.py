@@ -42,8 +42,10 @@ class Linear(Module):
         check_rng("Linear", rng)
         bound = 1 / sqrt(in_features)
         shape = (out_features, in_features)
-        self.weight = Parameter(rng.uniform(shape, -bound, bound, dtype))
-        self.bias = Parameter(rng.uniform(out_features, -bound, bound, dtype)) if bias else None
+        self.weight: Parameter = Parameter(rng.uniform(shape, -bound, bound, dtype))
+        self.bias: Parameter | None = (
+            Parameter(rng.uniform(out_features, -bound, bound, dtype)) if bias else None
+        )
 
     def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
         """(..., in_features) -> (..., out_features). The op also applies `activation="relu"`."""
@@ -81,7 +83,9 @@ class Embedding(Module):
     ) -> None:
         _check_sizes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         check_rng("Embedding", rng)
-        self.weight = Parameter(rng.normal((num_embeddings, embedding_dim), 0.0, std, dtype))
+        self.weight: Parameter = Parameter(
+            rng.normal((num_embeddings, embedding_dim), 0.0, std, dtype)
+        )
         self.padding_idx = padding_idx
         if padding_idx is not None:
             self.padding_idx = row_of_padding(padding_idx, num_embeddings)
@@ -110,8 +114,8 @@ class LayerNorm(Module):
         self, size: int, eps: float = 1e-5, bias: bool = True, *, dtype: Any = np.float32
     ) -> None:
         _check_sizes(size=size)
-        self.weight = Parameter(ones(size, dtype))
-        self.bias = Parameter(zeros(size, dtype)) if bias else None
+        self.weight: Parameter = Parameter(ones(size, dtype))
+        self.bias: Parameter | None = Parameter(zeros(size, dtype)) if bias else None
         self.eps = eps
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -134,7 +138,7 @@ class RMSNorm(Module):
 
     def __init__(self, size: int, eps: float = 1e-5, *, dtype: Any = np.float32) -> None:
         _check_sizes(size=size)
-        self.weight = Parameter(ones(size, dtype))
+        self.weight: Parameter = Parameter(ones(size, dtype))
         self.eps = eps
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

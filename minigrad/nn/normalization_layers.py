@@ -15,6 +15,8 @@ from minigrad.tensor import Tensor
 
 
 class _BatchNorm(Module):
+    eps: float
+    momentum: float | None
     axes: tuple[int, ...] = ()
     running_mean: Tensor | None
     running_var: Tensor | None
@@ -35,8 +37,8 @@ class _BatchNorm(Module):
                 f"{type(self).__name__}: num_features must be at least 1, it is {num_features}"
             )
         self.eps, self.momentum = eps, momentum
-        self.weight = Parameter(ones(num_features, dtype)) if affine else None
-        self.bias = Parameter(zeros(num_features, dtype)) if affine else None
+        self.weight: Parameter | None = Parameter(ones(num_features, dtype)) if affine else None
+        self.bias: Parameter | None = Parameter(zeros(num_features, dtype)) if affine else None
         tracked = track_running_stats
         self.register_buffer("running_mean", zeros(num_features, dtype) if tracked else None)
         self.register_buffer("running_var", ones(num_features, dtype) if tracked else None)
@@ -93,13 +95,13 @@ class BatchNorm1d(_BatchNorm):
         track_running_stats: False uses the batch's own statistics in evaluation as well.
     """
 
-    axes = (2, 3)
+    axes: tuple[int, ...] = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
     """As `BatchNorm1d`, for images (B, C, H, W)."""
 
-    axes = (4,)
+    axes: tuple[int, ...] = (4,)
 
 
 class GroupNorm(Module):
@@ -111,6 +113,9 @@ class GroupNorm(Module):
         eps: added to the variance.
         affine: whether there is a scale and a shift.
     """
+
+    num_groups: int
+    eps: float
 
     def __init__(
         self,
@@ -127,8 +132,8 @@ class GroupNorm(Module):
             )
         self.num_groups, self.eps = num_groups, eps
         self.num_channels = num_channels
-        self.weight = Parameter(ones(num_channels, dtype)) if affine else None
-        self.bias = Parameter(zeros(num_channels, dtype)) if affine else None
+        self.weight: Parameter | None = Parameter(ones(num_channels, dtype)) if affine else None
+        self.bias: Parameter | None = Parameter(zeros(num_channels, dtype)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> the same shape"""

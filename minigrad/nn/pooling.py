@@ -130,6 +130,7 @@ def _side_by_side(
 
 
 class _Pool(Module):
+    stride: Size | None
     pool: Callable[..., Tensor]  # the function that does it
 
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
@@ -148,22 +149,22 @@ class _Pool(Module):
 class MaxPool1d(_Pool):
     """The largest element of each window of (B, C, L). See `nn.functional.max_pool1d`."""
 
-    pool = staticmethod(max_pool1d)
+    pool: Callable[..., Tensor] = staticmethod(max_pool1d)
 
 
 class MaxPool2d(_Pool):
     """The largest element of each window of (B, C, H, W). See `nn.functional.max_pool2d`."""
 
-    pool = staticmethod(max_pool2d)
+    pool: Callable[..., Tensor] = staticmethod(max_pool2d)
 
 
 class AvgPool1d(_Pool):
     """The mean of each window of (B, C, L). See `nn.functional.avg_pool1d`."""
 
-    pool = staticmethod(avg_pool1d)
+    pool: Callable[..., Tensor] = staticmethod(avg_pool1d)
 
 
 class AvgPool2d(_Pool):
     """The mean of each window of (B, C, H, W). See `nn.functional.avg_pool2d`."""
 
-    pool = staticmethod(avg_pool2d)
+    pool: Callable[..., Tensor] = staticmethod(avg_pool2d)

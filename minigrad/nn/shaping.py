@@ -25,6 +25,9 @@ class Flatten(Module):
         start_dim, end_dim: the first and the last of the axes that are joined.
     """
 
+    start_dim: int
+    end_dim: int
+
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         self.start_dim, self.end_dim = start_dim, end_dim
 

@@ -22,14 +22,9 @@ class cross_entropy(Op):
 
     @staticmethod
     def forward(
-        xp: Xp,
-        logits: Array,
-        targets: Array,
-        *,
-        ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        reduction: str = "mean",
-    ) -> Result:
+        xp: Xp, logits: Array, targets: Array, *,
+        ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean",
+    ) -> Result:  # fmt: skip
         vocabulary = logits.shape[-1]
         log_p, _ = log_softmax.forward(xp, xp.reshape(logits, (-1, vocabulary)), axis=-1)  # (N, V)
         ids, counts = _flat_targets(xp, targets, ignore_index)
@@ -46,15 +41,9 @@ class cross_entropy(Op):
 
     @staticmethod
     def backward(
-        xp: Xp,
-        dy: Array,
-        saved: Saved,
-        needs: Needs,
-        *,
-        ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        reduction: str = "mean",
-    ) -> Gradients:
+        xp: Xp, dy: Array, saved: Saved, needs: Needs, *,
+        ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean",
+    ) -> Gradients:  # fmt: skip
         log_p, ids, counts, shape = saved
         vocabulary = shape[-1]
         q = (xp.expand_dims(ids, 1) == xp.arange(vocabulary)).astype(log_p.dtype)  # (N, V)

@@ -1,7 +1,9 @@
 """Reductions along axes, and softmax, log-softmax and log-sum-exp."""
 
+from collections.abc import Callable
 from math import inf, nan, prod
 from operator import index
+from typing import ClassVar
 
 from minigrad.op import Array, Axis, Gradients, Needs, Op, Result, Saved, Shape, Xp
 from minigrad.ops.special import on_tensors
@@ -114,7 +116,7 @@ class min_(Op):
         y = xp.min(x, axis=axis, keepdims=keepdims)
         return y, (x, y)
 
-    backward = max_.backward
+    backward: ClassVar[Callable[..., Gradients]] = max_.backward
 
 
 class logsumexp(Op):

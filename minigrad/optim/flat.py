@@ -38,17 +38,17 @@ class FlatParameters:
     """
 
     def __init__(self, parameters: Sequence[Tensor], data: Any = None, grad: Any = None) -> None:
-        self.parameters = list(parameters)
+        self.parameters: list[Tensor] = list(parameters)
         if not self.parameters:
             raise ValueError("FlatParameters was given no parameters")
         if len({(p.dtype, str(p.device)) for p in self.parameters}) != 1:
             raise ValueError("FlatParameters needs parameters of one dtype on one device")
         xp, dtype = namespace_of(self.parameters[0].array), self.parameters[0].dtype
-        self.bounds = np.cumsum([0] + [p.size for p in self.parameters]).tolist()
+        self.bounds: Any = np.cumsum([0] + [p.size for p in self.parameters]).tolist()
         size = self.bounds[-1]
         device = self.parameters[0].device
         with device.in_use():
-            self.array = xp.empty(size, dtype) if data is None else data
+            self.array: Any = xp.empty(size, dtype) if data is None else data
         for buffer in (self.array, grad):
             if buffer is not None and buffer.shape != (size,):
                 raise ValueError(f"the buffers must have {size} elements")

@@ -59,7 +59,7 @@ class Optimizer:
                 "parameters come in a list (or as an iterator), or as a list of groups, not as a "
                 f"{type(params).__name__}"
             )
-        self.defaults = dict(defaults)
+        self.defaults: dict[str, Any] = dict(defaults)
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
         self.flat: FlatParameters | None = None

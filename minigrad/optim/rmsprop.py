@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from minigrad.ops.updates.rmsprop import rmsprop
+from minigrad.ops.updates.rule import Rule
 from minigrad.optim.optimizer import Optimizer
 from minigrad.tensor import Tensor
 
@@ -27,7 +28,7 @@ class RMSprop(Optimizer):
         ValueError: a setting is out of range.
     """
 
-    rule = rmsprop
+    rule: ClassVar[type[Rule]] = rmsprop
 
     def __init__(
         self,

@@ -31,6 +31,10 @@ class Section:
         state: name -> (n,) array, flat likewise.
     """
 
+    flat: FlatParameters
+    group: dict[str, Any]
+    names: tuple[str, ...]
+
     def __init__(
         self,
         flat: FlatParameters,
@@ -45,10 +49,12 @@ class Section:
         self._place, self._first = place, first
         self._parameters = list(group["params"])
         bounds = flat.bounds[first : first + len(self._parameters) + 1]
-        self.part = slice(bounds[0], bounds[-1])
+        self.part: slice = slice(bounds[0], bounds[-1])
         self._bounds = [bound - bounds[0] for bound in bounds]
         dtype = compute_dtype(flat.array.dtype)
-        self.state = {name: zeros(self._bounds[-1], dtype) for name in names if name != "step"}
+        self.state: dict[str, Any] = {
+            name: zeros(self._bounds[-1], dtype) for name in names if name != "step"
+        }
         self._homes: dict[Tensor, tuple[int, dict[str, Any]]] = {
             parameter: (number, {name: self._view(a, number) for name, a in self.state.items()})
             for number, parameter in enumerate(self._parameters)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+from minigrad.ops.updates.rule import Rule
 from minigrad.ops.updates.sgd import sgd
 from minigrad.optim.optimizer import Optimizer
 from minigrad.tensor import Tensor
@@ -26,7 +27,7 @@ class SGD(Optimizer):
         ValueError: a setting is out of range, or Nesterov without momentum.
     """
 
-    rule = sgd
+    rule: ClassVar[type[Rule]] = sgd
 
     def __init__(
         self,

@@ -51,6 +51,9 @@ class Captured:
     The graph's memory is freed when this object is dropped, or if there is no graph.
     """
 
+    state: list[Any]
+    label: str
+
     def __init__(
         self,
         function: Callable[[], Any],

@@ -112,20 +112,20 @@ class Workers:
         if optimizer is not None:
             parameters = in_the_order_of(optimizer, parameters)
         size, dtype = sum(p.size for p in parameters), parameters[0].dtype
-        self.workers = workers or available_cores()
+        self.workers: int = workers or available_cores()
         self.micro_batch_size = micro_batch_size
         self.backend: Backend = backend or choose_backend()
-        self.why_slower = None
+        self.why_slower: str | None = None
         if backend is None and self.backend == "threads" and self.workers > 1:
             self.why_slower = why_not_processes()
         lanes = number_of_lanes(size * dtype.itemsize)
         memory = shared_array(lanes * size, dtype)
         self._lane_gradients = memory.reshape(lanes, size)
-        self.flat = FlatParameters(  # the lanes are added up in the first one
+        self.flat: FlatParameters = FlatParameters(  # the lanes are added up in the first one
             parameters, data=shared_array(size, dtype), grad=memory[:size]
         )
         release_freed_memory()  # that of the parameters' old arrays, before it is forked
-        self.grad_norm = 0.0
+        self.grad_norm: float = 0.0
         self._optimizer = optimizer
         if optimizer is not None:
             optimizer.flatten(self.flat, shared_array)

@@ -41,6 +41,9 @@ class Child:
         sentinel: for `multiprocessing.connection.wait`; ready when the process has ended.
     """
 
+    pipe: Any
+    sentinel: int
+
     def __init__(self, work: Callable[[connection.Connection], None]) -> None:
         for stream in (sys.stdout, sys.stderr):  # what they hold back would be written twice
             with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -48,7 +51,7 @@ class Child:
         self.exitcode: int | None = None
         self.pipe, theirs = multiprocessing.Pipe()
         self.sentinel, alive = os.pipe()  # the system closes the child's end when it ends
-        self.pid = os.fork()
+        self.pid: int = os.fork()
         if self.pid == 0:
             os.close(self.sentinel)
             self.pipe.close()

@@ -44,11 +44,11 @@ class WholeBatch:
         graph: bool = False,
     ) -> None:
         if optimizer is None:
-            self.flat = FlatParameters(parameters)
+            self.flat: FlatParameters = FlatParameters(parameters)
         else:
             self.flat = FlatParameters(in_the_order_of(optimizer, parameters))
             optimizer.flatten(self.flat)
-        self.grad_norm = 0.0
+        self.grad_norm: float = 0.0
         self._device = device_of(self.flat.array)
         self._train_loss, self._evaluate_loss = train_loss, evaluate_loss
         self._graph = graph and self._device.kind == "gpu"

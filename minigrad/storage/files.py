@@ -20,7 +20,7 @@ class FileFormatError(ValueError):
 
     def __init__(self, path: str | os.PathLike[str], cause: str) -> None:
         super().__init__(os.fspath(path), cause)
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         self.cause = cause
 
     def __str__(self) -> str:

@@ -201,6 +201,9 @@ def _check_flags(args: argparse.Namespace) -> None:
 class Conversation:
     """The conversation so far: first `--system`, then user and model in turns."""
 
+    generator: Generator
+    args: argparse.Namespace
+
     def __init__(self, generator: Generator, args: argparse.Namespace) -> None:
         self.generator, self.args = generator, args
         self.messages: list[dict[str, str]] = []

@@ -16,7 +16,7 @@ from tinyalpaca.converting.original_weights import differences, other_heads
 
 NAME = "GPT-2"
 ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu", "silu": "silu"}
-WANTED = {"pre_norm": True, "norm": "layer", "positions": "learned"}
+WANTED: dict[str, Any] = {"pre_norm": True, "norm": "layer", "positions": "learned"}
 
 
 def problems(config: ModelConfig, state: dict[str, np.ndarray]) -> list[str]:

@@ -30,7 +30,7 @@ LAYER = {
 }
 BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks, as older versions saved them
 # Settings that change what is computed, with the values under which it is what we compute.
-EXPECTED = {
+EXPECTED: dict[str, Any] = {
     "model_type": "gpt2",
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,

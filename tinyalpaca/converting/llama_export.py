@@ -14,7 +14,7 @@ from tinyalpaca.converting.llama_weights import LAYER, SCALING, USED
 from tinyalpaca.converting.original_weights import differences
 
 NAME = "Llama"
-WANTED = {
+WANTED: dict[str, Any] = {
     **{"pre_norm": True, "norm": "rms", "positions": "rotary", "activation": "swiglu"},
     "bias": False,
 }

@@ -28,7 +28,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768},
 }
 # Settings that change what is computed, with the values under which it is what we compute.
-EXPECTED = {
+EXPECTED: dict[str, Any] = {
     "hidden_act": ("silu", "swish"),
     "attention_bias": (False,),
     "mlp_bias": (False,),
@@ -43,7 +43,7 @@ SCALING = {
     "high_freq_factor": "rope_high_freq",
     "original_max_position_embeddings": "rope_context",
 }
-USED = {"default": (), "linear": ("factor",), "llama3": tuple(SCALING)}
+USED: dict[str, tuple[str, ...]] = {"default": (), "linear": ("factor",), "llama3": tuple(SCALING)}
 # Their names in a layer that lie below one another in ours.
 LAYER = {
     "multi_head_attention.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),

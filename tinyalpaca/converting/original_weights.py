@@ -30,7 +30,7 @@ WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put 
 VOCABULARY = "training_vocab.json"
 MOST_PARAMETERS = 10  # for each tensor of a file that may lack some; one that says more is damaged
 # What the original's classes can do, among what ours can.
-ORIGINAL_OPTIONS = {
+ORIGINAL_OPTIONS: dict[str, Any] = {
     "pre_norm": False,
     "norm": "layer",
     "norm_eps": 1e-5,

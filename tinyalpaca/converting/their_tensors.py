@@ -24,6 +24,10 @@ class TheirTensors:
         whose: of an ordinary one, which has nothing else: "GPT-2's".
     """
 
+    path: Path
+    family: str
+    whose: str
+
     def __init__(
         self, path: Path, tensors: Mapping[str, np.ndarray], prefix: str, family: str, whose: str
     ) -> None:

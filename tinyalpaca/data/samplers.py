@@ -6,6 +6,7 @@ needed, so memory does not grow with the corpus.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,15 @@ class _Sampler:
     starts from the state, which after the last batch is the start of the next epoch.
     """
 
+    count: int
+    batch_size: int
+    drop_last: bool
+    rank: int
+    world_size: int
+    seed: int
+    epoch: int
+    position: int
+
     def __init__(
         self,
         count: int,
@@ -71,7 +81,7 @@ class _Sampler:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
-    ):
+    ) -> None:
         if count < 1 or batch_size < 1:
             raise ValueError(f"count ({count}) and batch_size ({batch_size}) must be at least 1")
         if not 0 <= rank < world_size:
@@ -132,7 +142,9 @@ class _Sampler:
 class WindowSampler(_Sampler):
     """Every index once an epoch, in a new random order or, with `shuffle=False`, in order."""
 
-    def __init__(self, count: int, batch_size: int, *, shuffle: bool = True, **settings):
+    def __init__(
+        self, count: int, batch_size: int, *, shuffle: bool = True, **settings: Any
+    ) -> None:
         super().__init__(count, batch_size, **settings)
         self.shuffle = shuffle
 
@@ -146,7 +158,9 @@ class RandomSampler(_Sampler):
     `samples_per_epoch` says how many make an epoch.
     """
 
-    def __init__(self, num_windows: int, batch_size: int, samples_per_epoch: int, **settings):
+    def __init__(
+        self, num_windows: int, batch_size: int, samples_per_epoch: int, **settings: Any
+    ) -> None:
         super().__init__(samples_per_epoch, batch_size, **settings)
         if num_windows < 1:
             raise ValueError(f"num_windows must be at least 1: {num_windows}")
@@ -168,7 +182,10 @@ class ShiftedSampler(_Sampler):
         stride: from one window of an epoch to the next.
     """
 
-    def __init__(self, num_windows: int, batch_size: int, stride: int, **settings):
+    num_windows: int
+    stride: int
+
+    def __init__(self, num_windows: int, batch_size: int, stride: int, **settings: Any) -> None:
         if num_windows < 1 or stride < 1:
             raise ValueError(
                 f"num_windows ({num_windows}) and stride ({stride}) must be at least 1"

@@ -34,8 +34,8 @@ class Spool:
         ValueError: the stream is not text, or does not end.
     """
 
-    def __init__(self, stream: BinaryIO, name: str):
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as this lives)
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as this lives)
         weakref.finalize(self, self.file.close)
         for _ in decode_utf8_blocks(_Copying(stream, self.file, name), name):  # type: ignore[arg-type]
             pass

@@ -51,7 +51,11 @@ class Header:
 class TokenFile:
     """An open token file: `tokens` is a read-only 1-D array, `header` says what it is."""
 
-    def __init__(self, path: Path, header: Header, tokens: np.ndarray):
+    path: Path
+    header: Header
+    tokens: np.ndarray
+
+    def __init__(self, path: Path, header: Header, tokens: np.ndarray) -> None:
         self.path, self.header, self.tokens = path, header, tokens
 
     def __len__(self) -> int:

@@ -20,8 +20,8 @@ Batch = tuple[np.ndarray, np.ndarray]
 class _Windows:
     """Windows of `seq_len` adjacent tokens: x is all but the last token, y all but the first."""
 
-    def __init__(self, tokens: np.ndarray | Sequence[int], seq_len: int):
-        self.tokens = tokens if isinstance(tokens, np.ndarray) else np.asarray(tokens)
+    def __init__(self, tokens: np.ndarray | Sequence[int], seq_len: int) -> None:
+        self.tokens: np.ndarray = tokens if isinstance(tokens, np.ndarray) else np.asarray(tokens)
         self.seq_len = seq_len
         if self.tokens.ndim != 1 or not np.issubdtype(self.tokens.dtype, np.integer):
             raise ValueError(

@@ -40,12 +40,17 @@ class Structure:
         parameters: what they hold, shared ones as often as they are held.
     """
 
+    model: nn.Module
+    modules: list[nn.Module]
+
     def __init__(self, model: nn.Module) -> None:
         by_path = dict(model.named_modules())
         self.model, self.modules = model, list(by_path.values())
         self._seen = [(m, type(m), [*vars(m)], [*vars(m).values()]) for m in self.modules]
         held = [value for *_, values in self._seen for value in values]
-        self.parameters = [value for value in held if isinstance(value, nn.Parameter)]
+        self.parameters: list[nn.Parameter] = [
+            value for value in held if isinstance(value, nn.Parameter)
+        ]
         self._why_not = why_not_as_written(by_path)
 
     def still_holds(self) -> bool:

@@ -38,6 +38,8 @@ class BatchDecoder(CachedDecoder):
         cache: (layers, 2, S, D, H, W): keys, then values.
     """
 
+    weights: Weights
+
     def __init__(
         self,
         model: Any,
@@ -51,7 +53,7 @@ class BatchDecoder(CachedDecoder):
         self._layers = [_turned(layer, config) for layer in weights.layers]
         size = config.d_model // config.num_heads
         shape = (config.num_layers, 2, self.room, size, config.num_heads, len(sequences))
-        self.cache = np.zeros(shape, weights.dtype)
+        self.cache: np.ndarray = np.zeros(shape, weights.dtype)
         self._make_buffers()
 
     def _keep(self, rows: list[int], cache: KeyValues, row: int, length: int) -> None:

@@ -27,7 +27,7 @@ class Palette:
 
     def __init__(self, stream: TextIO) -> None:
         forced = bool(os.environ.get("FORCE_COLOR"))
-        self.on = forced or (stream.isatty() and not os.environ.get("NO_COLOR"))
+        self.on: bool = forced or (stream.isatty() and not os.environ.get("NO_COLOR"))
 
     def painted(self, text: str, logprob: float) -> str:
         """`text` in the colour of its probability; each line by itself, as pagers want it."""

@@ -55,8 +55,8 @@ class CachedDecoder(ABC):
         self.model = model
         self._modules = modules or list(model.modules())
         context = model.config.max_seq_len
-        self.windows = Windows(sequences, context)
-        self.room = min(capacity or context, context)
+        self.windows: Windows = Windows(sequences, context)
+        self.room: int = min(capacity or context, context)
 
     def next_logits(self) -> np.ndarray:
         """Logits of the token after each sequence, (B, V), in main memory."""
@@ -124,7 +124,7 @@ class ModelDecoder(CachedDecoder):
     ) -> None:
         super().__init__(model, sequences, capacity, modules)
         self.vocab_size = vocab_size
-        self.cache = KeyValues(len(sequences), self.room)
+        self.cache: KeyValues = KeyValues(len(sequences), self.room)
 
     def _step(self, ids: list[int], places: list[int]) -> np.ndarray:
         self.cache.lengths[:] = places

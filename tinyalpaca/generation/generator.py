@@ -77,6 +77,9 @@ class Generator:
         ValueError: it has more tokens than the model.
     """
 
+    model: TinyAlpaca
+    tokenizer: Tokenizer
+
     def __init__(
         self,
         model: TinyAlpaca,
@@ -97,7 +100,7 @@ class Generator:
             )
         self.model, self.tokenizer = model, tokenizer
         self._readable: Readable | None = None
-        self.workers = available_cores() if workers is None else workers
+        self.workers: int = available_cores() if workers is None else workers
         self._ready = ReadyModel(model, tokenizer.vocab_size, graph)
 
     @classmethod

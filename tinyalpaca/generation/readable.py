@@ -20,6 +20,7 @@ V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -89,31 +90,33 @@ class Readable:
         closed: whether no token that is allowed between characters ends inside one.
     """
 
+    seen: np.ndarray | None
+
     def __init__(self, tokenizer: Tokenizer, seen: np.ndarray | None = None) -> None:
         self._tokenizer, self.seen = tokenizer, seen
         vocabulary = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
-        self.following = states_after(vocabulary)
+        self.following: np.ndarray = states_after(vocabulary)
         valid = self.following != NEVER
         tables = [_allowed(valid, self.following)]
         if seen is not None:
             tables.insert(0, _allowed(valid & seen, self.following))
-        self.allowed = tables[0].copy()
+        self.allowed: np.ndarray = tables[0].copy()
         unfinished = [np.broadcast_to(table[-1], table.shape) for table in tables]
         for fallback in (*tables[1:], *unfinished, np.ones_like(self.allowed)):
             nothing = ~self.allowed.any(axis=2)
             self.allowed[nothing] = fallback[nothing]
         self.following[~valid] = BETWEEN  # where there was no other way
-        self.everything = bool(self.allowed.all())
-        self.closed = not self.following[BETWEEN, self.allowed[:, BETWEEN].any(axis=0)].any()
+        self.everything: bool = bool(self.allowed.all())
+        self.closed: bool = not self.following[BETWEEN, self.allowed[:, BETWEEN].any(axis=0)].any()
         # What is looked up for every token, without NumPy: by level and state the ids of what is
         # allowed, as a list and as an array (None for all tokens); next states by state and token.
         self.bias = np.where(self.allowed, np.float32(0), np.float32(-np.inf))
         everything = range(len(vocabulary))
-        self.choices = [
+        self.choices: list[list[tuple[Any, np.ndarray | None]]] = [
             [(everything if ids is None else ids.tolist(), ids) for ids in map(_ids, level)]
             for level in self.allowed
         ]
-        self.next_state = [row.tobytes() for row in self.following]
+        self.next_state: list[Any] = [row.tobytes() for row in self.following]
 
     def may_come(self, state: int, left: int) -> np.ndarray:
         """(V,) whether each token may come in a state, the `left`-th from the end."""

@@ -46,6 +46,10 @@ class ReadyModel:
         graph: on a GPU, compute a token by one CUDA graph.
     """
 
+    model: TinyAlpaca
+    vocab_size: int
+    graph: bool
+
     def __init__(self, model: TinyAlpaca, vocab_size: int, graph: bool) -> None:
         self.model, self.vocab_size, self.graph = model, vocab_size, graph
         self._folded: Weights | None = None

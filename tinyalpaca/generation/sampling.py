@@ -207,11 +207,13 @@ class Sampler:
         if not isinstance(sampling, Sampling):
             sampling = Sampling()
         self.sampling = sampling
-        self.plain = self._own is None and sampling.plain
+        self.plain: bool = self._own is None and sampling.plain
         self._temperature = 0.0 if sampling.greedy else max(sampling.temperature, COLDEST)
-        self.readable = None if readable is None or readable.everything else readable
+        self.readable: Readable | None = (
+            None if readable is None or readable.everything else readable
+        )
         self.states: list[int] = [BETWEEN] * len(rngs)
-        self.left = left
+        self.left: int = left
         if self.readable is not None:
             self.states = [self.readable.state_after(tokens) for tokens in sequences]
         self._draws = [rng.random for rng in rngs]

@@ -37,12 +37,12 @@ class TextStream:
         ends: Collection[int] = (),
     ) -> None:
         self._decoder = tokenizer.decoder()
-        self.ends = frozenset(ends)
-        self.stops = [stop] if isinstance(stop, str) else list(stop or ())
+        self.ends: frozenset[int] = frozenset(ends)
+        self.stops: list[str] = [stop] if isinstance(stop, str) else list(stop or ())
         if "" in self.stops:
             raise ValueError("a stop string is empty: it would end every text before it begins")
         self._held = ""
-        self.stopped = False
+        self.stopped: bool = False
 
     def feed(self, *tokens: int) -> str:
         """What is certain to belong to the text now, maybe an empty string."""

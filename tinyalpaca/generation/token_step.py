@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.device import cupy
+from minigrad.device import Device, cupy
 from minigrad.parallel import Captured
 from tinyalpaca.generation.cuda import decode, draw
 from tinyalpaca.generation.device_weights import DeviceWeights
@@ -32,15 +32,20 @@ PREFILL_ROWS, PREFILL_SCORES = 1 << 16, 1 << 23  # that are computed at a time
 class Scratch:
     """Arrays for N rows: what they are, and what is computed of them."""
 
+    x: Any
+    other: Any
+    qkv: Any
+    mixed: Any
+
     def __init__(self, weights: DeviceWeights, count: int, room: int) -> None:
         config, xp = weights.config, cupy()
         c, dtype = config.d_model, weights.dtype
-        self.inputs = xp.empty((4, count), np.int32)  # ids, places, slots; draws taken
-        self.rows = decode.Rows(*(self.inputs[i] for i in range(3)))
+        self.inputs: Any = xp.empty((4, count), np.int32)  # ids, places, slots; draws taken
+        self.rows: decode.Rows = decode.Rows(*(self.inputs[i] for i in range(3)))
         self.x, self.other = xp.empty((count, c), dtype), xp.empty((count, c), dtype)
         self.qkv, self.mixed = xp.empty((count, 3 * c), dtype), xp.empty((count, c), dtype)
-        self.hidden = xp.empty((count, config.d_ff), dtype)
-        self.scores = xp.empty((count, config.num_heads, room), dtype)
+        self.hidden: Any = xp.empty((count, config.d_ff), dtype)
+        self.scores: Any = xp.empty((count, config.num_heads, room), dtype)
 
 
 class Token:
@@ -53,21 +58,25 @@ class Token:
         settings, chosen, rules: see `draw.draw`.
     """
 
+    weights: DeviceWeights
+
     def __init__(self, weights: DeviceWeights, slots: int, room: int) -> None:
         config, xp, dtype = weights.config, cupy(), weights.dtype
         layers, heads = config.num_layers, config.num_heads
         size = config.d_model // heads
         self.weights, self._scratch = weights, Scratch(weights, slots, room)
-        self.inputs = self._scratch.inputs
+        self.inputs: Any = self._scratch.inputs
         keys = xp.empty((layers, slots, heads, size, room), dtype)
         values = xp.empty((layers, slots, heads, room, size), dtype)
-        self.cache = [decode.Cache(keys[i], values[i], weights.rotation) for i in range(layers)]
-        self.logits = xp.empty((slots, weights.head.outputs), dtype)
-        self.settings = xp.zeros((ROUNDS + 1, slots), np.float64)
-        self.chosen = xp.zeros((ROUNDS, slots), np.int32)
+        self.cache: list[decode.Cache] = [
+            decode.Cache(keys[i], values[i], weights.rotation) for i in range(layers)
+        ]
+        self.logits: Any = xp.empty((slots, weights.head.outputs), dtype)
+        self.settings: Any = xp.zeros((ROUNDS + 1, slots), np.float64)
+        self.chosen: Any = xp.zeros((ROUNDS, slots), np.int32)
         # At fixed places as all else, so that one graph serves all rules, and none.
         vocabulary = weights.head.outputs
-        self.rules = draw.Rules(
+        self.rules: draw.Rules = draw.Rules(
             xp.ones((LEVELS, STATES, vocabulary), np.int32),
             xp.zeros((STATES, vocabulary), np.int32),
             xp.zeros((2, slots), np.int32),
@@ -101,9 +110,16 @@ class TokenStep:
         forward, drawing: the same with and without a choice of tokens, each a `Captured`.
     """
 
+    weights: DeviceWeights
+    slots: int
+    room: int
+    token: Token
+    forward: Captured
+    drawing: Captured
+
     def __init__(self, weights: DeviceWeights, slots: int, room: int, graph: bool = True) -> None:
         self.weights, self.slots, self.room = weights, slots, room
-        self.device = weights.device
+        self.device: Device = weights.device
         with self.device.in_use():
             self.token = token = Token(weights, slots, room)
         # A run and its replay keep the same numbers in the cache, so the logits, in which all that

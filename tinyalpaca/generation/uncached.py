@@ -65,6 +65,10 @@ class UncachedDecoder:
         sequences: token ids; whoever owns the lists appends to them.
     """
 
+    model: TinyAlpaca
+    vocab_size: int
+    sequences: list[Tokens]
+
     def __init__(self, model: TinyAlpaca, vocab_size: int, sequences: Sequence[Tokens]) -> None:
         self.model, self.vocab_size, self.sequences = model, vocab_size, list(sequences)
 

@@ -33,9 +33,12 @@ class Windows:
         starts: where each window begins; -1 before the first `slide`.
     """
 
+    sequences: list[Tokens]
+    context: int
+
     def __init__(self, sequences: Sequence[Tokens], context: int) -> None:
         self.sequences, self.context = list(sequences), context
-        self.starts = [-1] * len(self.sequences)
+        self.starts: list[int] = [-1] * len(self.sequences)
 
     def slide(self) -> list[int]:
         """Move the windows that are full; the numbers of those that moved, at first all."""

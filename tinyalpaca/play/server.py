@@ -47,9 +47,9 @@ class PlayServer(ThreadingHTTPServer):
     def __init__(self, session: Session, port: int = 0) -> None:
         super().__init__((LOOPBACK, port), Handler)
         self.session = session
-        self.token = secrets.token_urlsafe(24)
-        self.hosts = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
-        self.address = f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
+        self.token: str = secrets.token_urlsafe(24)
+        self.hosts: set[str] = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
+        self.address: str = f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore that a browser has closed the connection."""
@@ -57,6 +57,8 @@ class PlayServer(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     """One request: GET the page or the curves, POST what is to be written."""
+
+    close_connection: bool
 
     server: PlayServer
     protocol_version = "HTTP/1.1"

@@ -33,7 +33,8 @@ SETTINGS: dict[str, tuple[type, float, float]] = {
     "max_new_tokens": (int, 1, 1000),
     "seed": (int, 0, 2**31 - 1),
 }
-OFF = {"top_k": 0, "top_p": 0.0, "min_p": 0.0}  # a slider at its end leaves the filter out
+# A slider at its end leaves the filter out.
+OFF: dict[str, float] = {"top_k": 0, "top_p": 0.0, "min_p": 0.0}
 ALTERNATIVES = 8
 
 
@@ -46,6 +47,9 @@ class Session:
         folder: of a run, or of a model, be it one of Hugging Face's.
         device: where to compute.
     """
+
+    folder: Path
+    device: Device | str
 
     def __init__(self, folder: str | Path, device: Device | str = "cpu") -> None:
         self.folder, self.device = Path(folder), device

@@ -61,8 +61,8 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.checkpoints = self.path / CHECKPOINTS
+        self.path: Path = Path(path)
+        self.checkpoints: Path = self.path / CHECKPOINTS
         self._open = 0
 
     @contextlib.contextmanager

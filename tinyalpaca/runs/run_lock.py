@@ -34,7 +34,7 @@ class RunLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
+        self.path: Path = folder / LOCK
         self._key = os.path.realpath(self.path)
         self._descriptor: int | None = None
 

@@ -21,7 +21,7 @@ from functools import partial
 from itertools import starmap
 from operator import itemgetter
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -72,18 +72,20 @@ class BPETokenizer(Tokenizer):
         add_prefix_space: bool = False,
         *,
         foreign: Foreign | None = None,
-    ):
-        self.vocabulary = list(vocabulary)
-        self.merges = list(merges)
-        self.special_tokens = dict(special_tokens or {})
+    ) -> None:
+        self.vocabulary: list[bytes] = list(vocabulary)
+        self.merges: list[Pair] = list(merges)
+        self.special_tokens: dict[str, int] = dict(special_tokens or {})
         if foreign is None:
             by_id = sorted(self.special_tokens.items(), key=itemgetter(1))
             foreign = Foreign(tuple(starmap(AddedToken, by_id)))
         self.foreign = foreign
-        self.frame = frame_of(foreign.post_processor)
-        self.splitter = splitter if isinstance(splitter, PreSplitter) else PreSplitter(splitter)
+        self.frame: tuple[tuple[int, ...], tuple[int, ...]] = frame_of(foreign.post_processor)
+        self.splitter: PreSplitter = (
+            splitter if isinstance(splitter, PreSplitter) else PreSplitter(splitter)
+        )
         self.add_prefix_space = add_prefix_space
-        self.dtype = np.dtype(np.uint16 if len(self.vocabulary) <= 1 << 16 else np.uint32)
+        self.dtype: np.dtype = np.dtype(np.uint16 if len(self.vocabulary) <= 1 << 16 else np.uint32)
         normalize = normalizer_from_json(foreign.normalizer) if foreign.normalizer else None
         self._added = AddedTokens(foreign.added_tokens, normalize)
         # Whether ordinary text is only words: not changed, and without tokens of its own.
@@ -281,7 +283,7 @@ class BPETokenizer(Tokenizer):
         with ProcessPoolExecutor(processes, context, _keep, (encode,)) as pool:
             return [ids.tolist() for ids in pool.map(_encode_kept, texts, chunksize=chunk)]
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return BPETokenizer.from_parts, (self.parts,)
 
     def token_bytes(self, token: int) -> bytes:

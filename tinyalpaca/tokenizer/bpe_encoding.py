@@ -66,6 +66,13 @@ class WordCache(dict[str, bytes]):
     is emptied. A word in `whole` has that token, whatever the merges would give.
     """
 
+    token_of_byte: Sequence[int]
+    ranks: dict[Pair, int]
+    merged: Sequence[int]
+    dtype: np.dtype
+    max_words: int
+    max_length: int
+
     def __init__(
         self,
         token_of_byte: Sequence[int],
@@ -75,9 +82,9 @@ class WordCache(dict[str, bytes]):
         max_words: int = 1 << 18,
         max_length: int = 64,
         whole: Mapping[bytes, int] | None = None,
-    ):
+    ) -> None:
         super().__init__()
-        self.whole = whole or {}
+        self.whole: Mapping[bytes, int] = whole or {}
         self.token_of_byte, self.ranks, self.merged = token_of_byte, ranks, merged
         self.dtype, self.max_words, self.max_length = dtype, max_words, max_length
 

@@ -126,7 +126,7 @@ class _MergedText:
     it, or have held it.
     """
 
-    def __init__(self, words: Mapping[str, int]):
+    def __init__(self, words: Mapping[str, int]) -> None:
         spelled = [to_bytes(word) for word in words]
         lengths = np.array([len(word) for word in spelled], np.int64)
         token_of_byte = np.argsort(np.frombuffer(bytes_in_token_order(), np.uint8))

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,16 +31,16 @@ class CharTokenizer(Tokenizer):
     A character that is not in the training text is an error; `BPETokenizer` accepts any text.
     """
 
-    def __init__(self, characters: str, special_tokens: Sequence[str] = ()):
+    def __init__(self, characters: str, special_tokens: Sequence[str] = ()) -> None:
         if len(set(characters)) != len(characters):
             raise ValueError("the characters of a CharTokenizer must be different")
         self.characters = characters
         self._tokens = [*characters, *special_tokens]
-        self.special_tokens = {
+        self.special_tokens: dict[str, int] = {
             token: len(characters) + index for index, token in enumerate(special_tokens)
         }
         self._ids = {ord(character): index for index, character in enumerate(characters)}
-        self.dtype = np.dtype(np.uint16 if len(self._tokens) <= 1 << 16 else np.uint32)
+        self.dtype: np.dtype = np.dtype(np.uint16 if len(self._tokens) <= 1 << 16 else np.uint32)
 
     @classmethod
     def train(
@@ -106,7 +107,7 @@ class CharTokenizer(Tokenizer):
         return path
 
     @classmethod
-    def from_json(cls, content: dict, name: str) -> "CharTokenizer":
+    def from_json(cls, content: dict[str, Any], name: str) -> "CharTokenizer":
         """From what `save` wrote; `name` is for error messages."""
         characters, special = content.get("characters"), content.get("special_tokens", [])
         if content.get("version") != 1 or not isinstance(characters, str):

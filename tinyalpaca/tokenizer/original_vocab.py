@@ -10,6 +10,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,16 +30,16 @@ UNKNOWN = "[UNK]"
 class OriginalTokenizer(Tokenizer):
     """Greedy longest match over `tokens[id]`; of equal texts the one with the lowest id."""
 
-    def __init__(self, tokens: list[str]):
+    def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
         self.special_tokens: dict[str, int] = {}
-        self.dtype = np.dtype(np.uint16 if len(tokens) <= 1 << 16 else np.uint32)
+        self.dtype: np.dtype = np.dtype(np.uint16 if len(tokens) <= 1 << 16 else np.uint32)
         self._ids = {token: index for index, token in reversed(list(enumerate(tokens)))}
         longest_first = sorted((token for token in self._ids if token), key=len, reverse=True)
         self._match = re.compile("|".join([*map(re.escape, longest_first), "(?s:.)"])).findall
 
     @classmethod
-    def from_json(cls, content: dict, name: str) -> "OriginalTokenizer":
+    def from_json(cls, content: dict[str, Any], name: str) -> "OriginalTokenizer":
         """From the JSON object; `name` is for error messages."""
         tokens = {int(key): token for key, token in content.items()}
         for index in range(len(tokens)):

@@ -30,8 +30,8 @@ class ChainSplitter(PreSplitter):
         self.content = content
         self._steps = [_step(part) for part in flattened(content)]
         self.name = "custom"
-        self.pattern = json.dumps(content, sort_keys=True)
-        self.split = self._split
+        self.pattern: str = json.dumps(content, sort_keys=True)
+        self.split: Callable[[str], list[str]] = self._split
 
     def _split(self, text: str) -> list[str]:
         pieces = [text] if text else []
@@ -39,7 +39,7 @@ class ChainSplitter(PreSplitter):
             pieces = [part for piece in pieces for part in step(piece) if part]
         return pieces
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return ChainSplitter, (self.content,)
 
 

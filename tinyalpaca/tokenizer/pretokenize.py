@@ -20,6 +20,7 @@ the last character belongs to what follows.
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
+from typing import Any
 
 import regex
 
@@ -46,11 +47,11 @@ class PreSplitter:
     A pattern of your own is written for the `regex` package; text between its matches is a piece.
     """
 
-    def __init__(self, name: str = "gpt2", pattern: str | None = None):
+    def __init__(self, name: str = "gpt2", pattern: str | None = None) -> None:
         if pattern is None and name not in PATTERNS:
             raise ValueError(f"unknown pre-splitter {name!r}: choose from {', '.join(PATTERNS)}")
-        self.name = name if pattern is None else "custom"
-        self.pattern = PATTERNS[name] if pattern is None else pattern
+        self.name: str = name if pattern is None else "custom"
+        self.pattern: str = PATTERNS[name] if pattern is None else pattern
         self.split: Callable[[str], list[str]] = self._compile()
 
     def _compile(self) -> Callable[[str], list[str]]:
@@ -73,7 +74,7 @@ class PreSplitter:
 
         return split
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return PreSplitter, (self.name, self.pattern if self.name == "custom" else None)
 
     def split_blocks(self, blocks: Iterable[str]) -> Iterator[list[str]]:

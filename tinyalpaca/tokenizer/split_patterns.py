@@ -37,7 +37,7 @@ class Pattern:
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         if isinstance(content.get("String"), str):
-            self.source = content["String"]
+            self.source: Any = content["String"]
             self._compiled = regex.compile(regex.escape(self.source))
         elif isinstance(content.get("Regex"), str):
             self.source = content["Regex"]

@@ -161,7 +161,7 @@ class Tokenizer(ABC):
 class StreamingDecoder:
     """Decodes a stream of tokens: what `feed` and `finish` return, joined, is `decode` of all."""
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 

@@ -40,7 +40,7 @@ def save(parts: BPEParts, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def to_json(parts: BPEParts) -> dict:
+def to_json(parts: BPEParts) -> dict[str, Any]:
     """The content of a `tokenizer.json`."""
     alphabet = byte_alphabet()
     names = ["".join(alphabet[byte] for byte in token) for token in parts.vocabulary]
@@ -165,7 +165,7 @@ def _file_in(path: Path) -> Path:
     raise FileNotFoundError(f"{path} has neither {FILE_NAME} nor vocab.json with merges.txt")
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(decode_utf8(path.read_bytes(), str(path)).removeprefix("\ufeff"))
     except (json.JSONDecodeError, RecursionError) as error:

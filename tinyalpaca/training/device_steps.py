@@ -84,6 +84,8 @@ class DeviceSteps:
         ValueError: `counting.why_not` has a reason why the optimizer's steps cannot be made so.
     """
 
+    flat: FlatParameters
+
     def __init__(
         self,
         flat: FlatParameters,
@@ -114,7 +116,7 @@ class DeviceSteps:
             optimizer.flatten(flat)
         self._optimizer, self._sections = optimizer, optimizer.sections
         with self._device.in_use():
-            self.state = orders.StepState(len(rates), rates.shape[1], ring)
+            self.state: orders.StepState = orders.StepState(len(rates), rates.shape[1], ring)
             made, self._grad_scale, _, step, *numbers = [order for order in self.state.orders]
             self._orders = Orders(Namespace(), made, step, numbers)
             self.state.rates[...] = self._device.asarray(np.asarray(rates, np.float64))

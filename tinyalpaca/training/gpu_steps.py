@@ -81,6 +81,9 @@ class GpuSteps:
         IndexError: a token is not in the model's vocabulary.
     """
 
+    task: Task
+    looks: Sequence[int]
+
     def __init__(
         self,
         task: Task,
@@ -94,8 +97,8 @@ class GpuSteps:
             raise ValueError(reason)
         check_tokens(task.data.train, task.model.config.vocab_size)
         self.task, self.before_update, self.looks = task, before_update, looks
-        self.torn = False
-        self.ring = min(looks[0], MOST_STEPS)
+        self.torn: bool = False
+        self.ring: int = min(looks[0], MOST_STEPS)
         schedule = task.schedule
         kept, decay = average or (None, 0.0)
         shared: dict[str, Any] = {}
@@ -104,7 +107,7 @@ class GpuSteps:
         if isinstance(engine, mpi.DataParallel):
             own_masks = (own_seed(engine.ranks.rank),)
             shared = {"share": engine.share, "between": engine.reduce}
-        self.launched = launching.DeviceSteps(
+        self.launched: launching.DeviceSteps = launching.DeviceSteps(
             task.engine.flat,
             task.optimizer,
             lambda *arguments: task.loss.on_device(*arguments, *own_masks),

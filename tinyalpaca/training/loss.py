@@ -40,6 +40,11 @@ class Loss:
             `tinyalpaca.evaluation.summed_loss` if left out.
     """
 
+    model: nn.Module
+    function: LossFunction | None
+    seed: int
+    label_smoothing: float
+
     def __init__(
         self, model: nn.Module, config: TrainConfig, function: LossFunction | None = None
     ) -> None:

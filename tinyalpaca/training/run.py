@@ -42,7 +42,7 @@ from tinyalpaca.training.resuming import refuse_other_parts, run_folder_of
 from tinyalpaca.training.state import Record, TrainingState
 from tinyalpaca.training.steps import Steps
 from tinyalpaca.training.stopping import Stopping
-from tinyalpaca.training.task import OURS, Data, Own, make_task
+from tinyalpaca.training.task import OURS, Data, Own, Task, make_task
 from tinyalpaca.training.together import (
     OfFirst,
     StoppingTogether,
@@ -80,6 +80,12 @@ class Run:
             shorter than `eval_stride`; or `saved` belongs to another run.
     """
 
+    tokenizer: Any
+    stopping: Stopping
+    ranks: mpi.Ranks | None
+    spoiled: bool
+    task: Task
+
     def __init__(
         self,
         model: Any,
@@ -96,7 +102,7 @@ class Run:
         ranks: mpi.Ranks | None = None,
     ) -> None:
         check_windows(config, model.config.max_seq_len)
-        self.folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+        self.folder: RunFolder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
         out, config = config.out, dataclasses.replace(config, out=str(self.folder.path))
         self.tokenizer, self.stopping = tokenizer, stopping or Stopping()
         self.stopped: str | None = None
@@ -105,7 +111,7 @@ class Run:
         self.own = own
         freeze(model, config.freeze)
         self.ranks, self.spoiled = ranks, False
-        self.first = ranks is None or ranks.rank == 0  # prints, samples and saves
+        self.first: bool = ranks is None or ranks.rank == 0  # prints, samples and saves
         self.task = task = make_task(model, data, config, own, ranks)
         size = getattr(task.engine, "micro_batch_size", 0)
         if size:  # what was chosen decides about the last bits
@@ -116,7 +122,8 @@ class Run:
             self.average = WeightAverage(task.engine.flat, config.ema)
             task.weights_for_use = self.average.in_use
         model.seen_tokens = task.dataset.targets_among(tokenizer.vocab_size)
-        self.state, history = task.start(), []
+        self.state: TrainingState = task.start()
+        history: list[Record] = []
         home: Path | None = None
         if saved is not None:
             refuse_other_parts(saved, task.own)
@@ -127,8 +134,8 @@ class Run:
                 home = self.folder.path if home.resolve() == Path(out).resolve() else None
         path = self.folder.path
         ratios = UpdateRatios(task.engine.flat, task.names) if self.first else None
-        self.metrics = Metrics(path, config.log_every, history, ratios)
-        self.checkpoints = Checkpoints(
+        self.metrics: Metrics = Metrics(path, config.log_every, history, ratios)
+        self.checkpoints: Checkpoints = Checkpoints(
             self.folder,
             self._write,
             every=config.save_every,
@@ -144,7 +151,7 @@ class Run:
         )
         if ranks is not None:
             self._agree(ranks)
-        self.samples = Samples(
+        self.samples: Samples = Samples(
             model,
             tokenizer,
             prompt=config.prompt,
@@ -154,8 +161,8 @@ class Run:
             warn=self.warn,
         )
         shown = (model, tokenizer, config, data.validation, self.metrics, source)
-        self.report = Report(path, *shown, self.warn)
-        self.preflight = Preflight(
+        self.report: Report = Report(path, *shown, self.warn)
+        self.preflight: Preflight = Preflight(
             task.engine,
             task.names,
             task.first_batch,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad import optim
+from minigrad import Tensor, optim
 from minigrad.parallel import Engine, mpi
 from tinyalpaca.config import TrainConfig
 from tinyalpaca.data import RandomWindows, TinyPacaDataset
@@ -90,6 +90,18 @@ class Task:
             save: the trained ones, unless a hook keeps others (an average).
     """
 
+    model: Any
+    loss: Loss
+    data: Data
+    optimizer: optim.Optimizer
+    engine: Engine
+    schedule: optim.Schedule
+    dataset: TinyPacaDataset | RandomWindows
+    accumulate: int
+    max_norm: float
+    batch_size: int
+    seq_len: int
+
     def __init__(
         self,
         model: Any,
@@ -103,19 +115,19 @@ class Task:
         config: TrainConfig,
         own: Mapping[str, str] | None = None,
     ) -> None:
-        self.own = dict(own or {})
+        self.own: dict[str, str] = dict(own or {})
         self.model, self.loss, self.data = model, loss, data
         self.optimizer, self.engine, self.schedule = optimizer, engine, schedule
         self.dataset, self.sampler = dataset, sampler
-        self.parameters = optimizer.parameters()
+        self.parameters: list[Tensor] = optimizer.parameters()
         name_of = {id(p): name for name, p in model.named_parameters()}
-        self.names = [name_of[id(p)] for p in self.parameters]
+        self.names: list[Any] = [name_of[id(p)] for p in self.parameters]
         self.weights_for_use: Callable[[], AbstractContextManager[None]] = nullcontext
         self.accumulate, self.max_norm = config.accumulate, config.grad_clip or inf
         self.batch_size, self.seq_len = config.batch_size, config.seq_len
-        self.eval_every = config.eval_every
-        self.steps_per_epoch = defaults.epoch_steps(sampler, config)
-        self.total_steps = defaults.count_steps(config, self.steps_per_epoch)
+        self.eval_every: int = config.eval_every
+        self.steps_per_epoch: int = defaults.epoch_steps(sampler, config)
+        self.total_steps: int = defaults.count_steps(config, self.steps_per_epoch)
 
     def start(self) -> TrainingState:
         """The state before the first step."""

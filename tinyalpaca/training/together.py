@@ -109,6 +109,8 @@ class ElsewhereFolder(RunFolder):
     Checkpoints come at the same steps as on rank 0, but are not written.
     """
 
+    path: Path
+
     def __init__(self) -> None:
         super().__init__(Path(tempfile.gettempdir()) / "not made yet")
 
@@ -149,6 +151,10 @@ class StoppingTogether(Stopping):
         alone: whether this rank need not ask the others, as when training is over.
     """
 
+    agreed: int
+    alone: bool
+    signal: int
+
     def __init__(self, max_minutes: float = 0.0) -> None:
         super().__init__(max_minutes)
         self.agreed, self._rank, self.alone = 0, 0, False
@@ -185,6 +191,8 @@ class OfFirst:
     Args:
         ask: what rank 0 finds.
     """
+
+    answer: bool
 
     def __init__(self, ask: Callable[[], bool]) -> None:
         self.ask, self.answer = ask, False

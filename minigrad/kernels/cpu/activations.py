@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import pi, sqrt
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -334,9 +334,9 @@ def _gaussian(size: Array, out: Array, work: Array) -> None:
     out += low
 
 
-sigmoid = _SavesSlope(activations.sigmoid, _sigmoid)
-silu = _SavesSlope(activations.silu, _silu)
-gelu = _SavesSlope(activations.gelu, _gelu)
+sigmoid: Final = _SavesSlope(activations.sigmoid, _sigmoid)
+silu: Final = _SavesSlope(activations.silu, _silu)
+gelu: Final = _SavesSlope(activations.gelu, _gelu)
 
 
 class swiglu:

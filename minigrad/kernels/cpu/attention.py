@@ -297,7 +297,7 @@ class BlockPlan:
     """
 
     def __init__(self, queries: int, keys: int, causal: bool, dtype: np.dtype) -> None:
-        self.allowed = None
+        self.allowed: list[np.ndarray] | None = None
         if causal and queries > keys:
             raise ValueError(
                 f"causal attention of {queries} queries over {keys} keys: the queries are the last "
@@ -306,12 +306,14 @@ class BlockPlan:
         past = keys - queries  # keys that all queries see
         number = max(1, round(queries / BLOCK)) if causal else 1
         edges = [queries * i // number for i in range(number + 1)]
-        self.blocks = [(q0, q1, past + q1 if causal else keys) for q0, q1 in pairwise(edges)]
+        self.blocks: list[tuple[int, int, int]] = [
+            (q0, q1, past + q1 if causal else keys) for q0, q1 in pairwise(edges)
+        ]
         if causal:
             self.allowed = [
                 np.triu(np.ones((q1 - q0, q1 - q0), dtype)) for q0, q1, _ in self.blocks
             ]
-        self.size = sum((q1 - q0) * seen for q0, q1, seen in self.blocks)
+        self.size: int = sum((q1 - q0) * seen for q0, q1, seen in self.blocks)
 
     def split(self, flat: np.ndarray) -> list[np.ndarray]:
         """Views (..., keys of the block, queries of the block) of `flat` (..., size)."""

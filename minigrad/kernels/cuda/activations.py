@@ -8,7 +8,7 @@ Saved: x. Backward of GELU computes Φ again, which is cheaper than to write and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from minigrad.device import cupy
 from minigrad.kernels.cuda.compile import Source, dense, element_blocks, real_of, size_of
@@ -27,7 +27,7 @@ SOURCE = Source(
 class relu:
     """y = max(x, 0);  dx = 0 where x <= 0, else dy: NaN passes through"""
 
-    supports = staticmethod(of_floats)
+    supports: Final = staticmethod(of_floats)
 
     @staticmethod
     def forward(x: Array) -> Result:

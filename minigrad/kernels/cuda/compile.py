@@ -62,6 +62,10 @@ class Source:
         code: CUDA C++ in the place of a file. The prelude is put before it.
     """
 
+    file: str
+    templates: tuple[str, ...]
+    package: str
+
     def __init__(
         self, file: str, *templates: str, package: str = PACKAGE, code: str | None = None
     ) -> None:

@@ -73,9 +73,14 @@ class Plan:
         CublasError: cuBLASLt has no algorithm for it, or fails.
     """
 
+    api: Api
+    handle: c_void_p
+    one: ctypes.c_double | ctypes.c_float
+    zero: ctypes.c_double | ctypes.c_float
+
     def __init__(self, api: Api, handle: c_void_p, product: Product, bias: int) -> None:
         p, self.api, self.handle = product, api, handle
-        self.operation = api.create("MatmulDesc", p.compute, p.result)
+        self.operation: c_void_p = api.create("MatmulDesc", p.compute, p.result)
         transposed = {
             lt.CUBLASLT_MATMUL_DESC_TRANSA: p.b_transposed,
             lt.CUBLASLT_MATMUL_DESC_TRANSB: p.a_transposed,
@@ -88,12 +93,12 @@ class Plan:
         if bias:
             self._set_bias(bias)
         operands = OPERANDS[p.operands]
-        self.first = self._layout(operands, p.n, p.k, p.b_transposed)
-        self.second = self._layout(operands, p.k, p.m, p.a_transposed)
-        self.result = self._layout(p.result, p.n, p.m, False)
+        self.first: c_void_p = self._layout(operands, p.n, p.k, p.b_transposed)
+        self.second: c_void_p = self._layout(operands, p.k, p.m, p.a_transposed)
+        self.result: c_void_p = self._layout(p.result, p.n, p.m, False)
         number = c_double if p.operands == "f8" else c_float
         self.one, self.zero = number(1), number(0)
-        self.algorithm = self._chosen(p)
+        self.algorithm: Any = self._chosen(p)
 
     def _layout(self, dtype: int, rows: int, columns: int, transposed: bool) -> c_void_p:
         """Of a matrix in columns, (rows, columns), or transposed in memory."""
@@ -147,10 +152,13 @@ class Plan:
 class Library:
     """cuBLASLt on one device: its handle and its plans, used by one thread at a time."""
 
+    api: Api
+    handle: c_void_p
+
     def __init__(self, api: Api) -> None:
         self.api, self.handle = api, api.create("")
         self.plans: dict[Product, Plan | None] = {}
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
 
     def run(self, product: Product, a: int, b: int, bias: int, c: int, plus: int) -> bool:
         """Whether there is a plan for this product, which is then done.

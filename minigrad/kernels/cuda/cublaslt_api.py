@@ -96,7 +96,7 @@ class Api:
             function.argtypes, function.restype = PROTOTYPES[name], c_int
         self._status_string.argtypes, self._status_string.restype = (c_int,), c_char_p
         version.argtypes, version.restype = (), c_size_t
-        self.version = int(version())
+        self.version: int = int(version())
         if self.version < OLDEST:
             raise Unavailable(f"cuBLASLt {self.version} is older than {OLDEST}, of CUDA 12")
 

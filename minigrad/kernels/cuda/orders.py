@@ -41,12 +41,12 @@ class StepState:
 
     def __init__(self, groups: int, steps: int, ring: int) -> None:
         xp = cupy()
-        self.report = xp.zeros(4 + 2 * ring, np.float64)
-        self.counters = self.report[:4].view(np.int64)
-        self.history = self.report[4:].reshape(2, ring)
-        self.draw = xp.zeros(1, np.uint32)
-        self.rates = xp.zeros((groups, steps), np.float64)
-        self.orders = xp.zeros(4 + groups, np.float64)
+        self.report: Any = xp.zeros(4 + 2 * ring, np.float64)
+        self.counters: Any = self.report[:4].view(np.int64)
+        self.history: Any = self.report[4:].reshape(2, ring)
+        self.draw: Any = xp.zeros(1, np.uint32)
+        self.rates: Any = xp.zeros((groups, steps), np.float64)
+        self.orders: Any = xp.zeros(4 + groups, np.float64)
 
     @property
     def arrays(self) -> list[Any]:

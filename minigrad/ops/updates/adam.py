@@ -10,7 +10,7 @@ The decay is that of a penalty λ/2·‖p‖². It goes through both averages, s
 gradients decays less; AdamW leaves it out of them. Without a decay the two are one rule.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from minigrad.op import Array, Xp
 from minigrad.ops.updates.adamw import adamw
@@ -18,7 +18,7 @@ from minigrad.ops.updates.rule import Rule
 
 
 class adam(Rule):
-    state = adamw.state
+    state: ClassVar[tuple[str, ...]] = adamw.state
 
     @staticmethod
     def step(

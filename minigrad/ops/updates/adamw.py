@@ -10,29 +10,20 @@ m and v start as 0, so they are too small at first. The divisions by 1 - βᵗ c
 """
 
 from math import sqrt
+from typing import ClassVar
 
 from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.rule import Rule
 
 
 class adamw(Rule):
-    state = ("step", "exp_avg", "exp_avg_sq")
+    state: ClassVar[tuple[str, ...]] = ("step", "exp_avg", "exp_avg_sq")
 
     @staticmethod
     def step(
-        xp: Xp,
-        p: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-        *,
-        lr: Number,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        step: Number,
-    ) -> tuple[Array, ...]:
+        xp: Xp, p: Array, g: Array, m: Array, v: Array, *,
+        lr: Number, beta1: float, beta2: float, eps: float, weight_decay: float, step: Number,
+    ) -> tuple[Array, ...]:  # fmt: skip
         """One update; returns the new p, m and v."""
         p = p * (1 - lr * weight_decay)
         m = beta1 * m + (1 - beta1) * g

@@ -7,13 +7,15 @@ steps grow again; these do not. Reddi, Kale and Kumar, "On the convergence of Ad
 2018, in the form of PyTorch's, which takes the largest before its correction.
 """
 
+from typing import ClassVar
+
 from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.adamw import corrections
 from minigrad.ops.updates.rule import Rule
 
 
 class amsgrad(Rule):
-    state = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    state: ClassVar[tuple[str, ...]] = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
     @staticmethod
     def step(

@@ -15,6 +15,8 @@ https://kellerjordan.github.io/posts/muon; the factor: Liu et al., "Muon is Scal
 Training", arXiv:2502.16982.
 """
 
+from typing import ClassVar
+
 from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.adamw import adamw
 from minigrad.ops.updates.rule import Rule
@@ -25,7 +27,7 @@ RMS = 0.2  # of an AdamW update's elements, about
 
 
 class muon(Rule):
-    state = ("step", "momentum_buffer")
+    state: ClassVar[tuple[str, ...]] = ("step", "momentum_buffer")
     elementwise = False
 
     @staticmethod

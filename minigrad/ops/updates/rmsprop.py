@@ -13,12 +13,15 @@ with a' = αa + (1 - α)g'. With momentum μ what is divided goes into a velocit
     b' = μb + g'/(√s' + ε),    p' = p - η·b'
 """
 
+from typing import ClassVar
+
 from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.rule import Rule
 
 
 class rmsprop(Rule):
-    state = ("step", "square_avg")  # and "grad_avg" if centered, "momentum_buffer" with momentum
+    # and "grad_avg" if centered, "momentum_buffer" with momentum
+    state: ClassVar[tuple[str, ...]] = ("step", "square_avg")
 
     @staticmethod
     def step(

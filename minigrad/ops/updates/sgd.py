@@ -10,12 +10,14 @@ With gradient g, learning rate η, decay λ, momentum μ, dampening τ and the v
 Without momentum there is no velocity: p' = p - η·g'.
 """
 
+from typing import ClassVar
+
 from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.rule import Rule
 
 
 class sgd(Rule):
-    state = ("momentum_buffer",)
+    state: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
 
     @staticmethod
     def step(

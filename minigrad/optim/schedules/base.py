@@ -50,13 +50,13 @@ class Schedule(GroupRates):
     """
 
     moves_rates_alone = True
-    counter = itertools.count()
+    counter: itertools.count[int] = itertools.count()
 
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer)
-        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.base_lrs: list[Any] = [group["lr"] for group in optimizer.param_groups]
         self.last_epoch: float = 0
-        self.order = next(Schedule.counter)
+        self.order: int = next(Schedule.counter)
         self._scheduled = list(self.base_lrs)  # what this schedule wrote last
         self.set_rates()
 

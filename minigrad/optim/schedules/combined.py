@@ -26,6 +26,9 @@ class SequentialLR(Schedule):
             learning rate is no function of the step (`ReduceLROnPlateau`).
     """
 
+    schedulers: list[Schedule]
+    milestones: list[int]
+
     def __init__(
         self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: Sequence[int]
     ) -> None:
@@ -45,7 +48,7 @@ class SequentialLR(Schedule):
             if schedule.optimizer is not optimizer:
                 raise ValueError("SequentialLR: a schedule is for another optimizer")
         self.schedulers, self.milestones = list(schedulers), list(milestones)
-        self.moves_rates_alone = all(schedule.moves_rates_alone for schedule in schedulers)
+        self.moves_rates_alone: bool = all(schedule.moves_rates_alone for schedule in schedulers)
         base_lrs = min(schedulers, key=lambda schedule: schedule.order).base_lrs
         for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
             group["lr"] = lr
@@ -88,6 +91,15 @@ class ReduceLROnPlateau(GroupRates):
         ValueError: a setting is out of range.
     """
 
+    factor: float
+    patience: int
+    threshold: float
+    cooldown: int
+    eps: float
+    num_bad_epochs: int
+    cooldown_counter: int
+    last_epoch: int
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -108,12 +120,14 @@ class ReduceLROnPlateau(GroupRates):
             raise ValueError(
                 f'ReduceLROnPlateau: threshold_mode must be "rel" or "abs", not {threshold_mode!r}'
             )
-        self.min_lrs = one_for_each_group(optimizer, "ReduceLROnPlateau", "min_lr", min_lr)
+        self.min_lrs: list[float] = one_for_each_group(
+            optimizer, "ReduceLROnPlateau", "min_lr", min_lr
+        )
         super().__init__(optimizer)
         self.mode, self.factor, self.patience = mode, factor, patience
         self.threshold, self.threshold_mode = threshold, threshold_mode
         self.cooldown, self.eps = cooldown, eps
-        self.best = inf if mode == "min" else -inf
+        self.best: float = inf if mode == "min" else -inf
         self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
 
     def step(self, metrics: Any) -> None:

@@ -14,6 +14,9 @@ class CosineAnnealingLR(Schedule):
     Loshchilov and Hutter, arXiv:1608.03983, without restarts.
     """
 
+    T_max: int
+    eta_min: float
+
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
         if T_max < 1:
             raise ValueError(f"CosineAnnealingLR: T_max must be at least 1, it is {T_max}")
@@ -29,6 +32,9 @@ class CosineAnnealingWarmRestarts(Schedule):
 
     Loshchilov and Hutter, "SGDR", arXiv:1608.03983.
     """
+
+    T_mult: int
+    eta_min: float
 
     def __init__(
         self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0
@@ -63,6 +69,10 @@ class _Warmup(Schedule):
 
     Step number t (from 0) of the warm-up uses lr·(t + 1)/warmup_steps, so no step is wasted at 0.
     """
+
+    warmup_steps: int
+    total_steps: int
+    eta_min: float
 
     def __init__(
         self, optimizer: Optimizer, warmup_steps: int, total_steps: int, eta_min: float = 0.0

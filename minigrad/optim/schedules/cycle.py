@@ -30,6 +30,13 @@ class OneCycleLR(Schedule):
             are taken than the cycle has.
     """
 
+    max_lrs: list[float]
+    total_steps: int
+    div_factor: float
+    final_div_factor: float
+    linear: bool
+    three_phase: bool
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -66,12 +73,16 @@ class OneCycleLR(Schedule):
                 "cycle_momentum=False"
             )
         self.max_lrs, self.total_steps = peaks, total_steps
-        self.momenta = (max_momentum, base_momentum) if cycle_momentum else None
-        self.moves_rates_alone = not cycle_momentum
+        self.momenta: tuple[float, float] | None = (
+            (max_momentum, base_momentum) if cycle_momentum else None
+        )
+        self.moves_rates_alone: bool = not cycle_momentum
         self.div_factor, self.final_div_factor = div_factor, final_div_factor
         self.linear, self.three_phase = anneal_strategy == "linear", three_phase
         peak = pct_start * total_steps - 1
-        self.ends = [peak, 2 * peak, total_steps - 1] if three_phase else [peak, total_steps - 1]
+        self.ends: list[Any] = (
+            [peak, 2 * peak, total_steps - 1] if three_phase else [peak, total_steps - 1]
+        )
         super().__init__(optimizer)
 
     def lrs_at(self, t: float) -> list[float]:

@@ -12,6 +12,9 @@ from minigrad.optim.schedules.base import Schedule
 class ConstantLR(Schedule):
     """lr·factor for the first `total_iters` steps, then lr; by default lr throughout."""
 
+    factor: float
+    total_iters: int
+
     def __init__(self, optimizer: Optimizer, factor: float = 1.0, total_iters: int = 0) -> None:
         self.factor, self.total_iters = factor, total_iters
         super().__init__(optimizer)
@@ -22,6 +25,9 @@ class ConstantLR(Schedule):
 
 class StepLR(Schedule):
     """lr·gamma^k after k·step_size steps."""
+
+    step_size: int
+    gamma: float
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         if step_size < 1:
@@ -43,6 +49,9 @@ class MultiStepLR(Schedule):
     Raises:
         ValueError: the milestones are not in ascending order.
     """
+
+    milestones: list[int]
+    gamma: float
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
         if list(milestones) != sorted(milestones):
@@ -76,6 +85,9 @@ class LinearLR(Schedule):
     Raises:
         ValueError: a factor or `total_iters` is out of range.
     """
+
+    start_factor: float
+    end_factor: float
 
     def __init__(
         self,
@@ -117,7 +129,9 @@ class LambdaLR(Schedule):
         lr_lambda: Callable[[float], float] | Sequence[Callable[[float], float]],
     ) -> None:
         groups = len(optimizer.param_groups)
-        self.lr_lambdas = [lr_lambda] * groups if callable(lr_lambda) else list(lr_lambda)
+        self.lr_lambdas: list[Callable[[float], float]] = (
+            [lr_lambda] * groups if callable(lr_lambda) else list(lr_lambda)
+        )
         if len(self.lr_lambdas) != groups:
             raise ValueError(f"LambdaLR: {len(self.lr_lambdas)} functions for {groups} groups")
         super().__init__(optimizer)

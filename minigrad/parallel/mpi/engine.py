@@ -75,6 +75,9 @@ class DataParallel:
         RuntimeError: MPI is not installed, or is another than that of `mpirun`.
     """
 
+    whole_micro_batches: bool
+    check_every: int
+
     def __init__(
         self,
         model: Any,
@@ -92,7 +95,7 @@ class DataParallel:
         wire: str = "host",
         graph: bool = False,
     ) -> None:
-        self.ranks = Ranks(patience) if ranks is None else ranks
+        self.ranks: Ranks = Ranks(patience) if ranks is None else ranks
         parameters: Sequence[Tensor] = (
             model.parameters() if hasattr(model, "parameters") else list(model)
         )

@@ -47,6 +47,9 @@ class RankError(WorkerError):
         spoiled: whether the parameters of this rank may be wrong as well.
     """
 
+    ranks: tuple[int, ...]
+    spoiled: bool
+
     def __init__(self, message: str, ranks: tuple[int, ...] = (), *, spoiled: bool = False) -> None:
         super().__init__(message)
         self.ranks, self.spoiled = ranks, spoiled
@@ -72,8 +75,12 @@ class Ranks:
         RuntimeError: mpi4py or MPI is not installed, and there are several processes.
     """
 
+    rank: int
+    size: int
+    started: bool
+
     def __init__(self, patience: float = PATIENCE, place: launcher.Place | None = None) -> None:
-        self.place = launcher.place() if place is None else place
+        self.place: launcher.Place = launcher.place() if place is None else place
         self.rank, self.size = self.place.rank, self.place.size
         self.patience = patience
         self.started = self._left = False

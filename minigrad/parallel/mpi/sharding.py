@@ -39,10 +39,14 @@ class Sharding:
         part: this rank's.
     """
 
+    engine: Workers
+    optimizer: Optimizer
+    ranks: Ranks
+
     def __init__(self, engine: Workers, optimizer: Optimizer, ranks: Ranks) -> None:
         self.engine, self.optimizer, self.ranks = engine, optimizer, ranks
-        self.bounds = cut(engine.flat, optimizer, ranks.size)
-        self.part = slice(self.bounds[ranks.rank], self.bounds[ranks.rank + 1])
+        self.bounds: list[int] = cut(engine.flat, optimizer, ranks.size)
+        self.part: slice = slice(self.bounds[ranks.rank], self.bounds[ranks.rank + 1])
         self._counts = [b - a for a, b in pairwise(self.bounds)]
         self._share = np.empty(self._counts[ranks.rank], engine.flat.array.dtype)
         engine.pieces = self.pieces

@@ -26,6 +26,9 @@ class Wire:
         ValueError: an unknown way.
     """
 
+    ranks: Ranks
+    gradient: Any
+
     def __init__(self, ranks: Ranks, gradient: Any, way: str = "host") -> None:
         if way not in WIRES:
             raise ValueError(f"a wire is one of {', '.join(WIRES)}, not {way!r}")

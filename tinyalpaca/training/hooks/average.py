@@ -34,10 +34,14 @@ class WeightAverage(Hook):
         step: how many updates it certainly includes.
     """
 
+    flat: Any
+    decay: float
+    kept_by_steps: bool
+
     def __init__(self, flat: Any, decay: float, kept_by_steps: bool = False) -> None:
         self.flat, self.decay, self.kept_by_steps = flat, decay, kept_by_steps
-        self.average = flat.array.copy()
-        self.step = 0
+        self.average: Any = flat.array.copy()
+        self.step: int = 0
 
     def on_start(self, state: TrainingState) -> None:
         self.step = state.step

@@ -35,6 +35,10 @@ class BadSteps(Hook):
         warn: called with a message about each skipped step.
     """
 
+    engine: Engine
+    checkpoints: Checkpoints
+    skip: bool
+
     def __init__(
         self,
         engine: Engine,

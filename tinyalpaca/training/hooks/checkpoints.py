@@ -36,6 +36,13 @@ class Checkpoints(Hook):
         step: the step that was saved last, or -1.
     """
 
+    run: RunFolder
+    keep: int
+    every: int
+    minutes: float
+    home: Path | None
+    step: int
+
     def __init__(
         self,
         run: RunFolder,

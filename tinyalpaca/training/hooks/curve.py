@@ -30,6 +30,9 @@ class LossCurve(Hook):
         warn: called with a message if there can be no picture.
     """
 
+    path: Path
+    metrics: Metrics
+
     def __init__(self, folder: Path, metrics: Metrics, warn: Say) -> None:
         self.path, self.metrics, self.warn = folder / LOSS_CURVE, metrics, warn
         self._drawn = time.monotonic()

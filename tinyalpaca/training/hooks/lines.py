@@ -21,6 +21,10 @@ class Lines(Hook):
         say: prints.
     """
 
+    epochs: int
+    steps: int
+    sequences: int
+
     def __init__(self, epochs: int, steps: int, sequences: int, say: Say) -> None:
         self.epochs, self.steps, self.sequences, self.say = epochs, steps, sequences, say
 
@@ -51,6 +55,11 @@ class ProgressBar(Hook):
         windows_per_step: of the data, by which the sampler's position becomes a number of steps.
         quiet: show none.
     """
+
+    epochs: int
+    quiet: bool
+    steps_per_epoch: int
+    total_steps: int
 
     def __init__(
         self,

@@ -36,6 +36,10 @@ class Metrics(Hook):
         losses: (step, loss) of every step.
     """
 
+    folder: Path
+    every: int
+    ratios: UpdateRatios | None
+
     def __init__(
         self,
         folder: Path,
@@ -44,8 +48,10 @@ class Metrics(Hook):
         ratios: UpdateRatios | None = None,
     ) -> None:
         self.folder, self.every, self.ratios = folder, every, ratios
-        self.history = list(history)
-        self.losses = [(r["step"], r["loss"]) for r in self.history if r["kind"] == "step"]
+        self.history: list[Record] = list(history)
+        self.losses: list[tuple[Any, Any]] = [
+            (r["step"], r["loss"]) for r in self.history if r["kind"] == "step"
+        ]
         self._file: Any = None
 
     def before_update(self, step: int) -> None:

@@ -70,6 +70,14 @@ class Preflight(Hook):
         say, warn: called with the results.
     """
 
+    engine: Engine
+    names: Sequence[str]
+    batches: int
+    steps: int
+    validated: int
+    expected_loss: float | None
+    quicker_later: bool
+
     def __init__(
         self,
         engine: Engine,

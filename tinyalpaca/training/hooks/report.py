@@ -76,6 +76,14 @@ class Report(Hook):
         warn: called with a message if there can be no report; nothing depends on it.
     """
 
+    folder: Path
+    model: Any
+    tokenizer: Any
+    config: TrainConfig
+    validation: np.ndarray
+    metrics: Metrics
+    source: str
+
     def __init__(
         self,
         folder: Path,

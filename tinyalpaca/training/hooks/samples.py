@@ -23,6 +23,12 @@ class Samples(Hook):
         warn: called with a message if there can be no sample.
     """
 
+    model: Any
+    tokenizer: Any
+    prompt: str
+    tokens: int
+    seed: int
+
     def __init__(
         self,
         model: Any,

@@ -36,6 +36,9 @@ class TensorBoard(Hook):
         ConfigError: the extra `tensorboard` is not installed.
     """
 
+    folder: Path
+    metrics: Metrics
+
     def __init__(self, folder: Path, metrics: Metrics, warn: Say) -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise ConfigError(f"--tensorboard needs a package: {install_line('tensorboard')}")
