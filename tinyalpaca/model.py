@@ -32,9 +32,9 @@ class Embedding(nn.Module):
     """Token embeddings plus, unless positions are rotary, learned position embeddings."""
 
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
-        c = config.d_model
-        self.token_embed = nn.Parameter(rng.normal((config.vocab_size, c), std=0.02))  # (V, C)
-        self.pos_embed = None
+        v, c = config.vocab_size, config.d_model
+        self.token_embed: nn.Parameter = nn.Parameter(rng.normal((v, c), std=0.02))  # (V, C)
+        self.pos_embed: nn.Parameter | None = None
         if config.positions == "learned":
             self.pos_embed = nn.Parameter(rng.normal((config.max_seq_len, c), std=0.02))  # (T, C)
 
@@ -52,11 +52,11 @@ class MaskedMultiHeadSelfAttention(nn.Module):
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
         c, size = config.d_model, config.size_of_head
         packed = (config.num_heads + 2 * config.kv_heads) * size
-        self.qkv_proj = nn.Linear(c, packed, config.bias or config.qkv_bias, rng=rng)
-        self.out_proj = nn.Linear(config.num_heads * size, c, config.bias, rng=rng)
-        self.num_heads = config.num_heads
-        self.num_kv_heads = config.num_kv_heads or None  # None: as many
-        self.rotation = Rotation.of(config)
+        self.qkv_proj: nn.Linear = nn.Linear(c, packed, config.bias or config.qkv_bias, rng=rng)
+        self.out_proj: nn.Linear = nn.Linear(config.num_heads * size, c, config.bias, rng=rng)
+        self.num_heads: int = config.num_heads
+        self.num_kv_heads: int | None = config.num_kv_heads or None  # None: as many
+        self.rotation: Rotation | None = Rotation.of(config)
 
     def forward(self, x: Tensor, cache: KeyValues | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
@@ -88,8 +88,8 @@ class FeedForwardNetwork(nn.Module):
 
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
         width = 2 * config.d_ff if config.activation == "swiglu" else config.d_ff
-        self.fc1 = nn.Linear(config.d_model, width, config.bias, rng=rng)
-        self.fc2 = nn.Linear(config.d_ff, config.d_model, config.bias, rng=rng)
+        self.fc1: nn.Linear = nn.Linear(config.d_model, width, config.bias, rng=rng)
+        self.fc2: nn.Linear = nn.Linear(config.d_ff, config.d_model, config.bias, rng=rng)
         self.activation = config.activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,12 +114,14 @@ class DecoderLayer(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
-        self.multi_head_attention = MaskedMultiHeadSelfAttention(config, rng)
-        self.ffn = FeedForwardNetwork(config, rng)
-        self.layer_norm1 = make_norm(config)
-        self.layer_norm2 = make_norm(config)
-        self.dropout = nn.Dropout(config.dropout, rng=rng)
-        self.pre_norm = config.pre_norm
+        self.multi_head_attention: MaskedMultiHeadSelfAttention = MaskedMultiHeadSelfAttention(
+            config, rng
+        )
+        self.ffn: FeedForwardNetwork = FeedForwardNetwork(config, rng)
+        self.layer_norm1: nn.Module = make_norm(config)
+        self.layer_norm2: nn.Module = make_norm(config)
+        self.dropout: nn.Dropout = nn.Dropout(config.dropout, rng=rng)
+        self.pre_norm: bool = config.pre_norm
 
     def forward(self, x: Tensor, cache: KeyValues | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
@@ -176,13 +178,15 @@ class TinyAlpaca(nn.Module):
         self.seen_tokens: np.ndarray | None = None
         self.end_tokens: tuple[int, ...] = ()
         self.chat_template: ChatTemplate | None = None
-        self.embedding = Embedding(config, rng)
-        self.dropout = nn.Dropout(config.dropout, rng=rng)
-        self.decoder_layers = nn.ModuleList(
+        self.embedding: Embedding = Embedding(config, rng)
+        self.dropout: nn.Dropout = nn.Dropout(config.dropout, rng=rng)
+        self.decoder_layers: nn.ModuleList[DecoderLayer] = nn.ModuleList(
             DecoderLayer(config, rng) for _ in range(config.num_layers)
         )
-        self.final_norm = make_norm(config) if config.pre_norm else None
-        self.final_linear = nn.Linear(config.d_model, config.vocab_size, config.bias, rng=rng)
+        self.final_norm: nn.Module | None = make_norm(config) if config.pre_norm else None
+        self.final_linear: nn.Linear = nn.Linear(
+            config.d_model, config.vocab_size, config.bias, rng=rng
+        )
         if config.tie_weights:
             self.final_linear.weight = self.embedding.token_embed
         if config.pre_norm:

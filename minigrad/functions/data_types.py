@@ -24,7 +24,7 @@ from minigrad.tensor import Tensor
 
 __all__ = ["can_cast", "finfo", "iinfo", "isdtype", "result_type"]
 
-DTYPES = {  # float16 is not the standard's
+DTYPES: dict[str, np.dtype] = {  # float16 is not the standard's
     name: dtype
     for name, dtype in vars(constants).items()
     if isinstance(dtype, np.dtype) and dtype.char != LOW

@@ -144,6 +144,8 @@ def _same(
 class _Conv(Module):
     """What Conv1d and Conv2d share. Initial values are PyTorch's: uniform in ±1/√fan_in."""
 
+    stride: Size
+    dilation: Size
     padding: Size | str
 
     axes = 0

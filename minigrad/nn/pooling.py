@@ -130,6 +130,8 @@ def _side_by_side(
 
 
 class _Pool(Module):
+    kernel_size: Size
+    padding: Size
     stride: Size | None
     pool: Callable[..., Tensor]  # the function that does it
 

@@ -31,6 +31,7 @@ class Section:
         state: name -> (n,) array, flat likewise.
     """
 
+    rule: type[Rule]
     flat: FlatParameters
     group: dict[str, Any]
     names: tuple[str, ...]

@@ -51,6 +51,7 @@ class Captured:
     The graph's memory is freed when this object is dropped, or if there is no graph.
     """
 
+    function: Callable[[], Any]
     state: list[Any]
     label: str
 

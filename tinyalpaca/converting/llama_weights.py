@@ -45,7 +45,7 @@ SCALING = {
 }
 USED: dict[str, tuple[str, ...]] = {"default": (), "linear": ("factor",), "llama3": tuple(SCALING)}
 # Their names in a layer that lie below one another in ours.
-LAYER = {
+LAYER: dict[str, Any] = {
     "multi_head_attention.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "multi_head_attention.out_proj": ("self_attn.o_proj",),
     "ffn.fc1": ("mlp.gate_proj", "mlp.up_proj"),

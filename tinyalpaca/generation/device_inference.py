@@ -49,7 +49,7 @@ class DeviceDecoder:
 
     def __init__(self, step: TokenStep, sequences: Sequence[Tokens]) -> None:
         self.step = step
-        self.windows = Windows(sequences, step.weights.config.max_seq_len)
+        self.windows: Windows = Windows(sequences, step.weights.config.max_seq_len)
         self._slots = list(range(len(sequences)))
         self._placed = False  # whether the device knows what each slot is at
         self._drawn = 0  # rounds of draws so far
@@ -166,9 +166,12 @@ class DeviceInference:
         graph: see `TokenStep`.
     """
 
+    folded: Weights
+    graph: bool
+
     def __init__(self, folded: Weights, device: Device, graph: bool = True) -> None:
         self.folded, self.graph = folded, graph
-        self.weights = DeviceWeights(folded, device)
+        self.weights: DeviceWeights = DeviceWeights(folded, device)
         self._step: TokenStep | None = None  # the last one: cache, scratch and graph are kept
 
     def decoder(self, sequences: Sequence[Tokens], capacity: int) -> DeviceDecoder:

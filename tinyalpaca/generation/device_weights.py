@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.device import Device
+from tinyalpaca.config import ModelConfig
 from tinyalpaca.generation.folded_weights import Weights
 
 
@@ -41,6 +42,13 @@ class DeviceWeights:
         layers, head: their products, all layers in one piece of memory.
     """
 
+    config: ModelConfig
+    eps: float
+    dtype: np.dtype
+    head: Product
+    tokens: Any
+    positions: Any
+
     def __init__(self, folded: Weights, device: Device) -> None:
         config = folded.config
         self.device = device
@@ -68,11 +76,11 @@ class DeviceWeights:
         layers, head = put(np.concatenate(flat)), put(np.concatenate(_flat(folded.head, c)))
         shapes = ((3 * c, c), (c, through + c), (f, c), (c, through + f))
         products = _products(layers, shapes * config.num_layers)
-        self.layers = [Layer(*products[i : i + 4]) for i in range(0, len(products), 4)]
+        self.layers: list[Layer] = [Layer(*products[i : i + 4]) for i in range(0, len(products), 4)]
         [self.head] = _products(head, [(folded.head.shape[1], c)])
         self.tokens, self.positions = put(folded.tokens), put(folded.positions)
         turns = folded.rotation  # (L, D/2) complex
-        self.rotation = put(None if turns is None else turns.view(folded.dtype))
+        self.rotation: Any = put(None if turns is None else turns.view(folded.dtype))
 
 
 def _flat(matrix: np.ndarray, bias_row: int) -> tuple[np.ndarray, np.ndarray]:

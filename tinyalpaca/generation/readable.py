@@ -110,7 +110,7 @@ class Readable:
         self.closed: bool = not self.following[BETWEEN, self.allowed[:, BETWEEN].any(axis=0)].any()
         # What is looked up for every token, without NumPy: by level and state the ids of what is
         # allowed, as a list and as an array (None for all tokens); next states by state and token.
-        self.bias = np.where(self.allowed, np.float32(0), np.float32(-np.inf))
+        self.bias: np.ndarray = np.where(self.allowed, np.float32(0), np.float32(-np.inf))
         everything = range(len(vocabulary))
         self.choices: list[list[tuple[Any, np.ndarray | None]]] = [
             [(everything if ids is None else ids.tolist(), ids) for ids in map(_ids, level)]

@@ -60,7 +60,7 @@ class FewDecoder(CachedDecoder):
     ) -> None:
         super().__init__(model, sequences, capacity, modules)
         self.weights = weights
-        self.steps = [SingleStep(weights, self.room) for _ in sequences]
+        self.steps: list[SingleStep] = [SingleStep(weights, self.room) for _ in sequences]
         size = sum(m.size for w in weights.layers for m in (w.qkv, w.out, w.fc1, w.fc2))
         self._short = SHORT if size <= SMALL else 0
 
@@ -107,12 +107,15 @@ class SingleStep:
     The logits are the same buffer each time.
     """
 
+    weights: Weights
+    careful: bool
+
     def __init__(self, weights: Weights, room: int) -> None:
         config, dtype = weights.config, weights.dtype
         c, heads, groups = config.d_model, config.num_heads, config.kv_heads
         size, turned = config.size_of_head, (heads + groups) * config.size_of_head
         self.weights, self.careful = weights, False
-        self.cache = np.zeros((config.num_layers, 2, groups, size + 1, room), dtype)
+        self.cache: np.ndarray = np.zeros((config.num_layers, 2, groups, size + 1, room), dtype)
         self.cache[:, 1, :, -1] = 1
         self._norm = partial(_norm, channels=c, eps=weights.eps, dtype=dtype)
         self._x, self._block = np.empty(c, dtype), np.empty(c, dtype)

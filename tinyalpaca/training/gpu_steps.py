@@ -81,6 +81,7 @@ class GpuSteps:
         IndexError: a token is not in the model's vocabulary.
     """
 
+    before_update: BeforeUpdate
     task: Task
     looks: Sequence[int]
 

@@ -90,6 +90,7 @@ class Task:
             save: the trained ones, unless a hook keeps others (an average).
     """
 
+    sampler: defaults.Sampler
     model: Any
     loss: Loss
     data: Data

@@ -192,6 +192,7 @@ class OfFirst:
         ask: what rank 0 finds.
     """
 
+    ask: Callable[[], bool]
     answer: bool
 
     def __init__(self, ask: Callable[[], bool]) -> None:

@@ -33,6 +33,7 @@ class CosineAnnealingWarmRestarts(Schedule):
     Loshchilov and Hutter, "SGDR", arXiv:1608.03983.
     """
 
+    last_epoch: float
     T_mult: int
     eta_min: float
 

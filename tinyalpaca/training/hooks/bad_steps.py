@@ -35,6 +35,10 @@ class BadSteps(Hook):
         warn: called with a message about each skipped step.
     """
 
+    train_loss: Callable[[Part, int], mg.Tensor]
+    decode: Callable[[list[int]], str]
+    weights_are_good: Callable[[], bool]
+    warn: Say
     engine: Engine
     checkpoints: Checkpoints
     skip: bool

@@ -36,6 +36,13 @@ class Checkpoints(Hook):
         step: the step that was saved last, or -1.
     """
 
+    write: Write
+    due: Callable[[TrainingState], bool]
+    whole: Callable[[], bool]
+    torn: Callable[[], bool]
+    sync: Callable[[], None]
+    say: Say
+    warn: Say
     run: RunFolder
     keep: int
     every: int
@@ -65,7 +72,7 @@ class Checkpoints(Hook):
         self.due, self.whole, self.torn, self.sync = due, whole, torn, sync
         self.say, self.warn, self.home = say, warn, home
         self.step, self._at, self._ready = -1, time.monotonic(), False
-        self.is_late = is_late or self.late
+        self.is_late: Callable[[], bool] = is_late or self.late
 
     def late(self) -> bool:
         """Whether `minutes` have passed since the last checkpoint."""

@@ -30,6 +30,7 @@ class LossCurve(Hook):
         warn: called with a message if there can be no picture.
     """
 
+    warn: Say
     path: Path
     metrics: Metrics
 

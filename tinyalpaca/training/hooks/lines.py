@@ -21,6 +21,7 @@ class Lines(Hook):
         say: prints.
     """
 
+    say: Say
     epochs: int
     steps: int
     sequences: int

@@ -70,6 +70,9 @@ class Preflight(Hook):
         say, warn: called with the results.
     """
 
+    first_batch: Callable[[], Part]
+    say: Say
+    warn: Say
     engine: Engine
     names: Sequence[str]
     batches: int

@@ -23,6 +23,8 @@ class Samples(Hook):
         warn: called with a message if there can be no sample.
     """
 
+    ask: Callable[[], None]
+    warn: Say
     model: Any
     tokenizer: Any
     prompt: str

@@ -36,6 +36,7 @@ class TensorBoard(Hook):
         ConfigError: the extra `tensorboard` is not installed.
     """
 
+    warn: Say
     folder: Path
     metrics: Metrics
 
