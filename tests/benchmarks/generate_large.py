@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from minigrad.parallel import available_cores
-from tests.benchmarks.contest import Contender, Contest, require, table, write_json
-from tests.benchmarks.huge_models import CONFIGS, write_folder
+from tests.benchmarks.contest import Contender, Contest, figures, require, table, write_json
+from tests.benchmarks.huge_models import CONFIGS, LONG, PROMPT, write_folder
 
 HOME = "tests.benchmarks.huge_models"
 
 
-def measure(folder: Path, against: str, modes: list[str], rounds: int, tokens: int) -> Any:
-    """Tokens a second, seconds to the first token, and MB, by contender.
+def measure(
+    folder: Path, workload: str, against: str, modes: list[str], rounds: int, tokens: int
+) -> dict[str, Any]:
+    """The record of a run.
 
     Raises:
         RuntimeError: the greedy texts differ.
@@ -38,16 +40,29 @@ def measure(folder: Path, against: str, modes: list[str], rounds: int, tokens: i
         texts = {contender.name: contest.call(contender.name, "greedy") for contender in entered}
         if any(text != texts["ours"] for text in texts.values()):
             raise RuntimeError(f"the greedy texts differ: {texts}")
-        found = {method: contest.times(method, rounds, 1) for method in ("one", "first")}
+        times = {method: contest.times(method, rounds, 1) for method in ("one", "first")}
         peaks = contest.peak_mb("first", 1)
-    return {
+    found = {
         name: {
-            "tokens_per_s": tokens / statistics.median(found["one"][name]),
-            "first_token_s": statistics.median(found["first"][name]),
-            "peak_mb": peaks[name],
+            "tokens_per_s": tokens / statistics.median(times["one"][name]),
+            "first_token_s": statistics.median(times["first"][name]),
+            "mb": peaks[name],
         }
         for name in texts
     }
+    best = max([*texts][1:], key=lambda name: found[name]["tokens_per_s"], default="none")
+    about = f"{workload}, {PROMPT}-token prompt, {tokens} new tokens, greedy"
+    peer = times["one"].get(best), peaks.get(best)
+    record = {
+        "benchmark": "generate_large",
+        "against": against,
+        **figures(about, times["one"]["ours"], peer[0], peaks["ours"], peer[1]),
+        "contenders": found,
+    }
+    if best in found:
+        first = min(found[name]["first_token_s"] for name in [*texts][1:])
+        record |= {"peer": best, "first_token_ratio": first / found["ours"]["first_token_s"]}
+    return record
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,13 +79,20 @@ def main(argv: list[str] | None = None) -> int:
     require(args.against)
     with tempfile.TemporaryDirectory() as place:
         write_folder(Path(place), args.workload)
-        found = measure(Path(place), args.against, args.modes, args.rounds, args.tokens)
-    rows = [["", "tokens/s", "first token after 512, s", "MB"]]
-    for name, f in found.items():
-        rates = f"{f['tokens_per_s']:.1f}", f"{f['first_token_s']:.2f}", f"{f['peak_mb']:.0f}"
+        record = measure(
+            Path(place), args.workload, args.against, args.modes, args.rounds, args.tokens
+        )
+    rows = [["", "tokens/s", f"first token after {LONG}, s", "MB"]]
+    for name, f in record["contenders"].items():
+        rates = f"{f['tokens_per_s']:.1f}", f"{f['first_token_s']:.2f}", f"{f['mb']:.0f}"
         rows.append([name, *rates])
+    print(record["workload"])
     print(table(rows))
-    write_json(args.json, {"benchmark": "generate_large", "workload": args.workload, **found})
+    if "peer" in record:
+        print(f"ours / {record['peer']}: {record['ratio']:.2f} in tokens/s")
+        print(f"memory: {record['memory_ratio']:.2f} of it")
+        print(f"first token, the quickest of them / ours: {record['first_token_ratio']:.2f}")
+    write_json(args.json, record)
     return 0
 
 

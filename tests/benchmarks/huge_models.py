@@ -103,9 +103,9 @@ class Ours(Writer):
         self.generator = Generator.from_checkpoint(folder)
 
     def write(self, prompt: int, tokens: int) -> list[int]:
-        options: dict[str, Any] = {"return_logprobs": True, "allow_all_tokens": True}
-        options["stop_at_end"] = False
-        return self.generator.generate(prompt_of(prompt), tokens, 0, **options).tokens
+        options: dict[str, Any] = {"allow_all_tokens": True, "stop_at_end": False}
+        steps = self.generator.steps(prompt_of(prompt), tokens, 0, alternatives=None, **options)
+        return [step.token for step in steps]
 
 
 class Peer(Writer):

@@ -218,6 +218,21 @@ def test_the_page_gives_the_figures_of_the_records(workload):
     assert f" {record['memory_ratio']:.2f} " in row
 
 
+@pytest.mark.parametrize("workload", ["gpt2", "llama-135m"])
+def test_the_page_gives_the_figures_of_large_models(workload):
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(rf"^\| {workload} \|.*$", page, re.MULTILINE)
+    path = FOLDER / "results" / f"{workload}.json"
+    assert len(rows) == path.exists()
+    if rows:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("ratio", "first_token_ratio"):
+            assert f"{record[key]:.2f}×" in rows[0], key
+        assert f" {record['memory_ratio']:.2f} " in rows[0]
+        for name in ("ours", record["peer"]):
+            assert f" {record['contenders'][name]['tokens_per_s']:.1f} " in rows[0]
+
+
 @pytest.mark.slow
 @measures_memory
 @pytest.mark.parametrize("workload", ["gpt2", "llama-135m"])
@@ -226,7 +241,14 @@ def test_models_of_real_shapes_are_timed(workload, monkeypatch, tmp_path, capsys
     tiny = dataclasses.replace(huge_models.CONFIGS[workload], **sizes)
     monkeypatch.setitem(huge_models.CONFIGS, workload, tiny)
     path = tmp_path / "large.json"
-    flags = ["--workload", workload, "--against", "none", "--rounds", "1", "--tokens", "2"]
-    assert generate_large.main([*flags, "--json", str(path)]) == 0
-    assert json.loads(path.read_text(encoding="utf-8"))["ours"]["tokens_per_s"] > 0
+    flags = ["--workload", workload, "--rounds", "1", "--tokens", "2", "--json", str(path)]
+    assert generate_large.main([*flags, "--against", "none"]) == 0
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record.keys() >= FIGURES | {"contenders", "machine"}
+    assert record["contenders"]["ours"]["tokens_per_s"] == pytest.approx(2000 / record["ours_ms"])
     assert "tokens/s" in capsys.readouterr().out
+    if importlib.util.find_spec("transformers") is not None:
+        assert generate_large.main([*flags, "--modes", "eager"]) == 0
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert record.keys() >= BESIDE_A_PEER | {"peer", "memory_ratio", "first_token_ratio"}
+        assert "torch eager" in capsys.readouterr().out
