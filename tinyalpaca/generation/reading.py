@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from minigrad.precision import precision
 from tinyalpaca.generation.attention import watch_attention
+from tinyalpaca.generation.generator import Generator
 from tinyalpaca.generation.sampling import likeliest_of, log_probabilities
 from tinyalpaca.generation.uncached import evaluating, home_of
 from tinyalpaca.generation.windows import window_start
-from tinyalpaca.model import TinyAlpaca
-from tinyalpaca.tokenizer import Tokenizer
 
 
 class Reading(NamedTuple):
@@ -42,16 +41,9 @@ class Reading(NamedTuple):
         return likeliest_of(self.logprobs, count, allowed)
 
 
-class Writer(Protocol):
-    """What reading a text again asks of a `tinyalpaca.Generator`."""
-
-    model: TinyAlpaca
-    tokenizer: Tokenizer
-
-
-def read_back(writer: Writer, tokens: Sequence[int]) -> Iterator[Reading]:
+def read_back(generator: Generator, tokens: Sequence[int]) -> Iterator[Reading]:
     """A reading of every token of a text except the first, by the model itself."""
-    model, vocab_size = writer.model, writer.tokenizer.vocab_size
+    model, vocab_size = generator.model, generator.tokenizer.vocab_size
     context = model.config.max_seq_len
     device = home_of(model)
 

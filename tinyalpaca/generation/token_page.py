@@ -1,7 +1,8 @@
 """A text as a web page: coloured by surprise, alternatives on hover, attention on click.
 
-The page is one file and needs nothing else, no network either. Its parts are in `token_page.html`;
-here is what is filled in.
+The page is one file and needs nothing else, no network either: `token_page.html`, with the data
+filled in. What it has in common with the page of `tinyalpaca play` is in `token_view.css` and
+`token_view.js`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyalpaca.generation.reading import Reading, Writer, read_back
+from tinyalpaca.generation.generator import Generator
+from tinyalpaca.generation.reading import Reading, read_back
 from tinyalpaca.tokenizer import Tokenizer
 from tinyalpaca.tokenizer.tokenizer_files import readable_token
 
@@ -23,7 +25,7 @@ MAX_ATTENTION = 8 << 20  # bytes; of larger models the heads, then the layers, a
 
 
 def token_page(
-    generator: Writer, tokens: Sequence[int], prompt_length: int, alternatives: int = 5
+    generator: Generator, tokens: Sequence[int], prompt_length: int, alternatives: int = 5
 ) -> str:
     """The page, as HTML.
 
@@ -33,42 +35,58 @@ def token_page(
         prompt_length: how many of them are the prompt.
         alternatives: how many likely tokens to list for each.
     """
-    tokenizer = generator.tokenizer
+    shown = TokensShown(generator.tokenizer)
     readings = list(read_back(generator, tokens))
-    shown = shown_tokens(tokenizer, tokens)
-    for reading in readings:
-        token = tokens[reading.place]
-        shown[reading.place] |= {
-            "start": reading.start,
-            "bits": round(max(0.0, -float(reading.logprobs[token]) / log(2)), 4),
-            "best": [
-                [_name(tokenizer, other), round(probability, 4), other == token]
-                for other, probability in reading.likeliest(alternatives)
-            ],
-        }
     attention, layers, heads = packed_attention(readings)
     data = {
-        "tokens": shown,
+        "tokens": [
+            shown.next(tokens[0]),
+            *(shown.read(tokens[r.place], r, alternatives) | {"start": r.start} for r in readings),
+        ],
         "prompt": prompt_length,
         "layers": layers,
         "heads": heads,
         "attention": base64.b64encode(attention).decode("ascii"),
     }
-    template = (
-        resources.files("tinyalpaca.generation").joinpath("token_page.html").read_text("utf-8")
-    )
     # In a script element "<" could end it; in JSON it may be written like this.
-    return template.replace("@DATA@", json.dumps(data).replace("<", "\\u003c"))
+    written = json.dumps(data).replace("<", "\\u003c")
+    return with_view("tinyalpaca.generation", "token_page.html").replace("@DATA@", written)
 
 
-def shown_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[dict[str, Any]]:
-    """The text of each token: of several that are one character, the last one shows it."""
-    decoder = tokenizer.decoder()
-    shown = []
-    for token in tokens:
-        piece = decoder.feed(token)
-        shown.append({"text": piece or "∙", "part": not piece, "name": _name(tokenizer, token)})
-    return shown
+def with_view(package: str, name: str) -> str:
+    """A page of ours, with what pages have in common."""
+    page = resources.files(package).joinpath(name).read_text("utf-8")
+    for part in ("token_view.css", "token_view.js"):
+        common = resources.files("tinyalpaca.generation").joinpath(part).read_text("utf-8")
+        page = page.replace(f"/* {part} */\n", common)
+    return page
+
+
+class TokensShown:
+    """What a page shows of each token, one after another."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._decoder = tokenizer, tokenizer.decoder()
+
+    def next(self, token: int) -> dict[str, Any]:
+        """Its text and name: of several that are one character, the last one shows it."""
+        piece = self._decoder.feed(token)
+        return {"text": piece or "∙", "part": not piece, "name": self._name(token)}
+
+    def chosen(
+        self, token: int, logprob: float, best: Sequence[tuple[int, float]]
+    ) -> dict[str, Any]:
+        """The same, its surprise, and the likeliest that might have come."""
+        names = [[self._name(other), _short(p), other == token] for other, p in best]
+        bits = _short(max(0.0, -logprob / log(2)))
+        return {**self.next(token), "bits": bits, "best": names}
+
+    def read(self, token: int, reading: Reading, alternatives: int) -> dict[str, Any]:
+        """The same, of one that is read again."""
+        return self.chosen(token, float(reading.logprobs[token]), reading.likeliest(alternatives))
+
+    def _name(self, token: int) -> str:
+        return readable_token(self._tokenizer.token_bytes(token))
 
 
 def packed_attention(readings: Sequence[Reading]) -> tuple[bytes, int, int]:
@@ -85,5 +103,5 @@ def packed_attention(readings: Sequence[Reading]) -> tuple[bytes, int, int]:
     return b"".join(packed), layers, heads
 
 
-def _name(tokenizer: Tokenizer, token: int) -> str:
-    return readable_token(tokenizer.token_bytes(token))
+def _short(number: float) -> float:
+    return float(f"{number:.5g}")

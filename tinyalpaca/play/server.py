@@ -10,9 +10,9 @@ import json
 import secrets
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
 from typing import Any
 
+from tinyalpaca.generation.token_page import with_view
 from tinyalpaca.play.session import Session
 
 LOOPBACK = "127.0.0.1"
@@ -67,8 +67,8 @@ class Handler(BaseHTTPRequestHandler):
         """The page, or the curves of a run."""
         what = self._asked()
         if what == "":
-            page = resources.files("tinyalpaca.play").joinpath("page.html").read_bytes()
-            self._send(page, "text/html; charset=utf-8")
+            page = with_view("tinyalpaca.play", "page.html")
+            self._send(page.encode(), "text/html; charset=utf-8")
         elif what == "curves":
             self._send(json.dumps(self.server.session.curves()).encode(), "application/json")
         elif what is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from math import log
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,10 +15,9 @@ from minigrad.device import Device
 from tinyalpaca.converting.loading import load
 from tinyalpaca.generation import Generator
 from tinyalpaca.generation.reading import read_back
-from tinyalpaca.generation.token_page import packed_attention
+from tinyalpaca.generation.token_page import TokensShown, packed_attention
 from tinyalpaca.runs.checkpoint import find_model
 from tinyalpaca.runs.layout import WEIGHTS
-from tinyalpaca.tokenizer.tokenizer_files import readable_token
 from tinyalpaca.training.hooks.charts import line_chart, loss_lines
 from tinyalpaca.training.metrics_file import METRICS, read_metrics
 
@@ -87,36 +85,15 @@ class Session:
         with self._lock:
             generator = self.generator()
             tokens = generator.prompt_tokens(prompt)
-            decoder = generator.tokenizer.decoder()
-
-            def shown(token: int, best: list[tuple[int, float]], logprob: float | None) -> Any:
-                piece = decoder.feed(token)
-                names = [[self._name(other), p, other == token] for other, p in best]
-                bits = None if logprob is None else max(0.0, -logprob / log(2))
-                return {
-                    "text": piece or "∙",
-                    "part": not piece,
-                    "name": self._name(token),
-                    "bits": bits,
-                    "best": names,
-                }
-
-            readings = {r.place: r for r in read_back(generator, tokens)}
-            first = []
-            for place, token in enumerate(tokens):
-                reading = readings.get(place)
-                best = reading.likeliest(ALTERNATIVES) if reading else []
-                logprob = float(reading.logprobs[token]) if reading else None
-                first.append(shown(token, best, logprob))
+            shown = TokensShown(generator.tokenizer)
+            readings = read_back(generator, tokens)
+            first = [{**shown.next(tokens[0]), "bits": None, "best": []}]
+            first += [shown.read(tokens[r.place], r, ALTERNATIVES) for r in readings]
             yield {"prompt": first}
             for step in generator.steps(prompt, **settings, alternatives=ALTERNATIVES):
                 tokens.append(step.token)
-                yield {"token": shown(step.token, step.alternatives, step.logprob)}
+                yield {"token": shown.chosen(step.token, step.logprob, step.alternatives)}
             yield {"attention": attention_of(generator, tokens)}
-
-    def _name(self, token: int) -> str:
-        assert self._generator is not None
-        return readable_token(self._generator.tokenizer.token_bytes(token))
 
     def curves(self) -> dict[str, Any]:
         """The chart of the losses so far as SVG, and the last step; no chart if there are none."""
