@@ -45,10 +45,12 @@ def test_what_a_page_names_is_there(page: Path) -> None:
 
 
 def test_code_that_a_page_quotes_is_in_the_source() -> None:
-    for block in re.findall(r"```python\n(.*?)```", text_of("one_op.md"), re.S):
-        source = (ROOT / "minigrad/ops/layer_norm.py").read_text(encoding="utf-8")
-        for line in block.splitlines():
-            assert line.strip() in source, line
+    """Line breaks may differ, since the formatter sets both."""
+    source = (ROOT / "minigrad/ops/layer_norm.py").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text_of("one_op.md"), re.S)
+    assert blocks
+    for block in blocks:
+        assert "".join(block.split()) in "".join(source.split()), block
 
 
 def test_what_pytorch_calls_otherwise_is_called_as_the_table_says(tmp_path: Path) -> None:
