@@ -9,6 +9,7 @@ nothing wanted, and `minigrad.places` collects the gradients that leave the grap
 
 from __future__ import annotations
 
+import functools
 import heapq
 from typing import Any
 
@@ -107,8 +108,9 @@ class Flow:
                     return None
             return listed(node, rule.backward(node.xp, dy, node.saved, needs, **node.statics))
         statics = node.statics
-        if not node.low and hasattr(rule, "ADDS_TO") and needs[rule.ADDS_TO]:
-            x = node.inputs[rule.ADDS_TO]
+        into = _adds_to(rule)
+        if into is not None and not node.low and needs[into]:
+            x = node.inputs[into]
             total = None if x is None or x.node is None else self._so_far(x)[0]
             if total is not None and total.shape == x.shape and total.dtype == x.dtype:
                 statics, self._replaced = {**statics, "so_far": total}, x.node
@@ -166,6 +168,13 @@ def _backward_on_tensors(node: Node, dy: Any, needs: tuple[bool, ...]) -> tuple[
             dy, *inputs = (widened(x) for x in (dy, *inputs))
         _, saved = rule.forward(functions, *inputs, **node.statics)
         return listed(node, rule.backward(functions, dy, saved, needs, **node.statics))
+
+
+@functools.cache
+def _adds_to(rule: Any) -> int | None:
+    """The input whose gradient so far a kernel takes. Kept, as a module is slow to say that it has
+    no such name."""
+    return getattr(rule, "ADDS_TO", None)
 
 
 def unbroadcast(gradient: Any, shape: tuple[int, ...], op: str) -> Any:

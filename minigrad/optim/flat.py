@@ -117,8 +117,10 @@ class FlatParameters:
         """
         if self._lasting:  # the same tensors again, unless they were given other arrays
             for parameter, (gradient, view) in zip(self.parameters, self._lasting, strict=True):
-                parameter.grad = gradient if gradient.array is view else Tensor.wrap(view)
-                parameter.grad.changed()
+                if gradient.array is not view:
+                    gradient = Tensor.wrap(view)
+                parameter.grad = gradient
+                gradient.version.number += 1
             return
         buffer = self.grad
         gradients = [Tensor.wrap(view) for view in self.views(buffer)]
@@ -130,16 +132,19 @@ class FlatParameters:
         else:
             self._buffer, self._attached = None, weakref.ref(buffer)
 
-    def is_home(self, number: int) -> bool:
-        """Whether a parameter and its gradient lie here still: it may have been given new ones."""
-        parameter = self.parameters[number]
-        gradient = parameter.grad
-        return (
-            parameter.array is self._homes[number]
-            and gradient is not None
-            and bool(self._gradients)
-            and gradient.array is self._gradients[number]()
-        )
+    def at_home(self, first: int = 0, stop: int | None = None) -> list[bool]:
+        """Whether these parameters and their gradients lie here still: any may have been given new
+        ones."""
+        part = slice(first, stop)
+        parameters = self.parameters[part]
+        if not self._gradients:
+            return [False] * len(parameters)
+        return [
+            p.array is home and p.grad is not None and p.grad.array is view()
+            for p, home, view in zip(
+                parameters, self._homes[part], self._gradients[part], strict=True
+            )
+        ]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatParameters:
         """Copies of the parameters, in memory that is flat as well."""

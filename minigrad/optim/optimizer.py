@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from minigrad.device import namespace_of
@@ -167,7 +167,9 @@ class Optimizer:
         for group in self.param_groups:
             members = [parameter for parameter in group["params"] if parameter.grad is not None]
             for parameter in members:
-                require_gradient(parameter)
+                grad: Any = parameter.grad
+                if type(grad) is not Tensor or grad.array.shape != parameter.array.shape:
+                    require_gradient(parameter)
             if members:
                 with members[0].device.in_use():
                     updates += self._updates(group, members)
@@ -176,7 +178,7 @@ class Optimizer:
             warn_of_nothing_to_do(self.parameters())
         self.run(updates, grad_scale)
         for parameter in moved:
-            parameter.changed()
+            parameter.version.number += 1  # as `changed` does
 
     def _updates(self, group: dict[str, Any], members: list[Tensor]) -> list[Update]:
         """A step of some parameters of a group, which counts from now on.
@@ -187,21 +189,29 @@ class Optimizer:
         section = self._section(group, rule, names)
         counted, arrays = "step" in names, [name for name in names if name != "step"]
         alike: dict[tuple[int | None, bool], tuple[list[int], list[Row]]] = {}
-        complete, before = frozenset(names), None
+        complete, before, step = frozenset(names), None, None
         at_home: list[int] = []
         rows: list[Row] = []
-        for parameter in members:
-            state, step = self.state.get(parameter), None
-            new = state is None
-            if state is None or not state.keys() >= complete:
-                state = self._state_of(parameter, names)
+        known = [self.state.get(parameter) for parameter in members]
+        states = [
+            self._state_of(parameter, names)
+            if state is None or not state.keys() >= complete
+            else state
+            for parameter, state in zip(members, known, strict=True)
+        ]
+        numbers: Sequence[int | None] = (
+            [None] * len(members) if section is None else section.numbers_of(members, states)
+        )
+        for parameter, before_it, state, number in zip(
+            members, known, states, numbers, strict=True
+        ):
+            new = before_it is None
             if counted:
                 step = state["step"] = state["step"] + 1
                 new = step == 1
             if (step, new) != before:  # most often all are alike
                 before = step, new
                 at_home, rows = alike.setdefault(before, ([], []))
-            number = None if section is None else section.number_of(parameter, state)
             if number is None:
                 assert parameter.grad is not None
                 row = (parameter.array, parameter.grad.array, *[state[name] for name in arrays])

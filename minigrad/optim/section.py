@@ -16,7 +16,7 @@ class Section:
     """A group's share of an optimizer's flat memory.
 
     A parameter is at home here as long as its array, its gradient and its state are the views that
-    were made for it. `number_of` looks, so that a step notices when somebody has exchanged one.
+    were made for it. `numbers_of` looks, so that a step notices when somebody has exchanged one.
 
     Args:
         flat: parameters and gradients.
@@ -75,18 +75,22 @@ class Section:
         found = self._homes.get(parameter)
         return None if found is None else found[1].get(name)
 
-    def number_of(self, parameter: Tensor, state: Mapping[str, Any]) -> int | None:
-        """Which parameter of the section this is, None if it is none or not quite at home."""
-        found = self._homes.get(parameter)
-        if found is None:
-            return None
-        number, homes = found
-        if not self.flat.is_home(self._first + number):
-            return None
-        for name, home in homes.items():
-            if state[name] is not home:
-                return None
-        return number
+    def numbers_of(
+        self, parameters: Sequence[Tensor], states: Sequence[Mapping[str, Any]]
+    ) -> list[int | None]:
+        """Which parameters of the section these are, with the state beside each: None for one that
+        is none, or is not quite at home."""
+        at_home = self.flat.at_home(self._first, self._first + len(self._parameters))
+        numbers: list[int | None] = []
+        for parameter, state in zip(parameters, states, strict=True):
+            number, homes = self._homes.get(parameter, (None, {}))
+            if number is not None and not at_home[number]:
+                number = None
+            for name, home in homes.items():
+                if state[name] is not home:
+                    number = None
+            numbers.append(number)
+        return numbers
 
     def updates(self, numbers: Sequence[int], settings: dict[str, Any], sign: int) -> list[Update]:
         """The section's rule for these parameters: neighbours together, or, if the rule takes whole
@@ -95,6 +99,8 @@ class Section:
             together = by_shape(numbers, lambda number: self._parameters[number].shape)
             return [self.update(some, settings, sign) for some in together]
         together = []
+        if numbers and list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))):
+            return [self.update(numbers, settings, sign)]  # all of a group, most often
         for number in numbers:
             if together and together[-1][-1] == number - 1:
                 together[-1].append(number)

@@ -9,10 +9,10 @@ With gradient g at step t (from 1), learning rate η, decay λ and the averages 
 m and v start as 0, so they are too small at first. The divisions by 1 - βᵗ correct that.
 """
 
-from math import sqrt
 from typing import ClassVar
 
 from minigrad.op import Array, Number, Xp
+from minigrad.ops.updates.corrections import corrections
 from minigrad.ops.updates.rule import Rule
 
 
@@ -31,11 +31,3 @@ class adamw(Rule):
         first, root = corrections(p, step, beta1, beta2)
         denominator = xp.sqrt(v) / root + eps
         return p - (lr / first) * m / denominator, m, v
-
-
-def corrections(p: Array, step: Number, beta1: float, beta2: float) -> tuple[Number, Number]:
-    """1 - β₁ᵗ and √(1 - β₂ᵗ), where the step count is an array as arrays of the dtype of `p`."""
-    first, second = 1 - beta1**step, 1 - beta2**step
-    if isinstance(step, int):
-        return first, sqrt(second)
-    return first.astype(p.dtype), (second**0.5).astype(p.dtype)

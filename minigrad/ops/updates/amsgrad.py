@@ -10,7 +10,7 @@ steps grow again; these do not. Reddi, Kale and Kumar, "On the convergence of Ad
 from typing import ClassVar
 
 from minigrad.op import Array, Number, Xp
-from minigrad.ops.updates.adamw import corrections
+from minigrad.ops.updates.corrections import corrections
 from minigrad.ops.updates.rule import Rule
 
 

@@ -78,7 +78,7 @@ class Sharding:
             self.ranks.collect(flat.grad, self._counts)
             self.engine.update(optimizer, max_norm)
             return
-        strangers = [n for n in range(len(flat.parameters)) if not flat.is_home(n)]
+        strangers = [n for n, at_home in enumerate(flat.at_home()) if not at_home]
         if strangers:
             raise RuntimeError(
                 f"parameter {strangers[0]} or its gradient has been given another array: an "
