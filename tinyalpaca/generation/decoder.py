@@ -6,9 +6,10 @@
     logits = decoder.next_logits()      # computes one position of each, not all
 
 Prompts, and windows that have slid (`tinyalpaca.generation.windows`), are computed by the model
-itself. One more position is computed by the model too (`ModelDecoder`), or for a small model, where
-calls cost more than arithmetic, by copies of it with folded weights: `single_step` for few
-sequences, `batch_decoder` for many.
+itself. One more position is computed in `single_step` for few sequences of a small model, whose
+weights are folded, and for one of a large model, whose weights stay where they are. For many
+sequences of a small model it is computed in `batch_decoder`, for all others by the model too
+(`ModelDecoder`).
 
 B sequences, T positions, S capacity of the cache, V vocabulary.
 """
