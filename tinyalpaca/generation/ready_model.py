@@ -38,7 +38,8 @@ class ReadyModel:
 
     If it is a `TinyAlpaca` as its configuration describes it, it is run with a cache of keys and
     values, or by copies of the forward pass. Those take folded weights if it is small or on a GPU,
-    and its own weights if it is large and there is one sequence. Any other model runs whole for every token, which is announced.
+    and its own weights if it is large and there is one sequence. Any other model runs whole for
+    every token, which is announced.
 
     Args:
         model: on any device.
