@@ -14,7 +14,8 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-from minigrad.state import STATE
+from minigrad.settings import Setting
+from minigrad.state import STATE, setting
 
 _lock = threading.Lock()
 _everybodys: list[Any] = []  # libraries with one setting for the process
@@ -37,6 +38,22 @@ def find_blas() -> None:
             _limit(_everybodys, _before)
         if STATE.blas_users:
             _limit(_own, STATE.blas_before)
+
+
+def blas_threads() -> int:
+    """How many threads a matmul of this thread may use now."""
+    if not _everybodys and not _own:
+        find_blas()
+    with _lock:
+        return max([library.get_num_threads() for library in (*_everybodys, *_own)], default=1)
+
+
+def sharing() -> Setting:
+    """Context manager: kernels on the CPU may use as many threads as BLAS has now.
+
+    See `minigrad.kernels.cpu.threads`.
+    """
+    return setting(threads=blas_threads())
 
 
 class OneBlasThread:
@@ -102,5 +119,7 @@ def _set(library: Any, threads: int) -> None:
 
 __all__ = [
     "OneBlasThread",
+    "blas_threads",
     "find_blas",
+    "sharing",
 ]

@@ -21,6 +21,7 @@ class State(threading.local):
     precision: str | None = None  # of products on a GPU; None is what holds for all threads
     library: str | None = None  # that computes them; likewise
     compiling: Any = None  # called with kernels instead of launching them, or None
+    threads = 1  # that a kernel on the CPU may use (see `minigrad.kernels.cpu.threads`)
     blas_users = 0  # blocks of this thread that hold BLAS to one thread
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import Tensor, no_grad
+from minigrad.blas import sharing
 from minigrad.device import CPU, Device
 from minigrad.nn import Module
 from minigrad.precision import precision
@@ -52,7 +53,7 @@ def run(model: Any, modules: Iterable[Module], ids: Any, cache: KeyValues | None
         modules: all of the model.
     """
     given = home_of(model).asarray(np.asarray(ids))
-    with evaluating(modules), precision("fp32"):
+    with evaluating(modules), precision("fp32"), sharing():
         return model(given) if cache is None else model(given, cache)
 
 

@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from minigrad.kernels.cpu.scratch import scratch
+from minigrad.kernels.cpu.threads import shared
 from minigrad.op import Array, Gradients, Needs, Op, Result, Saved
 from minigrad.ops import activations
 from minigrad.ops.activations import CUBIC, SLOPE
@@ -139,9 +140,14 @@ def _by_slices(
     vectors = [np.ascontiguousarray(x.transpose(order), dtype).reshape(-1) for x in inputs]
     vectors += [array.reshape(-1) for array in found]
     step = SLICE // dtype.itemsize
-    for start in range(0, first.size, step):
-        part = slice(start, start + step)
-        function(*[vector[part] for vector in vectors], **statics)
+    starts = range(0, first.size, step)
+
+    def compute(some: slice) -> None:
+        for start in starts[some]:
+            part = slice(start, start + step)
+            function(*[vector[part] for vector in vectors], **statics)
+
+    shared(len(starts), first.size, compute)
     back = np.argsort(order)
     return [array.transpose(back) for array in found]
 

@@ -41,6 +41,7 @@ import numpy as np
 from minigrad.kernels.cpu.exponential import exponential
 from minigrad.kernels.cpu.layout import empty_rows
 from minigrad.kernels.cpu.scratch import scratch
+from minigrad.kernels.cpu.threads import shared
 from minigrad.op import Array, Gradients, Needs, Result, Saved, Shape
 from minigrad.ops.grouped_attention import grouped_head_size
 
@@ -199,19 +200,24 @@ def _weigh_softly(
 ) -> None:
     """total = v_ones exp(kᵀ q), block by block. `weights`, if given, receives exp(kᵀ q)."""
     blocks = None if weights is None else plan.split(weights)
-    for number, (q0, q1, seen) in enumerate(plan.blocks):
-        shape = (*q.shape[:-2], seen, q1 - q0)
-        block = scratch("weights", shape, q.dtype) if blocks is None else blocks[number]
-        np.matmul(k[..., :seen].swapaxes(-1, -2), q[..., q0:q1], out=block)
-        diagonal = block[..., seen - (q1 - q0) :, :]
-        if subtract_maximum:
+
+    def compute(some: slice) -> None:
+        for number in range(len(plan.blocks))[some]:
+            q0, q1, seen = plan.blocks[number]
+            shape = (*q.shape[:-2], seen, q1 - q0)
+            block = scratch("weights", shape, q.dtype) if blocks is None else blocks[number]
+            np.matmul(k[..., :seen].swapaxes(-1, -2), q[..., q0:q1], out=block)
+            diagonal = block[..., seen - (q1 - q0) :, :]
+            if subtract_maximum:
+                if plan.allowed is not None:
+                    np.copyto(diagonal, -np.inf, where=plan.allowed[number] == 0)
+                block -= block.max(axis=-2, keepdims=True)
+            exp(block, out=block)
             if plan.allowed is not None:
-                np.copyto(diagonal, -np.inf, where=plan.allowed[number] == 0)
-            block -= block.max(axis=-2, keepdims=True)
-        exp(block, out=block)
-        if plan.allowed is not None:
-            diagonal *= plan.allowed[number]
-        np.matmul(v_ones[..., :seen], block, out=total[..., q0:q1])
+                diagonal *= plan.allowed[number]
+            np.matmul(v_ones[..., :seen], block, out=total[..., q0:q1])
+
+    shared(len(plan.blocks), prod(q.shape[:-2]) * plan.size, compute)
 
 
 def _backward(
