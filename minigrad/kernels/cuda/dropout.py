@@ -46,7 +46,7 @@ def backward(dy: Array, keep: Any, needs: Needs, *, p: float) -> Gradients:
     return _apply(dense(dy), keep, p), None
 
 
-def _apply(x: Array, keep: bool, p: float) -> Array:
+def _apply(x: Array, keep: Array, p: float) -> Array:
     y = cupy().empty(x.shape, x.dtype)
     SOURCE.launch(
         f"dropout_apply<{real_of(x.dtype)}>",
