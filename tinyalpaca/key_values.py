@@ -21,6 +21,7 @@ import numpy as np
 
 from minigrad import Tensor
 from minigrad.device import namespace_of
+from minigrad.dtypes import widened
 from minigrad.errors import ShapeError
 
 
@@ -99,19 +100,21 @@ class KeyValues:
         else:
             each = xp.arange(len(self.lengths))[rows][:, None]  # (B, 1)
             kept[each, :, :, xp.asarray(self.places)] = new.transpose(0, 3, 1, 2, 4)
-        q = heads[:, :num_heads].reshape(batch, groups, -1, size)  # (B, K, H/K·T, D)
-        so_far = kept[rows, :, :, :longest]  # (B, 2, K, L, D)
+        # Of float16, as every op, it is computed in float32: scores may be beyond 65504.
+        q = widened(heads[:, :num_heads].reshape(batch, groups, -1, size))  # (B, K, H/K·T, D)
+        so_far = widened(kept[rows, :, :, :longest])  # (B, 2, K, L, D)
         scores = xp.matmul(q, so_far[:, 0].swapaxes(-1, -2))  # (B, K, H/K·T, L)
-        scores *= array.dtype.type(1 / sqrt(size))
+        scores *= scores.dtype.type(1 / sqrt(size))
         if time > 1 or not alike:  # what is later than a query, (B, 1, 1, T, L)
             later = xp.arange(longest) > xp.asarray(self.places)[:, None, None, :, None]
             scores.reshape(batch, groups, -1, time, longest)[...] += xp.where(
-                later, array.dtype.type(-np.inf), array.dtype.type(0)
+                later, scores.dtype.type(-np.inf), scores.dtype.type(0)
             )
         scores -= scores.max(axis=-1, keepdims=True)
         xp.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
-        mixed = xp.matmul(scores, so_far[:, 1]).reshape(batch, num_heads, time, size)
+        mixed = xp.matmul(scores, so_far[:, 1]).astype(array.dtype, copy=False)
+        mixed = mixed.reshape(batch, num_heads, time, size)
         return Tensor.wrap(mixed.swapaxes(1, 2).reshape(batch, time, num_heads * size))
 
     def end(self) -> None:

@@ -288,3 +288,56 @@ def test_many_sequences_of_small_heads_are_columns(sequences, heads, kind):
     model = tiny_model(d_model=width, d_ff=8, num_heads=heads)
     decoder = ReadyModel(model, 30, graph=False).decoder([[1, 2]] * sequences, 5)
     assert type(decoder) is kind
+
+
+HALF = {
+    "original": {},
+    "pre-norm": {"pre_norm": True, "activation": "gelu_tanh", "tie_weights": True},
+    "rotary": {"pre_norm": True, "norm": "rms", "positions": "rotary", "num_heads": 2},
+    "llama": LLAMA,
+}
+
+
+@pytest.mark.parametrize("options", HALF.values(), ids=HALF)
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("lengths", [(5,), (5, 9, 3, 14, 2, 7)])
+def test_a_model_in_float16_is_run_itself(options, large, lengths, rng, monkeypatch):
+    """Its activations' squares, and their sums, are beyond 65504, which float16 has not."""
+    if large:
+        monkeypatch.setattr(ready_model, "FOLDED", 0)
+    model = tiny_model(**options)
+    for parameter in model.embedding.parameters():
+        parameter.assign(parameter.array * 600)
+    model.astype("float16")
+    sequences = [rng.integers(0, 30, length).tolist() for length in lengths]
+    ours = ReadyModel(model, 30, True).decoder(sequences, 40)
+    assert type(ours) is ModelDecoder
+    expected = UncachedDecoder(model, 30, sequences)
+    for _ in range(12):  # past the context
+        found, wanted = ours.next_logits(), expected.next_logits()
+        assert found.dtype == wanted.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=0.01 * np.abs(wanted).max())
+        for tokens, row, best in zip(sequences, found, wanted.argmax(axis=-1), strict=True):
+            assert row[best] >= row.max() - 0.01 * np.abs(row).max()
+            tokens.append(int(best))
+
+
+def test_float16_is_only_a_part_of_a_model(rng, monkeypatch):
+    monkeypatch.setattr(ready_model, "FOLDED", 0)
+    for half in ("embedding", "decoder_layers", "final_linear"):
+        model = tiny_model(**LLAMA)
+        getattr(model, half).astype("float16")
+        tokens = rng.integers(0, 30, 5).tolist()
+        ours = ReadyModel(model, 30, True).decoder([tokens], 40)
+        compare(ours, UncachedDecoder(model, 30, [tokens]), [tokens], 12, rtol=0.01)
+
+
+def test_scores_beyond_float16():
+    model = tiny_model(**LLAMA)
+    for layer in model.decoder_layers:
+        projection = layer.multi_head_attention.qkv_proj
+        projection.weight.assign(projection.weight.array * 400)
+    model.astype("float16")
+    tokens = [1, 2, 3]
+    ours = ReadyModel(model, 30, True).decoder([tokens], 40)
+    compare(ours, UncachedDecoder(model, 30, [tokens]), [tokens], 6, rtol=0.05)

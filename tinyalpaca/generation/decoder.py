@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.device import CPU
+from minigrad.dtypes import widened
 from minigrad.nn import Module
 from tinyalpaca.generation.uncached import run
 from tinyalpaca.generation.windows import Tokens, Windows
@@ -60,7 +61,7 @@ class CachedDecoder(ABC):
         self.room: int = min(capacity or context, context)
 
     def next_logits(self) -> np.ndarray:
-        """Logits of the token after each sequence, (B, V), in main memory."""
+        """Logits of the token after each sequence, (B, V), in main memory; never in float16."""
         late = self.windows.slide()
         if late:
             self._prefill(late)
@@ -130,7 +131,7 @@ class ModelDecoder(CachedDecoder):
     def _step(self, ids: list[int], places: list[int]) -> np.ndarray:
         self.cache.lengths[:] = places
         logits = run(self.model, self._modules, [[token] for token in ids], self.cache)
-        return CPU.asarray(logits.array)[:, 0, : self.vocab_size]
+        return widened(CPU.asarray(logits.array)[:, 0, : self.vocab_size])
 
     def _keep(self, rows: list[int], cache: KeyValues, row: int, length: int) -> None:
         self.cache.take(rows, cache, row, length)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from minigrad.announce import announce
 from minigrad.device import CPU, Device
 from minigrad.nn import Parameter
@@ -31,6 +33,9 @@ from tinyalpaca.model import TinyAlpaca
 FOLDED = 1 << 25  # weights of the largest model that is copied: above, memory costs more than calls
 FEW = 4  # sequences up to which each is quicker alone than all as columns
 LARGEST_HEAD = 32  # of which columns pay
+# What the copies of the forward pass compute in. Of float16 the model itself widens each op's
+# inputs, and rounds its result: squares and sums would soon be beyond 65504.
+COPIED = (np.float32, np.float64)
 
 
 class ReadyModel:
@@ -38,8 +43,8 @@ class ReadyModel:
 
     If it is a `TinyAlpaca` as its configuration describes it, it is run with a cache of keys and
     values, or by copies of the forward pass. Those take folded weights if it is small or on a GPU,
-    and its own weights if it is large and there is one sequence. Any other model runs whole for
-    every token, which is announced.
+    and its own weights if it is large and there is one sequence. A model in float16 is run itself,
+    with a cache. Any other model runs whole for every token, which is announced.
 
     Args:
         model: on any device.
@@ -121,9 +126,11 @@ class ReadyModel:
         return reason is None
 
     def _views(self, capacity: int) -> Weights | None:
-        """The weights as they are, unless they are of several dtypes, or there are adapters."""
+        """The weights as they are, unless they are of several dtypes or in float16, or there are
+        adapters."""
         adapted = any(type(module) is LoRALinear for module in self._structure.modules)
-        if adapted or why_not_these_weights(self.model) is not None:
+        copied = self.model.final_linear.weight.dtype in COPIED
+        if adapted or not copied or why_not_these_weights(self.model) is not None:
             return None
         return views(self.model, self.vocab_size, min(capacity, self.model.config.max_seq_len))
 
@@ -136,7 +143,7 @@ class ReadyModel:
             if self._why_not is None and device.kind == "gpu":
                 self._why_not = unsupported(parameters[0].dtype)
             self._folded = None
-            if self._why_not is None:
+            if self._why_not is None and parameters[0].dtype in COPIED:
                 self._folded = fold(self.model, self.vocab_size)
         return self._why_not
 

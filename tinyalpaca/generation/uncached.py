@@ -17,6 +17,7 @@ import numpy as np
 from minigrad import Tensor, no_grad
 from minigrad.blas import sharing
 from minigrad.device import CPU, Device
+from minigrad.dtypes import widened
 from minigrad.nn import Module
 from minigrad.precision import precision
 from tinyalpaca.generation.windows import Tokens, window_start
@@ -74,13 +75,13 @@ class UncachedDecoder:
         self.model, self.vocab_size, self.sequences = model, vocab_size, list(sequences)
 
     def next_logits(self) -> np.ndarray:
-        """Logits of the token after each sequence, (B, V)."""
+        """Logits of the token after each sequence, (B, V); float32 of a model in float16."""
         context = self.model.config.max_seq_len
         rows = []
         for tokens in self.sequences:
             window = [tokens[window_start(len(tokens), context) :]]  # (1, T)
             logits = run(self.model, self.model.modules(), window).array[0, -1]
-            rows.append(CPU.asarray(logits)[: self.vocab_size])
+            rows.append(widened(CPU.asarray(logits)[: self.vocab_size]))
         return np.stack(rows)
 
     def remove(self, row: int) -> None:
