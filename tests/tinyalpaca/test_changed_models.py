@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import warnings
 
 import numpy as np
@@ -235,6 +236,26 @@ def test_a_method_of_the_class_that_was_replaced(monkeypatch):
     with mg.textbook():
         expected = texts(generator)
     with pytest.warns(KernelFallbackWarning, match=r"FeedForwardNetwork.hidden was replaced"):
+        assert_same(texts(generator), expected)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "options"),
+    [
+        ("tinyalpaca.model", "gelu", {"activation": "gelu"}),
+        ("tinyalpaca.model", "rotated", {"positions": "rotary", "num_heads": 2}),
+        ("minigrad.nn.functional", "multi_head_attention", {}),
+        ("minigrad.nn.functional", "linear", LLAMA),
+    ],
+)
+def test_a_function_that_was_replaced(place, name, options, monkeypatch):
+    generator = tiny_generator(**options)
+    texts(generator)
+    original = getattr(sys.modules[place], name)
+    monkeypatch.setattr(sys.modules[place], name, lambda *a, **k: 0.5 * original(*a, **k))
+    with mg.textbook():
+        expected = texts(generator)
+    with pytest.warns(KernelFallbackWarning, match=f"{place}.{name} was replaced"):
         assert_same(texts(generator), expected)
 
 

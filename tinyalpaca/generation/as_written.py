@@ -10,9 +10,13 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from math import prod
 from operator import is_
+from types import ModuleType
 from typing import Any
 
 from minigrad import nn
+from minigrad.nn import functional, layers
+from tinyalpaca import block_end, lora, rotation
+from tinyalpaca import model as written
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.lora import ADAPTERS, LoRALinear
 from tinyalpaca.model import (
@@ -28,7 +32,12 @@ from tinyalpaca.rotation import Rotation
 Part = tuple[type[nn.Module], dict[str, Any]]  # a module's class, and its settings
 CLASSES = (TinyAlpaca, Embedding, DecoderLayer, MaskedMultiHeadSelfAttention, FeedForwardNetwork)
 CLASSES += (nn.Module, nn.Linear, LoRALinear, nn.LayerNorm, nn.RMSNorm, nn.Dropout)  # type: ignore[assignment]
-METHODS = {c: {n: value for n, value in vars(c).items() if callable(value)} for c in CLASSES}
+# Where the functions are that these call.
+FILES: tuple[Any, ...] = (written, block_end, rotation, lora, layers, functional)
+METHODS: dict[Any, dict[str, Any]] = {
+    owner: {n: v for n, v in vars(owner).items() if callable(v) or isinstance(v, ModuleType)}
+    for owner in (*CLASSES, nn.ModuleList, *FILES)
+}
 
 
 class Structure:
@@ -95,7 +104,8 @@ def why_not_as_written(modules: Mapping[str, nn.Module]) -> str | None:
 
 
 def _why_not_its_methods() -> str | None:
-    """None if no method of the classes was replaced after their import, else the reason."""
+    """None if no method, or function that these call, was replaced after its import, else the
+    reason."""
     for owner, methods in METHODS.items():
         now = map(vars(owner).get, methods)
         if not all(map(is_, now, methods.values())):
