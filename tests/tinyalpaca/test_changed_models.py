@@ -259,6 +259,14 @@ def test_a_function_that_was_replaced(place, name, options, monkeypatch):
         assert_same(texts(generator), expected)
 
 
+def test_a_text_is_of_the_model_at_its_first_token():
+    generator = tiny_generator(max_seq_len=64)
+    steps = generator.steps(PROMPTS[1], 20, seed=3, alternatives=None)
+    state = {name: 1.5 * np.asarray(value) for name, value in generator.model.state_dict().items()}
+    generator.model.load_state_dict(state, assign=True)
+    assert "".join(step.text for step in steps) == generator.generate(PROMPTS[1], 20, seed=3)
+
+
 def swap(array):
     array[[1, 5]] = array[[5, 1]]
 

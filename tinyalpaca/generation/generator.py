@@ -217,7 +217,8 @@ class Generator:
     ) -> Iterator[str]:
         """Pieces of the continuation as they are written, never empty, never half a character.
 
-        Joined, they are the result of `generate` for the same arguments.
+        Joined, they are the result of `generate` for the same arguments. What must not happen
+        between two pieces is said at `steps`.
 
         Args:
             options: those of `steps`, but for `alternatives`.
@@ -248,16 +249,23 @@ class Generator:
         Arguments are those of `generate`. Without alternatives (None) the probabilities are left
         out too, which is faster. Text that was held back because it could have become a stop string
         comes with the last token.
+
+        The text is of the model as it is when the first token is asked for. From then on until the
+        last one the model must not change: what comes after a change is of neither model.
         """
         how = as_sampling(sampling, settings)
         check_length(max_new_tokens)
         readable = None if allow_all_tokens else self.readable()
         rng = next(sample_rngs(seed, 1))
         writing = self._writing(prompt, rng, stop, stop_at_end, readable)
-        decoder = self._decoder([writing], max_new_tokens)
         size = self.tokenizer.vocab_size
         sampler = sampler_for([writing], how, size, readable, max_new_tokens)
-        return write_steps(writing, decoder, sampler, max_new_tokens, alternatives, self._limit())
+
+        def write() -> Iterator[Step]:
+            decoder, limit = self._decoder([writing], max_new_tokens), self._limit()
+            yield from write_steps(writing, decoder, sampler, max_new_tokens, alternatives, limit)
+
+        return write()
 
     def score(self, text: str | Corpus, *, stride: int = 0, batch_size: int = 32) -> Score:
         """How well the model predicts a text: nats and bits per token and per character.
