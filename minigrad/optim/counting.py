@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from minigrad.optim.optimizer import Optimizer
 from minigrad.optim.section import Section
+
+USUAL = Optimizer.step
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def why_not(optimizer: Optimizer) -> str | None:
@@ -19,13 +25,85 @@ def why_not(optimizer: Optimizer) -> str | None:
             return f"the rule {rule.name!r} of {name} looks at values"
     if steps_made(optimizer) is None:
         return "some parameters have had more updates than others"
+    if settings_now(optimizer) != settings_now(optimizer):
+        return f"the settings of {name} are others each time it is asked for them"
     return None
+
+
+def why_stale(optimizer: Optimizer) -> str | None:
+    """Why the optimizer's flat memory is not what its next step would change, or None if it is.
+
+    A step by `Orders` works on this memory, with the rules that there were when it was made.
+    """
+    name, flat = type(optimizer).__name__, optimizer.flat
+    if flat is None:
+        return f"the memory of {name} is not flat"
+    groups, sections = optimizer.param_groups, optimizer.sections
+    if len(groups) != len(sections) or not all(
+        section.is_of(group) for section, group in zip(sections, groups, strict=True)
+    ):
+        return f"{name} was given other parameters"
+    for section in sections:
+        rule, names = optimizer.rule_of(section.group), optimizer.state_names(section.group)
+        if (section.rule, section.names) != (rule, names):
+            return f"a setting was changed with which {name} has another rule or another state"
+    if not flat.holds_all():
+        return "a parameter was given memory of its own"
+    if not all(section.holds(optimizer.state) for section in sections):
+        return f"some of the state of {name} was replaced"
+    return None
+
+
+def settings_now(optimizer: Optimizer) -> Any:
+    """All that a captured step contains of an optimizer's settings, to be compared with `==`.
+
+    That is everything but learning rates and step count, which are told by arrays.
+    """
+    found: list[Any] = []
+    for group in optimizer.param_groups:
+        told = {**group, "lr": 1.0}
+        counted = "step" in optimizer.state_names(group)
+        found.append(bool(group.get("maximize")))
+        for step, new in ((1, True), (2, False)):
+            settings = optimizer.settings_of(told, step if counted else None, new)
+            found.append(_frozen(settings))
+    return found
+
+
+class _Same:
+    """Equal to what holds the same object."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _frozen(value: Any) -> Any:
+    """What stays as it is when the value is changed in place.
+
+    Arrays on a GPU are not looked at: a graph reads them anew.
+    """
+    if isinstance(value, PLAIN):
+        return type(value), repr(value)  # NaN is NaN, and True is not 1
+    if isinstance(value, Mapping):
+        return type(value), [(_frozen(key), _frozen(item)) for key, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return type(value), [_frozen(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return type(value), sorted(map(repr, value))
+    if isinstance(value, (np.ndarray, np.generic)) and not value.dtype.hasobject:
+        return type(value), value.dtype, value.shape, value.tobytes()
+    inner = {} if hasattr(value, "dtype") or callable(value) else getattr(value, "__dict__", {})
+    return _Same(value), [(name, repr(item)) for name, item in inner.items()]
 
 
 def _is_the_usual(optimizer: Optimizer) -> bool:
     """Whether its `step` is that of all optimizers."""
-    step = next(vars(kind)["step"] for kind in type(optimizer).__mro__ if "step" in vars(kind))
-    return "step" not in vars(optimizer) and step.__module__ == "minigrad.optim.optimizer"
+    return "step" not in vars(optimizer) and type(optimizer).step is USUAL
 
 
 def steps_made(optimizer: Optimizer) -> int | None:

@@ -132,6 +132,10 @@ class FlatParameters:
         else:
             self._buffer, self._attached = None, weakref.ref(buffer)
 
+    def holds_all(self) -> bool:
+        """Whether all parameters lie here still: any may have been given other memory."""
+        return all([p.array is home for p, home in zip(self.parameters, self._homes, strict=True)])
+
     def at_home(self, first: int = 0, stop: int | None = None) -> list[bool]:
         """Whether these parameters and their gradients lie here still: any may have been given new
         ones."""

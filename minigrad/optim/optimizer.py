@@ -140,6 +140,9 @@ class Optimizer:
     def settings_of(self, group: Mapping[str, Any], step: int | None, new: bool) -> dict[str, Any]:
         """The settings that the rule is called with.
 
+        They depend on nothing else than the arguments and attributes of the optimizer, and asking
+        for them changes nothing: a captured step asks more often than there are steps.
+
         Args:
             group: the group of the parameters.
             step: how many steps they have had, this one included, if that is counted.

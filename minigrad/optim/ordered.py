@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import is_
 from typing import Any
+
+import numpy as np
 
 from minigrad.optim.section import Section
 from minigrad.optim.update import Orders, Update
 
 SettingsOf = Callable[[dict[str, Any], Any, bool], dict[str, Any]]
-HOST = (int, float, str, tuple, type(None))  # what can be compared without looking at a GPU
+NUMBERS = (int, float, np.generic)  # what a GPU can choose from
 
 
 def ordered_updates(
@@ -39,9 +42,32 @@ def _settings(
     if not names:  # there never is a state
         return first
     later = settings_of(group, step, False)
-    return {
-        name: value
-        if value is first[name] or (isinstance(value, HOST) and value == first[name])
-        else orders.xp.where(orders.step == 1, first[name], value)
-        for name, value in later.items()
-    }
+    return {name: _chosen(name, first[name], value, orders) for name, value in later.items()}
+
+
+def _chosen(name: str, first: Any, later: Any, orders: Orders) -> Any:
+    """One value if both are the same, or else what chooses between them.
+
+    Raises:
+        TypeError: they differ, and are no numbers.
+    """
+    if later is first:
+        return later
+    lists = isinstance(later, (tuple, list)) and isinstance(first, (tuple, list))
+    if lists and len(first) == len(later):
+        both = [_chosen(name, a, b, orders) for a, b in zip(first, later, strict=True)]
+        if all(map(is_, both, later)):
+            return later
+        return tuple(both) if isinstance(later, tuple) else both
+    on_device = any(isinstance(value, type(orders.step)) for value in (first, later))
+    if not on_device and _same(first, later):  # nobody looks at arrays on a GPU
+        return later
+    if not on_device and not (isinstance(first, NUMBERS) and isinstance(later, NUMBERS)):
+        raise TypeError(f"the setting {name!r} is another at the first step, and is no number")
+    return orders.xp.where(orders.step == 1, first, later)
+
+
+def _same(first: Any, later: Any) -> bool:
+    if isinstance(first, np.ndarray) or isinstance(later, np.ndarray):
+        return bool(np.array_equal(first, later))
+    return bool(first == later)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any
 
 from minigrad.dtypes import compute_dtype
@@ -74,6 +75,20 @@ class Section:
         """The place of a parameter's state, None if it has none here."""
         found = self._homes.get(parameter)
         return None if found is None else found[1].get(name)
+
+    def is_of(self, group: dict[str, Any]) -> bool:
+        """Whether it was made for this group, with the parameters that it has now."""
+        same = self.group is group and len(group["params"]) == len(self._parameters)
+        return same and all(map(is_, group["params"], self._parameters))
+
+    def holds(self, states: Mapping[Tensor, Mapping[str, Any]]) -> bool:
+        """Whether the states of its parameters, as far as there are any, lie here."""
+        for parameter, (_, homes) in self._homes.items():
+            state = states.get(parameter, homes)
+            for name, home in homes.items():
+                if state.get(name) is not home:
+                    return False
+        return True
 
     def numbers_of(
         self, parameters: Sequence[Tensor], states: Sequence[Mapping[str, Any]]

@@ -38,6 +38,14 @@ DeviceLoss = Callable[[Any, Any, Any, int], Tensor]
 Share = Callable[[int], slice]
 
 
+# What Python raises where a rule needs a number: `range(step)`, `table[step]`, `{...}.get(lr)`.
+NO_NUMBER = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+
+
+class NeedsHost(ValueError):
+    """An optimizer's step that cannot be told by arrays."""
+
+
 class Progress(NamedTuple):
     """What the host sees when it looks.
 
@@ -64,7 +72,7 @@ class DeviceSteps:
         flat: the parameters on a GPU, in the optimizer's order.
         optimizer: its averages are moved to flat arrays; its state's step counts and learning rates
             remain the host's to keep, and are told by `set_position` and `rates`. If somebody
-            changes another setting, the next launch makes new graphs.
+            changes another setting, the first launch after a look makes new graphs.
         loss: maps x, y (B, T), the device array that dropout masks are drawn from and a number to
             be added to it to the *sum* of the losses. It must not look at values.
         tokens: (N,) integers.
@@ -82,6 +90,7 @@ class DeviceSteps:
 
     Raises:
         ValueError: `counting.why_not` has a reason why the optimizer's steps cannot be made so.
+            Or, from a launch: `why_not` has one.
     """
 
     flat: FlatParameters
@@ -112,21 +121,30 @@ class DeviceSteps:
         self._max_norm, self._graph = max_norm, graph
         self._share, self._between = share, between
         self._average, self._average_decay = average, average_decay
-        if optimizer.flat is not flat:
+        if optimizer.flat is not flat or counting.why_stale(optimizer):
             optimizer.flatten(flat)
+            stale = counting.why_stale(optimizer)
+            if stale:
+                raise ValueError(stale)
         self._optimizer, self._sections = optimizer, optimizer.sections
         with self._device.in_use():
             self.state: orders.StepState = orders.StepState(len(rates), rates.shape[1], ring)
             made, self._grad_scale, _, step, *numbers = [order for order in self.state.orders]
             self._orders = Orders(Namespace(), made, step, numbers)
-            self.state.rates[...] = self._device.asarray(np.asarray(rates, np.float64))
             self._tokens = self._device.asarray(np.ascontiguousarray(tokens, np.int32))
             self._starts = self._device.xp.zeros(windows, np.int64)
             self._summed = self._device.xp.zeros(1, flat.array.dtype)
         self._steps: dict[tuple[int, ...], Captured] = {}
         self._updates: dict[tuple[int, ...], Captured] = {}
         self._scales: dict[float, Any] = {}
-        self._settings: list[dict[str, Any]] = []
+        self._settings: Any = counting.settings_now(optimizer)
+        self._compared = True  # the settings since the last look
+        self.set_rates(rates)
+
+    def set_rates(self, rates: np.ndarray) -> None:
+        """The learning rates (groups, steps) from now on."""
+        with self._device.in_use():
+            self.state.rates[...] = self._device.asarray(np.asarray(rates, np.float64))
 
     def set_windows(self, starts: np.ndarray) -> None:
         """The beginnings (M,) of the windows that the next steps take, in this order."""
@@ -153,13 +171,21 @@ class DeviceSteps:
         """Compile all kernels of a step at the same time, where the compiler's cache lacks them.
 
         A step is gone through without a launch: only what the next one overwrites changes.
+
+        Raises:
+            NeedsHost: the rule of a group cannot compute with arrays in the place of numbers.
         """
         with self._device.in_use(), compiling_ahead():
+            self.state.orders[...] = 0  # so that what is launched nevertheless changes no weight
             self._step(tuple(rows))
 
     def launch(self, rows: Sequence[int]) -> None:
         """Make a step from batches of so many windows each. Returns at once if it is alone."""
-        self._forget_others()
+        if not self._compared:
+            reason = self.why_not()
+            if reason:
+                raise ValueError(reason)
+            self.forget_others()
         key = tuple(rows)
         of = f"of {' + '.join(map(str, key))} sequences"
         if key not in self._steps and self._between is None:
@@ -188,16 +214,25 @@ class DeviceSteps:
                 self._between(self._summed)
                 self._updates[key]()
 
-    def _forget_others(self) -> None:
-        """Graphs of other settings than the present ones are of no use."""
-        groups = self._optimizer.param_groups
-        settings = [{**group, "params": None, "lr": None} for group in groups]
-        if settings != self._settings:
-            self._steps, self._updates, self._settings = {}, {}, settings
+    def why_not(self) -> str | None:
+        """Why no more steps can be made here, whatever their settings, or None."""
+        optimizer = self._optimizer
+        if optimizer.flat is not self.flat or optimizer.sections is not self._sections:
+            return f"the memory of {type(optimizer).__name__} was laid out anew"
+        return counting.why_stale(optimizer)
+
+    def forget_others(self) -> bool:
+        """Graphs of other settings than the present ones are of no use. Whether that is new."""
+        settings, self._compared = counting.settings_now(self._optimizer), True
+        if settings == self._settings:
+            return False
+        self._steps, self._updates, self._settings = {}, {}, settings
+        return True
 
     def look(self) -> Progress:
         """Wait for the steps that have been launched, and see what came of them: one transfer."""
         report = self.state.report.get()
+        self._compared = False  # what follows may be another's doing
         counters = report[:4].view(np.int64)
         losses, norms = report[4:].reshape(2, -1).tolist()
         return Progress(int(counters[0]), bool(counters[3]), losses, norms)
@@ -277,6 +312,12 @@ class DeviceSteps:
             draws=len(rows),
             average_decay=self._average_decay,
         )
-        self._optimizer.step(self._grad_scale, self._orders)
+        try:
+            self._optimizer.step(self._grad_scale, self._orders)
+        except NO_NUMBER as error:
+            raise NeedsHost(
+                f"a rule of {type(self._optimizer).__name__} does not compute with arrays in the "
+                f"place of numbers ({type(error).__name__}: {error})"
+            ) from error
         if self._average is not None:
             orders.average_ordered(self._average, self.flat.array, self.state)

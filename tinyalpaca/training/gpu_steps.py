@@ -7,6 +7,7 @@ had made each step itself.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from tinyalpaca.training.task import Task
 
 MOST_MEMORY = 0.5  # share of a GPU's free memory that tokens may take
 MOST_STEPS = 4096  # steps after which results are read back in any case
+BY_THE_HOST = "the host makes every step, there is no CUDA graph: "
 Average = tuple[Any, float]  # an array like the flat parameters, and a decay
 
 
@@ -46,7 +48,7 @@ def why_not(task: Task) -> str | None:
     if needed > MOST_MEMORY * free:
         sizes = f"{needed / 1e9:,.1f} GB of the {free / 1e9:,.1f} GB that are free on the GPU"
         return f"the training tokens would take {sizes}"
-    if not task.schedule.moves_rates_alone:
+    if not getattr(task.schedule, "moves_rates_alone", False):
         return f"{type(task.schedule).__name__} moves more than learning rates"
     return counting.why_not(task.optimizer)
 
@@ -75,9 +77,11 @@ class GpuSteps:
             and is not the first number.
         graph: whether a step is captured as one CUDA graph; two, where processes share it.
         average: the average of the weights, (P,) on the GPU, and its decay; or None.
+        warn: told why the host makes all further steps, if somebody has changed the optimizer so
+            that the GPU cannot.
 
     Raises:
-        ValueError: `why_not(task)` has a reason.
+        ValueError: `why_not(task)` has a reason. Or it is found only now (`NeedsHost`).
         IndexError: a token is not in the model's vocabulary.
     """
 
@@ -92,15 +96,19 @@ class GpuSteps:
         looks: Sequence[int],
         graph: bool,
         average: Average | None = None,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         reason = why_not(task)
         if reason:
             raise ValueError(reason)
         check_tokens(task.data.train, task.model.config.vocab_size)
         self.task, self.before_update, self.looks = task, before_update, looks
-        self.torn: bool = False
+        self.host: HostSteps | None = None  # what makes the steps, once the GPU cannot
+        self._torn, self._warn = False, warn
         self.ring: int = min(looks[0], MOST_STEPS)
         schedule = task.schedule
+        rates = [schedule.lrs_at(step) for step in range(task.total_steps)]
+        self.rates: Any = np.array(rates, np.float64).T  # (groups, steps), as the device has them
         kept, decay = average or (None, 0.0)
         shared: dict[str, Any] = {}
         own_masks: tuple[int, ...] = ()
@@ -115,7 +123,7 @@ class GpuSteps:
             tokens=task.data.train,
             time=task.seq_len - 1,
             windows=task.sampler.count,
-            rates=np.array([schedule.lrs_at(step) for step in range(task.total_steps)]).T,
+            rates=self.rates,
             ring=self.ring,
             max_norm=task.max_norm,
             average=kept,
@@ -123,21 +131,34 @@ class GpuSteps:
             graph=graph,
             **shared,
         )
-        self.launched.compile([task.sampler.batch_size] * task.accumulate)
+        self._compile()
+        self._updates: int | None = None  # how many the device has made
         self.plan: list[PlannedStep] = []  # what is left of the epoch that the device knows
         self.place: tuple[int, dict[str, int]] | None = None  # where it is: step and sampler
 
     @property
     def whole(self) -> bool:
         """Never sure: the device may be some steps ahead of the host."""
-        return False
+        return self.host is not None and self.host.whole
+
+    @property
+    def torn(self) -> bool:
+        return self._torn or (self.host is not None and self.host.torn)
 
     def run(self, state: TrainingState) -> list[Result]:
         """Steps until results are read back."""
+        if self.host is None:
+            reason = self._why_not()
+            if reason:
+                self._warn(BY_THE_HOST + reason)
+                self.host = HostSteps(self.task, self.before_update)
+        if self.host is not None:
+            return self.host.run(state)
         if self.place != (state.step, state.sampler) or not self.plan:
             self._tell_device(state)
         count = min(self._until_look(state.step), len(self.plan))
-        self.torn = True  # until the host has counted what the device does
+        self._tell_rates(state.step, count)
+        self._torn = True  # until the host has counted what the device does
         for number, step in enumerate(self.plan[:count], state.step + 1):
             self.before_update(number)
             self.launched.launch(step.rows)
@@ -146,7 +167,8 @@ class GpuSteps:
         for _ in made:
             self.task.schedule.step()
         counting.count_steps(self.task.optimizer, len(made))
-        self.torn = False
+        self._updates = counting.steps_made(self.task.optimizer)
+        self._torn = False
         if made:
             self.place = progress.step, made[-1].sampler
         if progress.halted:
@@ -166,6 +188,43 @@ class GpuSteps:
         planned = self.plan.pop(0)
         tokens = sum(planned.rows) * (self.task.seq_len - 1)
         return Result(loss, grad_norm, self.task.learning_rate(step), tokens, planned.after)
+
+    def _why_not(self) -> str | None:
+        """Why the next steps need the host: what somebody has changed since the last ones."""
+        reason = self.launched.why_not()
+        made = counting.steps_made(self.task.optimizer)
+        if reason is None and made is None:
+            return counting.why_not(self.task.optimizer)
+        if made != self._updates:  # somebody has loaded another state
+            self.place = None
+        if reason is None and self.launched.forget_others():
+            try:
+                self._compile()
+            except launching.NeedsHost as error:
+                return str(error)
+        return reason
+
+    def _compile(self) -> None:
+        self.launched.compile([self.task.sampler.batch_size] * self.task.accumulate)
+
+    def _tell_rates(self, first: int, count: int) -> None:
+        """The learning rates of the next steps, if they are others than the device knows.
+
+        A rate that was set by hand stays until the schedule itself changes it, as everywhere.
+        """
+        schedule = self.task.schedule
+        rates = [float(group["lr"]) for group in self.task.optimizer.param_groups]
+        wanted, before = [rates], schedule.lrs_at(first)
+        for step in range(first + 1, first + count):
+            now = schedule.lrs_at(step)
+            changes = zip(now, before, rates, strict=True)
+            rates = [new if new != old else rate for new, old, rate in changes]
+            wanted.append(rates)
+            before = now
+        table = np.array(wanted, np.float64).T
+        if not np.array_equal(self.rates[:, first : first + count], table):
+            self.rates[:, first : first + count] = table
+            self.launched.set_rates(self.rates)
 
     def _until_look(self, step: int) -> int:
         """How many steps may be launched before the CPU has to read results back."""
@@ -202,7 +261,10 @@ def make_steps(
     """What makes this task's steps. If a GPU cannot make them on its own, a line says why."""
     reason = why_not(task)
     if reason is None:
-        return GpuSteps(task, before_update, looks, graph, average)
+        try:
+            return GpuSteps(task, before_update, looks, graph, average, warn)
+        except launching.NeedsHost as error:
+            reason = str(error)
     if task.parameters[0].device.kind == "gpu":
-        warn(f"the host makes every step, there is no CUDA graph: {reason}")
+        warn(BY_THE_HOST + reason)
     return HostSteps(task, before_update)

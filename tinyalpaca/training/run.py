@@ -248,7 +248,7 @@ class Run:
                 looks = (config.log_every, config.save_every, config.eval_every)
                 before = self.metrics.before_update
                 kept = (self.average.average, self.average.decay) if self.average else None
-                self.steps = make_steps(task, before, looks, config.graph, self.warn, kept)
+                self.steps = make_steps(task, before, looks, config.graph, self._by_the_host, kept)
                 if self.average:
                     self.average.kept_by_steps = isinstance(self.steps, GpuSteps)
                 self.stopped = loop.train(task, self.state, self.steps, self.hooks, self.stopping)
@@ -289,6 +289,12 @@ class Run:
             self.warn(
                 "this folder has no checkpoint of the best weights; what follows is of the last"
             )
+
+    def _by_the_host(self, line: str) -> None:
+        """From now on the steps are the host's, which do not keep the average."""
+        self.warn(line)
+        if self.average:
+            self.average.kept_by_steps = False
 
     def say(self, line: str) -> None:
         """Print a line between the bars, unless the run is quiet."""

@@ -13,13 +13,11 @@ BeforeUpdate = Callable[[int], None]  # called with the number of the step, befo
 
 
 class Steps(Protocol):
-    """What makes a task's steps.
+    """What makes a task's steps."""
 
-    Attributes:
-        torn: an update was interrupted half-way, so the weights are those of no step.
-    """
-
-    torn: bool
+    @property
+    def torn(self) -> bool:
+        """Whether an update was interrupted half-way, so that the weights are those of no step."""
 
     @property
     def whole(self) -> bool:

@@ -204,6 +204,7 @@ def make_task(
 
     Raises:
         ValueError: the training sequences are longer than the data.
+        TypeError: the schedule has no `lrs_at`.
     """
     dataset, sampler = defaults.make_sampler(data.train, config)
     groups = defaults.parameter_groups(model, config)
@@ -219,6 +220,12 @@ def make_task(
     total = defaults.count_steps(config, per_epoch)
     if own.schedule:
         schedule = own.schedule(optimizer, total)
+        if not hasattr(schedule, "lrs_at"):
+            raise TypeError(
+                f"the schedule of a training has to know the learning rates after any number of "
+                f"steps (lrs_at), as a minigrad.optim.Schedule does; {type(schedule).__name__} "
+                "does not"
+            )
         names["schedule"] = type(schedule).__name__
     else:
         schedule = defaults.make_schedule(optimizer, config, per_epoch, total)

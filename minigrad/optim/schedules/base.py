@@ -8,6 +8,8 @@ from typing import Any
 
 from minigrad.optim.optimizer import Optimizer
 
+OURS = "minigrad.optim.schedules."
+
 
 class GroupRates:
     """Reads and writes the learning rates of an optimizer's groups."""
@@ -45,11 +47,8 @@ class Schedule(GroupRates):
         base_lrs: the learning rate of each group when the schedule was made, or of a group that was
             added later, at the next step.
         last_epoch: how many steps were counted.
-        moves_rates_alone: whether it leaves all other settings as they are. Steps that a GPU makes
-            on its own know what learning rates come, and nothing else.
     """
 
-    moves_rates_alone = True
     counter: itertools.count[int] = itertools.count()
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -59,6 +58,17 @@ class Schedule(GroupRates):
         self.order: int = next(Schedule.counter)
         self._scheduled = list(self.base_lrs)  # what this schedule wrote last
         self.set_rates()
+
+    @property
+    def moves_rates_alone(self) -> bool:
+        """Whether `lrs_at` says all that it does, so that it leaves all other settings as they are.
+
+        Steps that a GPU makes on its own know what learning rates come, and nothing else. Where a
+        class outside of this package has a `step` or `set_rates` of its own, nobody knows.
+        """
+        kinds = [kind for kind in type(self).__mro__ if not kind.__module__.startswith(OURS)]
+        own = [vars(self), *map(vars, kinds)]
+        return not any("step" in names or "set_rates" in names for names in own)
 
     def lr_at(self, base_lr: float, t: float) -> float:
         """The learning rate after t steps. Each schedule defines it."""

@@ -48,13 +48,17 @@ class SequentialLR(Schedule):
             if schedule.optimizer is not optimizer:
                 raise ValueError("SequentialLR: a schedule is for another optimizer")
         self.schedulers, self.milestones = list(schedulers), list(milestones)
-        self.moves_rates_alone: bool = all(schedule.moves_rates_alone for schedule in schedulers)
         base_lrs = min(schedulers, key=lambda schedule: schedule.order).base_lrs
         for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
             group["lr"] = lr
         for schedule in schedulers:
             schedule.base_lrs = list(base_lrs)
         super().__init__(optimizer)
+
+    @property
+    def moves_rates_alone(self) -> bool:
+        inner = [schedule.moves_rates_alone for schedule in self.schedulers]
+        return all(inner) and super().moves_rates_alone
 
     def lrs_at(self, t: float) -> list[float]:
         index = bisect_right(self.milestones, t)

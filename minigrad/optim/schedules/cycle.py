@@ -76,7 +76,6 @@ class OneCycleLR(Schedule):
         self.momenta: tuple[float, float] | None = (
             (max_momentum, base_momentum) if cycle_momentum else None
         )
-        self.moves_rates_alone: bool = not cycle_momentum
         self.div_factor, self.final_div_factor = div_factor, final_div_factor
         self.linear, self.three_phase = anneal_strategy == "linear", three_phase
         peak = pct_start * total_steps - 1
@@ -84,6 +83,10 @@ class OneCycleLR(Schedule):
             [peak, 2 * peak, total_steps - 1] if three_phase else [peak, total_steps - 1]
         )
         super().__init__(optimizer)
+
+    @property
+    def moves_rates_alone(self) -> bool:
+        return self.momenta is None and super().moves_rates_alone
 
     def lrs_at(self, t: float) -> list[float]:
         starts = [peak / self.div_factor for peak in self.max_lrs]
