@@ -112,14 +112,19 @@ class Update(NamedTuple):
         """What the page makes of the parameter and its state."""
         p, g, *state = row
         p, g, settings, xp = widened(p), widened(g), self.settings, namespace_of(p)
+        before = (p, *state)
         if self.orders is not None:
             xp = self.orders.xp
             scale, settings = scale.astype(p.dtype), as_wide_as(p, settings)
             g = g * scale
+            p, *state = [array.copy() for array in (p, *state)]  # a rule may work in place
         elif scale != 1:
             g = g * scale
         new = self.rule.step(xp, p, g, *state, **settings)
-        new = new if isinstance(new, tuple) else (new,)
+        new = () if new is None else new  # a `return` was forgotten
+        new = tuple(new) if isinstance(new, (tuple, list)) else (new,)
+        if any(array is None for array in new):
+            raise ValueError(f"the rule {self.rule.name!r} returned None in the place of an array")
         if len(new) != 1 + len(state):
             raise ValueError(
                 f"the rule {self.rule.name!r} returned {len(new)} arrays; it has to return the "
@@ -127,7 +132,7 @@ class Update(NamedTuple):
             )
         if self.orders is not None:  # or else what there was
             made = self.orders.made.astype(bool)
-            new = tuple([xp.where(made, a, b) for a, b in zip(new, (p, *state), strict=True)])
+            new = tuple([xp.where(made, a, b) for a, b in zip(new, before, strict=True)])
         return new
 
 

@@ -16,6 +16,10 @@ On a GPU a step is captured as a graph, and what changes from step to step has t
 and "step" are arrays without axes, with which a rule computes as with numbers. It takes functions
 from `xp`, not from `math` (and `xp.matmul`, as CuPy's `@` cannot be captured), and decides nothing
 by values. One that does is run without a graph, and that is said; or it says `captured = False`.
+One that needs a Python number (`range(step)`) is left to the host, and that is said as well.
+
+`step` returns new arrays, or those that it was given, also if it has changed them in place; only
+the gradient has to stay as it is.
 
 A kernel does a rule's work faster on one kind of device. `rule.kernels["cpu"]` is a function
 
