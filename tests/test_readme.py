@@ -142,6 +142,12 @@ ROWS = {
     "the first of them beside JAX": ("seed_jax", "ours_ms", "peer_ms", "ratio"),
     "one epoch of the default": ("end_to_end", "ours_ms", "peer_ms", "ratio"),
     "writing one text": ("generate", "ours_tokens_per_s", "peer_tokens_per_s", "ratio"),
+    "writing with GPT-2's shape": (
+        "gpt2",
+        "contenders.ours.tokens_per_s",
+        "contenders.torch compiled.tokens_per_s",
+        "ratio",
+    ),
     "learning 1,000 merges": ("tokenizer", "train.ours_ms", "train.peer_ms", "train.ratio"),
     "encoding 1.1 MB": ("tokenizer", "encode.ours_ms", "encode.peer_ms", "encode.ratio"),
 }
