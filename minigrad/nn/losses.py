@@ -20,7 +20,7 @@ def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor
 
     Args:
         prediction: any shape.
-        target: of that shape.
+        target: of that shape, or a single number for all.
         reduction: "mean" over all elements, "sum", or "none".
 
     Raises:
@@ -98,7 +98,7 @@ def binary_cross_entropy_with_logits(
 
     Args:
         logits: any shape.
-        targets: probabilities of that shape, usually 0 and 1; an array or a tensor.
+        targets: probabilities of that shape, usually 0 and 1, or one for all; an array or a tensor.
         weight: factors of the elements' losses; broadcasts to the shape.
         pos_weight: factors of the t terms; broadcasts to the shape.
         reduction: "mean" over all elements, "sum", or "none".
@@ -114,7 +114,7 @@ def binary_cross_entropy_with_logits(
         None if x is None else as_tensor(x, like=logits) for x in (targets, weight, pos_weight)
     )
     targets = targets if targets.dtype.kind == "f" else targets.astype(logits.dtype, copy=False)
-    if targets.shape != logits.shape:
+    if targets.shape not in ((), logits.shape):
         raise ShapeError(f"{name}: logits of shape {logits.shape}, targets of {targets.shape}")
     for word, factor in (("weight", weight), ("pos_weight", pos_weight)):
         if factor is not None and not broadcasts(factor.shape, logits.shape):
@@ -216,7 +216,7 @@ def _class_weights(op: str, logs: Tensor, weight: Any) -> Tensor:
 def _difference(op: str, prediction: Any, target: Any) -> Tensor:
     prediction = as_float(prediction)
     target = as_tensor(target, like=prediction)
-    if target.shape != prediction.shape:
+    if target.shape not in ((), prediction.shape):
         raise ShapeError(
             f"{op}: prediction of shape {prediction.shape}, target of shape {target.shape}. "
             "Reshape one of them: broadcasting here is nearly always a mistake."

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigrad import ShapeError, Tensor, grad
+from minigrad import ShapeError, Tensor, grad, gradcheck
 from minigrad.nn.functional import binary_cross_entropy_with_logits as loss_of
 from tests.minigrad.compare import assert_close, assert_same_as_torch
 
@@ -71,6 +71,14 @@ def test_targets_may_be_booleans_and_integers() -> None:
         found = loss_of(z, targets)
         assert found.dtype == np.float32
         assert found.item() == floats.item()
+
+
+def test_one_target_may_stand_for_all() -> None:
+    z = Tensor([[1.0], [-2.0]], requires_grad=True)
+    wanted = loss_of(z, np.ones((2, 1), np.float32), reduction="none").numpy()
+    for target in (1.0, 1, True, Tensor(1.0)):
+        assert np.array_equal(loss_of(z, target, reduction="none").numpy(), wanted)
+    gradcheck(lambda z: loss_of(z, 1.0), [Tensor(z.numpy().astype(float), requires_grad=True)])
 
 
 def test_errors() -> None:

@@ -23,6 +23,19 @@ def test_by_hand() -> None:
     assert np.array_equal(huber.numpy(), [0.5, 2, 4])
 
 
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "huber_loss"])
+def test_a_single_number_is_the_target_of_all(name: str) -> None:
+    function = getattr(F, name)
+    x = mg.Tensor([[1.0], [-2.0], [5.0]])
+    wanted = function(x, mg.full((3, 1), 0.5), reduction="none")
+    for target in (0.5, np.float32(0.5), np.array(0.5, np.float32), mg.Tensor(0.5)):
+        found = function(x, target, reduction="none")
+        assert found.dtype == np.float32
+        assert np.array_equal(found.numpy(), wanted.numpy())
+    with pytest.raises(mg.ShapeError):
+        function(mg.Tensor(0.5), np.ones(3))
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "huber_loss"])
 def test_regression(name: str, reduction: str) -> None:
