@@ -108,6 +108,18 @@ def test_a_model_an_optimizer_and_a_hook_of_ones_own(tmp_path, text):
         train(config, model=Squared, resume=True)
 
 
+class Summed(nn.Module):
+    def forward(self, model, x, y):
+        return model.loss(x, y, reduction="sum")
+
+
+def test_a_loss_may_be_an_object_that_is_called(tmp_path, text):
+    for name, loss in {"module": Summed(), "function": Summed().forward}.items():
+        config = config_for(tmp_path / name, text, max_steps=2)
+        train(config, ModelConfig(**MODEL), loss=loss)
+    assert_same_weights(tmp_path / "module", tmp_path / "function")
+
+
 def test_such_a_run_resumes_bit_for_bit(tmp_path, text):
     sizes, parts = ModelConfig(**MODEL), {"model": Squared, "optimizer": momentum}
     train(config_for(tmp_path / "whole", text), sizes, **parts)

@@ -84,7 +84,8 @@ def train(
             (B, T) to logits (B, T, V). It has an attribute `config`, with a `vocab_size` and a
             `max_seq_len`, and with dropout the generator as `rng`. If its settings are no
             `ModelConfig`, it names their class as `config_class`.
-        loss: maps the model, inputs and targets (B, T) to the *sum* of their losses.
+        loss: maps the model, inputs and targets (B, T) to the *sum* of their losses: a function,
+            or an object that is called so.
         optimizer: makes one from groups of parameters.
         schedule: makes one from the optimizer and the number of steps of the run.
         data, tokenizer: tokens and what made them, instead of the text that `config.data` names.
@@ -105,7 +106,11 @@ def train(
             f"train() is given a TrainConfig first, not a {type(config).__name__}: "
             "train(TrainConfig(data='my_book.txt'), ModelConfig(d_model=32))"
         )
-    made = {"model": model, "loss": loss, "optimizer": optimizer, "schedule": schedule}
+    if loss is not None and not callable(loss):
+        raise TypeError(
+            f"loss must be a function of the model, inputs and targets, not a {type(loss).__name__}"
+        )
+    made = {"model": model, "optimizer": optimizer, "schedule": schedule}
     for name, make in made.items():
         if make is not None and (isinstance(make, nn.Module) or not callable(make)):
             raise TypeError(
