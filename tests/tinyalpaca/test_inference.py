@@ -341,3 +341,16 @@ def test_scores_beyond_float16():
     tokens = [1, 2, 3]
     ours = ReadyModel(model, 30, True).decoder([tokens], 40)
     compare(ours, UncachedDecoder(model, 30, [tokens]), [tokens], 6, rtol=0.05)
+
+
+def test_a_row_of_zeros_and_an_eps_that_float32_has_not(monkeypatch):
+    """As the model's own, these logits are no numbers."""
+    options = {"pre_norm": True, "norm": "rms", "norm_eps": 1e-60, "bias": False}
+    for few in (0, 1 << 25):
+        monkeypatch.setattr(ready_model, "FOLDED", few)
+        model = tiny_model(**options)
+        model.embedding.token_embed.assign(model.embedding.token_embed.array * 0)
+        model.embedding.pos_embed.assign(model.embedding.pos_embed.array * 0)
+        with np.errstate(all="ignore"):
+            logits = ReadyModel(model, 30, True).decoder([[5]], 40).next_logits()
+        assert np.isnan(logits).all()

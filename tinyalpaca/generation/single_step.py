@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import sqrt
+from math import nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -253,7 +253,11 @@ def _norm(norm: Norm | None, channels: int, eps: float, dtype: Any) -> Normalise
 
     def divide(x: np.ndarray, out: np.ndarray) -> None:
         """x/√(mean(x²) + ε), as x·√C/√(Σx² + Cε)"""
-        np.multiply(x, root / sqrt(x.dot(x) + sum_eps), out=out)
+        try:
+            scale = root / sqrt(x.dot(x) + sum_eps)
+        except ZeroDivisionError:  # all are 0, and ε is less than float32 has: 0/0, as in the model
+            scale = nan
+        np.multiply(x, scale, out=out)
 
     if norm is None:
         return divide
