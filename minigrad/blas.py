@@ -12,8 +12,6 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from threadpoolctl import ThreadpoolController
-
 from minigrad.settings import Setting
 from minigrad.state import STATE, setting
 
@@ -26,6 +24,8 @@ _users = 0
 
 def find_blas() -> None:
     """Look for BLAS libraries, also for those imported since. It takes a millisecond."""
+    from threadpoolctl import ThreadpoolController  # here, as `import minigrad` must be quick
+
     found = [
         library
         for library in ThreadpoolController().lib_controllers
