@@ -53,6 +53,13 @@ class looked_up(Rule):
         return p - {0.01: 0.02}.get(lr, 0.03) * g
 
 
+class dividing(Rule):
+    state = ("step",)
+
+    def step(xp, p, g, *, lr, step):
+        return p - lr / int(step) * g
+
+
 class silent(Rule):
     def step(xp, p, g, *, lr):
         p = p - lr * g
@@ -90,7 +97,7 @@ class Named(Lion):
 
 OWN: dict[str, Any] = {
     rule.__name__: lambda p, rule=rule: OneRule(p, rule)
-    for rule in (in_place, as_a_list, ranging, picking, looked_up, silent)
+    for rule in (in_place, as_a_list, ranging, picking, looked_up, dividing, silent)
 } | {"named": Named}
 
 
@@ -109,8 +116,10 @@ def test_a_rule_that_works_in_place(gpu: Any, name: str, bad: int | None) -> Non
     ours.assert_like(Problem(name, "cpu").by_the_host(range(made)))
 
 
-def test_compiling_changes_nothing(gpu: Any) -> None:
-    ours = Problem("in_place", "gpu").captured(range(5))
+@pytest.mark.filterwarnings("ignore::minigrad.errors.CaptureWarning")
+@pytest.mark.parametrize("name", ["in_place", "dividing"])
+def test_compiling_changes_nothing(gpu: Any, name: str) -> None:
+    ours = Problem(name, "gpu").captured(range(5))
     before = [p.numpy().copy() for p in ours.params]
     ours.steps.compile([1])
     for p, value in zip(ours.params, before, strict=True):

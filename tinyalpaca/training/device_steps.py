@@ -176,7 +176,8 @@ class DeviceSteps:
             NeedsHost: the rule of a group cannot compute with arrays in the place of numbers.
         """
         with self._device.in_use(), compiling_ahead():
-            self.state.orders[...] = 0  # so that what is launched nevertheless changes no weight
+            self.state.orders[...] = 1  # numbers that any rule can compute with
+            self.state.orders[:1] = 0  # what is launched nevertheless shall change no weight
             self._step(tuple(rows))
 
     def launch(self, rows: Sequence[int]) -> None:
@@ -316,7 +317,7 @@ class DeviceSteps:
             self._optimizer.step(self._grad_scale, self._orders)
         except NO_NUMBER as error:
             raise NeedsHost(
-                f"a rule of {type(self._optimizer).__name__} does not compute with arrays in the "
+                f"a step of {type(self._optimizer).__name__} fails with arrays on the GPU in the "
                 f"place of numbers ({type(error).__name__}: {error})"
             ) from error
         if self._average is not None:
