@@ -20,6 +20,7 @@ from minigrad.errors import DeviceError as DeviceError
 from minigrad.errors import GraphFreedError as GraphFreedError
 from minigrad.errors import InPlaceError as InPlaceError
 from minigrad.errors import KernelFallbackWarning as KernelFallbackWarning
+from minigrad.errors import NoGradientWarning as NoGradientWarning
 from minigrad.errors import NonFiniteError as NonFiniteError
 from minigrad.errors import PrecisionError as PrecisionError
 from minigrad.errors import ShapeError as ShapeError
@@ -48,7 +49,9 @@ from minigrad import kernels as kernels  # isort: skip
 from minigrad import nn as nn  # isort: skip
 from minigrad import optim as optim  # isort: skip
 
-if not TYPE_CHECKING:  # which would take every name for one that there is
+if TYPE_CHECKING:
+    from minigrad import storage as storage
+else:  # a checker would take every name for one that there is
     from minigrad import hints
 
     __getattr__ = hints.missing_name(__name__)

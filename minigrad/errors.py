@@ -41,6 +41,10 @@ class CaptureWarning(UserWarning):
     """A function runs kernel by kernel because it could not be captured as a CUDA graph."""
 
 
+class NoGradientWarning(UserWarning):
+    """An optimizer's step changes nothing, as none of its parameters has a gradient."""
+
+
 class PrecisionError(DeviceError):
     """A precision of matmuls that a device does not have, or that is unknown."""
 

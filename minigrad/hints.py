@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache, wraps
+from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any, NoReturn, cast
 
@@ -86,6 +87,9 @@ FROM_PACKAGES = {
     },
 }
 
+# Sub-packages that are imported when they are first asked for: files are not for everyone.
+LATE = {"minigrad": ("storage",)}
+
 # Arguments that PyTorch's functions have, and what they are here.
 ARGUMENTS = {
     "dim": "axis",
@@ -127,10 +131,12 @@ def missing_attribute(name: str) -> str:
     return f"'Tensor' object has no attribute {name!r}{meant}"
 
 
-def missing_name(package: str) -> Callable[[str], NoReturn]:
+def missing_name(package: str) -> Callable[[str], ModuleType]:
     """The `__getattr__` of a package, which Python calls only for what is not there."""
 
-    def missing(name: str) -> NoReturn:
+    def missing(name: str) -> ModuleType:
+        if name in LATE.get(package, ()):
+            return import_module(f"{package}.{name}")
         hint = FROM_PACKAGES[package].get(name)
         meant = f"; what PyTorch calls so is here {hint}" if hint else ""
         message = f"module {package!r} has no attribute {name!r}{meant}"
@@ -186,6 +192,12 @@ def _with_arguments_explained(function: FunctionType) -> FunctionType:
     return cast(FunctionType, call)
 
 
+RNG = (
+    "the source of random numbers, rng=minigrad.Generator(0), where 0 is the seed. There is no "
+    "global random state."
+)
+
+
 def explain_rng(kind: type) -> None:
     """Let the TypeError of a class say what the `rng` is that it was made without."""
     init = vars(kind).get("__init__")
@@ -197,12 +209,10 @@ def explain_rng(kind: type) -> None:
         try:
             init(self, *args, **options)
         except TypeError as error:
-            if "missing" not in str(error) or "'rng'" not in str(error):
-                raise
-            raise TypeError(
-                f"{error}: the source of random numbers, rng=minigrad.Generator(0), where 0 is "
-                "the seed. There is no global random state."
-            ) from None
+            message = str(error)
+            if "missing" not in message or "'rng'" not in message or RNG in message:
+                raise  # something else, or it was said by a layer inside of this one
+            raise TypeError(f"{message}: {RNG}") from None
 
     setattr(kind, "__init__", call)  # noqa: B010  (mypy knows it as a method)
 

@@ -81,6 +81,8 @@ class Tensor(Interchange, Methods):
         self.version: Version = data.version if shared else Version(outside=array is data)
 
     def __getattr__(self, name: str) -> Any:  # asked only for what there is not
+        if hasattr(type(self), name):  # a subclass's property has failed: say why
+            return object.__getattribute__(self, name)
         raise AttributeError(missing_attribute(name), name=name, obj=self)
 
     @classmethod

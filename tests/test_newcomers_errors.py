@@ -380,6 +380,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "model must be a class or a function, .*not a TinyAlpaca that is made already",
     ),
+    "a loss that is a name": (
+        lambda: trained(TrainConfig(), loss="mse"),
+        TypeError,
+        "loss must be a function of the model, inputs and targets, not a str",
+    ),
     "an optimizer that is made already": (
         lambda: trained(TrainConfig(), optimizer=optim.SGD([leaf()], lr=0.1)),
         TypeError,
@@ -511,12 +516,52 @@ def test_a_property_that_fails_says_why() -> None:
         _ = Model().width
     assert not hasattr(Model(), "anything")
 
+    class Named(mg.Tensor):
+        @property
+        def name(self) -> str:
+            return str(self.label)
+
+    with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'label'"):
+        _ = Named([1.0]).name
+    assert not hasattr(Named([1.0]), "anything")
+
+
+def test_attributes_that_another_class_finds() -> None:
+    class Settings:
+        def __getattr__(self, name: str) -> int:
+            if name == "depth":
+                return 7
+            raise AttributeError(name)
+
+    class Model(nn.Module, Settings):
+        pass
+
+    assert Model().depth == 7
+    assert not hasattr(Model(), "anything")
+
+
+def test_a_missing_rng_is_explained_once() -> None:
+    class Inner(nn.Module):
+        def __init__(self, *, rng: mg.Generator) -> None:
+            self.layer = nn.Linear(2, 2)  # type: ignore[call-arg]
+
+    with pytest.raises(TypeError) as error:
+        Inner(rng=mg.Generator(0))
+    assert str(error.value).count("the source of random numbers") == 1
+
+
+def test_files_are_imported_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(mg, "storage", raising=False)
+    assert mg.storage is sys.modules["minigrad.storage"]
+
 
 def test_a_forgotten_backward_is_noticed() -> None:
     """Where all gradients are missing. Where some are, it may be meant."""
     one, other = leaf(), leaf()
     optimizer = optim.SGD([one, other], lr=0.1)
-    with pytest.warns(UserWarning, match=r"no parameter has a gradient: call loss.backward\(\)"):
+    with pytest.warns(
+        mg.NoGradientWarning, match=r"no parameter has a gradient: call loss.backward\(\)"
+    ):
         optimizer.step()
     one.sum().backward()
     optimizer.step()  # without a warning, which would be an error here
@@ -525,7 +570,7 @@ def test_a_forgotten_backward_is_noticed() -> None:
 
 
 def test_an_optimizer_of_frozen_parameters_is_noticed() -> None:
-    with pytest.warns(UserWarning, match="all are frozen: none has requires_grad=True"):
+    with pytest.warns(mg.NoGradientWarning, match="all are frozen: none has requires_grad=True"):
         optim.SGD([mg.Tensor([1.0])], lr=0.1).step()
 
 

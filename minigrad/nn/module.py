@@ -60,6 +60,8 @@ class Module:
         def __getattr__(self, name: str) -> Any:  # asked only for what there is not
             if hasattr(type(self), name):  # a property has failed: say why
                 return object.__getattribute__(self, name)
+            if hasattr(super(), "__getattr__"):  # of another class that it is made from
+                return super().__getattr__(name)
             raise AttributeError(missing_in_module(type(self).__name__, name), name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from minigrad.errors import NoGradientWarning
 from minigrad.tensor import Tensor
 
 
@@ -64,4 +65,5 @@ def warn_of_nothing_to_do(parameters: Iterable[Tensor]) -> None:
     else:
         why = "all are frozen: none has requires_grad=True"
     # Python shows a warning once for each line that calls `step`.
-    warnings.warn(f"step() changes nothing, as no parameter has a gradient: {why}", stacklevel=3)
+    message = f"step() changes nothing, as no parameter has a gradient: {why}"
+    warnings.warn(message, NoGradientWarning, stacklevel=3)
