@@ -116,3 +116,6 @@ def fitting(number: Any, dtype: np.dtype) -> Any:
                 "convert the tensor first, for example with .astype('int64')"
             )
     return number
+
+
+__all__ = ["widened"]

@@ -6,6 +6,7 @@ has changed a model's layers, it computes something else, so the model itself is
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from math import prod
@@ -14,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from minigrad import nn
-from minigrad.nn import functional, layers
+from minigrad.nn import functional
 from tinyalpaca import block_end, lora, rotation
 from tinyalpaca import model as written
 from tinyalpaca.config import ModelConfig
@@ -33,7 +34,7 @@ Part = tuple[type[nn.Module], dict[str, Any]]  # a module's class, and its setti
 CLASSES = (TinyAlpaca, Embedding, DecoderLayer, MaskedMultiHeadSelfAttention, FeedForwardNetwork)
 CLASSES += (nn.Module, nn.Linear, LoRALinear, nn.LayerNorm, nn.RMSNorm, nn.Dropout)  # type: ignore[assignment]
 # Where the functions are that these call.
-FILES: tuple[Any, ...] = (written, block_end, rotation, lora, layers, functional)
+FILES = (written, block_end, rotation, lora, functional, sys.modules[nn.Linear.__module__])
 METHODS: dict[Any, dict[str, Any]] = {
     owner: {n: v for n, v in vars(owner).items() if callable(v) or isinstance(v, ModuleType)}
     for owner in (*CLASSES, nn.ModuleList, *FILES)
