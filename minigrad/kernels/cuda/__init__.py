@@ -1,15 +1,15 @@
 """Kernels in CUDA C++, launched through CuPy. `KERNELS` says which ops have one.
 
-A kernel is the textbook pair of `minigrad.ops` without `xp`, and is held against it in the tests:
+A kernel has the functions of a page of `minigrad.ops`, without `xp`. Tests compare the two:
 
     forward(*arrays, **statics)               -> out, saved
     backward(dy, saved, needs, **statics)     -> one gradient (or None) per input array
-    backward_into(dy, saved, needs, places, **statics)     (those with weights; see minigrad.op)
+    backward_into(dy, saved, needs, places, **statics)     (ops with weights; see minigrad.op)
     supports(*arrays, **statics)              -> None, or why the textbook has to run (support.py)
 
-The .cu file beside a module holds what it launches. Importing this package imports no CuPy and
-compiles nothing: that is left to the first launch (`compile.py`). All sums have a fixed order, so
-the same inputs give the same bits on every run.
+The .cu file beside a module holds what it launches. Importing this package neither imports CuPy nor
+compiles anything: the first launch does (`compile.py`). All sums have a fixed order, so results
+from the same inputs are bitwise identical on every run.
 """
 
 from types import MappingProxyType

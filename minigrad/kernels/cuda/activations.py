@@ -1,8 +1,8 @@
 """ReLU and GELU. Twins of the classes of the same names in `minigrad.ops.activations`.
 
-Shapes: any. One launch forward, one backward.
+Shapes: any. Forward is one launch, and so is backward.
 
-Saved: x. Backward of GELU computes Φ again, which is cheaper than to write and read it.
+Saved: x. GELU's backward computes Φ again, which is faster than storing and loading it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SOURCE = Source(
 
 
 class relu:
-    """y = max(x, 0);  dx = 0 where x <= 0, else dy: NaN passes through"""
+    """y = max(x, 0);  dx = 0 where x <= 0, else dy. NaN stays NaN."""
 
     supports: Final = staticmethod(of_floats)
 
@@ -40,7 +40,7 @@ class relu:
 
 
 class gelu:
-    """y = x·Φ(x), exactly or, with `approximate="tanh"`, by a formula with tanh"""
+    """y = x·Φ(x), exactly, or approximated by tanh with `approximate="tanh"`."""
 
     @staticmethod
     def supports(x: Array, *, approximate: str) -> str | None:

@@ -3,8 +3,8 @@
     m ← β₁m + (1-β₁)g         v ← β₂v + (1-β₂)g²
     p ← p·(1 - lr·λ) - rate·m/(√v + ε√(1-β₂ᵗ)),     rate = lr·√(1-β₂ᵗ)/(1-β₁ᵗ)
 
-`adamw_step` is told learning rate, step count and scale of the gradient by the host;
-`adamw_step_captured` by arrays on the device.
+`adamw_step` takes learning rate, step count and gradient scale as Python numbers;
+`adamw_step_captured` reads them from arrays on the device.
 """
 
 from __future__ import annotations
@@ -73,10 +73,11 @@ def adamw_step_captured(
     grad_scale: Any,
     made: Any,
 ) -> None:
-    """The same by numbers on the device, one launch; nothing is changed if `made` is 0 there.
+    """The same step in one launch, with numbers that lie on the device.
 
     Args:
-        lr, step, grad_scale, made: one float64 each.
+        lr, step, grad_scale: one float64 each.
+        made: one float64; if it is 0 nothing is changed.
     """
     dtype = one_dtype("adamw", param, grad, m, v)
     numbers = (beta1, beta2, 1 - beta1, 1 - beta2, weight_decay)

@@ -4,17 +4,17 @@
 
 Shapes: qkv (B, T, 3C) -> (B, T, C), C = H·D, with D up to 128 and B up to 65,535.
 
-Scores stay on the chip: forward keeps of each row of S only ln Σ e^S, from which backward has P
-again, P = e^(S - ln Σ e^S). A sequence that fits a tile (128 positions, fewer for head sizes above
-32) is one tile, longer ones are several, in the same kernel. Backward needs δ = Σ_d dy·y for each
-query. Blocks of queries (dq) and blocks of keys (dk, dv) of one launch compute it where heads have
-up to 16 channels; for larger heads a launch before does. Each element of dqkv is the sum of one
-thread, so results do not depend on timing.
+Scores are never written to GPU memory. Forward stores ln Σ e^S of each row, from which backward
+computes P again: P = e^(S - ln Σ e^S). Keys and values are read in tiles of 128 positions, fewer
+for head sizes above 32. Backward is one launch: some blocks compute dq for a block of queries, the
+others dk and dv for a block of keys. Both need δ = Σ_d dy·y for each query. They compute it
+themselves where heads have up to 16 channels; for larger heads a launch before them does. Each
+element of dqkv is summed by one thread, so results do not depend on timing.
 
-Under `precision("tf32")` and `precision("bf16")` the products of float32 are those of tensor cores:
-attention_mma.py. δ is exact there too.
+Under `precision("tf32")` and `precision("bf16")` tensor cores compute the matmuls of float32
+arrays (attention_mma.py). δ is exact there too.
 
-Saved: qkv, y, ln Σ e^S, and the precision of the products, which backward keeps to.
+Saved: qkv, y, ln Σ e^S, and the precision of the matmuls, which backward uses too.
 """
 
 from __future__ import annotations
@@ -95,7 +95,10 @@ class multi_head_attention:
 def _launch(
     name: str, jobs: int, batch: int, arguments: tuple[Any, ...], factors: str | None
 ) -> None:
-    """`jobs` blocks for each block of rows; the last `arguments` are time, heads, size, ..."""
+    """Launch `jobs` blocks for each block of rows.
+
+    The last five `arguments` are time, heads, head size, causal and scale.
+    """
     time, num_heads, size = arguments[-5:-2]
     head = next((head for head in HEADS if size <= head), None)
     if head is None:

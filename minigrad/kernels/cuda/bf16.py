@@ -1,4 +1,4 @@
-"""Arrays of bfloat16, which NumPy and CuPy do not have: as uint16. bf16.cu."""
+"""Arrays of bfloat16, stored as uint16, because NumPy and CuPy have no such dtype: bf16.cu."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ THREADS = 256
 
 
 def to_bf16(*arrays: Any) -> tuple[Any, ...]:
-    """One or two arrays of float32, rounded to bfloat16 (half to even) in one launch.
+    """Round one or two arrays of float32 to bfloat16 (half to even), in one launch.
 
-    The transpose of a C-contiguous array stays one.
+    The transpose of a C-contiguous array becomes the transpose of a C-contiguous array.
     """
     memories = [_memory(array) for array in arrays]
     outs = [cupy().empty(memory.shape, np.uint16) for memory in memories]
@@ -35,7 +35,7 @@ def to_bf16(*arrays: Any) -> tuple[Any, ...]:
 
 
 def from_bf16(array: Any) -> Any:
-    """float32, of any array of bfloat16."""
+    """An array of bfloat16 as float32."""
     memory = _memory(array)
     out = cupy().empty(memory.shape, np.float32)
     arguments = (memory, out, size_of(memory))

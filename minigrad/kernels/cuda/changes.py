@@ -1,4 +1,4 @@
-"""How far an update has moved each parameter, in one launch and a copy to the host: changes.cu."""
+"""How far an update moves each parameter, by one launch and one copy to the host: changes.cu."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from minigrad.kernels.cuda.compile import Source, one_dtype, real_of
 
 SOURCE = Source("changes", "change_squares<{real}>")
 THREADS = 256
-LONGEST = 2**14  # elements of a stretch, which a block goes through
+LONGEST = 2**14  # elements that one block reads
 
 
 class Changes:
-    """Squares of what changes between two states of one flat array.
+    """Sums of the squared changes between two states of one flat array, for each of its parts.
 
     Args:
         bounds: where each part of the array begins, and where the last one ends; P + 1 numbers.
@@ -25,7 +25,7 @@ class Changes:
 
     def __init__(self, bounds: Sequence[int]) -> None:
         stretches: list[tuple[int, int]] = []
-        self._first = []  # of each part's stretches
+        self._first = []  # index of each part's first stretch
         for start, stop in pairwise(bounds):
             self._first.append(len(stretches))
             cuts = [*range(start, stop, LONGEST), stop] if start < stop else [start, start]

@@ -9,8 +9,8 @@ from minigrad.kernels.cuda.compile import Source, blocks, real_of
 from minigrad.kernels.cuda.scratch import counters
 
 SOURCE = Source("column_sums", "column_sums<{real}>")
-ROWS_A_BLOCK = 128  # many rows are added up by many blocks, whose sums are added up in turn
-MOST_PARTS = 1024  # of these sums; beyond, blocks take more rows
+ROWS_A_BLOCK = 128  # with more rows, several blocks each sum a part; then the parts are summed
+MOST_PARTS = 1024  # with more rows than this allows, each block sums more rows
 
 
 def column_sums(a: Any, into: Any = None) -> Any:
@@ -29,18 +29,18 @@ def masked_column_sums(a: Any, y: Any, into: Any = None) -> tuple[Any, Any]:
 
 
 def sum_parts(partial: Any, into: Any = None) -> Any:
-    """Σ over the first of two axes that is short: (parts, C) -> (C,)."""
+    """Σ over a short first axis, by one block for each 32 columns: (parts, C) -> (C,)."""
     return _launch(partial, None, None, into, 1, max(1, partial.shape[0]))
 
 
 def parts_of(rows: int) -> tuple[int, int]:
-    """How many parts the rows are cut into, and how many rows a part has."""
+    """The number of parts that the rows are split into, and the number of rows in a part."""
     a_part = max(ROWS_A_BLOCK, blocks(rows, MOST_PARTS))
     return max(1, blocks(rows, a_part)), a_part
 
 
 def memory_of_parts(jobs: int, parts: int, columns: int, dtype: Any) -> tuple[Any, Any]:
-    """What `jobs` sums of `columns` leave their parts in, and count with; None if not needed."""
+    """Memory for the partial sums of `jobs` column sums, and their counters; None if not needed."""
     if parts == 1 or jobs == 0:
         return None, None
     partial = cupy().empty((jobs, parts, columns), dtype)

@@ -1,12 +1,13 @@
-"""CUDA sources become kernels: gathered from the .cu files, compiled by NVRTC at their first use.
+"""Reads CUDA kernels from the .cu files, compiles them with NVRTC at first use, and launches them.
 
-CuPy keeps what NVRTC has compiled on disk (`~/.cupy/kernel_cache`, or where `CUPY_CACHE_DIR` says),
-so that only the first run on a machine waits for the compiler. Each kernel is compiled by itself,
-so that nobody waits for one that is not needed, and several at a time (`compiling_ahead`).
+CuPy keeps compiled kernels on disk (in `~/.cupy/kernel_cache` or `CUPY_CACHE_DIR`), so that only
+the first run on a machine waits for the compiler. Each kernel is compiled separately, so that only
+kernels that are used are compiled. `compiling_ahead` compiles several at a time.
 
-A kernel's parameters are typed in C++ and untyped in a launch: a wrong width is not an error but
-garbage. Hence one rule for all launches: a Python int is an `int`, a Python float has the precision
-of the kernel's arrays, and whatever is neither (sizes, seeds) is passed as a NumPy scalar.
+A kernel's parameters have types in C++, but a launch does not check them: an argument of the wrong
+width gives wrong results without an error. Hence one rule for all launches: a Python int is an
+`int`, a Python float has the precision of the kernel's arrays, and all other numbers (sizes, seeds)
+are passed as NumPy scalars.
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ def _read(package: str, name: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    """CuPy writes sources in the locale's encoding, which may not have the letters of mathematics.
-    Only comments do."""
-    # No question marks: two of them begin a trigraph, of which compilers warn.
+    """Replace characters outside ASCII, which only comments have.
+
+    CuPy writes sources in the locale's encoding, which may lack mathematical symbols.
+    """
+    # Not by question marks: two of them begin a trigraph, and compilers warn about those.
     return re.sub(r"[^\x00-\x7f]", "_", text)
 
 
@@ -54,12 +57,12 @@ class Source:
     """The kernels of one .cu file, or of a string.
 
     Args:
-        file: its name without ending; of a string, what messages call it.
-        templates: every kernel that is launched, with `{real}` for float or double, `{id}` for the
-            type of ids, `{head}` for a head size and `{factors}` for what tensor cores round to:
-            `relu_forward<{real}>`.
-        package: in whose folder the file lies, with the headers of its own.
-        code: CUDA C++ in the place of a file. The prelude is put before it.
+        file: the file's name without ending; for `code`, a name for messages.
+        templates: every kernel that is launched, such as `relu_forward<{real}>`. `{real}` stands
+            for float or double, `{id}` for the type of ids, `{head}` for a head size and
+            `{factors}` for the type that tensor cores round to.
+        package: the package whose folder has the file and its headers.
+        code: CUDA C++ instead of a file. The prelude is put before it.
     """
 
     file: str
@@ -78,9 +81,9 @@ class Source:
         return _read(self.package, f"{self.file}.cu") if self._code is None else self._code
 
     def headers(self) -> dict[str, str]:
-        """The headers that the file includes, in their order: name and text.
+        """Name and text of each header that the file includes, in order.
 
-        A header lies beside the file, or here.
+        A header lies in the file's folder or in this one.
         """
         found = {}
         for name in re.findall(INCLUDE, self._written()):
@@ -92,10 +95,10 @@ class Source:
         return found
 
     def body(self) -> str:
-        """The text of the file without the lines that include headers.
+        """The text of the file without its `#include` lines.
 
         Raises:
-            ValueError: it does not include the prelude first, or something that is not ours.
+            ValueError: the prelude is not the first header, or a header is not one of ours.
         """
         text = re.sub(INCLUDE, "", self._written())
         if next(iter(self.headers()), "") != "prelude" or "#include" in text:
@@ -105,11 +108,11 @@ class Source:
         return text
 
     def text(self) -> str:
-        """The kernels, complete: what a compiler is given."""
+        """The headers and the kernels: what the compiler gets."""
         return "".join(self.headers().values()) + self.body()
 
     def expressions(self) -> tuple[str, ...]:
-        """Every kernel with every choice of template arguments."""
+        """Every kernel with every combination of template arguments."""
         found = []
         for choice in product(REAL.values(), IDS, HEADS, FACTORS):
             arguments = dict(zip(("real", "id", "head", "factors"), choice, strict=True))
@@ -152,7 +155,7 @@ class Source:
 
 
 def _device_of(arguments: Sequence[Any]) -> AbstractContextManager[Any]:
-    """Makes the GPU current that the first of the arrays lies on, if it is not already."""
+    """Context manager that makes the first array's GPU the current one."""
     xp = cupy()
     first = next((a for a in arguments if isinstance(a, xp.ndarray)), None)
     if first is None or first.device.id == xp.cuda.Device().id:
@@ -165,7 +168,7 @@ SOURCES: list[Source] = []  # those of files, for tools that compile every kerne
 
 @cache
 def _function(xp: Any, kernels: Source, kernel: str) -> Any:
-    """NVRTC compiles when the kernel is asked for."""
+    """The compiled kernel. NVRTC compiles it at the first call."""
     if kernel not in kernels.expressions():
         raise KeyError(f"{kernel} is not among the kernels of {kernels.file}.cu")
     module = xp.RawModule(code=kernels.text(), options=OPTIONS, name_expressions=(kernel,))
@@ -174,9 +177,11 @@ def _function(xp: Any, kernels: Source, kernel: str) -> Any:
 
 @contextmanager
 def compiling_ahead() -> Iterator[None]:
-    """Launches in this block launch nothing: their kernels are compiled, several at a time, and are
-    there when it ends. What they would have written is not."""
-    from concurrent.futures import ThreadPoolExecutor  # brings much that nothing else needs
+    """Compile the kernels that the block would launch, several at a time, and launch none of them.
+
+    They are compiled when the block ends. Their output arrays stay uninitialized.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # imports much that is rarely needed
 
     xp = cupy()
     jobs: dict[Any, Any] = {}
@@ -199,12 +204,12 @@ def _on_device(device: Any, *kernel: Any) -> None:
 
 
 def _typed(argument: Any, dtype: np.dtype) -> Any:
-    """Python numbers as NumPy scalars, which carry their width; arrays and None as they are."""
+    """An argument with its width: numbers as NumPy scalars, None as a null pointer."""
     if argument is None:
         return np.uint64(0)
     if isinstance(argument, int):
         return np.int32(argument)
-    # A NumPy float64 is a Python float as well, and keeps its width.
+    # `type(...) is float`, because np.float64 is a subclass of float and must keep its width.
     return dtype.type(argument) if type(argument) is float else argument
 
 
@@ -236,7 +241,7 @@ def id_of(dtype: Any) -> str:
 
 
 def one_dtype(op: str, *arrays: Any) -> np.dtype:
-    """The dtype that all arrays have; None among them is passed over.
+    """The dtype that all arrays share; None among them is skipped.
 
     Raises:
         TypeError: they differ.

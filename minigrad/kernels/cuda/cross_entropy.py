@@ -1,16 +1,16 @@
-"""Soft-max and cross-entropy in one. Twin of `minigrad.ops.cross_entropy`.
+"""Softmax and cross-entropy in one op. Twin of `minigrad.ops.cross_entropy`.
 
     loss = -Σ_v q_v·ln softmax(z)_v  for each row of logits z,   q = (1 - ε)·onehot(t) + ε/V
 
 Shapes: logits z (..., V), targets t (...) integers (int32 or int64) below V. Rows whose target is
-`ignore_index` count for nothing. `reduction`: "none" (...), "sum", or "mean" over the rows that
-count. A target that is out of range gives a NaN.
+`ignore_index` are left out. `reduction`: "none" (...), "sum", or "mean" over the other rows. A
+target that is out of range gives a NaN.
 
-A block takes a row, or several short ones, and the last block that is done adds up the losses: all
-in one launch. Nothing is read back by the host: the number of rows that count stays on the device,
-and so does the loss.
+Forward is one launch. Each block computes one row, or several short ones; the last block to finish
+adds up the losses. The host reads nothing back: the loss and the number of targets that are not
+ignored stay on the device.
 
-Saved: z, ln Σ e^z, the targets and the number of rows that count.
+Saved: z, ln Σ e^z, the targets and the number of targets that are not ignored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SOURCE = Source(
     "cross_entropy_backward<{real}, {id}>",
 )
 THREADS = 128
-SHORT, WARPS = 1024, 8  # rows of so few logits have a warp each, of so many in a block
+SHORT, WARPS = 1024, 8  # a row of up to SHORT logits is computed by a warp, of WARPS in a block
 
 
 def supports(logits: Array, targets: Array, *, ignore_index: int = -100, **_: Any) -> str | None:
@@ -57,9 +57,9 @@ def forward(
     total: Any = None
     done = None
     if reduction != "none":
-        total = xp.empty(2, dtype)  # the loss, and how many rows count
+        total = xp.empty(2, dtype)  # the loss, and how many targets are not ignored
         done = counters(1)
-        if not rows:  # and no block
+        if not rows:  # then no block runs
             total[...] = 0
             if reduction == "mean":
                 total[:1] = float("nan")

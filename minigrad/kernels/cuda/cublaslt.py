@@ -1,12 +1,13 @@
-"""Matrix products by cuBLASLt, in a way that a CUDA graph can capture.
+"""Matmuls by cuBLASLt, in a way that a CUDA graph can capture.
 
-CuPy refuses to call cuBLAS while a stream captures. cuBLASLt itself does not mind, as long as it is
-given all it needs: a workspace, and an algorithm. So there is a *plan* for every kind of product
-(sizes, orders of memory, precision, what follows the product, alignment of the arrays), which
-holds the algorithm that cuBLASLt's heuristic chose when the plan was made, outside of captures.
+CuPy refuses to call cuBLAS while a stream captures. cuBLASLt can be captured if it is given a
+workspace and an algorithm. So there is a *plan* for every kind of matmul (sizes, memory order,
+precision, epilogue, alignment of the arrays). A plan holds the algorithm that cuBLASLt's heuristic
+chose when the plan was made, outside of captures.
 
-cuBLASLt thinks in columns. A C-contiguous c (M, N) = a·b is the column-major (N, M) = bᵀ·aᵀ, and
-C-contiguous memory of a is aᵀ in columns: so b comes first, and nothing is moved.
+cuBLASLt's matrices are column-major. A C-contiguous c = a·b, (M, N), has the memory of the
+column-major matrix cᵀ = bᵀ·aᵀ, (N, M), and the C-contiguous a that of the column-major aᵀ. So b is
+passed first, and nothing is copied.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from minigrad.kernels.cuda import cublaslt_api as lt
 from minigrad.kernels.cuda.cublaslt_api import Api, CublasError, HeuristicResult, Unavailable
 from minigrad.kernels.cuda.scratch import workspace
 
-MOST_ALIGNED = 256  # bytes: no algorithm asks for more
+MOST_ALIGNED = 256  # bytes; no algorithm needs a larger alignment
 OPERANDS = {"u2": lt.CUDA_R_16BF, "f4": lt.CUDA_R_32F, "f8": lt.CUDA_R_64F}
 EPILOGUES = {  # by (bias, relu)
     (False, False): lt.CUBLASLT_EPILOGUE_DEFAULT,
@@ -35,10 +36,10 @@ EPILOGUES = {  # by (bias, relu)
 
 
 class Product(NamedTuple):
-    """A kind of product: c (M, N) = a (M, K)·b (K, N), then + bias, then max(·, 0).
+    """A kind of matmul: c (M, N) = a (M, K)·b (K, N), then + bias, then max(·, 0).
 
-    An operand is transposed if its memory is that of the C-contiguous transpose. Alignments are of
-    a, b, bias (0 for none), and c with what is added to it, in bytes.
+    An operand is transposed if its transpose is C-contiguous. `aligned` lists the alignments in
+    bytes of a, of b, of the bias (0 for none), and of both c and the array that is added to it.
     """
 
     m: int
@@ -59,15 +60,15 @@ class Product(NamedTuple):
 
     @property
     def result(self) -> int:
-        """The type of c, of the bias and of the factors α and β."""
+        """The type of c, of the bias and of the scalars α and β."""
         return lt.CUDA_R_64F if self.operands == "f8" else lt.CUDA_R_32F
 
 
 class Plan:
-    """One kind of product, with its algorithm.
+    """One kind of matmul, with its algorithm.
 
     Args:
-        bias: the address of a bias of this alignment, or 0. The heuristic looks at it.
+        bias: the address of a bias of this alignment, or 0. The heuristic uses it.
 
     Raises:
         CublasError: cuBLASLt has no algorithm for it, or fails.
@@ -101,7 +102,7 @@ class Plan:
         self.algorithm: Any = self._chosen(p)
 
     def _layout(self, dtype: int, rows: int, columns: int, transposed: bool) -> c_void_p:
-        """Of a matrix in columns, (rows, columns), or transposed in memory."""
+        """The layout of a column-major matrix (rows, columns), or of one stored transposed."""
         if transposed:
             rows, columns = columns, rows
         return self.api.create("MatrixLayout", dtype, rows, columns, rows)
@@ -111,7 +112,7 @@ class Plan:
         self.api.set("MatmulDesc", self.operation, attribute, c_void_p(address))
 
     def _chosen(self, product: Product) -> Any:
-        """The algorithm that the heuristic thinks to be the fastest."""
+        """The algorithm that the heuristic expects to be the fastest."""
         preference = self.api.create("MatmulPreference")
         a, b, _, c = product.aligned
         values = {
@@ -136,7 +137,7 @@ class Plan:
         return best.algo
 
     def run(self, a: int, b: int, bias: int, c: int, plus: int, stream: int) -> None:
-        """One product of arrays at these addresses, on a stream. What lies at `plus` is added."""
+        """Multiply the arrays at these addresses, and add the one at `plus` (0 for none)."""
         if bias:
             self._set_bias(bias)
         space = workspace()
@@ -150,7 +151,7 @@ class Plan:
 
 
 class Library:
-    """cuBLASLt on one device: its handle and its plans, used by one thread at a time."""
+    """cuBLASLt on one device: its handle and its plans. A lock admits one thread at a time."""
 
     api: Api
     handle: c_void_p
@@ -161,7 +162,7 @@ class Library:
         self.lock: threading.Lock = threading.Lock()
 
     def run(self, product: Product, a: int, b: int, bias: int, c: int, plus: int) -> bool:
-        """Whether there is a plan for this product, which is then done.
+        """Run the matmul if there is a plan for it; returns whether there is.
 
         Raises:
             RuntimeError: a plan would have to be made while the stream captures.
@@ -195,7 +196,7 @@ _libraries: dict[Any, Library | None] = {}
 
 
 def library() -> Library | None:
-    """cuBLASLt on the current device; None, which is announced, if it is not to be had."""
+    """cuBLASLt on the current device, or None, with a warning, if it is not available."""
     xp = cupy()
     key = (xp, xp.cuda.Device().id)
     if key not in _libraries:
@@ -211,15 +212,15 @@ def library() -> Library | None:
 
 
 def multiply(a: Any, b: Any, bias: Any, relu: bool, tf32: bool, out: Any, plus: Any = None) -> bool:
-    """Write a @ b + plus + bias, or max of that and 0, to `out`. False if cuBLASLt cannot.
+    """Write a @ b + plus + bias to `out`, or its ReLU. Returns False if cuBLASLt cannot.
 
     Args:
         a, b: (M, K) and (K, N), each C-contiguous or the transpose of such an array; of float32,
-            float64, or uint16 that are bfloat16. No size is 0.
+            of float64, or of bfloat16 stored as uint16. No size is 0.
         bias: (N,) C-contiguous, of `out`'s dtype, or None.
-        tf32: factors of float32 may be rounded.
-        out: (M, N), C-contiguous, float64 for factors of float64, else float32.
-        plus: as `out` is, another array, or None.
+        tf32: operands of float32 may be rounded to TF32.
+        out: (M, N), C-contiguous, float64 for operands of float64, else float32.
+        plus: another array of the shape and dtype of `out`, or None.
     """
     found = library()
     if found is None:
@@ -242,5 +243,5 @@ def multiply(a: Any, b: Any, bias: Any, relu: bool, tf32: bool, out: Any, plus: 
 
 
 def _alignment(address: int) -> int:
-    """The largest power of 2 up to 256 that divides an address; 0 for none."""
+    """The largest power of 2, up to 256, that divides an address; 0 for no address."""
     return min(address & -address, MOST_ALIGNED)

@@ -1,7 +1,7 @@
 """The part of cuBLASLt's C interface that we call, through ctypes.
 
-Names and values are those of NVIDIA's cublasLt.h, against which a test holds every one of them: a
-wrong number here would be no error, but another computation.
+Names and values are those of NVIDIA's cublasLt.h. A test compares every one of them with that file,
+because a wrong number here would not raise an error but compute something else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NEWEST_FIRST = ("libcublasLt.so.13", "libcublasLt.so.12")  # on Linux
 
 
 class HeuristicResult(ctypes.Structure):
-    """`cublasLtMatmulHeuristicResult_t`; it begins with the algorithm, which is opaque."""
+    """`cublasLtMatmulHeuristicResult_t`. It begins with the algorithm, which is opaque."""
 
     _fields_ = (
         ("algo", c_uint64 * 8),
@@ -51,7 +51,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "cublasLtMatmulPreferenceCreate": (_NEW,),
     "cublasLtMatmulPreferenceSetAttribute": (_POINTER, c_int, _POINTER, c_size_t),
     "cublasLtMatmulPreferenceDestroy": (_POINTER,),
-    # handle, operation, layouts of A, B, C, D, preference, how many are wanted, results, found
+    # handle, operation, layouts of A, B, C, D, preference, number requested, results, number found
     "cublasLtMatmulAlgoGetHeuristic": (
         *(_POINTER,) * 7,
         *(c_int, POINTER(HeuristicResult), POINTER(c_int)),
@@ -75,10 +75,10 @@ class Unavailable(RuntimeError):
 
 
 class Api:
-    """The functions of `PROTOTYPES`, each of which raises unless it succeeds.
+    """The functions of `PROTOTYPES`; each raises an error if it fails.
 
     Args:
-        library: what `ctypes.CDLL` gives.
+        library: a `ctypes.CDLL`.
 
     Raises:
         Unavailable: it lacks a function, or is older than `OLDEST`.
@@ -124,7 +124,7 @@ class Api:
 
 
 def load() -> Api:
-    """cuBLASLt, from where CuPy takes its libraries, or else from the system.
+    """Load cuBLASLt, from where CuPy takes its libraries, or else from the system.
 
     Raises:
         Unavailable: there is none, or it is too old.
@@ -139,9 +139,11 @@ def load() -> Api:
 
 
 def _places(reasons: list[str]) -> Iterator[str]:
-    """Where cuBLASLt may be. First comes what the package says by which CuPy finds libraries: it
-    knows NVIDIA's packages, conda and toolkits, on Windows as well. If it says nothing, the reason
-    is added to `reasons`."""
+    """Paths or names under which cuBLASLt may be found, in the order to try.
+
+    First comes what cuda.pathfinder finds, which CuPy uses too: it knows NVIDIA's packages, conda
+    and toolkits, on Windows as well. If it finds nothing, the reason is added to `reasons`.
+    """
     try:
         pathfinder = importlib.import_module("cuda.pathfinder")
         yield pathfinder.load_nvidia_dynamic_lib("cublasLt").abs_path
@@ -153,7 +155,7 @@ def _places(reasons: list[str]) -> Iterator[str]:
 
 
 def _loaded() -> list[str]:
-    """The cuBLASLt that this process has loaded."""
+    """Paths of the cuBLASLt that this process has already loaded."""
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
             lines = maps.read().splitlines()
@@ -164,7 +166,7 @@ def _loaded() -> list[str]:
 
 
 def installed(pattern: str) -> list[str]:
-    """Files of NVIDIA's Python packages, newest first: `nvidia/*/` and then the pattern."""
+    """Files `nvidia/*/{pattern}` of NVIDIA's Python packages, newest first."""
     spec = importlib.util.find_spec("nvidia")
     folders = [] if spec is None else spec.submodule_search_locations or []
     return sorted((p for f in folders for p in glob(f"{f}/*/{pattern}")), reverse=True)

@@ -1,4 +1,4 @@
-"""Dropout, and its masks by a counter-based generator. Twin of `minigrad.ops.dropout`.
+"""Dropout, and masks from a counter-based generator. Twin of `minigrad.ops.dropout`.
 
     y = x·keep/(1 - p),   dx = dy·keep/(1 - p)
 
@@ -63,15 +63,15 @@ def keep_mask(
 ) -> Any:
     """Booleans (shape), True with probability 1 - p, from Philox4x32-10 on the device.
 
-    Each number is a function of seed, step, stream and place, so nothing has to be remembered, and
+    Each number is a function of seed, step, stream and its index. So there is no state to keep, and
     a captured graph draws new masks as the step advances.
 
     Args:
         p: the probability of False.
         seed: 0 to 2⁶⁴ - 1.
         step: one uint32 on the device.
-        ahead: is added to the step, from 0 to 2³² - 1.
-        stream: tells the masks of one step apart, 0 to 2³² - 1.
+        ahead: a number added to the step, 0 to 2³² - 1.
+        stream: a different number for each mask of one step, 0 to 2³² - 1.
 
     Raises:
         OverflowError: seed or stream is out of range.

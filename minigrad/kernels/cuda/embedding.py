@@ -3,13 +3,13 @@
     y[..., t] = W[ids[..., t]] + P[t]
 
 Shapes: weight W (V, C), positions P (L, C) or none, ids (..., T) integers (int32 or int64) in
-[0, V), T up to L, y (..., T, C). Ids are checked before they go to the GPU; one that is out of
-range gives NaN here, never other memory.
+[0, V), T up to L, y (..., T, C). Ids are checked before they go to the GPU. In these kernels an id
+that is out of range gives NaN; no memory outside of the table is read.
 
-Backward of a small table gives each row of dW to a block, which looks for its id in all positions,
-and each row of dP to another, in one launch. In a large table each id belongs to the block at its
-first position; that costs nothing that grows with V, but zeroing dW. Sums have one order, there are
-no atomics.
+Backward of a small table is one launch: one block for each row of dW, which searches all positions
+for its id, and one for each row of dP. Backward of a large table has one block for each position;
+the block at the first position of an id sums that id's row. Then only zeroing dW takes time that
+grows with V. All sums have a fixed order and use no atomics.
 
 Saved: the ids and the tables' shapes.
 """
@@ -30,7 +30,7 @@ SOURCE = Source(
     "embedding_backward<{real}, {id}>",
 )
 THREADS = 256
-SMALL = 1024  # rows of a table that is small; an estimate
+SMALL = 1024  # a table with up to this many rows is small; estimated, not measured
 
 
 def supports(weight: Array, ids: Array) -> str | None:
@@ -52,7 +52,7 @@ def backward_into(dy: Array, saved: Saved, needs: Needs, places: Places) -> Grad
 
 
 class embedding_with_positions:
-    """The same with a vector for each position, which is added."""
+    """The same, plus a vector for each position."""
 
     @staticmethod
     def supports(weight: Array, positions: Array, ids: Array) -> str | None:
@@ -97,7 +97,7 @@ def _look_up(weight: Array, positions: Array, ids: Array) -> Array:
 def _gradients(
     dy: Array, ids: Array, shape: Shape, positions_shape: Shape | None, needs: Needs, places: Places
 ) -> Gradients:
-    """dW and dP, None for what is not needed."""
+    """dW and dP, or None for what is not needed."""
     vocabulary, channels = shape
     made: list[Any] = [None, None]
     for i, (need, of) in enumerate(zip(needs, (shape, positions_shape), strict=False)):
@@ -127,5 +127,5 @@ def _gradients(
 
 
 def _time(ids: Array) -> int:
-    """Positions of a sequence; 1 where there are none, as kernels divide by it."""
+    """The length of a sequence, but at least 1, because kernels divide by it."""
     return max(1, ids.shape[-1]) if ids.ndim else 1

@@ -1,4 +1,4 @@
-"""A kernel for an element-wise op of one's own, from CUDA C++ in strings.
+"""A GPU kernel for an element-wise op of your own, from CUDA C++ in strings.
 
     class smooth_step(Op):
         def forward(xp, x): ...
@@ -10,13 +10,13 @@
         backward="dx = dy * 6 * x * (1 - x);",
     )
 
-The strings are statements for one element. Inputs and options have the names that `forward` of the
-op gives them; the result is `y`, its gradient `dy`, and the gradient of an input `x` is `dx`. All
-are of type `real`, which is float or double, but for options that are ints. Inputs are broadcast,
-and what the prelude of all kernels has (`prelude.cuh`) can be used.
+The strings are C++ statements for one element. Inputs and options have the names of the parameters
+of the op's `forward`. The result is `y`, its gradient `dy`, and the gradient of an input `x` is
+`dx`. All have the type `real`, which is float or double; only options that are ints are ints.
+Inputs are broadcast. The statements may use the functions of `prelude.cuh`.
 
-An op that is not element-wise writes whole kernels, `Source(name, templates, code=...)`, and the
-module that launches them, as those of this package are.
+For an op that is not element-wise, write whole kernels, `Source(name, templates, code=...)`, and a
+module that launches them, like the modules of this package.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ template <typename real{types}> __global__ void {name}({parameters}, size_t size
 def cuda_kernel(op: type[Op], *, forward: str, backward: str) -> None:
     """Register a GPU kernel for an element-wise op; see the module's docstring.
 
-    It is compiled when it first runs. `minigrad.check_kernel(op, *arrays, backend="gpu")` holds it
-    against the op.
+    It is compiled when it first runs. `minigrad.check_kernel(op, *arrays, backend="gpu")` compares
+    it with the op.
 
     Args:
         op: its arrays and options must have names.
@@ -55,7 +55,7 @@ def cuda_kernel(op: type[Op], *, forward: str, backward: str) -> None:
         backward: statements that set the gradient of each input.
 
     Raises:
-        TypeError: `op` is no op, takes any number of arrays, or has one called `y`, `i` or `size`.
+        TypeError: `op` is not an op, takes `*arrays`, or has an array called `y`, `i` or `size`.
     """
     kernel(op, "gpu")(_ElementwisePair(op, forward, backward))
 
@@ -64,7 +64,7 @@ class _ElementwisePair:
     def __init__(self, op: type[Op], forward: str, backward: str) -> None:
         parameters = list(inspect.signature(op.forward).parameters.values())[1:]
         inputs = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-        # The default of each; an op without one is never called without the option.
+        # Option -> its default. An option without a default is given in every call.
         self._options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         if len(inputs) + len(self._options) != len(parameters) or not inputs:
             raise TypeError(f"cuda_kernel: the arrays of {op.name!r} must have names")

@@ -1,11 +1,13 @@
-"""Matrix products: by cuBLASLt (cublaslt.py), or by our own kernels (gemm.cu).
+"""Matmuls, by cuBLASLt (cublaslt.py) or by our own kernels (gemm.cu).
 
-`library` and `set_library` choose; results differ by rounding only. By default, "auto", small
-products are our own: they need fewer launches, as casts and what belongs to a layer's backward pass
-are part of them. Large ones are cuBLASLt's, which gets more out of a GPU.
+`library` and `set_library` choose between them; results differ by rounding only. By default,
+"auto", our own kernels compute small matmuls: they need fewer launches, because they also cast
+operands and compute other parts of a layer's backward pass. cuBLASLt computes large matmuls, for
+which it is faster.
 
-Our own compute float64 by fused multiply-adds, and so float32 under `precision("fp32")`; under
-"tf32" and "bf16" tensor cores round the factors and add in float32 (see `minigrad.precision`).
+Our own kernels compute float64, and float32 under `precision("fp32")`, by fused multiply-adds.
+Under "tf32" and "bf16" tensor cores round the operands and sum in float32 (see
+`minigrad.precision`).
 """
 
 from __future__ import annotations
@@ -26,22 +28,22 @@ from minigrad.state import STATE, setting
 
 SOURCE = Source("gemm", "gemm_fma<{real}>", "gemm_tf32", "gemm_bf16")
 LIBRARIES = ("auto", "cublaslt", "own")
-SMALL = 2**27  # multiply-adds; an estimate and no measurement, some 10 µs by our own kernels
+SMALL = 2**27  # multiply-adds, some 10 µs by our own kernels; estimated, not measured
 
 
 class Default:
-    """What holds where no block says otherwise."""
+    """The settings outside of `with` blocks."""
 
     library = "auto"
 
 
 def library(name: str) -> Setting:
-    """Context manager: who computes products in this thread, "auto", "cublaslt" or "own"."""
+    """Context manager: what computes matmuls in this thread, "auto", "cublaslt" or "own"."""
     return setting(library=_known(name))
 
 
 def set_library(name: str) -> None:
-    """Who computes products in all threads, outside of blocks of `library`."""
+    """Set what computes matmuls in all threads, outside of blocks of `library`."""
     Default.library = _known(name)
 
 
@@ -52,7 +54,7 @@ def _known(name: str) -> str:
 
 
 def uses_cublaslt(multiply_adds: int) -> bool:
-    """Whether a product of this size is for cuBLASLt."""
+    """Whether cuBLASLt computes a matmul of this size."""
     name = STATE.library or Default.library
     if name == "own" or (name == "auto" and multiply_adds <= SMALL):
         return False
@@ -60,7 +62,7 @@ def uses_cublaslt(multiply_adds: int) -> bool:
 
 
 def factors_of(array: Any) -> str | None:
-    """What the factors of a product with `array` are rounded to now; None for float64.
+    """What the operands of a matmul with `array` are rounded to; None for float64.
 
     Raises:
         PrecisionError: a precision is asked for that the array's device does not have.
@@ -69,9 +71,9 @@ def factors_of(array: Any) -> str | None:
 
 
 def prepared(factors: str | None, *arrays: Any) -> tuple[Any, ...]:
-    """Arrays as cuBLASLt takes them, for those that are factors of more than one product.
+    """Arrays as cuBLASLt accepts them: rounded to bfloat16 for "bf16", otherwise unchanged.
 
-    It reads bfloat16, which is rounded here; otherwise these are the arrays themselves.
+    An array that is an operand of several matmuls is prepared once.
     """
     return to_bf16(*arrays) if factors == "bf16" else arrays
 
@@ -93,9 +95,9 @@ def multiply(
     Args:
         a, b: of one dtype, or both prepared.
         bias: (N,) or None.
-        factors: "fp32", "tf32" or "bf16" for float32; left out, what is in force.
-        into: (M, N), C-contiguous, of the result's dtype, to write to; left out, a new array.
-        plus: likewise, another array that is only read; or None. Only without `relu`.
+        factors: "fp32", "tf32" or "bf16" for float32; by default the current precision.
+        into: the output buffer (M, N), C-contiguous, of the result's dtype, or None for a new one.
+        plus: another such array, which is only read, or None. Only without `relu`.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -117,7 +119,7 @@ def multiply(
     a, b, bias = _in_some_order(a), _in_some_order(b), dense(bias)
     if (
         with_cublaslt
-        and out.size * a.size > 0  # which is all that cuBLASLt takes
+        and out.size * a.size > 0  # cuBLASLt takes no empty matrices
         and cublaslt.multiply(a, b, bias, relu, factors == "tf32", out, plus)
     ):
         return out
@@ -130,8 +132,11 @@ def multiply(
 
 
 def _own(a: Any, b: Any, bias: Any, relu: bool, factors: str | None, out: Any) -> None:
-    """By our own kernels. Where the result has few elements and K is long (weight gradients),
-    parts of K are summed by blocks of their own, and then their sums."""
+    """Multiply by our own kernels.
+
+    Where the result has few elements and K is long (weight gradients), K is split into parts.
+    Different blocks sum the parts; then the partial sums are added.
+    """
     (m, k), n, dtype = a.shape, b.shape[1], out.dtype
     kernel = f"gemm_fma<{real_of(dtype)}>"
     if dtype == np.float32 and factors != "fp32":

@@ -1,13 +1,13 @@
-"""Layer normalisation, alone and after a residual sum. Twin of `minigrad.ops.layer_norm`.
+"""Layer normalization, alone and after a residual sum. Twin of `minigrad.ops.layer_norm`.
 
     y = w·x̂ + b,   x̂ = (x - μ)/σ,   μ = mean(x),   σ = √(var(x) + ε)    over the last axis
 
 Shapes: x (..., C), weight w (C,) or None for 1, bias b (C,) or None for 0, y (..., C).
 
-Forward and dx take a warp a row. dw and db are sums over all rows in a fixed order, by other blocks
-of the launch that computes dx.
+In forward and for dx, one warp computes one row. dw and db are sums over all rows in a fixed order,
+by other blocks of the launch that computes dx.
 
-Saved: x̂ and 1/σ, from which all of it follows, and w.
+Saved: x̂, 1/σ and w.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def backward_into(
 
 
 class add_layer_norm:
-    """y = LN(x + r): the residual sum and the norm after it. Both inputs get the same gradient."""
+    """y = LN(x + r), the norm of a residual sum. x and r get the same gradient."""
 
     @staticmethod
     def supports(
@@ -123,7 +123,7 @@ def _normalise(
 def _check_shapes(
     x: Array, residual: Array | None, weight: Array | None, bias: Array | None
 ) -> None:
-    """A kernel that is given less than it reads would read other memory."""
+    """Check the shapes, because a kernel would read past the end of an array that is too small."""
     if not x.ndim:
         raise ValueError("x has no last axis")
     if residual is not None and residual.shape != x.shape:

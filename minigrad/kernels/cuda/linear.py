@@ -2,16 +2,17 @@
 
 Shapes: x (..., C_in), weight W (C_out, C_in), bias b (C_out,) or None, y (..., C_out).
 
-Forward is one launch: the bias and ReLU are the end of the matrix product. Backward, with the N
-rows of x and dy stacked as matrices, is
+Forward is one launch: the matmul also adds the bias and applies ReLU. Backward, with the N rows of
+x and dy as matrices, is
 
-    dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy     with dy set to 0 where y is 0 before
+    dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy
 
-in one launch where our own kernels compute it (linear_backward.py), otherwise in three: the mask
-and db, dx, dW. What x's gradient is so far, past a residual connection, is added to dx there too.
+With ReLU, dy is first set to 0 where y is 0. Our own kernels do all this in one launch
+(linear_backward.py). With cuBLASLt there are three: the mask and db, then dx, then dW. The gradient
+that x already has, from a residual connection, is added to dx in the same launch.
 
-Saved: x and W (rounded, if cuBLASLt takes them so), with an activation y, whose sign is the mask,
-and the precision of the product, which backward keeps to.
+Saved: x and W (rounded, if cuBLASLt needs them so); y if there is ReLU, for the mask; and the
+precision of the matmul, which backward uses too.
 """
 
 from __future__ import annotations

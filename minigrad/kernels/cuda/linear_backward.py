@@ -1,10 +1,10 @@
 """The backward pass of a linear layer in one launch: linear_backward.cu.
 
-    dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy     dy being 0 where y is not positive
+    dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy     with dy counted as 0 where y is not positive
 
-On a GPU a small layer costs what its launches cost. Here dx, dW and db are computed at the same
-time, by blocks of their own, from dy as it comes: no masked copy is written, and db falls off where
-dW reads dy.
+For a small layer the launches themselves take most of the time. Here different blocks of one launch
+compute dx and dW. They mask dy as they read it, so no masked copy is written. The blocks of dW also
+sum db from the dy that they read.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def linear_backward(
     """dx (N, C_in), dW (C_out, C_in) and db (C_out,), or None for what is not needed.
 
     Args:
-        dy: (N, C_out); y: likewise, what ReLU has given, or None without it.
+        dy: (N, C_out); y: (N, C_out), the output of ReLU, or None without ReLU.
         x: (N, C_in); weight: (C_out, C_in). All are C-contiguous and of one dtype.
-        needs: db needs dW to be computed as well.
-        places: where dW and db are written to, or None; dx is always a new array.
-        factors: what factors of float32 are rounded to, "fp32", "tf32" or "bf16".
-        so_far: (N, C_in), C-contiguous, is added to dx; or None.
+        needs: db is only computed together with dW.
+        places: output buffers for dW and db, or None; dx is always a new array.
+        factors: what operands of float32 are rounded to, "fp32", "tf32" or "bf16".
+        so_far: (N, C_in), C-contiguous, which is added to dx; or None.
     """
     (rows, c_in), c_out = x.shape, weight.shape[0]
     xp, dtype = cupy(), dy.dtype

@@ -1,12 +1,13 @@
-"""A linear layer, the residual sum after it and its norm. Twin of `minigrad.ops.linear_norm`.
+"""A linear layer, a residual sum and layer norm. Twin of `minigrad.ops.linear_norm`.
 
-    y = w·x̂ + b,   x̂ = normalised (x Wᵀ + bias + residual)
+    y = w·x̂ + b,   x̂ = normalized (x Wᵀ + bias + residual)
 
 Shapes: x (..., C_in), W (C, C_in), bias (C,) or None, residual (..., C), w and b (C,) or None,
 y (..., C).
 
-Forward is one launch where the product is our own and C fits a tile: a block then has whole rows.
-Elsewhere it is the two kernels that it stands for. Backward always is.
+Forward is one launch if our own kernels compute the matmul and C fits a tile, because then a block
+has whole rows. Otherwise the kernels of `linear` and `add_layer_norm` run one after the other.
+Backward always uses these two.
 
 Saved: what these two save.
 """

@@ -1,4 +1,4 @@
-"""CuPy, with products that can be captured in a CUDA graph, as its own cannot."""
+"""CuPy with another `matmul`: one that can be captured in a CUDA graph, as CuPy's cannot."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from minigrad.kernels.cuda.gemm import multiply
 
 
 class Namespace:
-    """Has what CuPy has, and another `matmul`."""
+    """The functions of CuPy, except for `matmul`."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(cupy(), name)
 
     def matmul(self, a: Any, b: Any) -> Any:
-        """a @ b, (..., M, K) @ (..., K, N) -> (..., M, N), one product after the other.
+        """a @ b, (..., M, K) @ (..., K, N) -> (..., M, N), one launch for each pair of matrices.
 
         Raises:
             ValueError: the shapes do not fit, or differ in more than M and N.

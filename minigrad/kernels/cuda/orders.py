@@ -1,7 +1,8 @@
-"""What a step of training is told by arrays on a GPU: learning rate, step count, and what becomes
-of a gradient that is not finite. So a captured graph makes the next step at each replay.
+"""Numbers of a training step that lie on the GPU: learning rate, step count, and whether to update.
 
-`order_step` measures the gradient and writes orders; the update of each rule follows them.
+A captured graph cannot take new arguments. As these numbers are read and advanced on the device,
+each replay makes the next step. `order_step` computes the gradient's norm and writes the numbers of
+the update ("orders"); the update of each optimizer reads them.
 """
 
 from __future__ import annotations
@@ -16,27 +17,27 @@ from minigrad.kernels.cuda.scratch import counters
 
 SOURCE = Source("orders", "step_orders<{real}>", "average_ordered<{real}>")
 THREADS = 256
-MOST_PARTS = 256  # of a norm, so that one block can add them up
+MOST_PARTS = 256  # partial sums of a norm, few enough for one block to add up
 
 
 class StepState:
     """What a training step reads and advances on the device.
 
     Args:
-        groups: parameter groups, each with a learning rate of its own.
-        steps: how many steps `rates` has a learning rate for.
-        ring: how many steps `history` remembers.
+        groups: the number of parameter groups, each with its own learning rate.
+        steps: the number of steps for which `rates` has learning rates.
+        ring: the number of steps that `history` holds.
 
     Attributes:
-        report: float64, the memory of `counters` and `history`: all that a host looks at.
-        counters: (4,) int64: steps made, the optimizer's updates made, windows taken, 1 if a step
-            was not finite: from then on nothing changes, until the host sets it to 0.
+        report: float64, the memory of `counters` and `history`: all that the host reads back.
+        counters: (4,) int64: steps made, updates made, windows used, and 1 after a step that was
+            not finite. While it is 1 nothing changes; the host sets it back to 0.
         history: (2, ring) float64, loss and gradient norm of step i in column i % ring.
-        draw: (1,) uint32, what dropout masks are drawn from.
+        draw: (1,) uint32, the counter from which dropout masks are drawn.
         rates: (groups, steps) float64, learning rates.
-        orders: float64, what `order_step` tells the update: 1 if it is to be made, what clipping
-            multiplies gradients by, the decay of the average of the weights, the number of the
-            update from 1, and each group's learning rate.
+        orders: (4 + groups,) float64, the numbers of the update: 1 if it is to be made, the factor
+            of clipping, the decay of the weights' average, the number of the update from 1, and
+            each group's learning rate.
     """
 
     def __init__(self, groups: int, steps: int, ring: int) -> None:
@@ -65,19 +66,19 @@ def order_step(
     loss_scale: float = 1.0,
     average_decay: float = 0.0,
 ) -> None:
-    """Measure the gradient and decide what the update does, in one launch.
+    """Compute the gradient's norm and the numbers of the update, in one launch.
 
-    If the loss and the norm are finite, the counters advance and the update is ordered. If not,
-    nothing changes any more until the host has looked: `counters[3]` is 1 then.
+    If loss and norm are finite, the counters advance and `orders[0]` becomes 1. If not,
+    `counters[3]` becomes 1, and no update is made until the host sets it back to 0.
 
     Args:
         grad: (N,) the flat gradient.
         loss: one number on the device, of the dtype of `grad`.
         max_norm: gradients are clipped to this norm.
-        windows: how many windows the step has taken.
+        windows: the number of windows that the step has used.
         draws: by how much `draw` advances.
-        loss_scale: multiplies the loss in the history.
-        average_decay: of the average of the weights: d = min(average_decay, (1 + t)/(10 + t)).
+        loss_scale: a factor for the loss in the history.
+        average_decay: the decay of the weights' average is min(average_decay, (1 + t)/(10 + t)).
     """
     xp, parts = cupy(), max(1, min(element_blocks(grad.size), MOST_PARTS))
     groups, steps = state.rates.shape
@@ -94,7 +95,7 @@ def order_step(
 
 
 def average_ordered(average: Any, param: Any, state: StepState) -> None:
-    """average ← d·average + (1 - d)·param, if an update was ordered: in place, by one launch.
+    """average ← d·average + (1 - d)·param, in place, if the update is made; one launch.
 
     Args:
         average, param: (N,) of one dtype.

@@ -1,12 +1,12 @@
-"""Memory that kernels use while they run, kept for the next one.
+"""Workspaces: memory that a kernel uses while it runs, reused by later kernels.
 
-Kernels of one stream run one after another and may share it; those of two streams may not, so each
-stream has its own. Its address does not change for as long as the stream lives, because a captured
-graph goes on using the memory of the stream that it was captured on: two such graphs must not run
-at once. Whoever ends a stream says so (`forget_stream`).
+Kernels of one stream run one after another, so they can share a workspace. Kernels of different
+streams cannot, so each stream has its own. Its address stays the same while the stream exists,
+because a captured graph keeps using the workspace of the stream that it was captured on. Two graphs
+captured on one stream must therefore not run at once. `forget_stream` frees a stream's workspace.
 
-It comes from CuPy's default pool, whatever pool is in use: a graph's own pool has to be empty when
-the graph is dropped.
+The memory comes from CuPy's default pool, even while another pool is in use, because a graph's own
+pool has to be empty when the graph is deleted.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 
 from minigrad.device import cupy
 
-WORKSPACE = 32 * 2**20  # bytes, what cuBLAS recommends for the GPUs of today
+WORKSPACE = 32 * 2**20  # bytes, as cuBLAS recommends for compute capability 9.0
 COUNTERS = 2**16
 
 _kept: dict[tuple[Any, ...], Any] = {}
 
 
 def counters(number: int) -> Any:
-    """`COUNTERS` uint32 that are 0. A kernel that counts in them leaves them at 0.
+    """`COUNTERS` uint32, all 0. A kernel that counts with them sets them back to 0.
 
     Raises:
-        ValueError: a kernel wants more.
-        RuntimeError: the stream is capturing and has none: its graph would have to zero them.
+        ValueError: `number` is larger than `COUNTERS`.
+        RuntimeError: the stream has none yet and is capturing: its graph would have to zero them.
     """
     if number > COUNTERS:
         raise ValueError(f"{number} counters; there are {COUNTERS}")
@@ -39,7 +39,7 @@ def workspace() -> Any:
     """`WORKSPACE` bytes.
 
     Raises:
-        RuntimeError: the stream is capturing and has none.
+        RuntimeError: the stream has none yet and is capturing.
     """
     return _of_stream("workspace", WORKSPACE, np.uint8)
 
@@ -60,6 +60,6 @@ def _of_stream(purpose: str, size: int, dtype: Any) -> Any:
 
 
 def forget_stream(xp: Any, gpu: int, pointer: int) -> None:
-    """Give back the memory of a stream that has done its work."""
+    """Free the workspace of a stream that has finished."""
     for key in [key for key in _kept if key[:3] == (xp, gpu, pointer)]:
         del _kept[key]
