@@ -187,7 +187,7 @@ MUTANTS = {
         "layer_norm", "    squares += centred * centred;",
         "    squares += c ? centred * centred : 0;", NORM, norm),
     "attention: no barrier before a tile is loaded": Mutant(
-        "attention", "__syncthreads();  // the tile before has been read", "", ATTENTION,
+        "attention", "__syncthreads();  // all threads have read the previous tile", "", ATTENTION,
         attention),
     "attention: a query does not see itself": Mutant(
         "attention", "first + j + i <= limit", "first + j + i < limit", ATTENTION, attention),
@@ -196,14 +196,14 @@ MUTANTS = {
     "attention: the sum is not corrected": Mutant(
         "attention", "sum *= correction;", "", ATTENTION, attention),
     "attention in TF32: no barrier before the first tile": Mutant(
-        "attention_mma", "__syncthreads();  // the first tile is there", "", ATTENTION_TF32,
+        "attention_mma", "__syncthreads();  // the first tile is complete", "", ATTENTION_TF32,
         rounded_attention("tf32", 16)),
     "attention in TF32: no barrier before the next tile": Mutant(
-        "attention_mma", "__syncthreads();  // the next tile is there", "", ATTENTION_TF32,
+        "attention_mma", "__syncthreads();  // the next tile is complete", "", ATTENTION_TF32,
         rounded_attention("tf32", 16)),
     "attention in TF32: a tile is overwritten while it is read": Mutant(
-        "attention_mma", "__syncthreads();  // all have used the tile", "{}", ATTENTION_WIDE,
-        rounded_attention("tf32", 100)),
+        "attention_mma", "__syncthreads();  // all threads have used the tile", "{}",
+        ATTENTION_WIDE, rounded_attention("tf32", 100)),
     "attention in TF32: a query does not see itself": Mutant(
         "attention_mma", "return key + column <=", "return key + column <", ATTENTION_TF32,
         rounded_attention("tf32", 16)),
@@ -235,9 +235,10 @@ MUTANTS = {
         "attention_mma", "[2 * half + (part + e) / WIDE]", "[2 * half + (part + e) % 2]",
         ATTENTION_BF16, rounded_attention("bf16", 16)),
     "embedding: no barrier before the parts are added": Mutant(
-        "embedding", "  __syncthreads();  // all parts are there", "", EMBEDDING, embedding),
+        "embedding", "  __syncthreads();  // all partial sums are written", "", EMBEDDING,
+        embedding),
     "embedding: no barrier after the parts are added": Mutant(
-        "embedding", "  __syncthreads();  // and have been read", "", EMBEDDING, embedding),
+        "embedding", "  __syncthreads();  // all have been read, so", "", EMBEDDING, embedding),
     "embedding: the first position is not the first": Mutant(
         "embedding", "__syncthreads_or(i < here", "__syncthreads_or(i < here - 1", EMBEDDING,
         embedding),
@@ -252,7 +253,7 @@ MUTANTS = {
         "embedding", "place < time ? positions / time : 0", "positions / time", EMBEDDING,
         embedding),
     "cross-entropy: scratch is written while it is read": Mutant(
-        "cross_entropy", "__syncthreads();  // the scratch may still",
+        "cross_entropy", "__syncthreads();  // an earlier call may still",
         "//", CROSS_ENTROPY, cross_entropy),
     "cross-entropy: one logit too few": Mutant(
         "cross_entropy", "v < columns; v += threads", "v < columns - 1; v += threads",
@@ -266,8 +267,8 @@ MUTANTS = {
         "cross_entropy", "  }\n  __syncthreads();\n  return flag;", "  }\n  return flag;",
         CROSS_ENTROPY, cross_entropy),
     "gemm: no barrier before a tile is stored": Mutant(
-        "gemm", "__syncthreads();  // the tile before has been used", "", "gemm_fma<float>",
-        product),
+        "gemm", "__syncthreads();  // all threads have used the previous tile", "",
+        "gemm_fma<float>", product),
     "gemm: one row too many": Mutant(
         "gemm", "if (row >= m || column >= n) return;", "if (row > m || column >= n) return;",
         "gemm_fma<float>", product),
@@ -316,7 +317,7 @@ MUTANTS = {
     "linear: the part's end is not looked at": Mutant(
         "linear_backward", "? rows : depth + rows_a_part", "? rows : rows", BACKWARD, linear),
     "linear and norm: rows are read before they are whole": Mutant(
-        "linear_norm", "__syncthreads();  // the rows are whole", "", "linear_norm_fma<float>",
+        "linear_norm", "__syncthreads();  // the rows are complete", "", "linear_norm_fma<float>",
         linear_norm),
     "linear and norm: one row too many": Mutant(
         "linear_norm", "if (first + r >= rows) continue;", "", "linear_norm_fma<float>",

@@ -1,7 +1,7 @@
 #include "prelude.cuh"
 
-// ReLU and GELU, a thread an element; see minigrad/ops/activations.py. The bias is added, and ReLU
-// applied, by the epilogue of the matrix product (gemm.cu); its gradient is a column sum.
+// ReLU and GELU; see minigrad/ops/activations.py. Each thread computes single elements. In a linear
+// layer the matmul (gemm.cu) adds the bias and applies ReLU itself.
 
 #define FOR_EACH_ELEMENT(i, size)                                             \
   for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < size; \
@@ -13,8 +13,8 @@ __global__ void __launch_bounds__(256)
   FOR_EACH_ELEMENT(i, size) y[i] = x[i] < 0 ? 0 : x[i];  // NaN stays NaN
 }
 
-// dx = 0 where x <= 0, else dy, also where x is NaN. `x` can be the result of ReLU as well: it is 0
-// where x is not positive.
+// dx = 0 where x <= 0, else dy, also where x is NaN. `x` may be the input or the output of ReLU:
+// both are <= 0 at the same elements.
 template <typename real>
 __global__ void __launch_bounds__(256) relu_backward(const real* __restrict__ dy,
                                                      const real* __restrict__ x,
@@ -26,7 +26,7 @@ constexpr double SQRT_HALF = 0.70710678118654752440;
 constexpr double SQRT_2_OVER_PI = 0.79788456080286535588;
 constexpr double CUBIC = 0.044715;
 
-// x·Φ(x); `approximate` takes the formula with tanh.
+// x·Φ(x), or its approximation by tanh if `approximate`.
 template <typename real>
 __global__ void __launch_bounds__(256)
     gelu_forward(const real* __restrict__ x, real* __restrict__ y, size_t size, int approximate) {

@@ -2,7 +2,7 @@
 
 // AdamW over flat buffers; see minigrad/ops/updates/adamw.py.
 
-// The rule, for one element. `rate` and `root_eps` hold the corrections of the averages:
+// The update of one element. `rate` and `root_eps` include the bias corrections of the averages:
 // rate = lr·√(1-β₂ᵗ)/(1-β₁ᵗ), root_eps = ε·√(1-β₂ᵗ).
 template <typename real> struct Rule {
   real beta1, beta2, one_minus_beta1, one_minus_beta2, weight_decay, lr, rate, root_eps;
@@ -14,7 +14,7 @@ template <typename real> struct Rule {
   }
 };
 
-// p, m and v in place.
+// Updates p, m and v in place.
 template <typename real>
 __global__ void __launch_bounds__(256) adamw_update(
     real* __restrict__ p, const real* __restrict__ g, real* __restrict__ m, real* __restrict__ v,
@@ -27,8 +27,8 @@ __global__ void __launch_bounds__(256) adamw_update(
     rule.apply(p[i], g[i] * grad_scale, m[i], v[i]);
 }
 
-// The same by numbers on the device: whether the step is made, what gradients are multiplied by,
-// the learning rate and the step count.
+// The same, with numbers that lie on the device: whether the step is made, the factor of the
+// gradient, the learning rate and the step count.
 template <typename real>
 __global__ void __launch_bounds__(256) adamw_update_ordered(
     real* __restrict__ p, const real* __restrict__ g, real* __restrict__ m, real* __restrict__ v,
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(256) adamw_update_ordered(
   };
   Shared& shared = block_shared<Shared>();
   if (*made == 0) return;
-  if (threadIdx.x < 2)  // once a block, as a power takes as long as some elements
+  if (threadIdx.x < 2)  // once per block, because pow is slow
     shared.powers[threadIdx.x] = pow(threadIdx.x == 0 ? exact_beta1 : exact_beta2, *step);
   __syncthreads();
   const double root = sqrt(1 - shared.powers[1]), lr = *learning_rate;

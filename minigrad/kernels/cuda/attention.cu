@@ -1,14 +1,15 @@
 #include "prelude.cuh"
 
 // Self-attention of all heads on packed queries, keys and values; the maths is in
-// minigrad/ops/attention.py. The soft-max runs online, tile by tile, so that scores never go to
-// memory (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135).
+// minigrad/ops/attention.py. The softmax is computed online, tile by tile, so that scores are never
+// written to GPU memory (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135).
 //
-// qkv (B, T, 3C) is read where it lies and merged heads (B, T, C) are written, so nothing is
-// transposed. HEAD is the head size, rounded up to 16, 32, 64 or 128; what is beyond the true size
-// counts as 0. HEAD/16 neighbouring lanes share a query (or, in backward, a key): each holds 16
-// numbers of it in registers, and a dot product ends with a sum over these lanes. All 128 threads
-// of a block go through a tile of the other side in shared memory together.
+// The kernels read qkv (B, T, 3C) and write merged heads (B, T, C), so nothing is transposed. HEAD
+// is the head size, rounded up to 16, 32, 64 or 128; channels beyond the true size count as 0.
+// HEAD/16 neighbouring lanes share a query (in half of backward, a key). Each lane holds 16 numbers
+// of it in registers, and a dot product ends with a sum over these lanes. The rows that are
+// multiplied with (keys and values, or queries and dy) are loaded to shared memory in tiles, which
+// all 128 threads of a block read.
 
 constexpr int ATTENTION_THREADS = 128;
 
@@ -16,10 +17,10 @@ template <typename real> struct alignas(16) Four {
   real x[4];
 };
 
-// How the rows of one head are cut up.
+// How the rows of one head are divided among blocks, lanes and tiles.
 template <typename real, int HEAD> struct Cut {
-  static constexpr int LANES = HEAD / 16;                 // that share a row
-  static constexpr int ROWS = ATTENTION_THREADS / LANES;  // of a block
+  static constexpr int LANES = HEAD / 16;                 // lanes that share a row
+  static constexpr int ROWS = ATTENTION_THREADS / LANES;  // rows of a block
   static constexpr int FITTING = 16384 / (HEAD * int(sizeof(real)));
   static constexpr int TILE = FITTING < 128 ? FITTING : 128;  // rows in shared memory, 16 KB
 
@@ -27,7 +28,7 @@ template <typename real, int HEAD> struct Cut {
     Four<real> rows[TILE][HEAD / 4];
   };
 
-  // Rows first, first + 1, ... of a head; zeros beyond `time` and beyond `head_size`.
+  // Loads rows first, first + 1, ... of a head; zeros beyond `time` and beyond `head_size`.
   static __device__ __forceinline__ void load_tile(Tile& tile, const real* __restrict__ head,
                                                    int first, int time, int head_size,
                                                    size_t stride) {
@@ -38,8 +39,8 @@ template <typename real, int HEAD> struct Cut {
     }
   }
 
-  // A lane's 16 numbers of a row: four of every 4·LANES. Lanes side by side then read shared memory
-  // side by side, from different banks.
+  // A lane has 16 numbers of a row: four of every 4·LANES. This returns the index of such a four.
+  // Neighbouring lanes then read neighbouring words of shared memory, from different banks.
   static __device__ __forceinline__ int place(int quarter, int part) {
     return quarter * LANES + part;
   }
@@ -68,7 +69,7 @@ template <typename real, int HEAD> struct Cut {
       }
   }
 
-  // The dot product with a row of a tile, for all lanes that share the slice.
+  // The dot product with a row of a tile. All lanes that share the query get the result.
   static __device__ __forceinline__ real dot(const Four<real> (&slice)[4],
                                              const Four<real>* __restrict__ row, int part) {
     real sum = 0;
@@ -132,11 +133,11 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
   const int limit = causal ? row : time - 1;  // the last key that this query sees
   const int end = causal ? block_last + 1 : time;
   for (int first = 0; first < end; first += C::TILE) {
-    __syncthreads();  // the tile before has been read
+    __syncthreads();  // all threads have read the previous tile
     C::load_tile(shared.keys, k, first, time, head_size, stride);
     C::load_tile(shared.values, v, first, time, head_size, stride);
     __syncthreads();
-    // The same for the whole warp, whose lanes add up together.
+    // The same number for the whole warp, because its lanes sum dot products together.
     const int stop = smaller(C::TILE, (causal ? smaller(warp_last + 1, time) : time) - first);
     for (int j = 0; j < stop; j += GROUP) {
       real score[GROUP];
@@ -168,8 +169,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
   if (part == 0) log_sum[(size_t(blockIdx.z) * heads + blockIdx.y) * time + query] = top + log(sum);
 }
 
-// delta (B, H, T) = Σ_d dy·y for each query and head: what the soft-max subtracts in backward. A
-// warp a query and head. Heads of 16 need no launch for it: backward computes it on the way.
+// delta (B, H, T) = Σ_d dy·y for each query and head, which softmax's backward subtracts. One warp
+// computes one number. For heads of 16 there is no such launch: backward computes delta itself.
 template <typename real>
 __global__ void __launch_bounds__(256)
     attention_delta(const real* __restrict__ dy, const real* __restrict__ y,
@@ -189,7 +190,7 @@ __global__ void __launch_bounds__(256)
 // Up to this head size backward computes delta itself (OWN_DELTA of attention.py).
 constexpr int OWN_DELTA = 16;
 
-// What both halves of backward read, for one head of one sequence.
+// The arrays of one head of one sequence that both halves of backward read.
 template <typename real, int HEAD> struct Head {
   const real *q, *k, *v, *dy, *y, *log_sum, *delta;  // y or delta is null
   size_t stride, dy_stride;  // from one position to the next
@@ -204,14 +205,14 @@ template <typename real, int HEAD> struct Head {
   }
 };
 
-// Two tiles of the other side: keys and values, or queries and the upstream gradient with their
-// statistics. Both halves use the same memory.
+// Two tiles in shared memory: keys and values for the blocks that compute dq; queries and dy, with
+// log_sum and delta, for the blocks that compute dk and dv.
 template <typename real, int HEAD> struct Tiles {
   typename Cut<real, HEAD>::Tile first, second;
   real log_sum[Cut<real, HEAD>::TILE], delta[Cut<real, HEAD>::TILE];
 };
 
-// dq of a block of queries: dS = P·(dP - delta), dq = scale·dS k, with P computed again.
+// dq of a block of queries: dS = P·(dP - delta), dq = scale·dS k. P is computed again.
 template <typename real, int HEAD>
 __device__ __forceinline__ void query_gradients(const Head<real, HEAD>& head,
                                                 Tiles<real, HEAD>& shared,
@@ -265,7 +266,7 @@ __device__ __forceinline__ void key_gradients(const Head<real, HEAD>& head,
   C::load_row(v, head.v + row * head.stride, part, head.head_size);
   C::clear(total_k);
   C::clear(total_v);
-  // The first tile that has a query which sees one of the block's keys.
+  // The first tile with a query that attends to one of the block's keys.
   const int start = head.causal ? block * C::ROWS / C::TILE * C::TILE : 0;
   for (int first = start; first < head.time; first += C::TILE) {
     __syncthreads();
@@ -292,9 +293,9 @@ __device__ __forceinline__ void key_gradients(const Head<real, HEAD>& head,
   C::store_row(dv + key * head.stride, total_v, part, head.head_size, real(1));
 }
 
-// dqkv (B, T, 3C). Grid: twice the blocks of rows, heads, batch. The first half of the blocks does
-// queries, the second keys: one launch, every element written once, no atomics. Either `y`, what
-// forward has given, or `delta`, is null.
+// dqkv (B, T, 3C). Grid: twice the blocks of rows, heads, batch. The first half of the blocks
+// computes dq, the second dk and dv. Every element is written once, without atomics. Either `y`,
+// the result of forward, or `delta` is null.
 template <typename real, int HEAD>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_backward(const real* __restrict__ qkv, const real* __restrict__ dy,

@@ -3,19 +3,20 @@
 #include "attention_rows.cuh"
 #include "attention_tiles.cuh"
 
-// Self-attention of all heads as in attention.cu, with its products on tensor cores; after Dao,
-// FlashAttention-2, arXiv:2307.08691. A block takes a block of rows of one head, each warp 16 of
-// them (32 in forward with heads of 64), and goes through tiles of the other side's rows.
+// Self-attention of all heads as in attention.cu, with matmuls on tensor cores; after Dao,
+// FlashAttention-2, arXiv:2307.08691. A block computes several rows of one head (queries or keys),
+// each warp 16 of them (32 in forward with heads of 64). It reads the rows of the other side (keys
+// or queries) in tiles.
 
 template <int HEAD> struct Plan {
-  static constexpr int M = HEAD == 64 ? 2 : 1;  // 16·M queries a warp in forward
-  static constexpr int ROWS = HEAD < 64 ? 64 : 128;  // of a block
+  static constexpr int M = HEAD == 64 ? 2 : 1;  // in forward a warp has 16·M queries
+  static constexpr int ROWS = HEAD < 64 ? 64 : 128;  // rows of a block
   static constexpr int THREADS = ROWS / (16 * M) * WARP, BACK_THREADS = ROWS / 16 * WARP;
-  // Rows of a tile, and tiles of 8 columns in mma's result.
+  // Rows of a tile; as scores these are N times the 8 columns of an mma.
   static constexpr int TILE = 32, N = TILE / 8;
   static constexpr int BACK_TILE = HEAD > 64 ? 16 : 32, BACK_N = BACK_TILE / 8;
-  static constexpr bool KEPT = HEAD <= 64;  // a warp's own rows, in the registers of backward
-  // Whether backward computes delta. With larger heads it would need registers that it lacks.
+  static constexpr bool KEPT = HEAD <= 64;  // whether backward keeps a warp's own rows in registers
+  // Whether backward computes delta itself. With larger heads there are too few registers for that.
   static constexpr bool OWN_DELTA = HEAD == 16;
   using Fetch = Fetched<HEAD, TILE, THREADS>;
   using BackFetch = Fetched<HEAD, BACK_TILE, BACK_THREADS>;
@@ -23,13 +24,14 @@ template <int HEAD> struct Plan {
 
 constexpr float LOG2_E = 1.4426950408889634f;
 
-// The last key that a query sees.
+// The last key that a query attends to.
 __device__ __forceinline__ int last_key(int query, int time, int causal) {
   return causal ? query : time - 1;
 }
 
-// The online soft-max, a tile on: s becomes 2^(scale·(s - top)) with the maximum so far, and what
-// was summed up relative to the maximum before is corrected. `sum` is of a lane's own columns.
+// One tile of the online softmax: s becomes 2^(scale·(s - top)), where top is the maximum so far.
+// The sums so far, which are relative to the previous maximum, are rescaled. `sum` is over this
+// lane's columns only.
 template <int HEAD, int N>
 __device__ __forceinline__ void soften(float (&s)[N][4], float (&total)[HEAD / 8][4],
                                        float (&top)[2], float (&sum)[2], float scale) {
@@ -58,8 +60,8 @@ __device__ __forceinline__ void soften(float (&s)[N][4], float (&total)[HEAD / 8
   }
 }
 
-// Scores become the lowest number where `sees(row, column)` is false, counted from the first row of
-// the warp and of the tile.
+// Sets scores to the lowest number where `sees(row, column)` is false. Rows are counted from the
+// warp's first row, columns from the tile's first.
 template <typename Factors, int N, typename Sees>
 __device__ __forceinline__ void hide(float (&s)[N][4], const Sees& sees) {
 #pragma unroll
@@ -71,17 +73,18 @@ __device__ __forceinline__ void hide(float (&s)[N][4], const Sees& sees) {
     }
 }
 
-// Scores of queries and keys, from these first ones on: hides the keys that a query does not see.
+// Masks the keys that a query does not attend to. s has the scores of queries `query`, query + 1,
+// ... and of keys `key`, key + 1, ...
 template <typename Factors, int N>
 __device__ __forceinline__ void hide_keys(float (&s)[N][4], int query, int key, int time,
                                           int causal) {
-  if (key + 8 * N - 1 <= last_key(query, time, causal)) return;  // all are seen, by all
+  if (key + 8 * N - 1 <= last_key(query, time, causal)) return;  // nothing to mask
   hide<Factors>(s, [&](int row, int column) {
     return key + column <= last_key(query + row, time, causal);
   });
 }
 
-// The same with keys as rows. Queries beyond the last are hidden too.
+// The same with keys as rows. Queries beyond the last are masked too.
 template <typename Factors, int N>
 __device__ __forceinline__ void hide_queries(float (&s)[N][4], int query, int key, int time,
                                              int causal) {
@@ -91,8 +94,8 @@ __device__ __forceinline__ void hide_queries(float (&s)[N][4], int query, int ke
   });
 }
 
-// out (B, T, C) and log_sum (B, H, T) as in attention.cu. Grid: blocks of queries, the last of them
-// first as they take longest; heads; batch.
+// out (B, T, C) and log_sum (B, H, T) as in attention.cu. Grid: blocks of queries, heads, batch.
+// The last queries come first, because they take longest.
 template <typename Factors, int HEAD>
 __global__ void __launch_bounds__(Plan<HEAD>::THREADS)
     attention_forward_mma(const float* __restrict__ qkv, float* __restrict__ out,
@@ -113,8 +116,8 @@ __global__ void __launch_bounds__(Plan<HEAD>::THREADS)
   const HeadRows keys = {start + channels, stride, time, head_size, aligned};
   const HeadRows values = {start + 2 * channels, stride, time, head_size, aligned};
   const int block_first = int(gridDim.x - 1 - blockIdx.x) * P::ROWS;
-  const int query = block_first + warp_number() * 16 * M;  // the first of the warp
-  const int seen = query >= time ? 0 : causal ? query + 16 * M : time;  // keys before this one
+  const int query = block_first + warp_number() * 16 * M;  // the warp's first
+  const int seen = query >= time ? 0 : causal ? query + 16 * M : time;  // needs keys below this
 
   OwnRows<Factors, HEAD, true> q[M];
 #pragma unroll
@@ -162,7 +165,7 @@ __global__ void __launch_bounds__(Plan<HEAD>::THREADS)
   }
 }
 
-// What both halves of backward read, for one head of one sequence.
+// The arrays of one head of one sequence that both halves of backward read.
 struct HeadOfBackward {
   HeadRows q, k, v, dy, y;
   const float *__restrict__ log_sum, *__restrict__ delta;
@@ -174,7 +177,7 @@ __device__ __forceinline__ float dot_of(const FourFloats& a, const FourFloats& b
   return a.x[0] * b.x[0] + a.x[1] * b.x[1] + a.x[2] * b.x[2] + a.x[3] * b.x[3];
 }
 
-// dq of a block of queries: dS = P·(dP - delta), dq = scale·dS k, with P computed again.
+// dq of a block of queries: dS = P·(dP - delta), dq = scale·dS k. P is computed again.
 template <typename Factors, int HEAD> struct KeyTiles {
   MmaTile<Factors, HEAD, Plan<HEAD>::BACK_TILE, DOTS | MIXTURES> k;
   MmaTile<Factors, HEAD, Plan<HEAD>::BACK_TILE, DOTS> v;
@@ -239,7 +242,7 @@ template <typename Factors, int HEAD> struct QueryTiles {
   float log_sum[Plan<HEAD>::BACK_TILE], delta[Plan<HEAD>::BACK_TILE];
 };
 
-// The deltas of a tile on its way: HEAD/4 neighbouring lanes have a row of dy and y.
+// Computes the deltas of a tile from registers: HEAD/4 neighbouring lanes have a row of dy and y.
 template <int HEAD, int ROWS, int THREADS>
 __device__ __forceinline__ void put_deltas(float (&delta)[ROWS],
                                            const Fetched<HEAD, ROWS, THREADS>& dy,
@@ -269,7 +272,7 @@ __device__ __forceinline__ void key_gradients_mma(const HeadOfBackward& head,
   k[0].begin(head.k, key);
   v[0].begin(head.v, key);
   float total_k[1][HEAD / 8][4] = {}, total_v[1][HEAD / 8][4] = {};
-  typename P::BackFetch next_q, next_dy, next_y;  // next_y for delta, if it is computed here
+  typename P::BackFetch next_q, next_dy, next_y;  // next_y only if delta is computed here
   float next_log_sum = 0, next_delta = 0;
   through_tiles<P::BACK_TILE>(
       places, head.causal ? block * P::ROWS : 0, time,  // from the first query that sees a key
@@ -317,16 +320,17 @@ __device__ __forceinline__ void key_gradients_mma(const HeadOfBackward& head,
   write_rows<HEAD>(dv, head.k.stride, key, time, head.k.size, head.k.aligned, total_v[0], {1, 1});
 }
 
-// Both halves use the same memory.
+// A block computes one of the two halves, so they share memory.
 template <typename Factors, int HEAD> union BackwardTiles {
   Places<KeyTiles<Factors, HEAD>> keys;
   Places<QueryTiles<Factors, HEAD>> queries;
 };
 
-// dqkv (B, T, 3C). Grid: twice the blocks of rows, heads, batch. The first half of the blocks does
-// keys, the second queries, those that take longest first: one launch, every element written once,
-// no atomics. `delta` is attention_delta's, or null where this kernel computes it from `y`, what
-// forward has given, which otherwise is null.
+// dqkv (B, T, 3C). Grid: twice the blocks of rows, heads, batch. The first half of the blocks
+// computes dk and dv, the second dq; those that take longest come first. Every element is written
+// once, without atomics. With heads of 16 this kernel computes delta from `y`, the result of
+// forward, and `delta` is null. With larger heads `delta` is the result of attention_delta, and `y`
+// is null.
 template <typename Factors, int HEAD>
 __global__ void __launch_bounds__(Plan<HEAD>::BACK_THREADS)
     attention_backward_mma(const float* __restrict__ qkv, const float* __restrict__ dy,

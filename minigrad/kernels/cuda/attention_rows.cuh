@@ -1,7 +1,7 @@
 #pragma once
 
-// How the rows of a head come from memory to tiles in shared memory: through registers, while the
-// tiles before are used. What a tile is, attention_tiles.cuh says.
+// Loads the rows of a head into tiles in shared memory. The next tile is loaded to registers while
+// the current one is used. attention_tiles.cuh says how a tile is laid out.
 
 // The rows of one head: q, k, v or dy.
 struct HeadRows {
@@ -28,14 +28,14 @@ struct HeadRows {
   }
 };
 
-// A tile on its way to shared memory: ROWS rows in the registers of THREADS threads, each thread
-// with four floats of two rows at a time.
+// A tile in registers, before it is written to shared memory: ROWS rows, spread over THREADS
+// threads. A part is four floats of two neighbouring rows.
 template <int HEAD, int ROWS, int THREADS> struct Fetched {
   static constexpr int ACROSS = HEAD / 4, PARTS = ROWS / 2 * ACROSS;
   static constexpr int EACH = (PARTS + THREADS - 1) / THREADS;
   FourFloats upper[EACH], lower[EACH];
 
-  static __device__ __forceinline__ bool has(int i) {  // whether there is a part for the thread
+  static __device__ __forceinline__ bool has(int i) {  // whether this thread has an i-th part
     return EACH * THREADS == PARTS || i * THREADS + threadIdx.x < PARTS;
   }
   static __device__ __forceinline__ int pair_of(int i) {
@@ -61,21 +61,24 @@ template <int HEAD, int ROWS, int THREADS> struct Fetched {
   }
 };
 
-// Room for tiles, twice where 48 KB are enough: one is written while the other is read.
+// Memory for tiles: two of them where 48 KB suffice, so that one is written while the other is
+// read.
 template <typename Tiles> struct Places {
   static constexpr int COUNT = 2 * sizeof(Tiles) <= 48 * 1024 ? 2 : 1;
   Tiles tiles[COUNT];
 };
 
-// Goes through the tiles from rows `first`, first + ROWS, ... below `end`. While one is used, the
-// next is on its way to registers: `fetch(row)`, `put(tiles)`, `use(tiles, row)`.
+// For the tiles that begin at rows `first`, first + ROWS, ... below `end`: `fetch(row)` loads a
+// tile to registers, `put(tiles)` writes it to shared memory, `use(tiles, row)` computes with it.
+// The next tile is fetched before the current one is used, so that the load takes no time of its
+// own.
 template <int ROWS, typename Tiles, typename Fetch, typename Put, typename Use>
 __device__ __forceinline__ void through_tiles(Places<Tiles>& places, int first, int end,
                                               const Fetch& fetch, const Put& put, const Use& use) {
   if (first >= end) return;
   fetch(first);
   put(places.tiles[0]);
-  __syncthreads();  // the first tile is there
+  __syncthreads();  // the first tile is complete
   int place = 0;
   for (; first < end; first += ROWS) {
     const bool last = first + ROWS >= end;
@@ -83,10 +86,10 @@ __device__ __forceinline__ void through_tiles(Places<Tiles>& places, int first, 
     use(places.tiles[place], first);
     if (last) break;
     if (places.COUNT == 1)
-      __syncthreads();  // all have used the tile
+      __syncthreads();  // all threads have used the tile
     else
       place = 1 - place;
     put(places.tiles[place]);
-    __syncthreads();  // the next tile is there
+    __syncthreads();  // the next tile is complete
   }
 }

@@ -1,36 +1,36 @@
 #pragma once
 
-// The products of attention on tensor cores. Two kinds are all there is, forward and backward, each
-// between 16·M rows that a warp owns and rows of the other side, a tile of which lies in shared
-// memory, rounded, as words (of PACK factors each):
+// The matmuls of attention on tensor cores. Forward and backward need two kinds. Each multiplies
+// 16·M rows of a warp with a tile of the other side's rows. The tile lies in shared memory,
+// rounded, as words of PACK numbers each:
 //
 //   dots      s[r][c] += Σ_d own[r][d]·tile[c][d]      scores; the gradient of P
 //   mixtures  y[r][d] += Σ_c s[r][c]·tile[c][d]        outputs; the gradients of q, k and v
 //
-// Both sum in steps of 8 words, by mma with lane = 4g + t (see tensor_cores.cuh). In which order is
-// free as long as both operands have the same one, and so are the places of columns. Three times
-// that saves work:
+// Both sum in steps of 8 words, by mma with lane = 4g + t (see tensor_cores.cuh). The order of the
+// terms may be chosen, if both operands have the same one; so may the order of the result's
+// columns. This is used three times:
 //
-// - Dots take channels in an order in which the words of a lane lie side by side: of 4·WIDE words
-//   those from t·WIDE on, 16 bytes in one load where a row is long enough.
-// - Mixtures have channels as columns, in an order in which the words that a lane needs for WIDE
-//   products lie side by side, and so do the 2·WIDE sums that it stores in the end.
-// - Dots give a lane columns 2t and 2t+1 of each 8, and mixtures want words t and t+4 of it. For
-//   bfloat16 a word is two columns: 16 columns are the 8 words, as they come. For TF32 column 2t
-//   becomes word t and column 2t+1 word t+4. `row_of` says which row of the tile a column is, in
-//   dots and in mixtures alike; so nothing moves between lanes.
+// - Dots sum over channels. Of every 4·WIDE words, lane t has the WIDE words from t·WIDE on. So its
+//   words are neighbours, and where a row is long enough it reads 16 bytes by one load.
+// - Mixtures have channels as columns. Their order is such that the words a lane needs for WIDE mma
+//   are neighbours, and so are the 2·WIDE sums that it stores in the end.
+// - Dots give a lane columns 2t and 2t+1 of each 8; as operand of mixtures it needs words t and
+//   t+4. For bfloat16 a word holds two columns, so 16 columns are the 8 words without any change.
+//   For TF32 column 2t is used as word t and column 2t+1 as word t+4. `row_of` says which row of
+//   the tile a column stands for, in dots and in mixtures. So nothing moves between lanes.
 
 __device__ __forceinline__ int lane_group() { return threadIdx.x % WARP / 4; }
 __device__ __forceinline__ int lane_within() { return threadIdx.x % 4; }
 __device__ __forceinline__ int warp_number() { return threadIdx.x / WARP; }
 
-// What columns of s are as rows of a tile, and as left operand of mixtures.
+// Which row of a tile a column of s stands for, and s as the left operand of mixtures.
 template <typename Factors> struct Columns;
 
 template <> struct Columns<Tf32> {
-  // Rows 0, 6, 1, 7, 2, 4, 3, 5. As rows lie an odd multiple of 8 words apart, lanes that read at
-  // one time meet no bank twice: neither in dots, where they read two rows (of columns 2i, 2i+1), nor
-  // in mixtures, where they read four (0...3 or 4...7).
+  // Rows 0, 6, 1, 7, 2, 4, 3, 5. Rows are an odd multiple of 8 words apart. With this order there
+  // are no bank conflicts: neither in dots, where lanes read two rows at once (of columns 2i,
+  // 2i+1), nor in mixtures, where they read four (0...3 or 4...7).
   static __device__ __forceinline__ int row_of(int column) {
     return column % 2 ? 4 + (column / 2 ^ 2) : column / 2;
   }
@@ -60,13 +60,13 @@ template <int COUNT> struct alignas(4 * COUNT) Words {
 
 constexpr int DOTS = 1, MIXTURES = 2;  // what a tile is for
 
-// A tile in shared memory. For TF32 one array serves both kinds of products. Pairs of bfloat16 go
-// along channels in one for dots, along rows in one for mixtures.
+// A tile in shared memory. For TF32 one array serves dots and mixtures. For bfloat16 there are two:
+// a word holds two channels of one row for dots, two rows of one channel for mixtures.
 template <typename Factors, int HEAD, int ROWS, int USE> struct MmaTile {
   static constexpr bool PAIRS = Factors::PACK == 2;
   static constexpr int WIDE_DOTS = HEAD / Factors::PACK < 16 ? 2 : 4;  // words of a load
   static constexpr int WIDE_MIXTURES = HEAD < 32 ? 2 : 4;
-  // Rows apart so that the lanes of a load meet no bank twice.
+  // Strides between rows that avoid bank conflicts.
   static constexpr int MIXTURE_STRIDE = HEAD + 8;
   static constexpr int DOT_STRIDE = !PAIRS ? HEAD + 8 : HEAD < 64 ? HEAD / 2 : HEAD / 2 + 16;
   static constexpr int DOT_WORDS = USE & DOTS ? ROWS * DOT_STRIDE : 0;
@@ -106,11 +106,11 @@ template <typename Factors, int HEAD, int ROWS, int USE> struct MmaTile {
   }
 };
 
-// 16 rows of the warp as left operand of dots: kept in registers, or read again for each product
-// where these would be too many.
+// 16 rows of the warp as left operand of dots. They are kept in registers if there are enough,
+// otherwise read again for each use.
 template <typename Factors, int HEAD, bool KEPT> struct OwnRows {
   static constexpr int WIDE = HEAD / Factors::PACK < 16 ? 2 : 4;
-  static constexpr int SPAN = 4 * WIDE * Factors::PACK;  // channels of a group, WIDE/2 steps
+  static constexpr int SPAN = 4 * WIDE * Factors::PACK;  // channels of a group, for WIDE/2 mma
   static constexpr int GROUPS = HEAD / SPAN;
   struct Group {
     unsigned a[WIDE / 2][4];
@@ -196,7 +196,8 @@ __device__ __forceinline__ void add_mixtures(float (&total)[M][HEAD / 8][4],
   }
 }
 
-// Writes factor·total, 16 rows from `row` on; `factors` are those of rows g and g+8 of a lane.
+// Writes factor·total, 16 rows from `row` on. `factors` has the factors of this lane's rows g and
+// g+8.
 template <int HEAD>
 __device__ __forceinline__ void write_rows(float* __restrict__ to, size_t stride, int row, int time,
                                            int size, bool aligned,
@@ -206,7 +207,7 @@ __device__ __forceinline__ void write_rows(float* __restrict__ to, size_t stride
 #pragma unroll
   for (int half = 0; half < 2; half++)
 #pragma unroll
-    for (int i = 0; i < HEAD / 16; i++) {  // fours of a lane; 2·WIDE numbers lie side by side
+    for (int i = 0; i < HEAD / 16; i++) {  // a lane's fours; 2·WIDE of its numbers are neighbours
       const int n = i / (WIDE / 2) * WIDE, part = i % (WIDE / 2) * 4;
       const int channel = n * 8 + lane_within() * 2 * WIDE + part;
       FourFloats four;

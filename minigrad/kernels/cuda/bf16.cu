@@ -1,10 +1,10 @@
 #include "prelude.cuh"
 
-// Floats to bfloat16, the upper half of a float, rounded half to even, and back.
+// Converts float32 to bfloat16 (the upper half of a float, rounded half to even) and back.
 
 __device__ __forceinline__ unsigned short rounded_bf16(float x) {
   const unsigned bits = __float_as_uint(x);
-  if (x != x) return 0x7fff;  // rounding could make an infinity of a NaN
+  if (x != x) return 0x7fff;  // NaN; rounding could turn one into an infinity
   return static_cast<unsigned short>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
@@ -12,7 +12,7 @@ struct alignas(16) EightNumbers {
   unsigned short x[8];
 };
 
-// All threads of the grid take part; eight numbers at a time where addresses allow it.
+// Rounds an array by all threads of the grid, eight numbers at a time if the addresses are aligned.
 __device__ __forceinline__ void round_all(const float* __restrict__ from,
                                           unsigned short* __restrict__ to, size_t size) {
   const size_t first = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -33,7 +33,7 @@ __device__ __forceinline__ void round_all(const float* __restrict__ from,
   for (size_t i = 8 * eights + first; i < size; i += threads) to[i] = rounded_bf16(from[i]);
 }
 
-// Two arrays in one launch, as the factors of a product are two; `size_b` may be 0.
+// Two arrays in one launch, because a matmul has two operands; `size_b` may be 0.
 __global__ void __launch_bounds__(256)
     to_bf16(const float* __restrict__ a, unsigned short* __restrict__ a_out, size_t size_a,
             const float* __restrict__ b, unsigned short* __restrict__ b_out, size_t size_b) {

@@ -1,11 +1,11 @@
 #include "prelude.cuh"
 
 struct ChangeScratch {
-  double numbers[8];  // one a warp
+  double numbers[8];  // one per warp
 };
 
-// For a stretch of two flat arrays, by one block: {Σ (after - before)², Σ before²}, in double
-// precision. `bounds` holds the stretches' first elements and those after their last ones.
+// Each block computes {Σ (after - before)², Σ before²} of one slice of two flat arrays, in double
+// precision. `bounds` holds the start and the end of each slice.
 template <typename real>
 __global__ void __launch_bounds__(256)
     change_squares(const real* __restrict__ after, const real* __restrict__ before,

@@ -1,18 +1,17 @@
 #include "prelude.cuh"
 
-// Soft-max and cross-entropy in one; see minigrad/ops/cross_entropy.py. A block takes a row of
-// logits (V), or several if they are short, a warp each: so that V = 50,257 and V = 65 run the same
-// lines.
+// Softmax and cross-entropy in one; see minigrad/ops/cross_entropy.py. A block computes one row of
+// logits (V), or several short rows, one per warp. The same code serves V = 50,257 and V = 65.
 
 struct RowScratch {
-  double numbers[8];  // one a warp, for sums and maxima in either precision
+  double numbers[8];  // one per warp, for sums and maxima in either precision
   bool last;
 };
 
-// loss = ln Σ e^z - Σ q·z, 0 where the target is `ignored`. Saves ln Σ e^z. If `result` is not null,
-// the last block that is done writes {Σ loss, number of rows that count} to it, added up in the order
-// of the rows; `mean` divides the sum by the number. `done` counts blocks, and is 0 before and after.
-// A row has a whole block, or if `a_warp` a warp of it.
+// loss = ln Σ e^z - Σ q·z, 0 where the target is `ignored`. Saves ln Σ e^z. If `result` is not
+// null, the last block to finish writes {Σ loss, number of targets that are not ignored} to it,
+// summed in a fixed order; `mean` divides the sum by the number. `done` counts finished blocks and
+// is 0 before and after. A row is computed by a whole block, or by one warp if `a_warp`.
 template <typename real, typename id_type>
 __global__ void __launch_bounds__(256) cross_entropy_forward(
     const real* __restrict__ logits, const id_type* __restrict__ targets, real* loss,
@@ -25,7 +24,8 @@ __global__ void __launch_bounds__(256) cross_entropy_forward(
   const int columns = row < rows ? vocabulary : 0;
   const real* z = logits + size_t(row) * vocabulary;
 
-  // One pass: each thread's maximum and its sum of e^(z - maximum), corrected when that grows.
+  // One pass: each thread's maximum and its sum of e^(z - maximum), rescaled when the maximum
+  // grows.
   real top = lowest<real>(), sum = 0, total = 0;
   for (int v = first; v < columns; v += threads) {
     const real value = z[v];
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(256) cross_entropy_forward(
     if (target == ignored) {
       loss[row] = 0;
     } else if (target < 0 || target >= vocabulary) {
-      loss[row] = real(0) / real(0);  // a fault of the caller becomes a NaN, not other memory
+      loss[row] = real(0) / real(0);  // NaN, instead of reading outside of the row
     } else {
       loss[row] = normaliser - (1 - smoothing) * z[target] - smoothing * (row_total / vocabulary);
     }
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(256) cross_entropy_forward(
   if (!result || !last_of_blocks(done, gridDim.x, shared.last)) return;
   sum = 0;
   real count = 0;
-#pragma unroll 8  // loads that do not wait for each other
+#pragma unroll 8  // so that eight loads are in flight at once
   for (int other = threadIdx.x; other < rows; other += blockDim.x) {
     sum += __ldcg(loss + other);
     count += real(targets[other] != ignored);
@@ -69,8 +69,8 @@ __global__ void __launch_bounds__(256) cross_entropy_forward(
   result[1] = count;
 }
 
-// dz = (softmax(z) - q)·dloss, where dloss is dy (one for all rows, or one a row), divided by
-// *count unless that is null.
+// dz = (softmax(z) - q)·dloss. dloss is dy (one number for all rows, or one per row), divided by
+// *count unless `count` is null.
 template <typename real, typename id_type>
 __global__ void __launch_bounds__(128) cross_entropy_backward(
     const real* __restrict__ logits, const id_type* __restrict__ targets,

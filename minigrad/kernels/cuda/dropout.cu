@@ -2,7 +2,7 @@
 
 // Dropout and the random masks for it; see minigrad/ops/dropout.py.
 
-// y = x·keep·scale, forward and backward alike.
+// y = x·keep·scale, for forward and backward.
 template <typename real>
 __global__ void __launch_bounds__(256)
     dropout_apply(const real* __restrict__ x, const bool* __restrict__ keep, real* __restrict__ y,
@@ -13,8 +13,8 @@ __global__ void __launch_bounds__(256)
 }
 
 // Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-// SC 2011): ten rounds that scramble a counter under a key. There is no state to keep: the numbers
-// of a place are a function of the place.
+// SC 2011): ten rounds that scramble a counter with a key. There is no state to keep: the random
+// numbers are a function of counter and key.
 struct Counter {
   unsigned word[4];
 };
@@ -33,8 +33,8 @@ __device__ __forceinline__ Counter philox(Counter counter, unsigned key0, unsign
 }
 
 // keep[i] is true with probability 1 - p. The counter is (i/4 in two words, *step + ahead, stream),
-// the key the seed: `step` lies on the device, so that a captured graph draws new numbers at each
-// replay.
+// the key is the seed. `step` lies on the device, so that a captured graph draws new numbers at
+// each replay.
 __global__ void __launch_bounds__(256)
     philox_keep(bool* __restrict__ keep, const unsigned* __restrict__ step, size_t size,
                 unsigned seed_low, unsigned seed_high, unsigned ahead, unsigned stream, float p) {
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(256)
                                 seed_low, seed_high);
 #pragma unroll
   for (int part = 0; part < 4; part++) {
-    // The upper 24 bits as a float in [0, 1): all that a float holds exactly.
+    // The upper 24 bits as a float in [0, 1); a float holds no more bits exactly.
     const float uniform = float(random.word[part] >> 8) * (1.0f / 16777216.0f);
     if (group * 4 + part < size) keep[group * 4 + part] = uniform >= p;
   }

@@ -1,10 +1,10 @@
 #include "prelude.cuh"
 
-// Embedding: rows of a table, by id, plus a row of another table by position if there is one; see
-// minigrad/ops/embedding.py.
+// Embedding: the row of a table for each id, plus optionally the row of another table for its
+// position; see minigrad/ops/embedding.py.
 
-// y[i] = W[ids[i]] + P[i % time], a thread an element. P (`places`) may be null. An id outside of
-// the table gives NaN, not other memory.
+// y[i] = W[ids[i]] + P[i % time]; each thread computes single elements. P (`places`) may be null.
+// An id outside of the table gives NaN; nothing outside of the table is read.
 template <typename real, typename id_type>
 __global__ void __launch_bounds__(256) embedding_forward(
     const real* __restrict__ weight, const real* __restrict__ places,
@@ -21,13 +21,14 @@ __global__ void __launch_bounds__(256) embedding_forward(
   }
 }
 
-constexpr int EMBEDDING_WARPS = 8, AHEAD = 4, EACH = 4;  // rows on their way, channels of a lane
+constexpr int EMBEDDING_WARPS = 8, AHEAD = 4, EACH = 4;  // rows loaded at once, channels of a lane
 
 template <typename real> struct EmbeddingSums {
   real parts[EMBEDDING_WARPS][EACH * WARP];
 };
 
-// The next rows to add up, up to AHEAD of them, are on their way together. `at` is -1 for none.
+// Adds the rows `at` of dy to sum. All of them are loaded before the first is added, so that their
+// loads overlap. An entry of -1 stands for no row.
 template <typename real>
 __device__ __forceinline__ void add_rows(real (&sum)[EACH], const int (&at)[AHEAD],
                                          const real* __restrict__ dy, int channels, int channel) {
@@ -45,25 +46,26 @@ __device__ __forceinline__ void add_rows(real (&sum)[EACH], const int (&at)[AHEA
     for (int e = 0; e < EACH; e++) sum[e] += rows[k][e];
 }
 
-// The parts of all warps, for channels `first`, first + 1, ..., to a row.
+// Adds up the partial sums of all warps and writes them to channels `first`, first + 1, ... of a
+// row.
 template <typename real>
 __device__ __forceinline__ void write_sums(EmbeddingSums<real>& shared, const real (&sum)[EACH],
                                            real* __restrict__ row, int channels, int first) {
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 #pragma unroll
   for (int e = 0; e < EACH; e++) shared.parts[warp][e * WARP + lane] = sum[e];
-  __syncthreads();  // all parts are there
+  __syncthreads();  // all partial sums are written
   const int c = threadIdx.x;
   if (c < EACH * WARP && first + c < channels) {
     real total = 0;
     for (int part = 0; part < EMBEDDING_WARPS; part++) total += shared.parts[part][c];
     row[first + c] = total;
   }
-  __syncthreads();  // and have been read
+  __syncthreads();  // all have been read, so `parts` may be overwritten
 }
 
-// row = Σ dy[i] over the positions i >= first of an id: each warp takes every eighth stretch of 32
-// positions. No atomics: each sum has one owner and one order.
+// row = Σ dy[i] over the positions i >= first of an id. Of the groups of 32 positions, each warp
+// searches every eighth. There are no atomics: one block computes each sum, in a fixed order.
 template <typename real, typename id_type>
 __device__ __forceinline__ void sum_of_id(EmbeddingSums<real>& shared, const real* __restrict__ dy,
                                           const id_type* __restrict__ ids, id_type id,
@@ -90,9 +92,9 @@ __device__ __forceinline__ void sum_of_id(EmbeddingSums<real>& shared, const rea
 }
 
 // dW[v] = Σ dy[i] over the positions i of id v, and dP[t] = Σ dy over the sequences at position t.
-// Blocks of 8 warps take the rows of dW, then those of dP, one each; either may be null. Every
-// element is written, zeros where nothing was read. For tables with few rows, as each block looks at
-// all ids.
+// The first blocks compute one row of dW each, the others one row of dP each; dW or dP may be null.
+// Every element is written, zeros for ids that do not occur. This is for tables with few rows,
+// because each block reads all ids.
 template <typename real, typename id_type>
 __global__ void __launch_bounds__(256) embedding_backward_rows(
     const real* __restrict__ dy, const id_type* __restrict__ ids, real* __restrict__ dweight,
@@ -122,9 +124,10 @@ __global__ void __launch_bounds__(256) embedding_backward_rows(
   }
 }
 
-// dW alone, for tables with many rows; dW is zeroed before. A block is a position. Only the block at
-// the first position of an id goes on, to look for all others. Frequent ids are found early, so the
-// search is short where it is of no use.
+// dW alone, for tables with many rows; dW must be zeroed before. There is one block per position.
+// It first searches the positions before its own for the same id, and returns if it finds one.
+// Otherwise it sums the row of that id. For frequent ids the search ends early, because they occur
+// early.
 template <typename real, typename id_type>
 __global__ void __launch_bounds__(256) embedding_backward(
     const real* __restrict__ dy, const id_type* __restrict__ ids, real* __restrict__ dweight,

@@ -3,12 +3,12 @@
 #include "tiles.cuh"
 #include "tensor_tiles.cuh"
 
-// Matrix products c = a·b + bias, optionally followed by max(·, 0): c (M, N) C-contiguous, a (M, K)
-// and b (K, N) C-contiguous or the transpose of such an array: of the strides of each, one is 1.
+// Matmuls c = a·b + bias, optionally followed by ReLU. c (M, N) is C-contiguous; a (M, K) and b (K,
+// N) are C-contiguous or the transpose of such an array, so one of the two strides of each is 1.
 //
-// blockIdx is a tile of rows, a tile of columns and a part of K. With more than one part, block z
-// writes its partial product to c[z] and a column sum adds these up (column_sums.cu), because a
-// weight gradient has few elements and a very long K. `k_a_part` is a multiple of 32.
+// blockIdx is a tile of rows, a tile of columns and a part of K. With several parts, block z writes
+// its partial sum to c[z], and column_sums.cu adds these up. Weight gradients need this, because
+// they have few elements and a very long K. `k_a_part` is a multiple of 32.
 
 template <class Way, typename real = typename Way::real>
 __device__ __forceinline__ void product(const real* __restrict__ a, const real* __restrict__ b,

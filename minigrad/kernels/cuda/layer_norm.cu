@@ -1,10 +1,11 @@
 #include "prelude.cuh"
 #include "sum_columns.cuh"
 
-// Layer normalisation, alone and after a residual sum; the maths is in minigrad/ops/layer_norm.py.
-// A warp takes a row (C). Rows of a block: blockDim.x / 32.
+// Layer normalization, alone and after a residual sum; the maths is in minigrad/ops/layer_norm.py.
+// One warp computes one row (C), so a block has blockDim.x / 32 rows.
 
-// y = w·x̂ + b of x + residual. `residual`, `weight` and `bias` may be null. Saves x̂ and 1/σ.
+// y = w·x̂ + b, where x̂ is x + residual, normalized. `residual`, `weight` and `bias` may be null.
+// Saves x̂ and 1/σ.
 template <typename real>
 __global__ void __launch_bounds__(256) layer_norm_forward(
     const real* __restrict__ x, const real* __restrict__ residual, const real* __restrict__ weight,
@@ -15,7 +16,7 @@ __global__ void __launch_bounds__(256) layer_norm_forward(
   if (row >= rows) return;  // the whole warp
   const size_t start = size_t(row) * channels;
 
-  // `normal` holds x + residual meanwhile; each lane reads back only what it wrote itself.
+  // Until it gets x̂, `normal` holds x + residual. Each lane reads back only what it wrote itself.
   real sum = 0;
   for (int c = lane; c < channels; c += WARP) {
     const real value = residual ? x[start + c] + residual[start + c] : x[start + c];
@@ -37,11 +38,11 @@ __global__ void __launch_bounds__(256) layer_norm_forward(
   if (lane == 0) inverse_std[row] = scale;
 }
 
-// dx = (g - mean(g) - x̂·mean(g·x̂))/σ with g = dy·w,  dw = Σ_rows dy·x̂,  db = Σ_rows dy. `so_far`,
-// if it is not null, is added to dx: the gradient that x has from elsewhere.
+// dx = (g - mean(g) - x̂·mean(g·x̂))/σ with g = dy·w,  dw = Σ_rows dy·x̂,  db = Σ_rows dy.
+// `so_far`, if it is not null, is added to dx: it is the gradient of x from other ops.
 //
-// The first blocks add up columns for db and dw, those after them take rows, for dx: all at the same
-// time. `dx`, `dweight` and `dbias` are null for what nobody wants, `weight` if there is none.
+// The first blocks sum columns, for db and dw; the others compute rows of dx. `dx`, `dweight` and
+// `dbias` are null if they are not needed, `weight` if there is none.
 template <typename real>
 __global__ void __launch_bounds__(256) layer_norm_backward(
     const real* __restrict__ dy, const real* __restrict__ normal,

@@ -5,19 +5,20 @@
 
 // The backward pass of a linear layer in one launch:
 //
-//   dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy       dy being 0 where y <= 0, if y is given
+//   dx = dy W,   dW = dyᵀ x,   db = Σ_rows dy
 //
-// with x (N, C_in), W (C_out, C_in) and dy, y (N, C_out). Some blocks compute tiles of dW, others
-// tiles of dx, at the same time. dW has few tiles and a long K, the N rows: so each tile has several
-// blocks, one for each part of the rows. The last one that is done with a tile adds up what all have
-// left in `partial`, in the order of the parts; `counters` count them, and are 0 before and after.
-// The blocks at the left edge of dW add up, for db, what they load of dy.
+// with x (N, C_in), W (C_out, C_in) and dy, y (N, C_out). If y is given, dy counts as 0 wherever
+// y <= 0. The first blocks compute tiles of dW, the others tiles of dx. dW has few tiles, but each
+// element is a long sum over the N rows. So the rows are split into parts, and each tile has one
+// block per part, which writes its sum to `partial`. The last block to finish a tile adds up the
+// parts, in order. `counters` count finished blocks and are 0 before and after. The blocks at the
+// left edge of dW also sum the dy that they load, for db.
 //
-// `so_far`, if it is not null, is added to dx: the gradient that x has from elsewhere, for example
-// past a residual connection. dx or dW (then db as well) may be null for what nobody wants, db alone
-// likewise.
+// `so_far`, if it is not null, is added to dx: it is the gradient of x from other ops, for example
+// from a residual connection. `dx`, `dweight` and `dbias` are null if they are not needed; without
+// `dweight` there is no `dbias`.
 
-// What a thread adds up at a time of dW: neighbours of a row.
+// Neighbouring elements of a row of dW, which a thread adds at a time: one, or four.
 template <typename R> struct OneOf {
   using real = R;
   static constexpr int WIDTH = 1;
@@ -38,9 +39,9 @@ template <typename R> struct FourOf {
   }
 };
 
-// dW at one tile from all parts of it. A load takes long, and many at a time take as long as one:
-// AT_ONCE parts of two places a thread. So loads may not depend on what is inside: outside
-// of dW they are of its first place, beyond the last part of that.
+// Adds up the parts of one tile of dW. Many loads at once take as long as one, so each thread loads
+// AT_ONCE parts of two places at a time. To keep the loads free of branches, every load is valid:
+// where a place lies outside of dW its first element is loaded, and beyond the last part the last.
 template <class Way, class Several, typename real = typename Several::real>
 __device__ __forceinline__ void add_parts(const real* partial, size_t length, int parts,
                                           real* dweight, int c_out, int c_in, int top, int side) {
@@ -90,7 +91,7 @@ __device__ __forceinline__ void backward(const real* __restrict__ dy, const real
                                          real* dweight, real* dbias, real* partial,
                                          unsigned* counters, int rows, int c_in, int c_out,
                                          int parts, int rows_a_part) {
-  const int across = (c_in + TILE - 1) / TILE;  // tiles beside each other, of dx and of dW
+  const int across = (c_in + TILE - 1) / TILE;  // tiles in a row of dx and of dW
   constexpr int ROWS = Way::ROWS;
   const int weight_tiles = dweight ? (c_out + ROWS - 1) / ROWS * across : 0;
   const bool of_weight = blockIdx.x < unsigned(weight_tiles * parts);
@@ -98,8 +99,8 @@ __device__ __forceinline__ void backward(const real* __restrict__ dy, const real
   const int part = of_weight ? blockIdx.x / weight_tiles : 0;
   const int top = tile / across * ROWS, side = tile % across * TILE;
 
-  // What a part of dW and db is written to: C_out x C_in numbers, then C_out, then up to 3 that
-  // nobody reads, so that all parts are aligned alike.
+  // A part of `partial` holds C_out x C_in numbers for dW, then C_out for db. Up to 3 unused
+  // numbers follow, so that all parts have the same alignment.
   const size_t weights = size_t(c_out) * c_in, length = (weights + c_out + 3) / 4 * 4;
   const bool whole = parts == 1;
   real* const mine = partial + length * part;
@@ -129,7 +130,7 @@ __device__ __forceinline__ void backward(const real* __restrict__ dy, const real
   };
   Shared& shared = block_shared<Shared>();
   const bool with_bias = dbias && side == 0;
-  const int row = top + threadIdx.x;  // of the first ROWS threads, for db
+  const int row = top + threadIdx.x;  // row of db, for the first ROWS threads
   if (with_bias) {
     loaded.put(shared.loaded);
     __syncthreads();

@@ -3,15 +3,16 @@
 #include "tiles.cuh"
 #include "tensor_tiles.cuh"
 
-// A linear layer, the residual sum after it and the norm of that, in one launch:
+// A linear layer, a residual sum and layer norm in one launch:
 //
-//   y = w·x̂ + b,   x̂ = normalised (x Wᵀ + bias + residual)
+//   y = w·x̂ + b,   x̂ = normalized (x Wᵀ + bias + residual)
 //
-// for layers of at most TILE outputs: then a block has whole rows, and goes on with them where
-// gemm.cu and layer_norm.cu are two launches. Numbers and order are theirs, to the last bit.
+// It needs at most TILE outputs, because then a block has whole rows and can normalize them.
+// Results are bitwise identical to those of gemm.cu and layer_norm.cu one after the other.
 
-// Rows `first`, first + 1, ... of x + residual, which lie in `normal`, by a warp: x̂, y and 1/σ. Four
-// rows at a time, so that their sums do not wait for each other. Two numbers a lane.
+// Computes x̂, y and 1/σ of rows `first`, first + 1, ..., by one warp. `normal` holds x Wᵀ + bias +
+// residual before and x̂ after. Four rows are computed together, so that their sums need not wait
+// for each other. A lane has two numbers of a row.
 template <typename real>
 __device__ __forceinline__ void normalise_rows(const real* __restrict__ gain,
                                                const real* __restrict__ shift,
@@ -84,7 +85,7 @@ __device__ __forceinline__ void linear_norm(const real* __restrict__ x,
     const size_t place = size_t(row) * channels + column;
     normal[place] = value + residual[place];
   });
-  __syncthreads();  // the rows are whole
+  __syncthreads();  // the rows are complete
   const int last = smaller(top + Way::ROWS, rows);
   for (int first = top + threadIdx.x / WARP * AT_ONCE; first < last; first += WARPS * AT_ONCE)
     normalise_rows(gain, shift, y, normal, inverse_std, first, rows, channels, eps);

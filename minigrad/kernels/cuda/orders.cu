@@ -1,8 +1,8 @@
 #include "prelude.cuh"
 
-// What a step of training is told by device arrays; see orders.py.
+// A training step whose numbers lie in device arrays; see orders.py.
 
-// A thread's share of Σ x², in double precision.
+// A thread's part of Σ x², in double precision.
 template <typename real>
 __device__ __forceinline__ double sum_of_squares(const real* __restrict__ x, size_t size) {
   double sum = 0;
@@ -12,14 +12,19 @@ __device__ __forceinline__ double sum_of_squares(const real* __restrict__ x, siz
   return sum;
 }
 
-// What a step of training does, decided on the device. All blocks add up squares of the gradient;
-// the last one that is done adds up what all have left in `partial`, in a fixed order, and decides.
-// `done` counts blocks and is 0 before and after. `counters` holds {steps, updates, windows taken,
-// whether halted}, `draw` the number that dropout masks are drawn from, `history` the losses and
-// then the norms of the last `ring` steps, `rates` the learning rate of each group and step. If
-// loss and norm are finite, `orders` becomes {1, the factor that clips, the decay of the average of
-// the weights, the number of the update} and each group's learning rate, and the counters advance.
-// Otherwise the step is not made, nor any after it: the host has to look.
+// Computes the gradient's norm and writes the numbers of the update. All blocks sum squares of the
+// gradient to `partial`; the last block to finish adds these up in a fixed order and does the rest.
+// `done` counts finished blocks and is 0 before and after.
+//
+//   counters  {steps, updates, windows used, whether training has stopped}
+//   draw      the counter from which dropout masks are drawn
+//   history   the losses of the last `ring` steps, then their norms
+//   rates     the learning rate of each group and step
+//   orders    {whether to update, the factor of clipping, the decay of the weights' average, the
+//             number of the update}, then each group's learning rate
+//
+// If loss and norm are finite, `orders` is written and the counters advance. Otherwise orders[0] is
+// 0 and counters[3] becomes 1: no later step is made either, until the host sets it back.
 template <typename real>
 __global__ void __launch_bounds__(256)
     step_orders(const real* __restrict__ gradient, double* partial, unsigned* done,
@@ -29,7 +34,7 @@ __global__ void __launch_bounds__(256)
                 int ring, int groups, int all_steps, int windows, int draws,
                 const double loss_scale, const double max_norm, const double average_decay) {
   struct Shared {
-    double numbers[8];  // one a warp
+    double numbers[8];  // one per warp
     bool last;
   };
   Shared& shared = block_shared<Shared>();
@@ -67,7 +72,7 @@ __global__ void __launch_bounds__(256)
   *draw += draws;
 }
 
-// average = decay * average + (1 - decay) * p, by `orders`.
+// average = decay * average + (1 - decay) * p, if `orders` says that the update is made.
 template <typename real>
 __global__ void __launch_bounds__(256)
     average_ordered(const real* __restrict__ p, real* __restrict__ average,

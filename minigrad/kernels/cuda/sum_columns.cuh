@@ -1,16 +1,17 @@
 #pragma once
 
-// Sums over the rows of a matrix, for 32 columns, by blocks of 8 warps: the part of one block.
+// Sums over the rows of a matrix, for 32 columns, by blocks of 8 warps. `sum` is the work of one
+// block.
 //
-// A block adds up `rows_a_block` rows, always in the same order. Where there are several such parts,
-// the last block that is done with these columns adds up what all have left in `partial`, in the
-// order of the parts: so the result does not depend on which one that was. `counters` count the
-// blocks that are done, and are 0 before and after.
+// A block sums `rows_a_block` rows, always in the same order. If there are several such parts, each
+// block writes its sums to `partial`, and the last block to finish adds up the parts in order. So
+// the result does not depend on which block that is. `counter` counts finished blocks and is 0
+// before and after.
 template <typename real> struct Columns {
   const real* __restrict__ a;
   const real* __restrict__ b;  // null for Σ a, else Σ a·b
-  const real* __restrict__ y;  // may be null; where it is not positive (nor NaN), a counts as 0...
-  real* __restrict__ masked;   // ...and is written to this as such
+  const real* __restrict__ y;  // may be null; where it is <= 0, a counts as 0
+  real* __restrict__ masked;   // if y is not null: gets the masked a
   real* out;
   real* partial;
   unsigned* counter;
@@ -30,7 +31,7 @@ template <typename real> struct Columns {
 
     real sum = 0;
     if (column < columns) {
-#pragma unroll 8  // loads that do not wait for each other
+#pragma unroll 8  // so that eight loads are in flight at once
       for (int row = first + warp; row < last; row += 8) {
         const size_t place = size_t(row) * columns + column;
         real value = a[place];

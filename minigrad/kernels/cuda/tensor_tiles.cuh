@@ -1,14 +1,15 @@
 #pragma once
 
-// Tiles of products on tensor cores (see tiles.cuh), ROWS x TILE: each of eight warps computes
-// ROWS/2 x 16 elements. Fewer rows are more blocks, for a GPU that has nothing else to do.
+// Tiles of matmuls on tensor cores (see tiles.cuh), ROWS x TILE. Each of eight warps computes
+// ROWS/2 x 16 elements. Tiles with fewer rows give more blocks, which fill a GPU better when the
+// matrices are small.
 //
-// A tile of a factor lies in shared memory as rows of eight quads of words, rounded; a word has
-// PACK factors of neighbouring depths. It is written a quad at a time if neighbours in memory are of
-// one row, four rows at a time if they are of one depth, and read as mma wants it: eight rows, one
-// quad of each. So that none of the three meets a bank of shared memory twice, quad q of a row lies
-// at place q ^ turn(row). There are two such tiles of each factor: while one is used the next is on
-// its way, in registers.
+// A tile of an operand is stored in shared memory, rounded: each row has eight quads of words, and
+// a word has PACK numbers of neighbouring depths. It is written a quad at a time if the operand is
+// `along_depth`, otherwise one word of four rows. It is read as mma needs it: eight rows, one quad
+// of each. Quad q of a row is stored at index q ^ turn(row), so that none of the three has a bank
+// conflict. There are two such tiles of each operand. While one is used, the next is loaded to
+// registers.
 
 struct alignas(16) FourWords {
   unsigned x[4];
@@ -19,17 +20,17 @@ template <class Numbers, int HEIGHT> struct Tensor {
   static constexpr int ROWS = HEIGHT, THREADS = 256;
   static constexpr int PACK = Numbers::PACK, WORDS = 32, DEPTH = WORDS * PACK;
 
-  // Different for eight rows from a multiple of 8 on, and for every fourth of 32.
+  // Gives eight different numbers for rows 8k, ..., 8k+7, and for every fourth of 32 rows.
   static __device__ __forceinline__ int turn(int row) { return (row & 4) | ((row ^ row >> 3) & 3); }
 
-  // What one thread loads of a tile of a factor: of each quad 4·PACK floats, four at a time. Nothing
-  // waits for them before `settle`.
+  // What one thread loads of a tile of an operand: 4·PACK floats for each quad, four at a time. The
+  // thread does not wait for these loads before `settle`.
   template <int HEIGHT_OF_FACTOR, bool MASKED> struct Share {
     static constexpr int QUADS = HEIGHT_OF_FACTOR * WORDS / 4 / THREADS;  // 32 rows apart
-    const float *here, *mask;  // of the next tile; mask may be null
-    int rows, row, depth;  // rows of the factor from the tile's first on; the first of these floats
+    const float *here, *mask;  // where the next tile begins; mask may be null
+    int rows, row, depth;  // rows from the tile's first on; the thread's first row and depth
     int row_stride, depth_stride;
-    bool along_depth, whole;  // whole: four at a time, and every row is one of the factor
+    bool along_depth, whole;  // whole: fours are aligned, and no row is beyond the operand's last
     float next[QUADS][4 * PACK], sign[MASKED ? QUADS : 1][4 * PACK];
 
     __device__ __forceinline__ Share(const Factor<float>& from, int first_depth) {
@@ -46,7 +47,7 @@ template <class Numbers, int HEIGHT> struct Tensor {
       row_stride = along_depth ? from.stride : 1;
       depth_stride = along_depth ? 1 : from.stride;
     }
-    // The next tile, of which the depths from `last` on are 0.
+    // Loads the next tile; depths from `last` on are 0.
     __device__ __forceinline__ void load(int last) {
       const bool all = whole && depth + (along_depth ? 4 * PACK : PACK) <= last;
 #pragma unroll
@@ -63,7 +64,8 @@ template <class Numbers, int HEIGHT> struct Tensor {
       here += size_t(DEPTH) * depth_stride;
       if (MASKED && mask) mask += size_t(DEPTH) * depth_stride;
     }
-    // Four neighbours in memory, `all` at once, or 0 from number `inside` on.
+    // Loads four neighbours in memory: by one instruction if `all`, otherwise the first `inside` of
+    // them, and 0 for the rest.
     __device__ __forceinline__ void four(float* to, const float* from, bool all, int inside) const {
       FourFloats value = {};
       if (all) {
@@ -107,7 +109,7 @@ template <class Numbers, int HEIGHT> struct Tensor {
     }
   };
 
-  // Of a that does not lie along its depth: then a thread has four rows of each quad.
+  // Only valid if a is not `along_depth`: then a thread loads from four rows for each quad.
   struct Loaded {
     static constexpr int SOURCES = THREADS / 8, QUADS = Share<ROWS, true>::QUADS;
     float sums[QUADS][4] = {};
@@ -135,11 +137,12 @@ template <class Numbers, int HEIGHT> struct Tensor {
     };
     Shared& shared = block_shared<Shared>();
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int group = lane / 4, within = lane % 4;  // of mma's result
+    const int group = lane / 4, within = lane % 4;  // where mma's results lie
     const int warp_row = warp % 2 * (ROWS / 2), warp_column = warp / 2 * 16;
-    constexpr int M = ROWS / 32;  // of mma's 16 rows
-    // Where this lane's row of the four matrices of a fragment begins, with quad 0 of a pair: rows r
-    // and r + 8 of a, then these of the second quad; columns of b, both quads, then columns c + 8.
+    constexpr int M = ROWS / 32;  // a warp has M times the 16 rows of an mma
+    // Where the row begins that this lane passes to load_matrices, for the first pair of quads. The
+    // four matrices are, for a: rows r, then rows r + 8, of the first quad, then both of the second
+    // quad; for b: columns c of the first quad, then of the second, then both for columns c + 8.
     int at_a[M], at_b;
 #pragma unroll
     for (int i = 0; i < M; i++) {
@@ -150,7 +153,7 @@ template <class Numbers, int HEIGHT> struct Tensor {
     at_b = column * WORDS + 4 * (lane / 8 % 2 ^ turn(column));
     float sums[M][2][4] = {};
     Share<ROWS, true> of_a(a, depth);
-    Share<TILE, false> of_b(b, depth);  // which has no mask
+    Share<TILE, false> of_b(b, depth);  // b has no mask
     of_a.load(last);
     of_b.load(last);
     for (int stage = 0;; stage ^= 1) {
@@ -158,7 +161,7 @@ template <class Numbers, int HEIGHT> struct Tensor {
       loaded.add(of_a);
       of_a.put(shared.a[stage]);
       of_b.put(shared.b[stage]);
-      __syncthreads();  // the tiles are whole, and those before have been used
+      __syncthreads();  // the tiles are complete, and the previous ones have been used
       depth += DEPTH;
       if (depth < last) {
         of_a.load(last);

@@ -1,27 +1,27 @@
 #pragma once
 
-// A tile of a matrix product a·b, by one block: by fused multiply-adds here, on tensor cores in
-// tensor_tiles.cuh. A way to compute it has
+// One block computes one tile of a matmul a·b: here by fused multiply-adds, in tensor_tiles.cuh on
+// tensor cores. "Depth" is the index that is summed over. Each of the two classes has
 //
-//   ROWS        of a tile, which has TILE columns
-//   THREADS     of a block
+//   ROWS        the rows of a tile, which has TILE columns
+//   THREADS     the threads of a block
 //   run(a, b, depth, last, loaded, store)
 //               sums over [depth, last) and calls store(row, column, value) for each element of the
-//               tile; `loaded` gets what this thread has loaded of a
-//   Loaded      sums of that over depths, of some rows of the tile: put(places) writes them to
-//               places[SOURCES][ROWS], and the sum of a row is that over its column
+//               tile; `loaded` sums the elements of a that this thread loads
+//   Loaded      those sums, one for each row that the thread loads from. put(places) writes them to
+//               places[SOURCES][ROWS]; the sum of one column of `places` is the sum of a row of a
 
 [[maybe_unused]] constexpr int TILE = 64;
 
-// A factor of a product as rows x depth: a as it is, b transposed. `along_depth` tells what
-// neighbours in memory are: of one row, or of one depth. A transposed factor costs no copy.
+// An operand of a matmul as rows x depth: a itself, or b transposed. If `along_depth`, neighbours
+// in memory are of one row, otherwise of one depth. So a transposed operand needs no copy.
 template <typename real> struct Factor {
   const real* __restrict__ from;
-  // Null, or lies likewise: where it is not positive nor NaN, the factor counts as 0. Of a alone.
+  // Null, or an array of the same layout: where it is <= 0, the operand counts as 0. Only for a.
   const real* __restrict__ mask;
-  int rows, stride;               // from a row to the next, or from a depth to the next
+  int rows, stride;               // from one row to the next, or from one depth to the next
   bool along_depth;
-  int first_row;  // of the tile
+  int first_row;  // the tile's first row
 
   __device__ __forceinline__ size_t place(int row, int depth) const {
     return along_depth ? size_t(row) * stride + depth : size_t(depth) * stride + row;
@@ -33,13 +33,13 @@ template <typename real> struct Factor {
   }
 };
 
-// Fused multiply-adds in the precision of `real`: 4 x 4 elements a thread.
+// Fused multiply-adds in the precision of `real`; each thread computes 4 x 4 elements.
 template <typename R> struct Fma {
   using real = R;
   static constexpr int ROWS = TILE, THREADS = 256, DEPTH = 16, EACH = TILE * DEPTH / THREADS;
 
-  // The part of a tile that one thread loads, EACH elements, in the order in which neighbours read
-  // neighbouring addresses.
+  // The EACH elements of a tile that one thread loads. Neighbouring threads read neighbouring
+  // addresses.
   struct Share {
     int row, depth, row_step, depth_step;
     real next[EACH];
@@ -61,7 +61,7 @@ template <typename R> struct Fma {
     }
   };
 
-  // Of a that does not lie along its depth: then a thread has one row.
+  // Only valid if a is not `along_depth`: then all elements that a thread loads are of one row.
   struct Loaded {
     static constexpr int SOURCES = THREADS / TILE;
     real sum = 0;
@@ -83,13 +83,13 @@ template <typename R> struct Fma {
     of_a.load(a, depth, last);
     of_b.load(b, depth, last);
     for (; depth < last; depth += DEPTH) {
-      __syncthreads();  // the tile before has been used
+      __syncthreads();  // all threads have used the previous tile
 #pragma unroll
       for (int i = 0; i < EACH; i++) loaded.sum += of_a.next[i];
       of_a.put(shared.a);
       of_b.put(shared.b);
       __syncthreads();
-      if (depth + DEPTH < last) {  // on their way while this tile is used
+      if (depth + DEPTH < last) {  // the next tile, loaded while this one is used
         of_a.load(a, depth + DEPTH, last);
         of_b.load(b, depth + DEPTH, last);
       }
