@@ -1,4 +1,4 @@
-"""Whole trainings on the GPU, held against each other and against the CPU."""
+"""Whole trainings on the GPU, compared with each other and with the CPU."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tinyalpaca.config import ModelConfig, TrainConfig
 from tinyalpaca.training.gpu_steps import GpuSteps
 from tinyalpaca.training.job import run_training
 
-# Rounding of products, over 200 steps, as a share of the first loss.
+# Tolerances for rounded matmuls over 200 steps, relative to the first loss.
 CURVES = {"tf32": 0.01, "bf16": 0.03}
-ON_CPU = 1e-3  # relative, over 20 steps: sums in another order
+ON_CPU = 1e-3  # relative, over 20 steps: the CPU sums in another order
 LONG, SHORT, CPU_STEPS = 200, 50, 20
 
 
 def write_text(folder: Path, words: int) -> Path:
-    """Words with something to learn in them."""
+    """Write a text that has something to learn in it."""
     rng = np.random.default_rng(7)
     choice = np.array(["the ", "king ", "and ", "queen ", "speak ", "no ", "more,\n", "thou "])
     path = folder / "text.txt"
@@ -37,7 +37,7 @@ def write_text(folder: Path, words: int) -> Path:
 
 
 class Trainings:
-    """Trainings on one text, from one seed."""
+    """Trainings on the same text with the same seed."""
 
     def __init__(self, folder: Path, toy: bool) -> None:
         self.folder, self.toy = folder, toy
@@ -46,7 +46,7 @@ class Trainings:
         self.number = 0
 
     def run(self, steps: int, **changes: Any) -> dict[str, Any]:
-        """A training: the loss of each step, the weights, the graphs, and why there are none."""
+        """Train; returns the losses, the weights, the number of graphs, and the warnings."""
         self.number += 1
         out = self.folder / f"run-{self.number}"
         own: dict[str, Any] = (
@@ -70,30 +70,30 @@ class Trainings:
 
 
 def graphs_of(run: Any) -> int:
-    """How many shapes of steps have become graphs."""
+    """The number of step shapes that were captured as graphs."""
     return run.steps.launched.graphs if isinstance(run.steps, GpuSteps) else 0
 
 
 def told(found: list[warnings.WarningMessage]) -> list[str]:
-    """What runs in place of a graph, a kernel or a library, as it was announced."""
+    """The warnings that something else runs instead of a graph, a kernel or a library."""
     announced = (CaptureWarning, KernelFallbackWarning)
     return sorted({str(w.message) for w in found if issubclass(w.category, announced)})
 
 
 def same_bits(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """The same losses and weights, to the last bit."""
+    """Whether losses and weights are bitwise identical."""
     equal = all(np.array_equal(w, b["weights"][name]) for name, w in a["weights"].items())
     return a["losses"] == b["losses"] and equal
 
 
 def largest_difference(a: dict[str, Any], b: dict[str, Any]) -> float:
-    """Of two loss curves, relative to the first loss."""
+    """The largest difference of two loss curves, relative to the first loss."""
     ours, theirs = np.array(a["losses"]), np.array(b["losses"])
     return float(np.abs(ours - theirs).max() / abs(theirs[0]))
 
 
 def checks(trainings: Trainings) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each check with what it found; those that matter most come first."""
+    """The name and the result of each check; the most important ones come first."""
     short, long, on_cpu = (6, 8, 4) if trainings.toy else (SHORT, LONG, CPU_STEPS)
     graph = trainings.run(short)
     facts = {"steps": short, "graphs": graph["graphs"], "why not": graph["why not"]}
@@ -129,7 +129,7 @@ def checks(trainings: Trainings) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def what_cannot_be_captured() -> dict[str, Any]:
-    """A function that looks at a value in a capture is announced, and runs all the same."""
+    """A function that reads a value back cannot be captured: it warns, and runs uncaptured."""
     total = cupy().zeros(3)
 
     def look() -> None:
@@ -147,7 +147,7 @@ def what_cannot_be_captured() -> dict[str, Any]:
 
 
 def prove(save: Save, clock: Clock) -> dict[str, Any]:
-    """The section."""
+    """Run this section of the proof."""
     result: dict[str, Any] = {"checks": {}}
     for name, found in checks(Trainings(clock.folder, clock.toy)):
         result["checks"][name] = found

@@ -1,4 +1,4 @@
-"""Sections and rivals to try the machinery with: some are bad on purpose."""
+"""Fake sections and contenders, some faulty on purpose, to test how they are run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dies(save: Any, clock: Any) -> dict[str, Any]:
 
 
 class Steps:
-    """A rival of which a step takes as long as it is told; it can be told to be bad."""
+    """A contender whose step takes a given time; it can be told to misbehave."""
 
     def __init__(self, seconds: float, bad: str = "") -> None:
         self.seconds, self.bad = seconds, bad

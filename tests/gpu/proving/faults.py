@@ -1,4 +1,4 @@
-"""What in the record of a proof does not hold. A missed target is none: it depends on the GPU."""
+"""The failures in the record of a proof. A missed target is no failure: it depends on the GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Record = dict[str, Any]
 
 
 def faults_in(record: Record) -> list[str]:
-    """A line for each."""
+    """One line for each failure."""
     found = []
     for name, section in record["sections"].items():
         if section["status"] != "done" and name != "compiling":  # which only saves time
@@ -43,7 +43,7 @@ def _of_tools(result: Record) -> Iterator[str]:
 
 
 def _of_steps(result: Record) -> Iterator[str]:
-    """Where ours failed, or ran without a graph, a kernel or a library; PyTorch may do so."""
+    """Where minigrad failed, or ran without a graph, a kernel or a library. PyTorch may do so."""
     for name, workload in result.get("steps", {}).items():
         for who in workload.get("out", {}):
             if who.startswith("minigrad"):

@@ -1,4 +1,4 @@
-"""Every kernel against the textbook, on the GPU: the tests of tests/gpu, given CuPy."""
+"""Compares every kernel with the textbook on the GPU: runs the tests of tests/gpu with CuPy."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tests.gpu.proving.pytest_runs import TestRun, cores
 from tests.gpu.sources import SOURCES
 
 TESTS = Path(__file__).parents[1]
-# They are about what stands in for a GPU, about compilers, or about this program itself.
+# These test the stand-in for CuPy, compilers, or this program itself.
 LEFT_OUT = {"test_shim", "test_stand_in", "test_mutants", "test_decode_mutants", "test_compile"}
 LEFT_OUT |= {"test_prove", "test_prove_report"}
 TOY = {"test_step_kernels"}
-# Those that prove kernels one by one come before those that train.
+# Tests of single kernels run before those that train.
 LATER = ("training", "generation", "inference", "textbook")
 
 
 def files_of_tests(toy: bool = False) -> list[Path]:
-    """The files of tests for a GPU, in the order in which they are run."""
+    """The test files for a GPU, in the order in which they are run."""
     files = [p for p in sorted(TESTS.glob("test_*.py")) if p.stem not in LEFT_OUT]
     if toy:
         files = [p for p in files if p.stem in TOY]
@@ -29,7 +29,7 @@ def files_of_tests(toy: bool = False) -> list[Path]:
 
 
 def prove(save: Save, clock: Clock) -> dict[str, Any]:
-    """The section: several files at a time, because most of it is waiting for the compiler."""
+    """Run this section, several files at a time, because it mostly waits for the compiler."""
     runs = [
         TestRun([str(path)], clock.folder / f"kernels-{path.stem}.jsonl")
         for path in files_of_tests(clock.toy)
@@ -41,7 +41,7 @@ def prove(save: Save, clock: Clock) -> dict[str, Any]:
 
 
 def gathered(runs: list[TestRun]) -> dict[str, Any]:
-    """The sum of what is known of all runs."""
+    """The results of all runs, added up."""
     counts: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
     failures, launched = [], set()

@@ -1,4 +1,4 @@
-"""What the figures were taken on, and with which versions."""
+"""The machine and the versions that the figures were measured with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy
 
 from minigrad.device import Device, cupy, gpu_name
 
-# What must be there for anything to run, besides CuPy and a GPU. Tests need pytest too.
+# Packages that are needed besides CuPy and a GPU. The tests need pytest too.
 NEEDED = ("numpy", "regex", "safetensors", "threadpoolctl", "tqdm")
 
 
@@ -52,7 +52,7 @@ def facts() -> dict[str, Any]:
 
 
 def sources() -> str:
-    """What was run: the beginning of a hash over the packages and these tests."""
+    """The beginning of a hash of the sources: both packages and these tests."""
     root, total = Path(__file__).parents[3], hashlib.sha256()
     for folder in ("minigrad", "tinyalpaca", "tests/gpu", "tests/benchmarks"):
         for path in sorted((root / folder).rglob("*")):
@@ -62,16 +62,16 @@ def sources() -> str:
 
 
 def dotted(version: Callable[[], int]) -> str | None:
-    """13.0 of 13000; None where CUDA does not say."""
+    """A version such as 13000 as "13.0"; None if CUDA does not report one."""
     try:
         number = version()
-    except Exception:  # a version is for the record, and not worth the proof
+    except Exception:  # an unknown version must not end the proof
         return None
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def driver() -> str | None:
-    """The version of NVIDIA's driver, as its own tool gives it."""
+    """The version of NVIDIA's driver, from `nvidia-smi`."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
@@ -91,5 +91,5 @@ def processor() -> str:
 
 
 def file_name(device: str) -> str:
-    """A device's name as the name of a file: "nvidia-h100-80gb-hbm3"."""
+    """A device's name in a form for file names, such as "nvidia-h100-80gb-hbm3"."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")

@@ -19,16 +19,16 @@ from tinyalpaca.config import TrainConfig
 from tinyalpaca.training.device_steps import DeviceSteps
 from tinyalpaca.training.loss import Loss
 
-MOST = 500  # steps of a turn
+MOST = 500  # steps in a turn at most
 
 
 class OurSteps:
-    """Steps on one batch, gathered from a stream of tokens again in each.
+    """Training steps on one batch, which each step gathers from the tokens again.
 
     Args:
         workload: see `Workload`.
         graph: whether a step is one CUDA graph; otherwise its kernels are launched one by one.
-        library: who computes matrix products; see `minigrad.kernels.cuda.gemm`.
+        library: what computes matmuls; see `minigrad.kernels.cuda.gemm`.
     """
 
     def __init__(self, workload: tuple[int, ...], graph: bool, library: str = "auto") -> None:
@@ -38,7 +38,7 @@ class OurSteps:
         self.updates = 0
 
     def prepare(self, precision: str) -> dict[str, Any]:
-        """A new model, compiled and captured. Returns the loss of its first step, and facts."""
+        """Make a new model, compile and capture its step. Returns the first loss, and facts."""
         self._build(precision)
         assert self.steps is not None
         with warnings.catch_warnings(record=True) as found:
@@ -48,7 +48,7 @@ class OurSteps:
         return {"loss": loss, "graphs": self.steps.graphs, "why not": told(found)}
 
     def first_step(self, precision: str) -> float:
-        """A new model and one step; seconds of the step."""
+        """Make a new model and one step; returns the seconds of the step."""
         self._build(precision)
         return self.turn(1)
 
@@ -79,14 +79,14 @@ class OurSteps:
         self.updates = 0
 
     def turn(self, count: int) -> float:
-        """Make so many steps; seconds of one.
+        """Make `count` steps; returns the seconds per step.
 
         Raises:
             RuntimeError: a step was not finite.
         """
         assert self.steps is not None
         self.steps.set_position(0, updates=self.updates, draw=0)
-        self.steps.look()  # nothing is under way when the clock starts
+        self.steps.look()  # waits for the GPU, so that nothing runs when the clock starts
         began = time.perf_counter()
         for _ in range(count):
             self.steps.launch([self.workload.batch])
@@ -98,7 +98,7 @@ class OurSteps:
         return seconds / count
 
     def memory(self) -> dict[str, float]:
-        """MB that CuPy's pools hold: the one of all arrays, and those of graphs."""
+        """MB that CuPy's pools hold: the pool of all arrays, and the pools of graphs."""
         assert self.steps is not None
         arrays = cupy().get_default_memory_pool().total_bytes()
         graphs = self.steps.graph_bytes

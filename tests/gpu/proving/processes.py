@@ -1,7 +1,7 @@
-"""Sections as processes: each with its own time, so that one that fails or hangs costs no other.
+"""Runs each section as a process with a time limit, so that one that fails or hangs stops no other.
 
-A section is a function of `save` and a `Clock`. It hands what it has found so far to `save`, as
-often as it likes, and that is kept whatever becomes of the process.
+A section is a function of `save` and a `Clock`. It calls `save` with its results so far, as often
+as it likes. Saved results are kept even if the process is killed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Clock:
     """How much time is left.
 
     Attributes:
-        folder: for files that may be thrown away.
-        toy: True to do everything at sizes that say nothing, to try the section itself.
+        folder: a folder for temporary files.
+        toy: whether to use tiny sizes, which only test the section itself.
     """
 
     def __init__(self, seconds: float, folder: Path, toy: bool = False) -> None:
@@ -38,16 +38,16 @@ class Clock:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """The seconds that are left."""
         return self.deadline - time.monotonic()
 
     def pause(self) -> None:
-        """A moment, for those who wait for something."""
+        """Sleep for a moment, while waiting for something."""
         time.sleep(0.1)
 
 
 class Section(NamedTuple):
-    """What is run: `function` is "module:function"; `share` its part of the time."""
+    """What to run: `function` is "module:function", `share` its part of the time."""
 
     name: str
     function: str
@@ -56,13 +56,13 @@ class Section(NamedTuple):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, with this project first on Python's path."""
+    """This process's environment, with this project first on Python's path."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PYTHONPATH": path, **more}
 
 
 def start(section: Section, seconds: float, folder: Path, toy: bool) -> subprocess.Popen[str]:
-    """The section's process. Its record and its output go to files in `folder`."""
+    """Start the section's process. Its record and its output go to files in `folder`."""
     with open(_log_of(section, folder), "w", encoding="utf-8") as log:
         return subprocess.Popen(
             [
@@ -74,7 +74,7 @@ def start(section: Section, seconds: float, folder: Path, toy: bool) -> subproce
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
-            process_group=0,  # so that `stop` ends all that it has started
+            process_group=0,  # so that `stop` also ends the processes that it has started
         )
 
 
@@ -85,10 +85,10 @@ def finish(
     folder: Path,
     tell: Callable[[Section, dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Wait for a section, at most so long, and return its record.
+    """Wait for a section, at most `seconds`, and return its record.
 
     Args:
-        tell: gets what the section has found so far, as often as it has found something.
+        tell: is called with the section's results so far, whenever there are new ones.
     """
     began, timed_out, told = time.monotonic(), False, ""
 
@@ -117,7 +117,7 @@ def finish(
 
 
 def stop(process: subprocess.Popen[Any]) -> int:
-    """End a section's process and all that it has started; returns its status."""
+    """End a section's process and all processes that it has started; returns its status."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
@@ -131,9 +131,9 @@ def run_sections(
     *,
     toy: bool = False,
 ) -> None:
-    """Run sections one after the other; `tell` gets the record of each, as it grows and as it ends.
+    """Run sections one after the other; `tell` gets the record of each as it grows and at its end.
 
-    Time that a section does not use is shared by those after it.
+    Time that a section does not use is divided among those after it.
     """
     deadline = time.monotonic() + seconds
     for number, section in enumerate(sections):
@@ -143,13 +143,13 @@ def run_sections(
         tell(section, finish(section, process, own + GRACE, folder, tell))
 
 
-RUNNING = "cut off"  # of a section, until it has ended
-LOOK = 2.0  # seconds between two looks at what a section has found
-GRACE = 5.0  # seconds that a section may take longer than it was told
+RUNNING = "cut off"  # the status of a section until it has ended
+LOOK = 2.0  # seconds between two reads of a section's results
+GRACE = 5.0  # seconds that a section may exceed its time
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a file at once or not at all."""
+    """Write a file atomically."""
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".new")
     with open(handle, "w", encoding="utf-8") as file:
         json.dump(record, file, indent=2)
@@ -167,7 +167,7 @@ def _log_of(section: Section, folder: Path) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """What a section's process runs."""
+    """The program of a section's process."""
     function, record, seconds, folder, toy = arguments
     module, _, name = function.partition(":")
     clock = Clock(float(seconds), Path(folder), toy == "1")

@@ -1,4 +1,4 @@
-"""Files of tests as processes: several at once, restarted after a test that ended or hung them."""
+"""Runs test files as processes, several at once; restarts one after a test that crashed or hung."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_RESTARTS = 5
 NAP = 0.05  # seconds
 COMMAND = (
     *("-m", "pytest", "-q", "-p", "tests.gpu.proving.recorder", "-p", "no:cacheprovider"),
-    *("--no-header", "--tb=short", "-m", ""),  # slow tests too: a GPU is quicker than the stand-in
+    *("--no-header", "--tb=short", "-m", ""),  # slow tests too: a GPU is faster than the stand-in
 )
 
 
@@ -27,15 +27,15 @@ class TestRun:
     """The tests of one file on the GPU.
 
     Args:
-        what: arguments of pytest: a file, or tests of it.
-        record: where the plugin writes; the output goes beside it.
-        before: a command that runs the Python command, for tools that watch it.
-        patience: seconds without a test's beginning or end after which the process is ended; ten
-            times as many until the first test begins.
-        extra: more environment.
+        what: arguments of pytest: a file, or some of its tests.
+        record: the file that the plugin writes; the output goes to a file beside it.
+        before: a command that is put before the Python command, such as a tool that checks it.
+        patience: the process is ended if no test begins or ends for so many seconds, or for ten
+            times as many before the first test.
+        extra: additional environment variables.
     """
 
-    __test__ = False  # pytest need not look for tests in here
+    __test__ = False  # so that pytest does not collect this class
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class TestRun:
         self.status: int | None = None
 
     def run(self, deadline: float) -> TestRun:
-        """Run all tests, in as many processes as it takes, until `time.monotonic()` says so."""
+        """Run all tests, in as many processes as needed, until `time.monotonic()` is `deadline`."""
         for _ in range(1 + MOST_RESTARTS):
             self._once(deadline)
             if not self.left() or time.monotonic() >= deadline or not self._results():
@@ -76,7 +76,7 @@ class TestRun:
                 stderr=subprocess.STDOUT,
             )
             before = size = self._size()
-            waited = 0.0  # counted in naps, so that a machine that stood still has not waited
+            waited = 0.0  # the sum of naps, so that time in which the machine slept does not count
             try:
                 while process.poll() is None and time.monotonic() < deadline:
                     if self._size() != size:
@@ -92,7 +92,7 @@ class TestRun:
                 self.status = process.wait()
 
     def _results(self) -> dict[str, tuple[str, str]]:
-        """The last outcome of each test, and why."""
+        """The last outcome of each test, and its reason."""
         found = {}
         for line in lines_of(self.record):
             if "test" in line:
@@ -103,17 +103,17 @@ class TestRun:
         return self.record.stat().st_size if self.record.exists() else 0
 
     def _last(self) -> str:
-        """The test that has begun last."""
+        """The test that began last."""
         return next((test for test in reversed(self._results())), "")
 
     def collected(self) -> list[str]:
-        """All tests that there are."""
+        """All tests of the file."""
         return next(
             (line["collected"] for line in lines_of(self.record) if "collected" in line), []
         )
 
     def left(self) -> list[str]:
-        """Tests that have not begun."""
+        """The tests that have not begun."""
         known = self._results()
         return [test for test in self.collected() if test not in known]
 
@@ -122,7 +122,7 @@ class TestRun:
         return {name for line in lines_of(self.record) for name in line.get("launched", ())}
 
     def summary(self) -> dict[str, Any]:
-        """How many tests passed, failed, were skipped; the failures and why they failed."""
+        """The numbers of passed, failed and skipped tests, and the failures with their reasons."""
         counts: Counter[str] = Counter()
         failures, reasons = [], Counter[str]()
         for test, (outcome, why) in self._results().items():

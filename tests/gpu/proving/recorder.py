@@ -1,8 +1,8 @@
-"""A plugin of pytest that writes down each test as it begins and ends, so that a kill loses none.
+"""A pytest plugin that records each test as it begins and ends, so that a kill loses no result.
 
-The file (`MINIGRAD_TEST_RECORD`) has a JSON object a line. Tests that are in it already are left
-out, so that a run which a test has ended goes on after that test. An error after which CUDA does
-nothing more in a process ends the run.
+The file (`MINIGRAD_TEST_RECORD`) has one JSON object per line. Tests that are already in it are
+skipped, so that after a crash a new run continues after the test that crashed. The run ends after
+an error that leaves CUDA unusable in the process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FATAL = (
 
 
 class Recorder:
-    """Appends to the file; knows the test that runs."""
+    """Appends to the file; knows the current test."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.session = path, None
@@ -69,7 +69,7 @@ class Recorder:
 
 
 def lines_of(path: Path) -> Iterator[dict[str, Any]]:
-    """What has been written; a line that a kill has cut off is left out."""
+    """The lines of the file; a line that was cut off by a kill is left out."""
     if not path.exists():
         return
     for line in path.read_text(encoding="utf-8").splitlines():

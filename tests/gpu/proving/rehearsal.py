@@ -1,7 +1,7 @@
-"""The proof without a GPU: the stand-in for CuPy as the `cupy` that every process imports.
+"""The proof without a GPU: every process imports the stand-in for CuPy as `cupy`.
 
-A file `cupy.py` on Python's path makes it so (`install`). It shows that the proof's own code runs;
-its figures say nothing.
+`install` writes a file `cupy.py` on Python's path for this. Such a run only shows that the proof's
+own code works; its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ sys.modules["cupy"] = stand_in()
 
 
 def stand_in() -> StandIn:
-    """The stand-in, with all that a proof asks of CuPy."""
+    """The stand-in, with everything that a proof needs from CuPy."""
     by_code = {s.text(): s.expressions() for s in SOURCES}
     made = StandIn(Libraries(Path(os.environ[FOLDER]), by_code.get))
     cublaslt_api.load = lambda: cublaslt_api.Api(FakeCublasLt(made))

@@ -9,7 +9,7 @@ Record = dict[str, Any]
 
 
 class Target(NamedTuple):
-    """What is aimed for, on an H100; `figure` finds what was reached, or None."""
+    """A target for an H100; `figure` returns what was reached, or None."""
 
     what: str
     wanted: str
@@ -19,7 +19,7 @@ class Target(NamedTuple):
 
 
 def at(record: Record, *keys: str) -> Any:
-    """What lies at the end of a path of keys, or None."""
+    """The value at the end of a path of keys, or None."""
     for key in keys:
         if not isinstance(record, dict) or key not in record:
             return None
@@ -89,7 +89,7 @@ def number(value: Any, form: str = "{:.3f}") -> str:
 
 
 def markdown(record: Record) -> str:
-    """All of it."""
+    """The whole report."""
     machine, sections = record["machine"], record["sections"]
     lines = [f"# {machine['device']}", "", "`python -m tests.gpu.prove`", ""]
     lines += table(["", ""], [[key, str(value)] for key, value in machine.items()])

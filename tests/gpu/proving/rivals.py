@@ -1,6 +1,6 @@
-"""Contenders for the same work, each in a process of its own, that take turns.
+"""Contenders that do the same work in turns, each in its own process.
 
-One that fails, or does not answer, is out, and why is kept; the others go on.
+One that fails or does not answer is dropped, and the reason is kept; the others continue.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 
 class Rival(NamedTuple):
-    """Who takes part: `factory` is "module:class", called with `options` in its process."""
+    """A contender: `factory` is "module:class", called with `options` in its process."""
 
     name: str
     factory: str
@@ -29,7 +29,7 @@ class Rivals:
     """Starts the processes. Use as a context manager.
 
     Attributes:
-        out: why a rival no longer takes part, by name.
+        out: name -> the reason why that contender was dropped.
     """
 
     def __init__(self, rivals: Sequence[Rival]) -> None:
@@ -46,24 +46,24 @@ class Rivals:
 
     @property
     def names(self) -> list[str]:
-        """Those that still take part."""
+        """The contenders that have not been dropped."""
         return [name for name in self._pipes if name not in self.out]
 
     def one(self, name: str, method: str, *args: Any, seconds: float = 60) -> Any:
-        """Call a method of one and return its result; None if it is out after that."""
+        """Call a method of one contender and return its result; None if it was dropped."""
         if self._ask(name, method, args):
             return self._answer(name, time.monotonic() + seconds)
         return None
 
     def all(self, method: str, *args: Any, seconds: float = 60) -> dict[str, Any]:
-        """Call a method of all at the same time; the results of those that have one."""
+        """Call a method of all contenders at the same time; returns the results by name."""
         asked = [name for name in self.names if self._ask(name, method, args)]
         deadline = time.monotonic() + seconds
         results = {name: self._answer(name, deadline) for name in asked}
         return {name: result for name, result in results.items() if name not in self.out}
 
     def drop(self, name: str, why: str) -> None:
-        """It is out."""
+        """Drop a contender for a reason."""
         self.out[name] = why
         process = self._processes[name]
         if process.is_alive():
@@ -74,7 +74,7 @@ class Rivals:
             return False
         try:
             self._pipes[name].send((method, args))
-        except OSError:  # it has ended, and may have said why
+        except OSError:  # it has ended, and may have sent the reason
             self._answer(name, time.monotonic() + 1)
             return False
         return True
@@ -107,7 +107,7 @@ class Rivals:
 
 
 def _serve(pipe: Any, factory: str, options: dict[str, Any]) -> None:
-    """What a rival's process does: calls, until nobody asks any more."""
+    """The program of a contender's process: runs calls until the pipe is closed."""
     try:
         module, _, name = factory.partition(":")
         rival = getattr(importlib.import_module(module), name)(**options)
@@ -121,7 +121,7 @@ def _serve(pipe: Any, factory: str, options: dict[str, Any]) -> None:
         with suppress(OSError):
             pipe.send(("error", traceback.format_exc()[-1500:]))
     pipe.close()
-    os.kill(os.getpid(), signal.SIGKILL)  # a broken device must not hang the end of the process
+    os.kill(os.getpid(), signal.SIGKILL)  # a broken device could hang a normal exit
 
 
 def take_turns(
@@ -132,16 +132,16 @@ def take_turns(
     most: int,
     turn: float = 0.08,
 ) -> dict[str, list[float]]:
-    """Seconds of a step, one number a round, by rival.
+    """The seconds per step of each contender, one number for each round.
 
-    Each has a method `turn(steps)`, which makes so many steps and returns the seconds of one. In
-    each round every rival makes as many as fit `turn` seconds.
+    A contender has a method `turn(steps)`, which makes so many steps and returns the seconds per
+    step. In each round every contender makes as many steps as take about `turn` seconds.
 
     Args:
-        names: who takes part.
-        rounds: how many; fewer if the time is over.
-        seconds: when to stop, after at least two rounds.
-        most: steps of a turn.
+        names: the contenders.
+        rounds: the number of rounds; fewer are made if the time is over.
+        seconds: the time after which to stop, but at least two rounds are made.
+        most: the largest number of steps in a turn.
     """
     began, counts = time.monotonic(), {}
     for name in names:

@@ -1,5 +1,5 @@
-"""NVIDIA's compute-sanitizer on some tests of each kernel: memory errors, and races in shared
-memory."""
+"""Runs some tests of each kernel under NVIDIA's compute-sanitizer, which finds memory errors and
+races in shared memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.gpu.proving.processes import ROOT, Clock, Save
 from tests.gpu.proving.pytest_runs import TestRun
 
 PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer", "/opt/cuda/bin")
-# One or two tests of each kernel, because the tool makes kernels ten times slower and more: the
-# first of a function whose parameters have all these words.
+# One or two tests of each kernel, because the tool makes kernels at least ten times slower. Each
+# entry is a test function and words; the first test whose parameters have all these words is run.
 TESTS: tuple[tuple[str, ...], ...] = (
     ("test_adamw_kernel.py::test_three_steps", "True", "1000", "float32"),
     ("test_step_kernels.py::test_windows_beyond_the_end_are_no_tokens",),
@@ -46,7 +46,7 @@ TOOLS = {
     "memcheck": re.compile(r"ERROR SUMMARY: (\d+) error"),
     "racecheck": re.compile(r"RACECHECK SUMMARY: (\d+) hazard"),
 }
-# Calls of CUDA that fail and are tried in another way are no errors of kernels.
+# CUDA calls that fail and are then tried in another way are not errors of kernels.
 OPTIONS = ("--report-api-errors", "no", "--error-exitcode", "77")
 MISSING = "compute-sanitizer is not there: it is part of the CUDA toolkit"
 
@@ -61,7 +61,7 @@ def find() -> str | None:
 
 
 def chosen(collected: Sequence[str]) -> list[str | None]:
-    """Of the names of all tests those that are in `TESTS`, None for one that is not there."""
+    """The names of the tests that `TESTS` asks for; None where there is no such test."""
     found: list[str | None] = []
     for function, *words in TESTS:
         of_function = (
@@ -99,7 +99,7 @@ def collected() -> list[str]:
 
 
 def prove(save: Save, clock: Clock) -> dict[str, Any]:
-    """The section."""
+    """Run this section of the proof."""
     tool = find()
     if tool is None:
         return {"left out": MISSING}
@@ -122,7 +122,7 @@ def prove(save: Save, clock: Clock) -> dict[str, Any]:
 
 
 def findings(tool: str, output: Path) -> dict[str, Any]:
-    """What the tool has counted, and the first lines that it wrote; no count if it did not end."""
+    """The tool's count of findings (None if it did not finish) and the first lines of its output."""
     text = output.read_text(encoding="utf-8", errors="replace")
     lines = [line.removeprefix("=========").strip() for line in text.splitlines() if "====" in line]
     lines = [line for line in lines if line and "COMPUTE-SANITIZER" not in line]

@@ -1,7 +1,7 @@
-"""A training step beside PyTorch's modes, at equal precision, in turns; and the memory it takes.
+"""Times a training step beside PyTorch's modes, in turns and at equal precision; measures memory.
 
-Every contender has a process of its own. Before anything is timed, the losses of the first step
-must be equal: the models have the same weights and batch.
+Every contender has its own process. The models have the same weights and the same batch, so the
+losses of the first step must be equal before anything is timed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ STEPS = {
     "gpt2-small": Workload(8, 1024, 768, 3072, 12, 12, 50257),
 }
 TOY = {"toy": Workload(2, 8, 8, 16, 1, 2, 11)}
-# What the default of the trainer is comes first, in case the time does not suffice for all.
+# The trainer's default comes first, in case there is not enough time for all.
 PRECISIONS = ("tf32", "fp32", "bf16")
-EQUAL = {"fp32": 1e-4, "tf32": 2e-3, "bf16": 1e-2}  # of a first loss near ln V
+EQUAL = {"fp32": 1e-4, "tf32": 2e-3, "bf16": 1e-2}  # tolerances for first losses, near ln V
 OURS: dict[str, dict[str, Any]] = {
     "minigrad, graph": {"graph": True},
     "minigrad, eager": {"graph": False},
     "minigrad, graph, cuBLASLt alone": {"graph": True, "library": "cublaslt"},
     "minigrad, graph, own products alone": {"graph": True, "library": "own"},
 }
-LARGEST = 2**20  # elements of an embedding; beyond that, the last two would take too much memory
+LARGEST = 2**20  # elements of an embedding; with more, the last two contenders need too much memory
 TORCH = {
     "PyTorch, eager": "eager",
     "PyTorch, compiled": "compiled",
@@ -42,7 +42,7 @@ PARTS = "tests.gpu.proving"
 
 
 def torch_has_cuda() -> str | None:
-    """None, or why PyTorch cannot take part. Asked in another process, which then ends."""
+    """None, or why PyTorch cannot take part. Another process finds out, and then ends."""
     code = "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 3)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode == 0:
@@ -53,7 +53,7 @@ def torch_has_cuda() -> str | None:
 
 
 def contenders(workload: Workload, with_torch: bool) -> list[Rival]:
-    """Ours, and PyTorch's."""
+    """minigrad's contenders, and PyTorch's if it is there."""
     size = {"workload": tuple(workload)}
     found = [
         Rival(name, f"{PARTS}.our_steps:OurSteps", {**size, **options})
@@ -69,14 +69,14 @@ def contenders(workload: Workload, with_torch: bool) -> list[Rival]:
 
 
 def prove(save: Save, clock: Clock) -> dict[str, Any]:
-    """The section."""
+    """Run this section of the proof."""
     reason = torch_has_cuda()
     result: dict[str, Any] = {"PyTorch": reason or "takes part", "steps": {}}
     workloads = TOY if clock.toy else STEPS
     for number, (name, workload) in enumerate(workloads.items()):
         result["steps"][name] = {"sizes": workload._asdict(), "precisions": {}}
         of_name = result["steps"][name]["precisions"]
-        # Each workload has its share of what is left; larger ones take longer.
+        # Each workload gets a share of the time that is left; larger ones take longer.
         weights = [1.0, 1.0, 1.5][number : len(workloads)]
         deadline = clock.left * (1 - weights[0] / sum(weights))
         with Rivals(contenders(workload, reason is None)) as rivals:
@@ -97,9 +97,9 @@ def compare(rivals: Rivals, precision: str, seconds: float, most: float) -> dict
     """One workload in one precision: facts, times, memory and ratios.
 
     Args:
-        seconds: its share of the time. Processes that start, and PyTorch's compiler, may take more
-            of it, up to a minute.
-        most: what is left at all.
+        seconds: the time for this comparison. Starting processes and PyTorch's compiler may exceed
+            it by up to a minute.
+        most: all the time that is left.
     """
     facts = rivals.all("prepare", precision, seconds=min(max(60.0, seconds), most))
     unequal = different(facts, EQUAL[precision])
@@ -115,11 +115,11 @@ def compare(rivals: Rivals, precision: str, seconds: float, most: float) -> dict
     return {"contenders": found, "not timed": unequal, **ratios(medians)}
 
 
-MOST_STEPS = 400  # of a turn
+MOST_STEPS = 400  # in a turn
 
 
 def different(facts: dict[str, Any], tolerance: float) -> dict[str, str]:
-    """Whose first loss is not ours, and what it is."""
+    """The contenders whose first loss differs from minigrad's, with that loss."""
     ours = [facts[name]["loss"] for name in OURS if name in facts]
     if not ours:
         return {}
@@ -131,7 +131,7 @@ def different(facts: dict[str, Any], tolerance: float) -> dict[str, str]:
 
 
 def ratios(medians: dict[str, float]) -> dict[str, Any]:
-    """How many times as fast as PyTorch's modes ours is; {} where one is missing."""
+    """How many times as fast as each of PyTorch's modes minigrad is; {} where one is missing."""
     ours = medians.get("minigrad, graph")
     peers = {name: medians[name] for name in TORCH if name in medians}
     if ours is None or not peers:
@@ -144,9 +144,9 @@ def ratios(medians: dict[str, float]) -> dict[str, Any]:
 
 
 def fill_compiler_cache(save: Save, clock: Clock) -> dict[str, Any]:
-    """Compile PyTorch's models ahead, while tests run, so that the comparison finds them compiled.
+    """Compile PyTorch's models while tests run, so that the comparison need not wait for that.
 
-    A few at a time, each in a process of its own; it is only a matter of waiting less.
+    A few are compiled at a time, each in its own process.
     """
     if torch_has_cuda() is not None or clock.toy:
         return {}

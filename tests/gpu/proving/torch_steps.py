@@ -1,10 +1,10 @@
-"""PyTorch's contenders on a GPU: the same model and step in three modes.
+"""PyTorch's contenders on a GPU: the same model and the same step in three modes.
 
 - "eager": fused attention, fused AdamW;
 - "compiled": `torch.compile(mode="reduce-overhead")` of forward, loss and backward, fused AdamW;
 - "graph": a whole step, captured by hand as one `torch.cuda.CUDAGraph`, fused AdamW.
 
-fp32 and tf32 set what products of float32 are rounded to; bf16 is autocast.
+fp32 and tf32 set the precision of float32 matmuls; bf16 is autocast.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tests.benchmarks.torch_peer import Model
 from tests.benchmarks.workloads import LEARNING_RATE, Workload, make_batch, make_model
 
 MODES = ("eager", "compiled", "graph")
-WARM_UP = 4  # more than the three that compiled graphs take to settle
+WARM_UP = 4  # steps; compiled graphs need three before they are only replayed
 
 
 class TorchSteps:
-    """Steps on one batch.
+    """Training steps on one batch.
 
     Args:
         workload: see `Workload`.
@@ -49,9 +49,9 @@ class TorchSteps:
         self._run: Any = None
 
     def prepare(self, precision: str) -> dict[str, Any]:
-        """A new model, compiled and captured. Returns the loss of its first step."""
+        """Make a new model, compile and capture its step. Returns the first loss."""
         self.model = self.optimizer = self._loss = None
-        self._graph = self._result = self._run = None  # before memory is given back
+        self._graph = self._result = self._run = None  # so that their memory can be freed
         gc.collect()
         if self.device.type == "cuda":
             torch.compiler.reset()
@@ -88,7 +88,7 @@ class TorchSteps:
             return F.cross_entropy(logits.view(-1, logits.shape[-1]), y.view(-1))
 
     def _step(self) -> torch.Tensor:
-        """Forward, cross-entropy, backward, clipping, AdamW. Nothing waits for the GPU."""
+        """Forward, cross-entropy, backward, clipping and AdamW, without waiting for the GPU."""
         if self.mode == "compiled":
             torch.compiler.cudagraph_mark_step_begin()
         self.optimizer.zero_grad(set_to_none=True)
@@ -99,7 +99,7 @@ class TorchSteps:
         return loss.detach()
 
     def _capture(self) -> float:
-        """A step as one graph; the loss of the first step before that."""
+        """Capture a step as one graph; returns the loss of the first step, made before that."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -117,7 +117,7 @@ class TorchSteps:
         return loss
 
     def turn(self, count: int) -> float:
-        """Make so many steps; seconds of one."""
+        """Make `count` steps; returns the seconds per step."""
         self._wait()
         began = time.perf_counter()
         for _ in range(count):
@@ -126,7 +126,7 @@ class TorchSteps:
         return (time.perf_counter() - began) / count
 
     def memory(self) -> dict[str, float]:
-        """MB at the peak since `prepare`: what tensors took, and what the allocator held."""
+        """Peak MB since `prepare`: of tensors, and of all memory that the allocator held."""
         return {
             "held": torch.cuda.max_memory_reserved() / 2**20,
             "of tensors": torch.cuda.max_memory_allocated() / 2**20,

@@ -1,6 +1,6 @@
-"""What a user waits for: the first step of a process, text, and the main job from end to end.
+"""Times what a user waits for: the first step of a process, text, and the main job as a whole.
 
-"Cold" is with an empty cache of compiled kernels, "warm" with what the run before has left in it.
+"Cold" means an empty cache of compiled kernels, "warm" the cache that an earlier run has filled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EPOCHS, TOKENS, BATCH, REPEATS = 10, 100, 64, 5
 
 
 def prove(save: Save, clock: Clock) -> dict[str, Any]:
-    """The section. A part that fails is written down, and the next one begins."""
+    """Run this section. If a part fails, its error is recorded and the next part runs."""
     result: dict[str, Any] = {}
     for name, part in (("main job", main_job), ("first step", first_step), ("text", text)):
         try:
@@ -38,15 +38,15 @@ def prove(save: Save, clock: Clock) -> dict[str, Any]:
 
 
 def caches(folder: Path) -> dict[str, str]:
-    """Where CuPy and CUDA keep what they have compiled."""
+    """Environment variables that put CuPy's and CUDA's caches into `folder`."""
     return {"CUPY_CACHE_DIR": str(folder / "cupy"), "CUDA_CACHE_PATH": str(folder / "cuda")}
 
 
 def wall(command: Sequence[str], variables: dict[str, str], seconds: float) -> tuple[float, str]:
-    """Seconds of a whole process, and its output.
+    """Run a process; returns its seconds and its output.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the process failed.
     """
     began = time.perf_counter()
     done = subprocess.run(
@@ -64,7 +64,7 @@ def wall(command: Sequence[str], variables: dict[str, str], seconds: float) -> t
 
 
 def main_job(clock: Clock) -> dict[str, Any]:
-    """`examples/train_shakespeare.py --device gpu`, ten epochs with their validations."""
+    """Run `examples/train_shakespeare.py --device gpu`: ten epochs with validation."""
     variables = caches(clock.folder / "cache-of-the-job")
     found: list[dict[str, Any]] = []
     command = ["examples/train_shakespeare.py", "--device", "gpu", "--epochs", str(EPOCHS)]
@@ -90,7 +90,7 @@ def main_job(clock: Clock) -> dict[str, Any]:
 
 
 def epoch_seconds(metrics: Path) -> float | None:
-    """Of all epochs together, validation included, as the run has written it down."""
+    """The seconds of all epochs with their validation, from the run's metrics."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     seconds = [line["seconds"] for line in lines if line.get("kind") == "epoch"]
     return sum(seconds) if seconds else None
@@ -107,7 +107,7 @@ def first_step(clock: Clock) -> dict[str, float]:
 
 
 def text(clock: Clock) -> dict[str, Any]:
-    """Tokens a second: one text, and a batch, of a ten-token prompt and new tokens."""
+    """Tokens per second, for one text and for a batch, after a prompt of ten tokens."""
     model = make_model()
     model.to("gpu")
     generator = Generator(model, TOKENIZER)
