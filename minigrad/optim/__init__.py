@@ -1,4 +1,4 @@
-"""Optimizers, gradient clipping and learning-rate schedules: what PyTorch's of these names do."""
+"""Optimizers, gradient clipping and learning-rate schedules, with PyTorch's names and behaviour."""
 
 from minigrad.ops.updates.rule import Rule
 from minigrad.optim import counting

@@ -1,4 +1,4 @@
-"""Adam and AdamW. The update rules are on pages of `minigrad.ops.updates`."""
+"""Adam and AdamW. The pages of `minigrad.ops.updates` have the update rules."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from minigrad.tensor import Tensor
 
 
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay, as `torch.optim.AdamW`.
+    """Adam with decoupled weight decay, like `torch.optim.AdamW`.
 
     Args:
         params: parameters, or groups with settings of their own.
         lr: learning rate.
         betas: decay of the averages of the gradient and of its square.
-        eps: added to the root of the second.
-        weight_decay: share of a parameter taken off a step, times lr.
-        amsgrad: divide by the largest average of the square so far.
-        maximize: climb along the gradient.
+        eps: added to the square root of the second average.
+        weight_decay: λ; each step multiplies the parameters by 1 - lr·λ.
+        amsgrad: divide by the root of the largest second average so far.
+        maximize: move along the gradient instead of against it.
 
     Raises:
         ValueError: a setting is out of range.
@@ -59,7 +59,7 @@ class AdamW(Optimizer):
     def rule_of(self, group: Mapping[str, Any]) -> type[Rule]:
         if group["amsgrad"]:
             return amsgrad
-        # Without a decay Adam is AdamW, which has kernels.
+        # Without weight decay Adam equals AdamW, which has kernels.
         return adamw if self.decoupled or not group["weight_decay"] else adam
 
     def settings_of(self, group: Mapping[str, Any], step: int | None, new: bool) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class AdamW(Optimizer):
 
 
 class Adam(AdamW):
-    """Adam, as `torch.optim.Adam`: a decay is a part of the gradient.
+    """Adam, like `torch.optim.Adam`: weight decay is added to the gradient.
 
     Args:
         params, lr, betas, eps, amsgrad, maximize: as for `AdamW`.

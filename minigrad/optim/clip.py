@@ -1,4 +1,4 @@
-"""Limiting gradients: their joint norm, or each number."""
+"""Gradient clipping, by the norm of all gradients or by value."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def clip_grad_norm_(
 ) -> float:
     """Scale all gradients in place so that their joint norm is at most `max_norm`.
 
-    Pascanu, Mikolov and Bengio, arXiv:1211.5063. As PyTorch, the scale is max_norm/(norm + 1e-6)
-    where that is below 1. If the norm is NaN, so are all gradients afterwards; if it is infinite,
-    they are 0 or NaN.
+    Pascanu, Mikolov and Bengio, arXiv:1211.5063. As in PyTorch, the scale is max_norm/(norm + 1e-6)
+    where that is below 1. If the norm is NaN, all gradients become NaN; if it is infinite, they
+    become 0 or NaN.
 
     Args:
-        parameters: those without a gradient are passed over.
-        max_norm: the limit; infinity only measures.
-        norm_type: p of the norm (Σ|g|ᵖ)^(1/p); infinity is for the largest |g|.
+        parameters: those without a gradient are skipped.
+        max_norm: the limit; with infinity the norm is only computed.
+        norm_type: p of the norm (Σ|g|ᵖ)^(1/p); infinity means the largest |g|.
         error_if_nonfinite: raise if the norm is NaN or infinite, before any gradient is changed.
 
     Returns:
@@ -62,11 +62,11 @@ def clip_grad_norm_(
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
-    """Move every number of the gradients into [-clip_value, clip_value], in place.
+    """Clip every element of the gradients to [-clip_value, clip_value], in place.
 
     Args:
-        parameters: those without a gradient are passed over.
-        clip_value: the limit, not negative. A NaN stays one.
+        parameters: those without a gradient are skipped.
+        clip_value: the limit, not negative. NaN stays NaN.
 
     Raises:
         ValueError: the limit is negative or NaN.
@@ -85,7 +85,7 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Any]:
 
 
 def gradient_norm(arrays: Sequence[Any], norm_type: float = 2.0) -> float:
-    """The joint norm of arrays, 0 if there are none."""
+    """The norm of all elements of several arrays, 0 if there are none."""
     if norm_type == 2:
         total = sum(map(_sum_of_squares, arrays))
         return sqrt(total) if isfinite(total) and total >= 0 else float(total)
@@ -95,7 +95,7 @@ def gradient_norm(arrays: Sequence[Any], norm_type: float = 2.0) -> float:
     largest = max(sizes, default=0.0)
     if norm_type == inf or largest in (0.0, inf):
         return largest
-    # over the largest, as powers of the norms themselves may overflow
+    # relative to the largest norm, because powers of the norms themselves may overflow
     return largest * sum((size / largest) ** norm_type for size in sizes) ** (1 / norm_type)
 
 
@@ -111,9 +111,9 @@ def _size(array: Any, norm_type: float) -> float:
 
 
 def _sum_of_squares(array: Any) -> float:
-    """In the array's dtype, or float32 for float16, if that is wide enough for the squares.
+    """The sum of squares, in the array's dtype (float32 for float16); in float64 if it overflows.
 
-    On a GPU in float64, and without `dot`, for which CuPy would load cuBLAS.
+    On a GPU it is always computed in float64, and without `dot`, which would load cuBLAS.
     """
     if not isinstance(array, np.ndarray):
         with device_of(array).in_use():
@@ -127,9 +127,9 @@ def _sum_of_squares(array: Any) -> float:
 
 
 def clip_scale(norm: float, max_norm: float) -> float:
-    """What gradients of this norm are multiplied by so that their norm is at most `max_norm`.
+    """The factor that brings gradients of this norm to a norm of at most `max_norm`.
 
-    NaN if the norm is, and 1 if `max_norm` is infinite.
+    It is NaN if the norm is NaN, and 1 if `max_norm` is infinite.
     """
     scale = 1.0 if max_norm == inf else max_norm / (norm + 1e-6)
-    return 1.0 if scale >= 1 else scale  # a NaN is not
+    return 1.0 if scale >= 1 else scale  # NaN stays NaN

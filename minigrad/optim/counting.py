@@ -1,4 +1,7 @@
-"""The host's part of steps that a GPU decides: whether they can be, and how they are counted."""
+"""Optimizer steps inside a captured graph: whether they are possible, and how the host counts them.
+
+A captured step reads learning rate and step count from arrays on the GPU (`Orders`).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def why_not(optimizer: Optimizer) -> str | None:
-    """Why this optimizer's steps need the host, or None if `Orders` can tell them."""
+    """Why this optimizer's steps cannot be captured, or None if they can."""
     name = type(optimizer).__name__
     if not _is_the_usual(optimizer):
         return f"{name} makes steps in a way of its own"
@@ -31,9 +34,9 @@ def why_not(optimizer: Optimizer) -> str | None:
 
 
 def why_stale(optimizer: Optimizer) -> str | None:
-    """Why the optimizer's flat memory is not what its next step would change, or None if it is.
+    """Why the optimizer's next step would not update its flat memory by the same rules, or None.
 
-    A step by `Orders` works on this memory, with the rules that there were when it was made.
+    A captured step updates this memory, by the rules at the time when the memory was made flat.
     """
     name, flat = type(optimizer).__name__, optimizer.flat
     if flat is None:
@@ -55,9 +58,9 @@ def why_stale(optimizer: Optimizer) -> str | None:
 
 
 def settings_now(optimizer: Optimizer) -> Any:
-    """All that a captured step contains of an optimizer's settings, to be compared with `==`.
+    """The settings of an optimizer that a captured step contains, to be compared with `==`.
 
-    That is everything but learning rates and step count, which are told by arrays.
+    These are all settings but learning rates and step count, which it reads from arrays.
     """
     found: list[Any] = []
     for group in optimizer.param_groups:
@@ -71,7 +74,7 @@ def settings_now(optimizer: Optimizer) -> Any:
 
 
 class _Same:
-    """Equal to what holds the same object."""
+    """A wrapper that is equal to another if both hold the same object."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -83,12 +86,12 @@ class _Same:
 
 
 def _frozen(value: Any) -> Any:
-    """What stays as it is when the value is changed in place.
+    """A copy of the value that does not change when the value is changed in place.
 
-    Arrays on a GPU are not looked at: a graph reads them anew.
+    Elements of arrays on a GPU are not copied, because each replay of a graph reads them again.
     """
     if isinstance(value, PLAIN):
-        return type(value), repr(value)  # NaN is NaN, and True is not 1
+        return type(value), repr(value)  # so NaN equals NaN, and True differs from 1
     if isinstance(value, Mapping):
         return type(value), [(_frozen(key), _frozen(item)) for key, item in value.items()]
     if isinstance(value, (list, tuple)):
@@ -102,16 +105,16 @@ def _frozen(value: Any) -> Any:
 
 
 def _is_the_usual(optimizer: Optimizer) -> bool:
-    """Whether its `step` is that of all optimizers."""
+    """Whether its `step` is the method of the base class."""
     return "step" not in vars(optimizer) and type(optimizer).step is USUAL
 
 
 def steps_made(optimizer: Optimizer) -> int | None:
-    """How many steps the parameters have had, None if some have had more than others.
+    """The number of steps that the parameters have had, None if some have had more than others.
 
-    Where steps are not counted it is 1 after the first.
+    For rules that do not count steps it is 0 before the first step and 1 after it.
     """
-    counts: set[int | None] = set()  # None where there is a state without a count
+    counts: set[int | None] = set()  # None stands for a state without a step count
     for group in optimizer.param_groups:
         if optimizer.state_names(group):
             states = [optimizer.state.get(parameter) for parameter in group["params"]]
@@ -124,7 +127,7 @@ def steps_made(optimizer: Optimizer) -> int | None:
 
 
 def count_steps(optimizer: Optimizer, steps: int) -> None:
-    """So many steps have been made by orders: the states are those of flat memory, and count."""
+    """Record that `steps` captured steps were made: set the states to flat memory, and count."""
     for section in optimizer.sections if steps else ():
         _count_section(optimizer.state, section, steps)
 

@@ -1,7 +1,7 @@
-"""Parameters as views into one buffer, and gradients likewise.
+"""Flat memory: all parameters are views into one array, and all gradients into another.
 
-The norm of all gradients is then one dot product, an optimizer step a few calls over slices that
-stay in cache, and sharing a model between processes means sharing one block of memory.
+The norm of all gradients is then one dot product. An optimizer step is a few calls over slices that
+stay in cache. Processes share a model by sharing one block of memory.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from minigrad.tensor import Tensor
 
 
 class FlatParameters:
-    """Moves parameters into one flat array, and gives their gradients places in another.
+    """Moves parameters into one flat array, and their gradients into another.
 
     The values stay as they are; each parameter's array becomes a view.
 
     Args:
-        parameters: of one dtype and one device, in the order they shall have.
-        data: a flat array to use (for example shared memory); a new one if left out.
-        grad: likewise for the gradients, which start at 0.
+        parameters: of one dtype and one device. They are stored in this order.
+        data: a flat array to use (for example shared memory); by default a new one.
+        grad: the same for the gradients, which start at 0.
 
     Attributes:
-        data: (N,) all parameters, also to be written to: graphs that have read them notice.
-        array: the same array, for the engine: who writes there calls `changed()`.
-        grad: (N,) all gradients; zeros if they were forgotten.
+        data: (N,) all parameters. It may be written to; graphs that have read them then become
+            invalid.
+        array: the same array, for the engine; call `changed()` after writing to it.
+        grad: (N,) all gradients; zeros if there are none.
 
     Raises:
         ValueError: there are no parameters, they differ in dtype or device, or an array does not
@@ -54,8 +55,8 @@ class FlatParameters:
                 raise ValueError(f"the buffers must have {size} elements")
             if buffer is not None and buffer.dtype != dtype:
                 raise ValueError(f"the buffers must be {dtype}, not {buffer.dtype}")
-        # A buffer of its own lives, on the CPU, as long as a gradient lies in it. On a GPU captured
-        # graphs know its address.
+        # On the CPU a buffer that was not given is freed when no gradient uses it. On a GPU it is
+        # kept, because captured graphs contain its address.
         with device.in_use():
             self._buffer = xp.zeros(size, dtype) if grad is None and xp is not np else grad
             self._homes = self.views(self.array)
@@ -65,7 +66,9 @@ class FlatParameters:
         self._given = self._buffer is not None
         self._attached: Any = None
         self._gradients: list[Any] = []  # weak references to the views that gradients have
-        self._lasting: list[tuple[Tensor, Any]] = []  # those in an array that was given, attached
+        self._lasting: list[
+            tuple[Tensor, Any]
+        ] = []  # gradients in a buffer that is kept, and views
 
     @property
     def data(self) -> Any:
@@ -75,7 +78,7 @@ class FlatParameters:
 
     @data.setter
     def data(self, value: Any) -> None:
-        if value is not self.array:  # it is, as after `flat.data -= 1`
+        if value is not self.array:  # `flat.data -= 1` assigns the same array
             raise ValueError("the parameters lie in this array: write to flat.data[...]")
         self.changed()
 
@@ -90,11 +93,11 @@ class FlatParameters:
 
     @grad.setter
     def grad(self, value: Any) -> None:
-        if value is not self.grad:  # it is, as after `flat.grad *= 2`
+        if value is not self.grad:  # `flat.grad *= 2` assigns the same array
             raise ValueError("the gradients have places in this array: write to flat.grad[...]")
 
     def changed(self) -> None:
-        """Say that `array` holds other values now: graphs that have read it become invalid."""
+        """Call this after writing to `array`: graphs that have read it become invalid."""
         for parameter in self.parameters:
             parameter.changed()
 
@@ -113,9 +116,9 @@ class FlatParameters:
     def attach_grad(self) -> None:
         """Make each `parameter.grad` its view into the flat array.
 
-        The array is free again, unless it was given, when all parameters' gradients are forgotten.
+        On the CPU an array that was not given is freed when all these gradients are dropped.
         """
-        if self._lasting:  # the same tensors again, unless they were given other arrays
+        if self._lasting:  # reuse the same tensors, unless their arrays were replaced
             for parameter, (gradient, view) in zip(self.parameters, self._lasting, strict=True):
                 if gradient.array is not view:
                     gradient = Tensor.wrap(view)
@@ -133,12 +136,11 @@ class FlatParameters:
             self._buffer, self._attached = None, weakref.ref(buffer)
 
     def holds_all(self) -> bool:
-        """Whether all parameters lie here still: any may have been given other memory."""
+        """Whether all parameters still lie here. A parameter may have been given another array."""
         return all([p.array is home for p, home in zip(self.parameters, self._homes, strict=True)])
 
     def at_home(self, first: int = 0, stop: int | None = None) -> list[bool]:
-        """Whether these parameters and their gradients lie here still: any may have been given new
-        ones."""
+        """For each of these parameters: whether it and its gradient still lie here."""
         part = slice(first, stop)
         parameters = self.parameters[part]
         if not self._gradients:
@@ -151,7 +153,7 @@ class FlatParameters:
         ]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatParameters:
-        """Copies of the parameters, in memory that is flat as well."""
+        """Copies of the parameters, in flat memory of their own."""
         parameters = copy.deepcopy(self.parameters, memo)
         gradients = [p.grad.array for p in parameters if p.grad is not None]
         result = type(self)(parameters)

@@ -1,4 +1,4 @@
-"""What a user gives an optimizer as a group of parameters."""
+"""Checks of the parameter groups that a user gives to an optimizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minigrad.tensor import Tensor
 
 
 def listed(params: Any) -> Iterable[Any]:
-    """Parameters as a user gives them, if they can be gone through.
+    """Parameters as a user gives them, if one can iterate over them.
 
     Raises:
         TypeError: it is a model, or a method that was not called.
@@ -28,11 +28,11 @@ def parameters_of(group: Mapping[str, Any], defaults: Iterable[str]) -> list[Ten
 
     Args:
         group: "params" (a tensor or several) and settings.
-        defaults: the settings that there are.
+        defaults: the names of the optimizer's settings.
 
     Raises:
-        TypeError: the group is no dict, or holds something else than tensors.
-        ValueError: a parameter is no leaf; a setting is unknown.
+        TypeError: the group is not a dict, or "params" holds something other than tensors.
+        ValueError: a parameter is not a leaf; a setting is unknown.
     """
     if not isinstance(group, Mapping):
         raise TypeError(f"a group of parameters is a dict, not a {type(group).__name__}")
@@ -57,13 +57,13 @@ def parameters_of(group: Mapping[str, Any], defaults: Iterable[str]) -> list[Ten
 
 
 def warn_of_nothing_to_do(parameters: Iterable[Tensor]) -> None:
-    """Say why a step changes nothing, where no parameter at all has a gradient."""
+    """Warn that a step changes nothing, because no parameter has a gradient, and say why."""
     if any(parameter.requires_grad for parameter in parameters):
         why = (
             "call loss.backward() before it, and zero_grad() after it or before the next backward()"
         )
     else:
         why = "all are frozen: none has requires_grad=True"
-    # Python shows a warning once for each line that calls `step`.
+    # Python shows this warning once for each line that calls `step`.
     message = f"step() changes nothing, as no parameter has a gradient: {why}"
     warnings.warn(message, NoGradientWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Muon for matrices, AdamW for everything else. Their pages are in `minigrad.ops.updates`."""
+"""Muon for matrices, AdamW for all other parameters. Their pages are in `minigrad.ops.updates`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from minigrad.tensor import Tensor
 
 
 class Muon(AdamW):
-    """AdamW in which groups with `orthogonal=True` are updated by Muon.
+    """AdamW that updates groups with `orthogonal=True` by Muon.
 
-    The update rule, and where it comes from, is on the page `minigrad.ops.updates.muon`.
+    The page `minigrad.ops.updates.muon` has the update rule and its source.
 
     Args:
         params: parameters, or groups with settings of their own.
         lr, betas, eps, weight_decay: as for `AdamW`.
         momentum: μ.
         orthogonal: whether Muon updates the group; its parameters must be matrices.
-        parts: matrices that lie one below the other in each parameter of the group (3 for packed
-            queries, keys and values) and are made orthogonal one by one.
-        maximize: climb along the gradient.
+        parts: the number of matrices that are stacked in each parameter of the group (3 for packed
+            queries, keys and values). Each is made orthogonal separately.
+        maximize: move along the gradient instead of against it.
 
     Raises:
-        ValueError: a setting is out of range, or a parameter of a Muon group is no matrix of
+        ValueError: a setting is out of range, or a parameter of a Muon group is not a matrix with
             `parts` equal parts.
     """
 

@@ -1,4 +1,4 @@
-"""What all optimizers share: groups, steps by a rule, flat memory, and state to save."""
+"""The base class of optimizers: groups, steps by a rule, flat memory, and state to save."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from minigrad.tensor import Tensor
 
 
 class Optimizer:
-    """Base class. An optimizer changes parameters in place; it never records a graph.
+    """Base class. An optimizer changes parameters in place and records no graph.
 
-    One of your own names its rule (see `minigrad.ops.updates.rule`) and its settings:
+    Your own optimizer names its rule (see `minigrad.ops.updates.rule`) and its settings:
 
         class Lion(Optimizer):
             rule = lion
@@ -29,21 +29,22 @@ class Optimizer:
             def __init__(self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
                 super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
-    It may override `check_settings`, and `rule_of`, `state_names` and `settings_of` where rule,
-    state or settings depend on more than that. A setting "maximize" climbs, whatever the rule is.
+    It may override `check_settings`. If rule, state or settings depend on the group or the step, it
+    overrides `rule_of`, `state_names` or `settings_of`. The setting "maximize" works with any rule:
+    steps go along the gradient instead of against it.
 
     Args:
-        params: parameters, or groups: dicts with "params" and any setting that differs from the
+        params: parameters, or groups: dicts with "params" and the settings that differ from the
             defaults.
-        defaults: the settings of a group that does not give them.
+        defaults: the settings of groups that do not set them.
 
     Attributes:
-        param_groups: a dict a group: "params" and its settings. Schedules write "lr".
-        state: for each parameter (the tensor itself) a dict of arrays and the step count.
-        defaults: the settings of a group that does not give them.
-        flat: the flat memory of its parameters and gradients, after `flatten`, else None.
-        sections: the groups' shares of it.
-        run: does the updates of a step: here, one by one, unless an engine shares them out.
+        param_groups: one dict per group: "params" and its settings. Schedules write "lr".
+        state: parameter (the tensor itself) -> a dict with its arrays and its step count.
+        defaults: the settings of groups that do not set them.
+        flat: the flat memory of parameters and gradients after `flatten`, else None.
+        sections: the part of each group in that memory.
+        run: makes the updates of a step: one by one, or divided among workers by an engine.
 
     Raises:
         TypeError, ValueError: there are no parameters, or as for `add_param_group`.
@@ -72,15 +73,15 @@ class Optimizer:
             raise ValueError("the optimizer was given no parameters")
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Take on more parameters, which start without averages. Nothing is changed by an error.
+        """Add parameters, which start without state. After an error nothing has changed.
 
         Args:
-            group: "params" (a tensor or a list) and settings; those left out are the optimizer's.
+            group: "params" (a tensor or a list) and settings; the others are the defaults.
 
         Raises:
-            TypeError: the group is no dict, or holds something else than tensors.
-            ValueError: a parameter is here already, or no leaf; a setting is unknown or out of
-                range.
+            TypeError: the group is not a dict, or "params" holds something other than tensors.
+            ValueError: the optimizer has a parameter already, or it is not a leaf; a setting is
+                unknown or out of range.
         """
         parameters = parameters_of(group, self.defaults)
         everything = [*self.parameters(), *parameters]
@@ -94,7 +95,7 @@ class Optimizer:
         """Raise ValueError if a setting of the group is out of range."""
 
     def require_not_negative(self, group: Mapping[str, Any], *names: str) -> None:
-        """Raise ValueError if one of these settings is negative or NaN, TypeError for a str."""
+        """Raise ValueError if one of these settings is negative or NaN, TypeError if a str."""
         for name in names:
             if isinstance(group[name], str):
                 raise TypeError(f"{type(self).__name__}: {name} must be a number, not a str")
@@ -110,7 +111,7 @@ class Optimizer:
         return [p for group in self.param_groups for p in group["params"]]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients, or with `set_to_none=False` fill those that are there with 0."""
+        """Set all gradients to None, or with `set_to_none=False` fill those that exist with 0."""
         for parameter in self.parameters():
             if set_to_none:
                 parameter.grad = None
@@ -118,7 +119,7 @@ class Optimizer:
                 parameter.grad.array[...] = 0
                 parameter.grad.changed()
 
-    # What a kind of optimizer says
+    # What a subclass may override
 
     def rule_of(self, group: Mapping[str, Any]) -> type[Rule]:
         """The rule that updates a group.
@@ -131,22 +132,22 @@ class Optimizer:
         return self.rule
 
     def state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        """What the state of a parameter in such a group holds: "step" is a number, others arrays.
+        """The names of what a parameter's state holds: "step" is a number, the others are arrays.
 
-        The arrays are handed to the rule in this order.
+        The rule gets the arrays in this order.
         """
         return self.rule_of(group).state
 
     def settings_of(self, group: Mapping[str, Any], step: int | None, new: bool) -> dict[str, Any]:
         """The settings that the rule is called with.
 
-        They depend on nothing else than the arguments and attributes of the optimizer, and asking
-        for them changes nothing: a captured step asks more often than there are steps.
+        They must depend on the arguments and the optimizer's attributes only, and a call must not
+        change anything: captured steps call this more often than there are steps.
 
         Args:
             group: the group of the parameters.
-            step: how many steps they have had, this one included, if that is counted.
-            new: whether they have no state yet.
+            step: the number of this step, from 1, if the rule counts steps.
+            new: whether the parameters have no state yet.
         """
         settings = {name: group[name] for name in self.defaults if name != "maximize"}
         return settings if step is None else {**settings, "step": step}
@@ -157,10 +158,11 @@ class Optimizer:
         """Update every parameter that has a gradient. Warns if none has one.
 
         Args:
-            grad_scale: each gradient counts so many times, and stays as it is: what
-                `minigrad.optim.clip_scale` gives limits the norm without a pass over the gradients.
-            orders: what tells a step of all flat memory on a GPU, with a `grad_scale` that lies
-                there as well. The host does not count it: see `minigrad.optim.ordered`.
+            grad_scale: a factor of all gradients, which are not changed themselves. With
+                `minigrad.optim.clip_scale` this clips without a pass over the gradients.
+            orders: arrays on a GPU from which a captured step reads its numbers (`grad_scale` lies
+                there too). Such a step updates all flat memory, and the host does not count it: see
+                `minigrad.optim.ordered`.
         """
         if orders is not None:
             self.run(ordered_updates(self.sections, self.settings_of, orders), grad_scale)
@@ -184,9 +186,9 @@ class Optimizer:
             parameter.version.number += 1  # as `changed` does
 
     def _updates(self, group: dict[str, Any], members: list[Tensor]) -> list[Update]:
-        """A step of some parameters of a group, which counts from now on.
+        """The updates of one step for some parameters of a group; also increases their step counts.
 
-        What lies side by side and has had as many steps is one update.
+        Parameters that are neighbours in flat memory and have equal step counts form one update.
         """
         rule, names = self.rule_of(group), self.state_names(group)
         section = self._section(group, rule, names)
@@ -212,7 +214,7 @@ class Optimizer:
             if counted:
                 step = state["step"] = state["step"] + 1
                 new = step == 1
-            if (step, new) != before:  # most often all are alike
+            if (step, new) != before:  # usually they are the same for all parameters
                 before = step, new
                 at_home, rows = alike.setdefault(before, ([], []))
             if number is None:
@@ -233,14 +235,14 @@ class Optimizer:
     def _section(
         self, group: dict[str, Any], rule: type[Rule], names: tuple[str, ...]
     ) -> Section | None:
-        """The section that was made for this group, if it is still updated as it was then."""
+        """The section that was made for this group, if rule and state are still the same."""
         for section in self.sections:
             if section.group is group and (section.rule, section.names) == (rule, names):
                 return section
         return None
 
     def update_at(self, place: Place, settings: dict[str, Any], sign: int) -> Update:
-        """What another process has planned for a place in flat memory that both share."""
+        """The update that another process has planned for a place in shared flat memory."""
         return self.sections[place.section].update(place.members, settings, sign)
 
     # Memory
@@ -250,15 +252,16 @@ class Optimizer:
         flat: FlatParameters | None = None,
         zeros: Callable[[int, Any], Any] | None = None,
     ) -> FlatParameters:
-        """Lay parameters, gradients and averages into flat memory of this optimizer's, in the order
-        of the groups. Values stay.
+        """Move parameters, gradients and state into flat memory, in the order of the groups.
 
-        A step then takes a group at a time instead of a parameter, as far as everything still lies
-        there. Call `flat.attach_grad()` or `flat.zero_grad()` for gradients to come there.
+        Values stay the same. A step then updates a whole group at once, as far as its arrays still
+        lie in this memory. Call `flat.attach_grad()` or `flat.zero_grad()` so that backward writes
+        gradients there.
 
         Args:
-            flat: where the parameters lie already, this optimizer's first and in its order.
-            zeros: `zeros(size, dtype)` gives memory for an average, for example shared memory.
+            flat: flat memory that already holds the parameters, this optimizer's first and in its
+                order.
+            zeros: `zeros(size, dtype)` allocates memory for state, for example shared memory.
 
         Raises:
             ValueError: the parameters differ in dtype or device, or `flat` has others.
@@ -283,11 +286,11 @@ class Optimizer:
         return flat
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy has memory of its own, which is not flat until it is told so."""
+        """A copy has its own memory, which is not flat until `flatten` is called."""
         return {**vars(self), "flat": None, "sections": [], "run": apply_all}
 
     def _state_of(self, parameter: Tensor, names: Iterable[str]) -> dict[str, Any]:
-        """The state of a parameter, which starts as zeros. Without names there is none."""
+        """The state of a parameter, made of zeros if there is none yet; empty without names."""
         state = self.state.get(parameter, {})
         for name in names:
             if name not in state:
@@ -314,21 +317,21 @@ class Optimizer:
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """Settings, step counts and copies of the averages; arrays are NumPy's.
+        """Settings, step counts and copies of the state, as NumPy arrays.
 
         `{"state": {number: {...}}, "param_groups": [{"lr": ..., "params": [numbers]}]}`
 
-        Parameters have the numbers of their places, group by group.
+        Parameters are numbered in order, group by group.
         """
         return written_state(self.param_groups, self.state, self.state_names)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave. Parameters are told apart by their places, as PyTorch.
+        """Resume from a `state_dict`. Parameters are matched by their order, as in PyTorch.
 
-        Nothing is changed unless everything fits.
+        After an error nothing has changed.
 
         Raises:
-            ValueError: it is the state of an optimizer of another kind, or its groups, settings or
+            ValueError: it is the state of another kind of optimizer, or its groups, settings or
                 shapes do not fit this optimizer and its parameters.
         """
         settings, entries = read_state(
@@ -346,7 +349,7 @@ class Optimizer:
             self._fill_state(parameter, entry)
 
     def _fill_state(self, parameter: Tensor, values: Mapping[str, Any]) -> None:
-        """Write values into the state of a parameter, which is made if it is not there yet."""
+        """Write values into the state of a parameter, and make the state if there is none yet."""
         names = self.state_names(self._group_of(parameter))
         own = self._state_of(parameter, dict.fromkeys([*names, *values]))
         for key, value in values.items():

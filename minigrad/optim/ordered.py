@@ -1,4 +1,4 @@
-"""Steps that a GPU decides (`Orders`): what such a step consists of."""
+"""The updates of a captured step, which reads its numbers from arrays on the GPU (`Orders`)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from minigrad.optim.section import Section
 from minigrad.optim.update import Orders, Update
 
 SettingsOf = Callable[[dict[str, Any], Any, bool], dict[str, Any]]
-NUMBERS = (int, float, np.generic)  # what a GPU can choose from
+NUMBERS = (int, float, np.generic)  # settings that may differ between the first and later steps
 
 
 def ordered_updates(
     sections: Iterable[Section], settings_of: SettingsOf, orders: Orders
 ) -> list[Update]:
-    """A step of all parameters in an optimizer's sections, which nobody counts here.
+    """The updates of a captured step: of all parameters in the optimizer's sections.
 
     Args:
-        settings_of: the optimizer's.
+        settings_of: the optimizer's method.
     """
     updates: list[Update] = []
     for section, rate in zip(sections, orders.rates, strict=True):
@@ -36,7 +36,7 @@ def ordered_updates(
 def _settings(
     settings_of: SettingsOf, group: dict[str, Any], names: tuple[str, ...], orders: Orders
 ) -> dict[str, Any]:
-    """As the optimizer says. Numbers that are others at the first step are chosen on the GPU."""
+    """The optimizer's settings. The GPU chooses between numbers that differ at the first step."""
     step = orders.step if "step" in names else None
     first = settings_of(group, step, True)
     if not names:  # there never is a state
@@ -46,10 +46,10 @@ def _settings(
 
 
 def _chosen(name: str, first: Any, later: Any, orders: Orders) -> Any:
-    """One value if both are the same, or else what chooses between them.
+    """The value, if it is the same at all steps; else an array that the GPU sets to the right one.
 
     Raises:
-        TypeError: they differ, and are no numbers.
+        TypeError: they differ, and are not numbers.
     """
     if later is first:
         return later
@@ -60,7 +60,7 @@ def _chosen(name: str, first: Any, later: Any, orders: Orders) -> Any:
             return later
         return tuple(both) if isinstance(later, tuple) else both
     on_device = any(isinstance(value, type(orders.step)) for value in (first, later))
-    if not on_device and _same(first, later):  # nobody looks at arrays on a GPU
+    if not on_device and _same(first, later):  # arrays on a GPU are not compared
         return later
     if not on_device and not (isinstance(first, NUMBERS) and isinstance(later, NUMBERS)):
         raise TypeError(f"the setting {name!r} is another at the first step, and is no number")

@@ -1,4 +1,4 @@
-"""RMSprop. The update rule is on the page `minigrad.ops.updates.rmsprop`."""
+"""RMSprop. The page `minigrad.ops.updates.rmsprop` has the update rule."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from minigrad.tensor import Tensor
 
 
 class RMSprop(Optimizer):
-    """The gradient over the root of its mean square, as `torch.optim.RMSprop`.
+    """The gradient divided by the root of its mean square, like `torch.optim.RMSprop`.
 
     Args:
         params: parameters, or groups with settings of their own.
         lr: learning rate.
-        alpha: decay of the average of the square.
-        eps: added to its root.
+        alpha: decay of the average of the squared gradient.
+        eps: added to the root of that average.
         weight_decay: λ of the penalty λ/2·‖p‖².
-        momentum: μ; 0 is no velocity.
-        centered: take the square of the gradient's average off the average of its square.
-        maximize: climb along the gradient.
+        momentum: μ; with 0 there is no velocity.
+        centered: divide by the root of the gradient's variance instead of its mean square.
+        maximize: move along the gradient instead of against it.
 
     Raises:
         ValueError: a setting is out of range.

@@ -1,4 +1,4 @@
-"""The saved state of an optimizer. All of it is checked before anything is changed."""
+"""Writes and reads an optimizer's state. All of it is checked before anything is changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from minigrad.device import CPU, device_of
 from minigrad.tensor import Tensor
 
-# Settings of PyTorch's optimizers that say how, not what, they compute.
+# Settings of PyTorch's optimizers that do not change what they compute, only how.
 _HOW = {"foreach", "fused", "capturable", "differentiable", "initial_lr", "param_names"}
 _HOW |= {"decoupled_weight_decay"}
 
@@ -20,7 +20,7 @@ def written_state(
     state: Mapping[Tensor, Mapping[str, Any]],
     state_names: Callable[[Mapping[str, Any]], Iterable[str]],
 ) -> dict[str, Any]:
-    """What `Optimizer.state_dict` gives, for its groups and state."""
+    """The result of `Optimizer.state_dict`, from its groups and state."""
     entries: dict[int, dict[str, Any]] = {}
     settings: list[dict[str, Any]] = []
     number = 0
@@ -52,18 +52,18 @@ def read_state(
     check_settings: Callable[[Mapping[str, Any]], None],
     state_names: Callable[[Mapping[str, Any]], Iterable[str]],
 ) -> tuple[list[dict[str, Any]], dict[Tensor, dict[str, Any]]]:
-    """The settings of each group, and for each parameter what its state will hold.
+    """The settings of each group and the state of each parameter, checked.
 
     Args:
-        saved: what `Optimizer.state_dict` gave.
+        saved: the result of `Optimizer.state_dict`.
         groups: the optimizer's groups.
-        name: how messages call the optimizer.
+        name: the optimizer's name in messages.
         needed: the settings that every group has.
         check_settings: raises if a setting of a group is out of range.
-        state_names: what the state of a group's parameters holds.
+        state_names: the names of the state of a group's parameters.
 
     Raises:
-        ValueError: what is saved does not fit the optimizer.
+        ValueError: the saved state does not fit the optimizer.
     """
     missing = [key for key in ("state", "param_groups") if key not in saved]
     if missing:
@@ -95,7 +95,7 @@ def read_state(
             )
         place = place_of[int(number)]
         given = {key: value for key, value in entry.items() if value is not None}
-        if not given:  # as PyTorch's SGD before its first momentum
+        if not given:  # PyTorch's SGD saves such entries without momentum
             continue
         if set(given) != wanted[place]:
             raise ValueError(
@@ -121,7 +121,7 @@ def _settings(
             f"{name} needs"
         )
     new = {key: value for key, value in saved.items() if key != "params"}
-    new |= {key: False for key in absent}  # switches that came later: it was saved with them off
+    new |= {key: False for key in absent}  # switches of later versions: off when this was saved
     for key, value in new.items():
         if key not in group and key not in _HOW and not (value is None or value is False):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""A parameter group in flat memory: one stretch of parameters, gradients, and each average."""
+"""A parameter group in flat memory: one slice each of parameters, gradients and states."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from minigrad.tensor import Tensor
 
 
 class Section:
-    """A group's share of an optimizer's flat memory.
+    """A group's part of an optimizer's flat memory.
 
-    A parameter is at home here as long as its array, its gradient and its state are the views that
-    were made for it. `numbers_of` looks, so that a step notices when somebody has exchanged one.
+    A parameter is "at home" here while its array, its gradient and its state are the views that
+    were made for it. `numbers_of` checks this, so that a step notices if one has been replaced.
 
     Args:
-        flat: parameters and gradients.
-        place: which of the optimizer's sections this is.
+        flat: the flat memory of parameters and gradients.
+        place: the number of this section among the optimizer's.
         first: where in `flat.parameters` the group begins.
-        group: an optimizer's.
-        rule, names: the group's rule, and what the state of its parameters holds.
-        zeros: `zeros(size, dtype)` gives memory.
+        group: the optimizer's group.
+        rule, names: the group's rule, and the names of the state of its parameters.
+        zeros: `zeros(size, dtype)` allocates memory.
 
     Attributes:
-        part: the slice of `flat.array` and `flat.grad` that the group has.
-        state: name -> (n,) array, flat likewise.
+        part: the group's slice of `flat.array` and `flat.grad`.
+        state: name -> (n,) flat array of that state.
     """
 
     rule: type[Rule]
@@ -67,22 +67,22 @@ class Section:
         return array[start:stop].reshape(self._parameters[number].shape)
 
     def place_of(self, number: int) -> tuple[int, int]:
-        """Where in `flat.array` a parameter of the section begins and ends."""
+        """The start and the end in `flat.array` of a parameter of the section."""
         begin = self.part.start
         return begin + self._bounds[number], begin + self._bounds[number + 1]
 
     def home(self, parameter: Tensor, name: str) -> Any | None:
-        """The place of a parameter's state, None if it has none here."""
+        """The view that was made for a state of a parameter; None if there is none here."""
         found = self._homes.get(parameter)
         return None if found is None else found[1].get(name)
 
     def is_of(self, group: dict[str, Any]) -> bool:
-        """Whether it was made for this group, with the parameters that it has now."""
+        """Whether the section was made for this group, with the parameters that it has now."""
         same = self.group is group and len(group["params"]) == len(self._parameters)
         return same and all(map(is_, group["params"], self._parameters))
 
     def holds(self, states: Mapping[Tensor, Mapping[str, Any]]) -> bool:
-        """Whether the states of its parameters, as far as there are any, lie here."""
+        """Whether the states that its parameters have lie here."""
         for parameter, (_, homes) in self._homes.items():
             state = states.get(parameter, homes)
             for name, home in homes.items():
@@ -93,8 +93,10 @@ class Section:
     def numbers_of(
         self, parameters: Sequence[Tensor], states: Sequence[Mapping[str, Any]]
     ) -> list[int | None]:
-        """Which parameters of the section these are, with the state beside each: None for one that
-        is none, or is not quite at home."""
+        """The numbers of parameters within the section, given the parameters and their states.
+
+        None stands for a parameter that does not belong to it or is not at home.
+        """
         at_home = self.flat.at_home(self._first, self._first + len(self._parameters))
         numbers: list[int | None] = []
         for parameter, state in zip(parameters, states, strict=True):
@@ -108,14 +110,17 @@ class Section:
         return numbers
 
     def updates(self, numbers: Sequence[int], settings: dict[str, Any], sign: int) -> list[Update]:
-        """The section's rule for these parameters: neighbours together, or, if the rule takes whole
-        parameters, those of one shape."""
+        """The updates of these parameters by the section's rule.
+
+        Neighbours in memory form one update. If the rule is not element-wise, parameters of one
+        shape do.
+        """
         if not self.rule.elementwise:
             together = by_shape(numbers, lambda number: self._parameters[number].shape)
             return [self.update(some, settings, sign) for some in together]
         together = []
         if numbers and list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))):
-            return [self.update(numbers, settings, sign)]  # all of a group, most often
+            return [self.update(numbers, settings, sign)]  # usually the whole group
         for number in numbers:
             if together and together[-1][-1] == number - 1:
                 together[-1].append(number)
@@ -124,7 +129,7 @@ class Section:
         return [self.update(some, settings, sign) for some in together]
 
     def update(self, numbers: Sequence[int], settings: dict[str, Any], sign: int) -> Update:
-        """One of the `updates`."""
+        """One update: of parameters that `updates` has put together."""
         flat = self.flat
         arrays = [flat.array[self.part], flat.grad[self.part], *self.state.values()]
         if self.rule.elementwise:

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent. The update rule is on the page `minigrad.ops.updates.sgd`."""
+"""Stochastic gradient descent. The page `minigrad.ops.updates.sgd` has the update rule."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from minigrad.tensor import Tensor
 
 
 class SGD(Optimizer):
-    """Gradient descent with momentum, as `torch.optim.SGD`.
+    """Gradient descent with momentum, like `torch.optim.SGD`.
 
     Args:
         params: parameters, or groups with settings of their own.
         lr: learning rate.
         momentum: μ; 0 is plain gradient descent.
-        dampening: share of the gradient left out of the velocity.
+        dampening: τ; the velocity gets 1 - τ times the gradient.
         weight_decay: λ of the penalty λ/2·‖p‖².
-        nesterov: look ahead along the velocity.
-        maximize: climb along the gradient.
+        nesterov: use Nesterov's momentum.
+        maximize: move along the gradient instead of against it.
 
     Raises:
-        ValueError: a setting is out of range, or Nesterov without momentum.
+        ValueError: a setting is out of range, or `nesterov` is set without momentum.
     """
 
     rule: ClassVar[type[Rule]] = sgd

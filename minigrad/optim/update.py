@@ -1,4 +1,4 @@
-"""What a step of an optimizer consists of: a rule for some arrays, which workers may share."""
+"""The updates of an optimizer step: each applies a rule to some arrays. Workers may divide them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from minigrad.state import STATE
 
 T = TypeVar("T")
 Row = tuple[Any, ...]  # a parameter, its gradient and its state, of one shape
-SLICE = 2**15  # elements that the textbook takes at a time, so that they stay in the cache
+SLICE = 2**15  # elements that the textbook updates at a time, so that they stay in the cache
 
 
 class Place(NamedTuple):
-    """Where in an optimizer's flat memory an update works: which parameters of which section."""
+    """What an update changes in an optimizer's flat memory: which parameters of which section."""
 
     section: int
     members: Sequence[int]
 
 
 class Orders(NamedTuple):
-    """What a step on a GPU is told by arrays that lie there, as float64 without axes.
+    """The numbers that a captured step reads from the GPU, as float64 arrays without axes.
 
-    So the host need not know what the step is, and a graph of it makes another one each time.
+    Because the host does not pass them, each replay of the graph makes the next step.
 
     Attributes:
-        xp: what rules compute with: CuPy, with products that can be captured.
-        made: 0 if the step shall change nothing.
-        step: how many steps there will have been with this one.
+        xp: the array library for rules: CuPy with a `matmul` that can be captured.
+        made: 0 if the step must change nothing.
+        step: the number of this step, from 1.
         rates: each group's learning rate.
     """
 
@@ -43,13 +43,13 @@ class Orders(NamedTuple):
 
 
 class Update(NamedTuple):
-    """A rule for one row of arrays, or if it is not element-wise for several of one shape.
+    """A rule and its arrays: one row, or several of one shape if the rule is not element-wise.
 
     Attributes:
-        rule, rows, settings: `rule.step(xp, *row, **settings)` is what shall happen.
-        sign: -1 to climb along the gradient.
-        place: where the arrays lie, if that is declared: by it another process finds them.
-        orders: what tells the step, if it is not the host. Then settings hold arrays as well.
+        rule, rows, settings: `rule.step(xp, *row, **settings)` is called for each row.
+        sign: -1 to move along the gradient instead of against it.
+        place: where the arrays lie in flat memory, or None. Another process finds them by it.
+        orders: the numbers of a captured step, or None. With them, some settings are arrays.
     """
 
     rule: type[Rule]
@@ -60,16 +60,16 @@ class Update(NamedTuple):
     orders: Orders | None = None
 
     def pieces(self, elements: int) -> list[slice]:
-        """Slices for `apply` that together are the update: so many elements, or a row, each."""
+        """Slices for `apply` that together make the update, of `elements` elements or one row."""
         if not self.rule.elementwise:
             return [slice(row, row + 1) for row in range(len(self.rows))]
         size = self.rows[0][0].size
         return [slice(start, start + elements) for start in range(0, size, elements)]
 
     def apply(self, part: slice = slice(None), grad_scale: Any = 1.0) -> None:
-        """Update a slice of the flattened arrays (of the rows, if the rule needs whole ones).
+        """Update a slice of the flattened arrays (of the rows, if the rule needs whole arrays).
 
-        Gradients count `grad_scale` times, and are only read.
+        Gradients are multiplied by `grad_scale`, but not changed.
         """
         first, scale = self.rows[0][0], grad_scale if self.sign == 1 else -grad_scale
         with device_of(first).in_use():
@@ -87,7 +87,7 @@ class Update(NamedTuple):
             kind, told = "captured", {"made": self.orders.made}
         kernel = None if STATE.textbook else self.rule.kernels.get(kind)
         if kernel is not None:
-            computed = widened(p)  # float16 as float32; others are themselves
+            computed = widened(p)  # float16 as float32; other arrays unchanged
             kernel(computed, widened(g), *state, grad_scale=scale, **told, **self.settings)
             if computed is not p:
                 p[...] = computed
@@ -102,14 +102,14 @@ class Update(NamedTuple):
             array[...] = new
 
     def _stacked(self, rows: list[Row], scale: Any) -> None:
-        """All rows at once: on a GPU many small matrices take as long as one."""
+        """Update all rows at once, because on a GPU many small matrices take as long as one."""
         new = self._new(tuple([_stack(column) for column in zip(*rows, strict=True)]), scale)
         for number, (p, _, *state) in enumerate(rows):
             for array, stack in zip((p, *state), new, strict=True):
                 array[...] = stack[number]
 
     def _new(self, row: Row, scale: Any) -> tuple[Any, ...]:
-        """What the page makes of the parameter and its state."""
+        """The new parameter and state, computed by the page."""
         p, g, *state = row
         p, g, settings, xp = widened(p), widened(g), self.settings, namespace_of(p)
         before = (p, *state)
@@ -121,7 +121,7 @@ class Update(NamedTuple):
         elif scale != 1:
             g = g * scale
         new = self.rule.step(xp, p, g, *state, **settings)
-        new = () if new is None else new  # a `return` was forgotten
+        new = () if new is None else new  # the rule has no `return`
         new = tuple(new) if isinstance(new, (tuple, list)) else (new,)
         if any(array is None for array in new):
             raise ValueError(f"the rule {self.rule.name!r} returned None in the place of an array")
@@ -130,14 +130,14 @@ class Update(NamedTuple):
                 f"the rule {self.rule.name!r} returned {len(new)} arrays; it has to return the "
                 f"parameter and {len(state)} of its state"
             )
-        if self.orders is not None:  # or else what there was
+        if self.orders is not None:  # keep the old values if no update is made
             made = self.orders.made.astype(bool)
             new = tuple([xp.where(made, a, b) for a, b in zip(new, before, strict=True)])
         return new
 
 
 def _stack(arrays: Sequence[Any]) -> Any:
-    """Arrays of one shape, each of which is copied there: CuPy's `stack` cannot be captured."""
+    """Stack arrays of one shape by copying each, because CuPy's `stack` cannot be captured."""
     first = widened(arrays[0])
     if len(arrays) == 1:
         return first[None]
@@ -148,8 +148,10 @@ def _stack(arrays: Sequence[Any]) -> Any:
 
 
 def as_wide_as(p: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, arrays of which have the dtype of `p`, so that they widen no result. The step
-    count does not: powers with large exponents need all digits."""
+    """The settings, with arrays converted to the dtype of `p`, so that results keep that dtype.
+
+    The step count stays float64, because powers with large exponents need all digits.
+    """
     array = type(p)
     return {
         name: value.astype(p.dtype) if isinstance(value, array) and name != "step" else value
@@ -158,14 +160,14 @@ def as_wide_as(p: Any, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def together(rule: type[Rule], rows: list[Row]) -> list[list[Row]]:
-    """The rows of each update: one, or all of a shape if the rule takes whole parameters."""
+    """The rows of each update: one row, or all rows of a shape if the rule is not element-wise."""
     if rule.elementwise:
         return [[row] for row in rows]
     return by_shape(rows, lambda row: row[0].shape)
 
 
 def by_shape(items: Iterable[T], shape_of: Callable[[T], tuple[int, ...]]) -> list[list[T]]:
-    """What has one shape is together, in the order in which it comes."""
+    """Group items by shape, in the order in which they come."""
     found: dict[tuple[int, ...], list[T]] = {}
     for item in items:
         found.setdefault(shape_of(item), []).append(item)
@@ -173,6 +175,6 @@ def by_shape(items: Iterable[T], shape_of: Callable[[T], tuple[int, ...]]) -> li
 
 
 def apply_all(updates: Iterable[Update], grad_scale: Any) -> None:
-    """Do the updates one after the other, in this process."""
+    """Make the updates one after the other, in this process."""
     for update in updates:
         update.apply(grad_scale=grad_scale)

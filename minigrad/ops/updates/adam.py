@@ -1,13 +1,13 @@
-"""Adam (Kingma and Ba, arXiv:1412.6980), with the decay as a part of the gradient.
+"""Adam (Kingma and Ba, arXiv:1412.6980), with weight decay as a part of the gradient.
 
-With gradient g at step t (from 1), learning rate η, decay λ and the averages m and v:
+With gradient g at step t (from 1), learning rate η, decay λ and the averages m and v of g' and g'²:
 
     g' = g + λp
     m' = β₁m + (1 - β₁)g',    v' = β₂v + (1 - β₂)g'²
     p' = p - η · m'/(1 - β₁ᵗ) / (√(v'/(1 - β₂ᵗ)) + ε)
 
-The decay is that of a penalty λ/2·‖p‖². It goes through both averages, so that what has large
-gradients decays less; AdamW leaves it out of them. Without a decay the two are one rule.
+The decay is the gradient of a penalty λ/2·‖p‖². It is part of both averages, so parameters with
+large gradients decay less. In AdamW it is not part of them. With λ = 0 both rules are the same.
 """
 
 from typing import Any, ClassVar

@@ -1,10 +1,10 @@
-"""AMSGrad: Adam or AdamW, divided by the largest average of g² that there has been.
+"""AMSGrad: Adam or AdamW that divides by the root of the largest average of g² so far.
 
     v̂' = max(v̂, v'),    p' = p - η · m'/(1 - β₁ᵗ) / (√(v̂'/(1 - β₂ᵗ)) + ε)
 
-Everything else is as on their pages. Where large gradients are rare, Adam forgets them, and its
-steps grow again; these do not. Reddi, Kale and Kumar, "On the convergence of Adam and beyond",
-2018, in the form of PyTorch's, which takes the largest before its correction.
+Everything else is as on their pages. Where large gradients are rare, Adam's average of g² falls
+between them, so that its steps grow again. AMSGrad's steps do not. Reddi, Kale and Kumar, "On the
+convergence of Adam and beyond", 2018. As in PyTorch, the maximum is taken before the correction.
 """
 
 from typing import ClassVar
@@ -36,7 +36,7 @@ class amsgrad(Rule):
     ) -> tuple[Array, ...]:
         """One update; returns the new p, m, v and the largest v so far.
 
-        `decoupled` takes the decay off the parameter, as AdamW; else it is added to the gradient.
+        With `decoupled` the decay shrinks the parameter, as in AdamW; else it is added to g.
         """
         if decoupled:
             p = p * (1 - lr * weight_decay)

@@ -1,4 +1,4 @@
-"""What Adam and its relatives divide averages by that started from zeros."""
+"""Bias corrections of Adam and its relatives, whose averages start as zeros."""
 
 from math import sqrt
 
@@ -6,7 +6,7 @@ from minigrad.op import Array, Number
 
 
 def corrections(p: Array, step: Number, beta1: float, beta2: float) -> tuple[Number, Number]:
-    """1 - β₁ᵗ and √(1 - β₂ᵗ), where the step count is an array as arrays of the dtype of `p`."""
+    """1 - β₁ᵗ and √(1 - β₂ᵗ). If t is an array, these are arrays of the dtype of `p`."""
     first, second = 1 - beta1**step, 1 - beta2**step
     if isinstance(step, int):
         return first, sqrt(second)

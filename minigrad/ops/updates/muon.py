@@ -2,13 +2,13 @@
 
 With gradient G (m, n) of a weight matrix W, momentum μ, learning rate η and decay λ:
 
-    B' = μB + (1 - μ)G,    M = μB' + (1 - μ)G    (Nesterov's look ahead)
+    B' = μB + (1 - μ)G,    M = μB' + (1 - μ)G    (Nesterov's momentum)
     W' = W·(1 - ηλ) - η · 0.2·√max(m, n) · orthogonal(M)
 
-`orthogonal(M)` is about UVᵀ of M's singular value decomposition UΣVᵀ: the step goes as far in every
-direction of the matrix, where Adam's goes furthest in the few that dominate the gradient. The
-factor 0.2·√max(m, n) gives its elements the size that AdamW's have, so that both can share a
-learning rate and a decay.
+`orthogonal(M)` is about UVᵀ, where UΣVᵀ is the singular value decomposition of M. So the step is
+equally long in all singular directions, while Adam's is longest in the few that dominate the
+gradient. The factor 0.2·√max(m, n) gives the update's elements about the size of AdamW's, so that
+both can use the same learning rate and decay.
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
 https://kellerjordan.github.io/posts/muon; the factor: Liu et al., "Muon is Scalable for LLM
@@ -21,9 +21,9 @@ from minigrad.op import Array, Number, Xp
 from minigrad.ops.updates.adamw import adamw
 from minigrad.ops.updates.rule import Rule
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: steep at 0, so that small singular values grow fast
+QUINTIC = (3.4445, -4.7750, 2.0315)  # by Jordan; steep at 0, so small singular values grow fast
 ITERATIONS = 5
-RMS = 0.2  # of an AdamW update's elements, about
+RMS = 0.2  # about the root mean square of the elements of an AdamW update
 
 
 class muon(Rule):
@@ -44,7 +44,7 @@ class muon(Rule):
     ) -> tuple[Array, ...]:
         """One update of matrices (..., m, n); returns the new w and buffer, which starts as zeros.
 
-        Each holds `parts` matrices, one below the other, which are made orthogonal one by one.
+        Each holds `parts` stacked matrices, which are made orthogonal separately.
         """
         buffer = momentum * buffer + (1 - momentum) * g
         ahead = momentum * buffer + (1 - momentum) * g
@@ -55,21 +55,24 @@ class muon(Rule):
 
 
 class adamw_beside(adamw):
-    """AdamW for what is no matrix. Its kernels scale gradients before all else, as `muon` does, so
-    that a clipped step is, bit for bit, the step of clipped gradients."""
+    """AdamW for parameters that are not matrices.
+
+    Its kernels first multiply gradients by the scale, as `muon` does. So a step with a scale is
+    bitwise identical to a step with scaled gradients.
+    """
 
 
 def orthogonalized(xp: Xp, matrices: Array, iterations: int = ITERATIONS) -> Array:
     """About UVᵀ for each matrix UΣVᵀ of a stack (n, rows, columns).
 
-    A Newton-Schulz iteration: each turn maps every singular value s to a·s + b·s³ + c·s⁵, with
-    matrix products alone. The coefficients trade exactness for speed: after five turns the singular
-    values lie between about 0.7 and 1.2, which is all that an optimizer needs.
+    A Newton-Schulz iteration: each round maps every singular value s to a·s + b·s³ + c·s⁵, by
+    matmuls only. The coefficients trade accuracy for speed: after five rounds the singular values
+    lie between about 0.7 and 1.2, which is good enough for an optimizer.
     """
     a, b, c = QUINTIC
     x = xp.swapaxes(matrices, 1, 2) if matrices.shape[1] > matrices.shape[2] else matrices
     norm = xp.sqrt((x * x).sum(axis=(1, 2), keepdims=True))
-    x = x / (norm + 1e-7)  # all singular values at most 1
+    x = x / (norm + 1e-7)  # so all singular values are at most 1
     for _ in range(iterations):
         gram = xp.matmul(x, xp.swapaxes(x, 1, 2))  # (n, k, k), k the smaller side
         x = a * x + xp.matmul(b * gram + c * xp.matmul(gram, gram), x)

@@ -1,14 +1,14 @@
-"""RMSprop: the gradient over the root of its mean square (Hinton, lecture 6e of "Neural networks
-for machine learning", 2012), in the form of `torch.optim.RMSprop`.
+"""RMSprop divides the gradient by the root of its mean square (Hinton, lecture 6e of "Neural
+networks for machine learning", 2012), in the form of `torch.optim.RMSprop`.
 
-With gradient g, learning rate η, decay λ, the average s of g² and its share α that stays:
+With gradient g, learning rate η, weight decay λ, and the average s of g'² with decay α:
 
     g' = g + λp
     s' = αs + (1 - α)g'²
     p' = p - η·g'/(√s' + ε)
 
-If it is centered (Graves, arXiv:1308.0850), the variance stands under the root instead: s' - a'²,
-with a' = αa + (1 - α)g'. With momentum μ what is divided goes into a velocity:
+If centered (Graves, arXiv:1308.0850), s' under the root is replaced by the variance s' - a'², with
+a' = αa + (1 - α)g'. With momentum μ the quotient is added to a velocity b:
 
     b' = μb + g'/(√s' + ε),    p' = p - η·b'
 """
@@ -20,7 +20,7 @@ from minigrad.ops.updates.rule import Rule
 
 
 class rmsprop(Rule):
-    # and "grad_avg" if centered, "momentum_buffer" with momentum
+    # also "grad_avg" if centered, and "momentum_buffer" with momentum
     state: ClassVar[tuple[str, ...]] = ("step", "square_avg")
 
     @staticmethod
@@ -37,7 +37,7 @@ class rmsprop(Rule):
         momentum: float = 0.0,
         centered: bool = False,
     ) -> tuple[Array, ...]:
-        """One update; returns the new p, s and, if they are there, a and b."""
+        """One update; returns the new p, s and, if they are used, a and b."""
         if weight_decay:
             g = g + weight_decay * p
         square = alpha * square + (1 - alpha) * (g * g)

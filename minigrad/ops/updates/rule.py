@@ -1,7 +1,7 @@
-"""An update rule as a value: what an op is to a graph, a rule is to an optimizer.
+"""The base class of update rules. A rule says how an optimizer changes a parameter.
 
-This one is complete. An optimizer that names it (`class Lion(Optimizer): rule = lion`) does the
-rest: groups, state to save and load, flat memory, float16, GPUs, and sharing among workers.
+The rule below is complete. An optimizer that names it (`class Lion(Optimizer): rule = lion`) does
+the rest: groups, saved state, flat memory, float16, GPUs, and dividing the work among workers.
 
     class lion(Rule):
         # Chen et al., arXiv:2302.06675
@@ -12,23 +12,25 @@ rest: groups, state to save and load, flat memory, float16, GPUs, and sharing am
             p = p * (1 - lr * weight_decay) - lr * xp.sign(ahead)
             return p, betas[1] * m + (1 - betas[1]) * g
 
-On a GPU a step is captured as a graph, and what changes from step to step has to lie there: "lr"
-and "step" are arrays without axes, with which a rule computes as with numbers. It takes functions
-from `xp`, not from `math` (and `xp.matmul`, as CuPy's `@` cannot be captured), and decides nothing
-by values. One that does is run without a graph, and that is said; or it says `captured = False`.
-One that needs a Python number (`range(step)`) is left to the host, and that is said as well.
+On a GPU a step is captured as a graph. Numbers that change from step to step, "lr" and "step", are
+then arrays without axes on the GPU; a rule computes with them as with numbers. A rule for captured
+steps calls functions of `xp`, not of `math`. It calls `xp.matmul`, because CuPy's `@` cannot be
+captured. It has no `if` on values of arrays, and it needs no Python number, as `range(step)` does.
+If a rule cannot be captured, a warning says so and its steps run without a graph. With `captured =
+False` no capture is tried.
 
-`step` returns new arrays, or those that it was given, also if it has changed them in place; only
-the gradient has to stay as it is.
+`step` returns new arrays or the arrays that it was given, which it may have changed in place. It
+must not change the gradient.
 
-A kernel does a rule's work faster on one kind of device. `rule.kernels["cpu"]` is a function
+A kernel is a faster version of a rule for one kind of device. `rule.kernels["cpu"]` is a function
 
     kernel(p, g, *state, grad_scale=1.0, **settings) -> None
 
-that changes `p` and the state in place and only reads `g`, which counts `grad_scale` times. All are
-flat (n,), contiguous and of one dtype. That of captured steps, `rule.kernels["captured"]`, is given
-"lr", "step" and `grad_scale` as float64 on the device, and `made`: if that is 0, nothing changes.
-The textbook runs where there is no kernel, and everywhere with `minigrad.textbook()`.
+It changes `p` and the state in place. It only reads `g` and multiplies it by `grad_scale`. All
+arrays are flat (n,), contiguous and of one dtype. `rule.kernels["captured"]` is the kernel of
+captured steps: it gets "lr", "step" and `grad_scale` as float64 on the device, and `made`; if that
+is 0 it changes nothing. The textbook runs where there is no kernel, and everywhere with
+`minigrad.textbook()`.
 """
 
 from __future__ import annotations
@@ -43,13 +45,13 @@ class Rule:
 
     Attributes:
         state: the names of the arrays that `step` takes after the gradient and returns after the
-            parameter. If "step" is among them, steps are counted, and `step` gets the number of the
-            present one, from 1, as the setting "step".
-        elementwise: whether each element is updated by itself. The arrays can then be any stretch
-            of flat memory. If not, `step` gets parameters of one shape, (n, *shape), with gradients
-            and state likewise.
-        captured: whether it can be part of a captured step.
-        kernels: "cpu", "gpu" or "captured" -> what runs there in the textbook's place.
+            parameter. With "step" among them steps are counted, and the setting "step" is the
+            number of the current one, from 1.
+        elementwise: whether each element is updated independently. Then the arrays may be any slice
+            of flat memory. If not, `step` gets several parameters of one shape, (n, *shape), with
+            gradients and state of the same shape.
+        captured: whether the rule can be part of a captured step.
+        kernels: "cpu", "gpu" or "captured" -> the kernel that runs there instead of the textbook.
 
     Raises:
         TypeError: (when it is defined) there is no `step`.
@@ -65,6 +67,6 @@ class Rule:
     def __init_subclass__(cls) -> None:
         if not hasattr(cls, "step"):
             raise TypeError(f"the rule {cls.__name__!r} has no step; see minigrad.ops.updates")
-        if isinstance(cls.__dict__.get("step"), FunctionType):  # it has no `self`
+        if isinstance(cls.__dict__.get("step"), FunctionType):  # `step` has no `self`
             cls.step = staticmethod(cls.__dict__["step"])
         cls.name, cls.kernels = cls.__name__, {}

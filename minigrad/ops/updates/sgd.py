@@ -4,8 +4,8 @@ momentum in deep learning", 2013), in the form of `torch.optim.SGD`.
 With gradient g, learning rate η, decay λ, momentum μ, dampening τ and the velocity b:
 
     g' = g + λp
-    b' = μb + (1 - τ)g'    (b' = g' at the first step: nothing is dampened)
-    p' = p - η·b', or with Nesterov's look ahead p' = p - η·(g' + μb')
+    b' = μb + (1 - τ)g'    (b' = g' at the first step, without dampening)
+    p' = p - η·b', or with Nesterov's momentum p' = p - η·(g' + μb')
 
 Without momentum there is no velocity: p' = p - η·g'.
 """

@@ -1,7 +1,7 @@
 """Learning-rate schedules, under PyTorch's names.
 
-A schedule sets "lr" of every group of an optimizer from the lr that the group had at the start.
-Call `step()` once after each optimizer step (or epoch: the unit is yours).
+A schedule sets "lr" of each group of an optimizer, based on the lr that the group had at the start.
+Call `step()` once after each optimizer step, or once after each epoch.
 """
 
 from minigrad.optim.schedules.base import Schedule

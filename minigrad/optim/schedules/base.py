@@ -1,4 +1,4 @@
-"""What all learning-rate schedules share."""
+"""The base class of learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GroupRates:
         self.optimizer = optimizer
 
     def get_last_lr(self) -> list[float]:
-        """The present learning rate of each group."""
+        """The current learning rate of each group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def set_lrs(self, lrs: Sequence[float]) -> None:
@@ -35,18 +35,17 @@ class Schedule(GroupRates):
     """Base class: counts steps and sets "lr" of every group of an optimizer.
 
     A learning rate that you set by hand (`group["lr"] = ...`) stays until the schedule itself
-    changes
-    it: until the next boundary for `StepLR`, until the next step for a cosine. From then on the
-    schedule's own values are used. They are computed from the learning rates that the groups had
-    when the schedule was made.
+    changes it: until the next boundary for `StepLR`, until the next step for a cosine. From then on
+    the schedule's own values are used. They are computed from the learning rates that the groups
+    had when the schedule was made.
 
     Args:
-        optimizer: its groups' present learning rates are the base values.
+        optimizer: its groups' current learning rates are the base values.
 
     Attributes:
-        base_lrs: the learning rate of each group when the schedule was made, or of a group that was
-            added later, at the next step.
-        last_epoch: how many steps were counted.
+        base_lrs: the learning rate of each group when the schedule was made; for a group that was
+            added later, its learning rate at the next step.
+        last_epoch: the number of steps counted.
     """
 
     counter: itertools.count[int] = itertools.count()
@@ -56,22 +55,22 @@ class Schedule(GroupRates):
         self.base_lrs: list[Any] = [group["lr"] for group in optimizer.param_groups]
         self.last_epoch: float = 0
         self.order: int = next(Schedule.counter)
-        self._scheduled = list(self.base_lrs)  # what this schedule wrote last
+        self._scheduled = list(self.base_lrs)  # the rates that this schedule last wrote
         self.set_rates()
 
     @property
     def moves_rates_alone(self) -> bool:
-        """Whether `lrs_at` says all that it does, so that it leaves all other settings as they are.
+        """Whether the schedule changes nothing but the learning rates that `lrs_at` gives.
 
-        Steps that a GPU makes on its own know what learning rates come, and nothing else. Where a
-        class outside of this package has a `step` or `set_rates` of its own, nobody knows.
+        Captured steps get all learning rates in advance, and no other settings. A class outside of
+        this package with its own `step` or `set_rates` may do anything, so this is False for it.
         """
         kinds = [kind for kind in type(self).__mro__ if not kind.__module__.startswith(OURS)]
         own = [vars(self), *map(vars, kinds)]
         return not any("step" in names or "set_rates" in names for names in own)
 
     def lr_at(self, base_lr: float, t: float) -> float:
-        """The learning rate after t steps. Each schedule defines it."""
+        """The learning rate after t steps. Each schedule defines this."""
         raise TypeError(f"{type(self).__name__} has no lr_at method")
 
     def lrs_at(self, t: float) -> list[float]:
@@ -92,7 +91,7 @@ class Schedule(GroupRates):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` gave.
+        """Resume from a `state_dict`.
 
         Raises:
             ValueError: the saved schedule had another number of groups.
@@ -104,9 +103,9 @@ class Schedule(GroupRates):
         self.set_lrs(state.get("lrs", self._scheduled))
 
     def set_rates(self) -> None:
-        """Write the learning rates that differ from those that this schedule wrote before."""
+        """Write the learning rates that differ from those that this schedule last wrote."""
         groups = self.optimizer.param_groups
-        for group in groups[len(self.base_lrs) :]:  # `add_param_group` was called since
+        for group in groups[len(self.base_lrs) :]:  # added since by `add_param_group`
             self.base_lrs.append(group["lr"])
             self._scheduled.append(group["lr"])
         lrs = self.lrs_at(self.last_epoch)
@@ -119,7 +118,7 @@ class Schedule(GroupRates):
 def one_for_each_group(
     optimizer: Optimizer, name: str, setting: str, value: float | Sequence[float]
 ) -> list[float]:
-    """A setting of the schedule `name` that is given once for all groups, or once for each.
+    """One value per group, from a setting that is one value for all groups or one for each.
 
     Raises:
         ValueError: there are not as many values as groups.

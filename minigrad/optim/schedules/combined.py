@@ -12,18 +12,18 @@ from minigrad.optim.schedules.base import GroupRates, Schedule, one_for_each_gro
 
 
 class SequentialLR(Schedule):
-    """The first schedule up to the first milestone, then the second from its own beginning, ...
+    """Runs the first schedule up to the first milestone, then the second from its start, and so on.
 
-    The schedules are made for the same optimizer before. All start from the learning rates that it
-    had before the first of them was made.
+    Make the schedules for the same optimizer first. All are based on the learning rates that it had
+    before the first of them was made.
 
     Args:
-        schedulers: one more than there are milestones.
+        schedulers: the schedules, one more than there are milestones.
         milestones: step numbers in ascending order.
 
     Raises:
         ValueError: the numbers do not fit, a schedule is for another optimizer, or it is one whose
-            learning rate is no function of the step (`ReduceLROnPlateau`).
+            learning rate is not a function of the step (`ReduceLROnPlateau`).
     """
 
     schedulers: list[Schedule]
@@ -71,25 +71,25 @@ class SequentialLR(Schedule):
         super().load_state_dict(state)
 
 
-# What `ReduceLROnPlateau` remembers of the values that it has seen.
+# The state of `ReduceLROnPlateau`.
 _SEEN = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
 
 class ReduceLROnPlateau(GroupRates):
     """Multiplies learning rates by `factor` when a value has not improved for a while.
 
-    Call `step(value)` after each measurement, for example with the validation loss of an epoch. A
-    learning rate that is set by hand is what the next reduction starts from.
+    Call `step(value)` after each measurement, for example with the validation loss of an epoch. The
+    next reduction starts from the current learning rate, also if it was set by hand.
 
     Args:
         mode: "min" if smaller values are better, "max" if larger ones are.
-        factor: what learning rates are multiplied by, below 1.
+        factor: the factor of a reduction, below 1.
         patience: how many measurements in a row may bring no improvement.
-        threshold: how much better a value must be to count.
-        threshold_mode: "rel": better by that share of the best value; "abs": by that much.
+        threshold: how much better than the best a value must be to count as an improvement.
+        threshold_mode: "rel": `threshold` is relative to the best value; "abs": it is absolute.
         cooldown: how many measurements after a reduction are not counted as bad.
-        min_lr: no learning rate is reduced below this: one for all groups or one for each.
-        eps: a reduction by less than this is left out.
+        min_lr: the lower bound of the learning rates: one for all groups or one for each.
+        eps: a reduction by less than this is not made.
 
     Raises:
         ValueError: a setting is out of range.
@@ -135,7 +135,7 @@ class ReduceLROnPlateau(GroupRates):
         self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
 
     def step(self, metrics: Any) -> None:
-        """Take a measurement (a number or a tensor with one element)."""
+        """Count a measurement (a number or a tensor with one element) and reduce if needed."""
         value = float(metrics)
         self.last_epoch += 1
         if self._is_better(value):
@@ -163,7 +163,7 @@ class ReduceLROnPlateau(GroupRates):
         return {**{name: getattr(self, name) for name in _SEEN}, "lrs": self.get_last_lr()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` gave.
+        """Resume from a `state_dict`.
 
         Raises:
             ValueError: the saved schedule had another number of groups.

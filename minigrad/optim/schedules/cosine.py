@@ -9,7 +9,7 @@ from minigrad.optim.schedules.base import Schedule
 
 
 class CosineAnnealingLR(Schedule):
-    """From lr along half a cosine to eta_min after T_max steps (and back, if steps go on).
+    """From lr along half a cosine to eta_min after T_max steps, and back if there are more steps.
 
     Loshchilov and Hutter, arXiv:1608.03983, without restarts.
     """
@@ -28,7 +28,7 @@ class CosineAnnealingLR(Schedule):
 
 
 class CosineAnnealingWarmRestarts(Schedule):
-    """Cosine from lr to eta_min over T_0 steps, then again over T_0·T_mult, T_0·T_mult², ...
+    """A cosine from lr to eta_min over T_0 steps, then over T_0·T_mult, then T_0·T_mult², ...
 
     Loshchilov and Hutter, "SGDR", arXiv:1608.03983.
     """
@@ -49,7 +49,7 @@ class CosineAnnealingWarmRestarts(Schedule):
         super().__init__(optimizer)
 
     def step(self, epoch: float | None = None) -> None:
-        """Count one step, or go to `epoch`, which may be a fraction."""
+        """Count one step, or go to `epoch`, which may be fractional."""
         if epoch is not None and not (isfinite(epoch) and epoch >= 0):
             raise ValueError(f"epoch must be a number from 0 on, not {epoch}")
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
@@ -58,7 +58,7 @@ class CosineAnnealingWarmRestarts(Schedule):
     def lr_at(self, base_lr: float, t: float) -> float:
         if self.T_mult == 1:
             return along_cosine(base_lr, self.eta_min, (t % self.T_0) / self.T_0)
-        # The first n periods last T_0·(T_mult^n - 1)/(T_mult - 1) steps together.
+        # Together the first n periods take T_0·(T_mult^n - 1)/(T_mult - 1) steps.
         n = floor(log(t / self.T_0 * (self.T_mult - 1) + 1, self.T_mult) + 1e-12)
         length = self.T_0 * self.T_mult**n
         start = self.T_0 * (self.T_mult**n - 1) / (self.T_mult - 1)
@@ -68,7 +68,7 @@ class CosineAnnealingWarmRestarts(Schedule):
 class _Warmup(Schedule):
     """Linear from 0 to lr over warmup_steps, then down to eta_min at total_steps.
 
-    Step number t (from 0) of the warm-up uses lr·(t + 1)/warmup_steps, so no step is wasted at 0.
+    Step number t (from 0) of the warm-up uses lr·(t + 1)/warmup_steps, so no step has a rate of 0.
     """
 
     warmup_steps: int
@@ -93,7 +93,7 @@ class _Warmup(Schedule):
         return self.lr_after(base_lr, min(1.0, (t - self.warmup_steps) / span))
 
     def lr_after(self, base_lr: float, progress: float) -> float:
-        """The learning rate after the warm-up, at a progress from 0 to 1. Each has its own."""
+        """The learning rate after the warm-up, at a progress from 0 to 1. Subclasses define it."""
         raise TypeError(f"{type(self).__name__} has no lr_after method")
 
 
@@ -117,8 +117,8 @@ class WarmupLinearLR(_Warmup):
     Bergsma et al., "Straight to Zero", arXiv:2502.15938, find it better than a cosine.
 
     Args:
-        cooldown: the share of the steps after the warm-up, at their end, that the line takes; until
-            then it is lr. Hägele et al., arXiv:2405.18392, compare such schedules with a cosine.
+        cooldown: the line takes this share of the steps after the warm-up, at the end; until then
+            the rate is lr. Hägele et al., arXiv:2405.18392, compare such schedules with a cosine.
 
     Raises:
         ValueError: `cooldown` is not in (0, 1], or the numbers of steps do not fit.

@@ -12,18 +12,18 @@ from minigrad.optim.schedules.cosine import along_cosine
 
 
 class OneCycleLR(Schedule):
-    """From max_lr/div_factor up to max_lr, then down to that start divided by final_div_factor.
+    """From max_lr/div_factor up to max_lr, then down to max_lr/(div_factor·final_div_factor).
 
-    The momentum goes the other way: from max_momentum down to base_momentum and back.
+    The momentum moves in the opposite direction: from max_momentum to base_momentum and back.
 
     Args:
         max_lr: the peak, one for all groups or one for each.
-        total_steps: length of the cycle; or give `epochs` and `steps_per_epoch`.
-        pct_start: the share of the steps that go up.
+        total_steps: the length of the cycle; alternatively give `epochs` and `steps_per_epoch`.
+        pct_start: the share of steps in which the rate goes up.
         anneal_strategy: "cos" or "linear".
-        cycle_momentum: whether "momentum" (or the first of "betas") of the groups moves as well.
-        base_momentum, max_momentum: its limits.
-        three_phase: go down as steeply as up, then far down in the rest of the steps.
+        cycle_momentum: whether "momentum" (or the first of "betas") of the groups changes too.
+        base_momentum, max_momentum: the limits of the momentum.
+        three_phase: go down to the start as fast as up, then to the final rate in the other steps.
 
     Raises:
         ValueError: a setting is out of range, the optimizer has no momentum to move, or more steps
@@ -96,7 +96,7 @@ class OneCycleLR(Schedule):
         ]
 
     def _between(self, t: float, start: float, peak: float, back: float, end: float) -> float:
-        """The value after t steps that goes from start to peak and by way of `back` to the end."""
+        """The value after t steps on the way from `start` to `peak`, then `back`, then `end`."""
         values = [start, peak, back, end] if self.three_phase else [start, peak, end]
         phase = bisect_left(self.ends[:-1], t)
         low, high, phase_end = values[phase], values[phase + 1], self.ends[phase]
@@ -123,4 +123,4 @@ class OneCycleLR(Schedule):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self.set_rates()  # the momentum as well
+        self.set_rates()  # sets the momentum too

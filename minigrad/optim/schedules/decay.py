@@ -1,4 +1,4 @@
-"""Learning rates that fall in steps, by a factor, along a line, or as a function says."""
+"""Learning rates that fall in steps, exponentially, along a line, or by a function of your own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ConstantLR(Schedule):
 
 
 class StepLR(Schedule):
-    """lr·gamma^k after k·step_size steps."""
+    """lr·gamma^k from step k·step_size on."""
 
     step_size: int
     gamma: float
@@ -40,10 +40,10 @@ class StepLR(Schedule):
 
 
 class MultiStepLR(Schedule):
-    """lr·gamma^k, where k is how many of the milestones lie at or before the step.
+    """lr·gamma^k, where k is the number of milestones at or before the step.
 
     Args:
-        milestones: step numbers in ascending order; one that stands twice counts twice.
+        milestones: step numbers in ascending order; one that is listed twice counts twice.
         gamma: the factor at each milestone.
 
     Raises:
@@ -78,9 +78,9 @@ class LinearLR(Schedule):
     """lr times a factor that goes along a line from start_factor to end_factor.
 
     Args:
-        start_factor: the factor at first, in (0, 1].
-        end_factor: the factor after `total_iters` steps and from there on, in [0, 1].
-        total_iters: how many steps it takes.
+        start_factor: the factor at the start, in (0, 1].
+        end_factor: the factor from step `total_iters` on, in [0, 1].
+        total_iters: the number of steps until `end_factor` is reached.
 
     Raises:
         ValueError: a factor or `total_iters` is out of range.
@@ -112,7 +112,7 @@ class LinearLR(Schedule):
 
 
 class LambdaLR(Schedule):
-    """lr·f(t) after t steps, with a function of one's own.
+    """lr·f(t) after t steps, where f is your own function.
 
     The functions are not part of the saved state: make the schedule with the same ones to resume.
 

@@ -122,7 +122,7 @@ def prove(save: Save, clock: Clock) -> dict[str, Any]:
 
 
 def findings(tool: str, output: Path) -> dict[str, Any]:
-    """The tool's count of findings (None if it did not finish) and the first lines of its output."""
+    """The tool's count of findings, None if it did not finish, and its first lines of output."""
     text = output.read_text(encoding="utf-8", errors="replace")
     lines = [line.removeprefix("=========").strip() for line in text.splitlines() if "====" in line]
     lines = [line for line in lines if line and "COMPUTE-SANITIZER" not in line]
