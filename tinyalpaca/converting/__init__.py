@@ -1,1 +1,1 @@
-"""Weights from and to other programs."""
+"""Reads and writes models of other programs."""

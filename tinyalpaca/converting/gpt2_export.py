@@ -1,7 +1,7 @@
-"""Our models as GPT-2, where its classes compute them.
+"""Writes our models in GPT-2's format, if Hugging Face's GPT-2 classes can compute them.
 
-They do with pre-norm, LayerNorm, learned positions, one of GPT-2's activations, and a final layer
-without a bias. A model that was trained without biases is one: GPT-2's biases are 0 then.
+They can if the model has pre-norm, LayerNorm, learned positions, one of GPT-2's activations, and a
+final layer without a bias. A model without other biases is written with biases of 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WANTED: dict[str, Any] = {"pre_norm": True, "norm": "layer", "positions": "learn
 
 
 def problems(config: ModelConfig, state: dict[str, np.ndarray]) -> list[str]:
-    """What of a model its classes cannot compute."""
+    """The settings of a model that GPT-2's classes cannot compute."""
     found = [*differences(config, WANTED), *other_heads(config)]
     if config.activation not in ACTIVATIONS:
         found.append(f"activation = {config.activation!r}")
@@ -30,7 +30,7 @@ def problems(config: ModelConfig, state: dict[str, np.ndarray]) -> list[str]:
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:
-    """The content of their config.json, without the ids of tokens."""
+    """The content of Hugging Face's config.json, without the ids of tokens."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -51,7 +51,7 @@ def config_of(config: ModelConfig) -> dict[str, Any]:
 
 
 def tensors_of(state: dict[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
-    """Ours under their names, with biases of 0 where ours has none."""
+    """Our tensors under GPT-2's names, with biases of 0 where our model has none."""
 
     def bias(name: str) -> np.ndarray:
         weight = state[f"{name}.weight"]

@@ -1,7 +1,7 @@
-"""GPT-2 as Hugging Face keeps it: its configuration and its weights, as ours.
+"""Reads configuration and weights of GPT-2 models from Hugging Face.
 
 GPT-2 (Radford et al., 2019) is a `TinyAlpaca` with pre-norm, GELU by its tanh approximation and a
-tied head. Its `Conv1D` weights are (in, out), ours (out, in). Its head has no bias; ours is 0.
+tied head. Its `Conv1D` weights are (in, out), ours (out, in). Its head has no bias, so ours is 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tinyalpaca.converting.their_tensors import TheirTensors
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 ACTIVATIONS |= {"relu": "relu", "silu": "silu", "swish": "silu"}
-# Their names in a layer, ours, and whether the weight is a Conv1D's.
+# GPT-2's names in a layer -> our names, and whether the weight is that of a Conv1D.
 LAYER = {
     "ln_1": ("layer_norm1", False),
     "attn.c_attn": ("multi_head_attention.qkv_proj", True),
@@ -28,8 +28,8 @@ LAYER = {
     "mlp.c_fc": ("ffn.fc1", True),
     "mlp.c_proj": ("ffn.fc2", True),
 }
-BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks, as older versions saved them
-# Settings that change what is computed, with the values under which it is what we compute.
+BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks, saved by older versions
+# Settings that change what is computed, with the values that our model supports.
 EXPECTED: dict[str, Any] = {
     "model_type": "gpt2",
     "scale_attn_weights": True,
@@ -39,14 +39,14 @@ EXPECTED: dict[str, Any] = {
 
 
 def gpt2_config(path: Path, theirs: Mapping[str, Any]) -> ModelConfig:
-    """Our configuration for theirs.
+    """Our configuration of a GPT-2 model.
 
     Args:
-        path: of the file, for messages.
-        theirs: its content.
+        path: the path of its config.json, for messages.
+        theirs: the content of that file.
 
     Raises:
-        FileFormatError: not a configuration of a GPT-2 that we can compute; names the setting.
+        FileFormatError: our model cannot compute such a GPT-2; names the setting.
     """
     for name, value in EXPECTED.items():
         if theirs.get(name, value) != value:
@@ -82,7 +82,7 @@ def gpt2_config(path: Path, theirs: Mapping[str, Any]) -> ModelConfig:
 def translated(
     path: Path, tensors: Mapping[str, np.ndarray], config: ModelConfig
 ) -> dict[str, np.ndarray]:
-    """Their tensors under our names.
+    """GPT-2's tensors under our names.
 
     Raises:
         FileFormatError: one is missing, or there are others, which would change the results.

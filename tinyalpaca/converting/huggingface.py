@@ -1,6 +1,6 @@
-"""Models as Hugging Face keeps them: a folder with config.json, weights and the tokenizer.
+"""Reads models from Hugging Face: folders with config.json, weights and the tokenizer.
 
-config.json              sizes and settings; what a family's mean is said in a file of its own
+config.json              sizes and settings; gpt2_weights.py and llama_weights.py translate them
 model.safetensors        or shards, or PyTorch's files (`tinyalpaca.converting.shards`)
 tokenizer.json           or GPT-2's two files
 generation_config.json   which tokens end a text
@@ -28,11 +28,11 @@ from tinyalpaca.tokenizer import BPETokenizer, Tokenizer, load_tokenizer
 
 
 class Family(NamedTuple):
-    """How models of a `model_type` become ours.
+    """How models of one `model_type` are translated to ours.
 
     Attributes:
-        config: our configuration for theirs, from the file's path and content.
-        weights: their tensors under our names, from the file's path, them, and our configuration.
+        config: (path of config.json, its content) -> our configuration.
+        weights: (path of the weights, its tensors, our configuration) -> tensors under our names.
     """
 
     config: Callable[[Path, Mapping[str, Any]], ModelConfig]
@@ -49,7 +49,7 @@ FAMILIES = {
 
 
 def is_huggingface(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a model as Hugging Face keeps it, be it one that we can compute."""
+    """Whether a folder holds a model in Hugging Face's format, supported or not."""
     path = Path(folder) / "config.json"
     try:
         return path.is_file() and "model_type" in _read_json(path)
@@ -60,13 +60,13 @@ def is_huggingface(folder: str | os.PathLike[str]) -> bool:
 def load_huggingface(
     folder: str | os.PathLike[str], warn: Callable[[str], None] = lambda line: None
 ) -> tuple[TinyAlpaca, Tokenizer]:
-    """A model, in evaluation mode, and a tokenizer from a folder of `save_pretrained`.
+    """Load a model, in evaluation mode, and a tokenizer from a folder of `save_pretrained`.
 
     Args:
-        warn: told what is left out.
+        warn: is called with a message if something is left out.
 
     Raises:
-        FileFormatError: a file is damaged, or the model computes something that ours does not:
+        FileFormatError: a file is damaged, or the model computes something that ours does not;
             names the setting.
         FileNotFoundError: a file is missing.
     """
@@ -90,13 +90,13 @@ def load_huggingface(
 
 
 def end_tokens(folder: Path) -> list[int]:
-    """The tokens at which Hugging Face's library ends a text: one, or several, or none.
+    """The tokens at which Hugging Face's library ends a text: none, one or several.
 
-    A fine-tuned model often has one of its own, as <|im_end|>. Configurations of small models may
-    name GPT-2's, 50256, which they do not have.
+    A fine-tuned model often has its own, such as <|im_end|>. Configurations of small models may
+    name GPT-2's token 50256, which is not in their vocabulary.
 
     Raises:
-        FileFormatError: what is named is no token id.
+        FileFormatError: a named token is not a token id.
     """
     path = folder / "generation_config.json"
     if not path.is_file():
@@ -109,10 +109,10 @@ def end_tokens(folder: Path) -> list[int]:
 
 
 def _fitting_tokenizer(path: Path, size: int, warn: Callable[[str], None]) -> Tokenizer:
-    """The folder's tokenizer, without special tokens that the model has no embedding of.
+    """The folder's tokenizer, without special tokens for which the model has no embedding.
 
-    Such are often given to a tokenizer and never used, as a [PAD]. A model with more embeddings
-    than tokens is ordinary: their number has been rounded up.
+    Tokenizers often have special tokens that are never used, such as [PAD]. A model may have more
+    embeddings than tokens, because their number is often rounded up.
 
     Raises:
         FileFormatError: tokens of ordinary text would have no embedding.
@@ -135,10 +135,10 @@ def _fitting_tokenizer(path: Path, size: int, warn: Callable[[str], None]) -> To
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The content of one of a folder's configurations.
+    """The content of a JSON file.
 
     Raises:
-        FileFormatError: it is no JSON object.
+        FileFormatError: it is not a JSON object.
     """
     try:
         content = json.loads(path.read_bytes())

@@ -1,6 +1,6 @@
-"""A checkpoint as a folder that Hugging Face's `transformers` loads.
+"""Writes a checkpoint as a folder that Hugging Face's `transformers` can load.
 
-Only models that a class there computes can be written: see `gpt2_export` and `llama_export`.
+Only models that one of its classes can compute are written: see `gpt2_export` and `llama_export`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def save_for_huggingface(
         form: one of `FORMS`.
 
     Raises:
-        ConfigError: the form's classes cannot compute the model, or the library cannot have the
-            tokenizer; says why.
-        FileExistsError: `out` holds a model.
+        ConfigError: the form's classes cannot compute the model, or the library cannot represent
+            the tokenizer; says why.
+        FileExistsError: `out` already holds a model.
     """
     theirs = FORMS[form]
     model, tokenizer, _ = load_model(folder)
@@ -52,7 +52,7 @@ def save_for_huggingface(
     begin = tokenizer.frame[0][0] if tokenizer.frame[0] else between
     end = ends if len(ends) > 1 else next(iter(ends), None)
     ids = {"bos_token_id": begin, "eos_token_id": end}
-    # An ordinary token would become a special one by being named here.
+    # An ordinary token that is named here would become a special one.
     special = set(tokenizer.special_tokens.values())
     names = {"bos_token": begin, "eos_token": ends[-1] if ends else None}
     files = {
@@ -87,7 +87,7 @@ def _tokenizer_file(tokenizer: Tokenizer) -> dict[str, Any]:
             for text, index in tokenizer.special_tokens.items()
         ],
         "decoder": {"type": "Fuse"},
-        "model": {  # without merges every character is a token
+        "model": {  # a character tokenizer has no merges
             "type": "BPE",
             "vocab": {character: i for i, character in enumerate(tokenizer.characters)},
             "merges": [],
@@ -96,7 +96,7 @@ def _tokenizer_file(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _chat(template: ChatTemplate | None, tokenizer: Tokenizer) -> dict[str, str]:
-    """How conversations are written, and the special tokens that this names."""
+    """The settings of the chat template: its text, and the special tokens that it names."""
     if template is None:
         return {}
     known = tokenizer.special_tokens
@@ -105,7 +105,7 @@ def _chat(template: ChatTemplate | None, tokenizer: Tokenizer) -> dict[str, str]
 
 
 def _tokenizer_config(config: ModelConfig) -> dict[str, Any]:
-    """The class that takes tokenizer.json as it is; others put a splitter of their own into it."""
+    """The tokenizer's settings, with the class that reads tokenizer.json without changing it."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,

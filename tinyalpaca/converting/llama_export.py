@@ -1,6 +1,7 @@
-"""Our models as Llama, where its classes compute them, or as Qwen2 if queries have biases.
+"""Writes our models in Llama's format, or in Qwen2's if queries, keys and values have biases.
 
-They do with pre-norm, RMSNorm, rotary positions, SwiGLU, and no biases but those.
+Hugging Face's classes can compute models with pre-norm, RMSNorm, rotary positions, SwiGLU, and no
+other biases.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ WANTED: dict[str, Any] = {
 
 
 def problems(config: ModelConfig, state: dict[str, np.ndarray]) -> list[str]:
-    """What of a model its classes cannot compute."""
+    """The settings of a model that Llama's classes cannot compute."""
     return differences(config, WANTED)
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:
-    """The content of their config.json, without the ids of tokens."""
+    """The content of Hugging Face's config.json, without the ids of tokens."""
     scaling = None
     if config.rope_scaling != "none":
         numbers = {name: getattr(config, SCALING[name]) for name in USED[config.rope_scaling]}
@@ -53,7 +54,7 @@ def config_of(config: ModelConfig) -> dict[str, Any]:
 
 
 def tensors_of(state: dict[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
-    """Ours under their names, those that lie below one another cut apart."""
+    """Our tensors under Llama's names; stacked matrices are split."""
     q, k = config.num_heads * config.size_of_head, config.kv_heads * config.size_of_head
     cuts = {3: [q, q + k], 2: [config.d_ff], 1: []}
     tensors = {

@@ -1,8 +1,9 @@
-"""The Llama family as Hugging Face keeps it: Llama, Mistral and Qwen2, and what has their form.
+"""Reads models of the Llama family from Hugging Face: Llama, Mistral, Qwen2 and similar ones.
 
-All of them are a `TinyAlpaca` with pre-norm, RMSNorm, SwiGLU, rotary positions and no biases but
-those of Qwen2's queries, keys and values. Their projections of queries, keys and values are three
-matrices, as are gate, value and output of the feed-forward network; ours lie below one another.
+All of them are a `TinyAlpaca` with pre-norm, RMSNorm, SwiGLU and rotary positions. Only Qwen2 has
+biases, those of queries, keys and values. Hugging Face stores the projections of queries, keys and
+values as three matrices, and gate and value of the feed-forward network as two. Our model stacks
+each group in one matrix.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from minigrad.storage import FileFormatError
 from tinyalpaca.config import ConfigError, ModelConfig, from_dict
 from tinyalpaca.converting.their_tensors import TheirTensors
 
-# What their classes take where a configuration does not say.
+# The defaults of Hugging Face's classes for settings that a configuration leaves out.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": None, "max_position_embeddings": 2048},
     "mistral": {
@@ -27,7 +28,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768},
 }
-# Settings that change what is computed, with the values under which it is what we compute.
+# Settings that change what is computed, with the values that our model supports.
 EXPECTED: dict[str, Any] = {
     "hidden_act": ("silu", "swish"),
     "attention_bias": (False,),
@@ -36,7 +37,7 @@ EXPECTED: dict[str, Any] = {
     "partial_rotary_factor": (1.0, None),
     "quantization_config": (None,),
 }
-# Their settings of scaled rotary positions, and ours.
+# Hugging Face's settings of scaled rotary positions -> ours.
 SCALING = {
     "factor": "rope_factor",
     "low_freq_factor": "rope_low_freq",
@@ -44,7 +45,7 @@ SCALING = {
     "original_max_position_embeddings": "rope_context",
 }
 USED: dict[str, tuple[str, ...]] = {"default": (), "linear": ("factor",), "llama3": tuple(SCALING)}
-# Their names in a layer that lie below one another in ours.
+# Our names in a layer -> Llama's names of the matrices that ours stacks.
 LAYER: dict[str, Any] = {
     "multi_head_attention.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "multi_head_attention.out_proj": ("self_attn.o_proj",),
@@ -53,18 +54,18 @@ LAYER: dict[str, Any] = {
     "layer_norm1": ("input_layernorm",),
     "layer_norm2": ("post_attention_layernorm",),
 }
-BUFFER = re.compile(r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq")  # as older versions saved it
+BUFFER = re.compile(r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq")  # saved by older versions
 
 
 def llama_config(path: Path, theirs: Mapping[str, Any]) -> ModelConfig:
-    """Our configuration for theirs.
+    """Our configuration of a model of the Llama family.
 
     Args:
-        path: of the file, for messages.
-        theirs: its content.
+        path: the path of its config.json, for messages.
+        theirs: the content of that file.
 
     Raises:
-        FileFormatError: not a configuration of a model that we can compute; names the setting.
+        FileFormatError: our model cannot compute such a model; names the setting.
     """
     kind = theirs["model_type"]
     theirs = {**DEFAULTS[kind], **theirs}
@@ -110,12 +111,12 @@ def llama_config(path: Path, theirs: Mapping[str, Any]) -> ModelConfig:
 
 
 def _check_windows(path: Path, theirs: Mapping[str, Any]) -> None:
-    """Raise `FileFormatError` where a position does not see all that came before it."""
+    """Raise `FileFormatError` if a position does not attend to all earlier positions."""
     kinds = theirs.get("layer_types")
     if kinds and any(kind != "full_attention" for kind in kinds):
         raise FileFormatError(path, f"layer_types is {kinds!r}; only 'full_attention' is supported")
     window, context = theirs.get("sliding_window"), theirs["max_position_embeddings"]
-    # Qwen2's files name a window that use_sliding_window = false turns off.
+    # Qwen2's files also name a window if use_sliding_window = false turns it off.
     if theirs["model_type"] == "mistral" and window is not None and window < context:
         raise FileFormatError(
             path,
@@ -129,7 +130,7 @@ def _rotation(path: Path, theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Our settings of rotary positions. Newer files have all of them in `rope_parameters`.
 
     Raises:
-        FileFormatError: a kind of scaling that we do not know, or one that lacks a number.
+        FileFormatError: the kind of scaling is not supported, or one of its numbers is missing.
     """
     place = "rope_parameters" if theirs.get("rope_parameters") else "rope_scaling"
     given = theirs.get(place) or {}
@@ -152,7 +153,7 @@ def _rotation(path: Path, theirs: Mapping[str, Any]) -> dict[str, Any]:
 def translated(
     path: Path, tensors: Mapping[str, np.ndarray], config: ModelConfig
 ) -> dict[str, np.ndarray]:
-    """Their tensors under our names.
+    """Llama's tensors under our names.
 
     Raises:
         FileFormatError: one is missing, or there are others, which would change the results.
@@ -176,7 +177,7 @@ def translated(
 
 
 def _below(path: Path, layer: int, names: tuple[str, ...], kind: str, take: Any) -> np.ndarray:
-    """The parts of one of our parameters, one below the other."""
+    """One of our parameters, stacked from several of Llama's."""
     parts = [take(f"layers.{layer}.{name}.{kind}") for name in names]
     if len(parts) == 1:
         return parts[0]
@@ -185,8 +186,8 @@ def _below(path: Path, layer: int, names: tuple[str, ...], kind: str, take: Any)
         raise FileFormatError(path, f"layer {layer} has {kind}s that do not fit: {shapes}")
     if kind == "bias":
         return np.concatenate(parts)
-    # As it has to be copied anyway, inputs first: so one token takes half the time, as BLAS reads
-    # such a matrix in several places at once.
+    # It has to be copied anyway. The copy is stored as (C_in, C_out), because BLAS then takes half
+    # the time for one token: it reads several parts of such a matrix at once.
     turned = np.empty((parts[0].shape[1], sum(map(len, parts))), parts[0].dtype)  # (C_in, C_out)
     np.concatenate([part.T for part in parts], axis=1, out=turned)
     return turned.T

@@ -1,4 +1,4 @@
-"""A model from whichever folder it is in: one that training wrote, or one of Hugging Face's."""
+"""Loads a model from any supported folder: one that training wrote, or one from Hugging Face."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def load(
     *,
     merged: bool = True,
 ) -> Loaded:
-    """As `tinyalpaca.runs.load_model`; takes folders of Hugging Face's as well.
+    """Like `tinyalpaca.runs.load_model`, but also reads folders from Hugging Face.
 
-    Those are of GPT-2, Llama, Mistral and Qwen2 models. What is left out of one is said.
+    Those hold GPT-2, Llama, Mistral or Qwen2 models. A message says if something is left out.
 
     Raises:
         FileNotFoundError: there is no such folder, or a file is missing; says how to make one.
-        FileFormatError: a file is damaged, or the model computes what ours does not.
+        FileFormatError: a file is damaged, or the model computes something that ours does not.
     """
     if model is TinyAlpaca and is_huggingface(folder):
         loaded, tokenizer = load_huggingface(folder, warn)

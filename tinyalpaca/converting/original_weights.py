@@ -1,7 +1,7 @@
-"""Models of the PyTorch original, both ways: its `.pth` of weights and its `training_vocab.json`.
+"""Reads and writes models of the original: its `.pth` of weights and its `training_vocab.json`.
 
-Parameter names and layouts are the same here and there, so weights only change their file. Sizes
-are read off the tensors; the number of heads leaves no trace in them and must be known.
+Parameter names and layouts are the same in both, so only the file format changes. Sizes are read
+from the tensors' shapes. The number of heads does not show in them, so it must be given.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from tinyalpaca.runs.layout import WEIGHTS
 from tinyalpaca.tokenizer import Tokenizer, load_tokenizer
 from tinyalpaca.tokenizer.original_vocab import OriginalTokenizer
 
-WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before names
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DataParallel and torch.compile add to names
 VOCABULARY = "training_vocab.json"
-MOST_PARAMETERS = 10  # for each tensor of a file that may lack some; one that says more is damaged
-# What the original's classes can do, among what ours can.
+MOST_PARAMETERS = 10  # for each tensor in the file; a file whose names imply more is damaged
+# The settings of our models that the original's classes can compute.
 ORIGINAL_OPTIONS: dict[str, Any] = {
     "pre_norm": False,
     "norm": "layer",
@@ -41,7 +41,7 @@ ORIGINAL_OPTIONS: dict[str, Any] = {
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The tensors of a `.pth`, `.pt` or `.safetensors` file, by their present names."""
+    """The tensors of a `.pth`, `.pt` or `.safetensors` file, by their current names."""
     tensors = load_file(Path(path))
     for prefix in WRAPPERS:
         if tensors and all(name.startswith(prefix) for name in tensors):
@@ -50,16 +50,16 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def possible_heads(tensors: Mapping[str, np.ndarray]) -> list[int]:
-    """The numbers of heads that the width of the model allows."""
+    """The numbers of heads that are possible with the model's width."""
     width = tensors["final_linear.weight"].shape[1]
     return [heads for heads in range(1, width + 1) if width % heads == 0]
 
 
 def sizes(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """The sizes of the model, all but the number of heads.
+    """The sizes of the model, except for the number of heads.
 
     Raises:
-        FileFormatError: these are not the original's weights; names what is missing.
+        FileFormatError: these are not weights of the original; names what is missing.
     """
     wanted = {
         "embedding.token_embed": ("vocab_size", "d_model"),
@@ -87,12 +87,12 @@ def sizes(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> di
 def load_original(
     weights: str | os.PathLike[str], vocabulary: str | os.PathLike[str], num_heads: int
 ) -> tuple[TinyAlpaca, Tokenizer]:
-    """A model and a tokenizer from the original's two files.
+    """Load a model and a tokenizer from the original's two files.
 
     Raises:
         FileFormatError: the weights are damaged, incomplete or of another model, or the vocabulary
             does not belong to them.
-        ConfigError: the width cannot be divided between that many heads.
+        ConfigError: the width cannot be divided by the number of heads.
     """
     tensors = read_weights(weights)
     config: ModelConfig = from_dict(
@@ -114,7 +114,8 @@ def filled_model(
     """A model with these weights, in evaluation mode.
 
     Raises:
-        FileFormatError: they do not fit; names every missing, unexpected and mis-shaped one.
+        FileFormatError: they do not fit; names all tensors that are missing, unexpected or of a
+            wrong shape.
     """
     size = sum(tensor.size for tensor in tensors.values())
     for number, (name, shape) in enumerate(parameter_shapes(config)):
@@ -134,7 +135,7 @@ def filled_model(
 
 
 def differences(config: ModelConfig, wanted: Mapping[str, Any]) -> list[str]:
-    """The settings that are not as `wanted`, as "name = value"."""
+    """The settings that differ from `wanted`, as "name = value"."""
     return [
         f"{name} = {getattr(config, name)!r}"
         for name, value in wanted.items()
@@ -143,7 +144,7 @@ def differences(config: ModelConfig, wanted: Mapping[str, Any]) -> list[str]:
 
 
 def other_heads(config: ModelConfig) -> list[str]:
-    """The settings by which heads share keys and values, or have a size of their own."""
+    """The settings that let heads share keys and values, or set the head size."""
     found = []
     if config.kv_heads != config.num_heads:
         found.append(f"num_kv_heads = {config.num_kv_heads}")
@@ -155,13 +156,13 @@ def other_heads(config: ModelConfig) -> list[str]:
 def save_for_original(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[Path]:
     """Write a checkpoint's weights as safetensors that the original's classes load by name.
 
-    A vocabulary of the original is written beside them; other tokenizers it cannot read.
+    If the tokenizer is the original's, its vocabulary is written too. It cannot read others.
 
     Returns:
         The files written.
 
     Raises:
-        ConfigError: the model has something that the original's classes do not.
+        ConfigError: the model has something that the original's classes cannot compute.
     """
     own = find_model(folder) / WEIGHTS
     if os.path.exists(out) and own.exists() and own.samefile(out):

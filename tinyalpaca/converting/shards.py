@@ -1,9 +1,10 @@
-"""The weights of a folder of Hugging Face's, in whichever of its four forms.
+"""Reads the weights of a folder from Hugging Face, which has one of four forms.
 
     model.safetensors    model.safetensors.index.json and the shards that it names
     pytorch_model.bin    pytorch_model.bin.index.json and the shards that it names
 
-safetensors is taken before PyTorch's files, one file before shards. Nothing is unpickled.
+If there are several, safetensors comes before PyTorch's files, and a single file before shards.
+Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ INDEX = ".index.json"
 
 
 def load_folder(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """The tensors by name, and the file (of shards, the index) that they are from.
+    """The tensors by name, and the path of their file (of the index, if there are shards).
 
     Raises:
         FileNotFoundError: there are no weights, or a shard is missing.
@@ -39,7 +40,7 @@ def load_folder(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
 
 
 def load_file(path: Path) -> dict[str, np.ndarray]:
-    """The tensors by name of a `.safetensors` file, or of one of PyTorch's."""
+    """The tensors by name of a `.safetensors` file or a PyTorch file."""
     return (
         load_safetensors(path, mapped=True)[0]
         if path.suffix == ".safetensors"

@@ -1,4 +1,4 @@
-"""The tensors of somebody else's model, each of which has to become one of ours."""
+"""The tensors of a model from elsewhere. Each must be used for one of ours."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ HEAD = "lm_head.weight"
 
 
 class TheirTensors:
-    """Tensors by name, and which of them have been taken.
+    """Tensors by name; remembers which of them have been used.
 
     Args:
-        path: the file that messages name.
-        tensors: under their names.
-        prefix: what names may begin with.
-        family: what the model is said to be, with its article: "a GPT-2".
-        whose: of an ordinary one, which has nothing else: "GPT-2's".
+        path: the file, for messages.
+        tensors: name -> tensor.
+        prefix: a prefix that names may have.
+        family: the kind of model, with its article, for messages: "a GPT-2".
+        whose: the same in the genitive: "GPT-2's".
     """
 
     path: Path
@@ -36,7 +36,7 @@ class TheirTensors:
         self._taken = {HEAD}
 
     def take(self, name: str) -> np.ndarray:
-        """A tensor that is used.
+        """Return a tensor and mark it as used.
 
         Raises:
             FileFormatError: it is missing.
@@ -49,11 +49,11 @@ class TheirTensors:
         return self._all[name]
 
     def check_rest(self, buffers: re.Pattern[str], tied_to: np.ndarray | None) -> None:
-        """Look at what has not been taken.
+        """Check the tensors that have not been used.
 
         Args:
-            buffers: names of what is no parameter.
-            tied_to: what the head has to be if it is there, or None if it is its own.
+            buffers: the names of tensors that are not parameters and may be ignored.
+            tied_to: the embedding that a tied head must equal, or None if the head is not tied.
 
         Raises:
             FileFormatError: there are others, which would change the results, or another head.

@@ -1,17 +1,19 @@
-"""Training steps that a GPU makes on its own: the host launches them, and looks once in many steps.
+"""Training steps on a GPU that need nothing from the host. It only launches them.
 
 The tokens, the order of an epoch's windows, the learning rates, all counters and the last losses
-lie on the device. A step gathers its batch, computes loss and gradient, measures and clips the
-gradient, updates the weights and counts, and nothing of it goes to the host. So a step can be
-captured as one CUDA graph (`minigrad.parallel.capture`), one for each shape of its batches.
+lie on the device. A step gathers its batch, computes loss and gradient, clips the gradient, updates
+the weights and counts, without any transfer. So a step can be captured as one CUDA graph
+(`minigrad.parallel.capture`), one for each shape of its batches. The host reads results back once
+in many steps (`look`).
 
-The optimizer makes the update by its own `step`, told by arrays on the device (`Orders`).
+The update is made by the optimizer's `step`, which reads its numbers from arrays on the device
+(`Orders`).
 
-A step whose loss or gradient is not finite is not made, nor any after it, until the host has seen
-it: weights and counters stay as they were before it.
+If a loss or gradient is not finite, that step and all later ones change nothing, until the host has
+read it back: weights and counters stay as they were before that step.
 
-Where several processes share each step, it is two graphs: between the gradient and the update the
-host adds up loss and gradient of all of them.
+If several processes share each step, it consists of two graphs. Between them the host sums loss and
+gradient over all processes.
 """
 
 from __future__ import annotations
@@ -38,21 +40,22 @@ DeviceLoss = Callable[[Any, Any, Any, int], Tensor]
 Share = Callable[[int], slice]
 
 
-# What Python raises where a rule needs a number: `range(step)`, `table[step]`, `{...}.get(lr)`.
+# Errors of rules that need Python numbers: `range(step)`, `table[step]`, `{...}.get(lr)`.
 NO_NUMBER = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 
 
 class NeedsHost(ValueError):
-    """An optimizer's step that cannot be told by arrays."""
+    """The optimizer's step cannot compute with arrays instead of numbers."""
 
 
 class Progress(NamedTuple):
-    """What the host sees when it looks.
+    """The results that the host reads back.
 
     Attributes:
-        step: how many steps have been made.
+        step: the number of steps made.
         halted: True if the step after them was not finite.
-        losses, norms: of the last steps, by `step % len`; the bad one is among them.
+        losses, norms: those of the last steps, at index `step % len`, also of the step that was not
+            finite.
     """
 
     step: int
@@ -61,7 +64,7 @@ class Progress(NamedTuple):
     norms: list[float]
 
     def of(self, step: int) -> tuple[float, float]:
-        """Loss and gradient norm of a step, counted from 0."""
+        """Loss and gradient norm of a step; steps are counted from 0."""
         return self.losses[step % len(self.losses)], self.norms[step % len(self.norms)]
 
 
@@ -70,27 +73,28 @@ class DeviceSteps:
 
     Args:
         flat: the parameters on a GPU, in the optimizer's order.
-        optimizer: its averages are moved to flat arrays; its state's step counts and learning rates
-            remain the host's to keep, and are told by `set_position` and `rates`. If somebody
-            changes another setting, the first launch after a look makes new graphs.
-        loss: maps x, y (B, T), the device array that dropout masks are drawn from and a number to
-            be added to it to the *sum* of the losses. It must not look at values.
+        optimizer: its state is moved to flat arrays. Step counts and learning rates stay on the
+            host; `set_position` and `rates` copy them to the device. If another setting has been
+            changed, the first launch after a `look` makes new graphs.
+        loss: a function of x, y (B, T), the array `draw` of dropout masks and a number to add to
+            it, which returns the *sum* of the losses. It must not read values back.
         tokens: (N,) integers.
-        time: T, predictions of a window.
-        windows: the most windows that an epoch has.
+        time: T, the predictions of a window.
+        windows: the largest number of windows in an epoch.
         rates: (groups, steps) the learning rate of each group and step.
-        ring: how many steps may be launched between two looks.
+        ring: how many steps may be launched between two calls of `look`.
         max_norm: gradients are clipped to this norm.
-        average: (P,) an average of the weights to keep, or None.
+        average: (P,) the average of the weights to update, or None.
         average_decay: see `minigrad.kernels.cuda.orders.order_step`.
-        graph: whether steps are captured; without, the same kernels are launched one by one.
-        share: which of so many rows of a batch are this process's; all, if left out.
-        between: called between gradient and update with the summed loss (1,), which it replaces,
-            with `flat.grad`, by the sums over all processes; None for this process alone.
+        graph: whether steps are captured; otherwise the same kernels are launched one by one.
+        share: the slice of a batch's rows that this process computes, by the number of rows; by
+            default all rows.
+        between: is called between gradient and update. It replaces the summed loss (1,), its
+            argument, and `flat.grad` by the sums over all processes. None for a single process.
 
     Raises:
-        ValueError: `counting.why_not` has a reason why the optimizer's steps cannot be made so.
-            Or, from a launch: `why_not` has one.
+        ValueError: `counting.why_not` has a reason why the optimizer's steps cannot be captured;
+            from `launch`: `why_not` has one.
     """
 
     flat: FlatParameters
@@ -138,27 +142,27 @@ class DeviceSteps:
         self._updates: dict[tuple[int, ...], Captured] = {}
         self._scales: dict[float, Any] = {}
         self._settings: Any = counting.settings_now(optimizer)
-        self._compared = True  # the settings since the last look
+        self._compared = True  # whether settings were compared since the last `look`
         self.set_rates(rates)
 
     def set_rates(self, rates: np.ndarray) -> None:
-        """The learning rates (groups, steps) from now on."""
+        """Set the learning rates (groups, steps)."""
         with self._device.in_use():
             self.state.rates[...] = self._device.asarray(np.asarray(rates, np.float64))
 
     def set_windows(self, starts: np.ndarray) -> None:
-        """The beginnings (M,) of the windows that the next steps take, in this order."""
+        """Set where the windows of the next steps begin, (M,), in this order."""
         with self._device.in_use():
             places = self._starts[: len(starts)]
             places[...] = self._device.asarray(np.ascontiguousarray(starts, np.int64))
 
     def set_position(self, step: int, *, updates: int, draw: int) -> None:
-        """Where the next step begins, with the first of the windows; a halt is over.
+        """Set the counters for the next step, which takes the first of the windows; end a halt.
 
         Args:
-            step: its number, from 0: an index into `rates`.
-            updates: how many updates the optimizer has made.
-            draw: what its dropout masks are drawn from.
+            step: the number of the next step, from 0: an index into `rates`.
+            updates: the number of updates that the optimizer has made.
+            draw: the counter from which its dropout masks are drawn.
         """
         counters = np.array([step, updates, 0, 0], np.int64)
         with self._device.in_use():
@@ -168,20 +172,24 @@ class DeviceSteps:
                 array[...] = 0
 
     def compile(self, rows: Sequence[int]) -> None:
-        """Compile all kernels of a step at the same time, where the compiler's cache lacks them.
+        """Compile all kernels of a step in parallel, unless the compiler's cache has them.
 
-        A step is gone through without a launch: only what the next one overwrites changes.
+        The step's Python code runs without launching kernels. It only changes arrays that the next
+        step overwrites.
 
         Raises:
-            NeedsHost: the rule of a group cannot compute with arrays in the place of numbers.
+            NeedsHost: the rule of a group cannot compute with arrays instead of numbers.
         """
         with self._device.in_use(), compiling_ahead():
             self.state.orders[...] = 1  # numbers that any rule can compute with
-            self.state.orders[:1] = 0  # what is launched nevertheless shall change no weight
+            self.state.orders[:1] = 0  # CuPy's own kernels do run: they must change no weight
             self._step(tuple(rows))
 
     def launch(self, rows: Sequence[int]) -> None:
-        """Make a step from batches of so many windows each. Returns at once if it is alone."""
+        """Launch a step whose batches have so many windows each.
+
+        Does not wait for the GPU, unless processes share the step.
+        """
         if not self._compared:
             reason = self.why_not()
             if reason:
@@ -216,14 +224,14 @@ class DeviceSteps:
                 self._updates[key]()
 
     def why_not(self) -> str | None:
-        """Why no more steps can be made here, whatever their settings, or None."""
+        """Why no more steps can be made here, with any settings, or None."""
         optimizer = self._optimizer
         if optimizer.flat is not self.flat or optimizer.sections is not self._sections:
             return f"the memory of {type(optimizer).__name__} was laid out anew"
         return counting.why_stale(optimizer)
 
     def forget_others(self) -> bool:
-        """Graphs of other settings than the present ones are of no use. Whether that is new."""
+        """Delete all graphs if settings have changed since they were made; returns whether so."""
         settings, self._compared = counting.settings_now(self._optimizer), True
         if settings == self._settings:
             return False
@@ -231,22 +239,22 @@ class DeviceSteps:
         return True
 
     def look(self) -> Progress:
-        """Wait for the steps that have been launched, and see what came of them: one transfer."""
+        """Wait for the launched steps and read their results back, by one transfer."""
         report = self.state.report.get()
-        self._compared = False  # what follows may be another's doing
+        self._compared = False  # the caller may change settings from here on
         counters = report[:4].view(np.int64)
         losses, norms = report[4:].reshape(2, -1).tolist()
         return Progress(int(counters[0]), bool(counters[3]), losses, norms)
 
     @property
     def graphs(self) -> int:
-        """How many shapes of steps are graphs."""
+        """The number of graphs, one or two for each shape of steps."""
         every = (*self._steps.values(), *self._updates.values())
         return sum(step.graph is not None for step in every)
 
     @property
     def graph_bytes(self) -> int:
-        """The memory that graphs keep for themselves."""
+        """The memory that graphs hold, in bytes."""
         return sum(s.pool_bytes for s in (*self._steps.values(), *self._updates.values()))
 
     def _changing(self) -> list[Any]:
@@ -258,24 +266,24 @@ class DeviceSteps:
         return [array for section in self._sections for array in section.state.values()]
 
     def _step(self, rows: tuple[int, ...]) -> None:
-        """What is launched or captured: device arrays only, and no look at their values."""
+        """The step that is launched or captured. It reads no values back."""
         self._update(self._gradients(rows), rows)
 
     def _leave_gradients(self, rows: tuple[int, ...]) -> None:
-        """The first half of a step that processes share, whose loss then lies at a fixed place."""
+        """The first half of a shared step: gradients, and the loss in an array of its own."""
         self._summed[...] = self._gradients(rows)
 
     def _update_from(self, rows: tuple[int, ...]) -> None:
-        """The second half."""
+        """The second half of a shared step: the update."""
         self._update(self._summed, rows)
 
     def _gradients(self, rows: tuple[int, ...]) -> Any:
-        """Leaves this process's gradient of a step; returns its summed loss."""
+        """Write this process's gradient of a step to `flat.grad`; returns its summed loss."""
         places, first, total = self.flat.views(self.flat.grad), 0, None
         scale = 1 / (sum(rows) * self._time)
         for number, count in enumerate(rows):
             mine = self._share(count)
-            if mine.stop == (mine.start or 0):  # more processes than rows
+            if mine.stop == (mine.start or 0):  # there are more processes than rows
                 first += count
                 continue
             x, y = windows.gather(
@@ -297,7 +305,7 @@ class DeviceSteps:
         return 0.0 if total is None else total
 
     def _on_device(self, scale: float) -> Any:
-        """A number that lies on the device from the first call on."""
+        """A number as an array on the device, made at the first call."""
         if scale not in self._scales:
             self._scales[scale] = self._device.number(scale, self.flat.array.dtype)
         return self._scales[scale]

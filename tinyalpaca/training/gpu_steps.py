@@ -1,8 +1,8 @@
-"""A task's steps on a GPU, many at a time; the CPU reads results back only now and then.
+"""A task's steps on a GPU, many at a time. The CPU reads results back only now and then.
 
-It reads them back at steps that are to be shown and at the end of an epoch. In between it only
-launches. After reading it counts the steps, so that schedule and optimizer are then as if the CPU
-had made each step itself.
+It does so at steps whose results are shown and at the end of an epoch. In between it only launches
+steps. After reading back it counts them, so that schedule and optimizer are in the same state as if
+the CPU had made each step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tinyalpaca.training.steps import BeforeUpdate, HostSteps, Steps
 from tinyalpaca.training.task import Task
 
 MOST_MEMORY = 0.5  # share of a GPU's free memory that tokens may take
-MOST_STEPS = 4096  # steps after which results are read back in any case
+MOST_STEPS = 4096  # results are read back at least once in so many steps
 BY_THE_HOST = "the host makes every step, there is no CUDA graph: "
 Average = tuple[Any, float]  # an array like the flat parameters, and a decay
 
@@ -54,10 +54,10 @@ def why_not(task: Task) -> str | None:
 
 
 def check_tokens(tokens: np.ndarray, vocab_size: int) -> None:
-    """Check all tokens once, since nobody checks them on the GPU.
+    """Check all tokens once, because the GPU's kernels do not check them.
 
     Raises:
-        IndexError: one is not in the model's vocabulary.
+        IndexError: a token is not in the model's vocabulary.
     """
     lowest, highest = int(tokens.min()), int(tokens.max())
     if lowest < 0 or highest >= vocab_size:
@@ -71,17 +71,17 @@ class GpuSteps:
     """Makes a task's steps on its GPU.
 
     Args:
-        task: what is trained.
+        task: the model, data and optimizer to train.
         before_update: called before each launch.
-        looks: results are read back at steps that one of these numbers divides; 0 stands for none,
-            and is not the first number.
-        graph: whether a step is captured as one CUDA graph; two, where processes share it.
+        looks: results are read back at steps that one of these numbers divides. A 0 is ignored; the
+            first number must not be 0.
+        graph: whether a step is captured as a CUDA graph (two, where processes share it).
         average: the average of the weights, (P,) on the GPU, and its decay; or None.
-        warn: told why the host makes all further steps, if somebody has changed the optimizer so
-            that the GPU cannot.
+        warn: is called with the reason if the optimizer is changed in such a way that the host has
+            to make all further steps.
 
     Raises:
-        ValueError: `why_not(task)` has a reason. Or it is found only now (`NeedsHost`).
+        ValueError: `why_not(task)` has a reason, or compiling has found one (`NeedsHost`).
         IndexError: a token is not in the model's vocabulary.
     """
 
@@ -103,7 +103,7 @@ class GpuSteps:
             raise ValueError(reason)
         check_tokens(task.data.train, task.model.config.vocab_size)
         self.task, self.before_update, self.looks = task, before_update, looks
-        self.host: HostSteps | None = None  # what makes the steps, once the GPU cannot
+        self.host: HostSteps | None = None  # makes the steps when the GPU no longer can
         self._torn, self._warn = False, warn
         self.ring: int = min(looks[0], MOST_STEPS)
         schedule = task.schedule
@@ -132,13 +132,13 @@ class GpuSteps:
             **shared,
         )
         self._compile()
-        self._updates: int | None = None  # how many the device has made
-        self.plan: list[PlannedStep] = []  # what is left of the epoch that the device knows
-        self.place: tuple[int, dict[str, int]] | None = None  # where it is: step and sampler
+        self._updates: int | None = None  # updates that the device has made
+        self.plan: list[PlannedStep] = []  # the remaining steps of the epoch that the device has
+        self.place: tuple[int, dict[str, int]] | None = None  # the device's next step, its sampler
 
     @property
     def whole(self) -> bool:
-        """Never sure: the device may be some steps ahead of the host."""
+        """False while the GPU makes the steps, because it may be ahead of the host."""
         return self.host is not None and self.host.whole
 
     @property
@@ -146,7 +146,7 @@ class GpuSteps:
         return self._torn or (self.host is not None and self.host.torn)
 
     def run(self, state: TrainingState) -> list[Result]:
-        """Steps until results are read back."""
+        """Make steps until results are read back."""
         if self.host is None:
             reason = self._why_not()
             if reason:
@@ -158,7 +158,7 @@ class GpuSteps:
             self._tell_device(state)
         count = min(self._until_look(state.step), len(self.plan))
         self._tell_rates(state.step, count)
-        self._torn = True  # until the host has counted what the device does
+        self._torn = True  # until the host has counted the device's steps
         for number, step in enumerate(self.plan[:count], state.step + 1):
             self.before_update(number)
             self.launched.launch(step.rows)
@@ -183,19 +183,19 @@ class GpuSteps:
         self.task.schedule.step()
 
     def _result(self, step: int, progress: launching.Progress) -> Result:
-        """The result of a step, which is removed from the plan."""
+        """The result of the first step in the plan, which is removed from it."""
         loss, grad_norm = progress.of(step)
         planned = self.plan.pop(0)
         tokens = sum(planned.rows) * (self.task.seq_len - 1)
         return Result(loss, grad_norm, self.task.learning_rate(step), tokens, planned.after)
 
     def _why_not(self) -> str | None:
-        """Why the next steps need the host: what somebody has changed since the last ones."""
+        """Why the next steps need the host, because of a change since the last ones; or None."""
         reason = self.launched.why_not()
         made = counting.steps_made(self.task.optimizer)
         if reason is None and made is None:
             return counting.why_not(self.task.optimizer)
-        if made != self._updates:  # somebody has loaded another state
+        if made != self._updates:  # another state was loaded
             self.place = None
         if reason is None and self.launched.forget_others():
             try:
@@ -208,9 +208,9 @@ class GpuSteps:
         self.launched.compile([self.task.sampler.batch_size] * self.task.accumulate)
 
     def _tell_rates(self, first: int, count: int) -> None:
-        """The learning rates of the next steps, if they are others than the device knows.
+        """Copy the learning rates of the next steps to the device, if they have changed.
 
-        A rate that was set by hand stays until the schedule itself changes it, as everywhere.
+        A rate that was set by hand stays until the schedule itself changes it, as on the host.
         """
         schedule = self.task.schedule
         rates = [float(group["lr"]) for group in self.task.optimizer.param_groups]
@@ -232,7 +232,7 @@ class GpuSteps:
         return min(bounds + [every - step % every for every in self.looks if every])
 
     def _tell_device(self, state: TrainingState) -> None:
-        """The rest of this epoch's windows, and where the run is."""
+        """Copy the epoch's remaining windows and the number of the next step to the device."""
         task, batches = self.task, []
         self.plan = []
         task.sampler.load_state_dict(state.sampler)
@@ -258,7 +258,7 @@ def make_steps(
     warn: Callable[[str], None],
     average: Average | None = None,
 ) -> Steps:
-    """What makes this task's steps. If a GPU cannot make them on its own, a line says why."""
+    """The object that makes this task's steps. Warns if a GPU cannot make them on its own."""
     reason = why_not(task)
     if reason is None:
         try:
