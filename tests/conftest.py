@@ -1,7 +1,7 @@
 """What all tests share."""
 
 import gc
-import os
+import sys
 
 import numpy as np
 import pytest
@@ -13,19 +13,40 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20240607)
 
 
-def pytest_collection_finish():
-    """Thousands of tests were collected, and stay: no garbage collection looks at them again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Thousands of tests are collected, and stay: no garbage collection looks at them, then or
+    later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Nothing that a test measures or downloads is kept in the user's cache."""
-    before = os.environ.get("TINYALPACA_CACHE")
-    os.environ["TINYALPACA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["TINYALPACA_CACHE"]
-    else:
-        os.environ["TINYALPACA_CACHE"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYALPACA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Where Python may write no bytecode beside the sources, the processes that tests start share
+    a folder for it: else each of them would compile both packages again."""
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.dont_write_bytecode:
+            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures():
+    """A picture of the losses takes longer than a run: tests about pictures ask for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
+        yield

@@ -24,14 +24,6 @@ def signals_as_in_a_terminal():
 
 
 @pytest.fixture(scope="module")
-def no_pictures():
-    """For files that ask for it: a picture takes longer than their runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
-        yield
-
-
-@pytest.fixture(scope="module")
 def transformers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")

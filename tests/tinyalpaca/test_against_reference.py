@@ -29,7 +29,6 @@ STORED = json.loads(LOSSES.read_text(encoding="utf-8"))
 # more the smaller gradients are; the largest seen is a sixth of this.
 RELATIVE = 3e-5
 TOKENIZER = CharTokenizer.train(["abcdefghijk"])
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def run_of(case, folder, saved=None, stopping=None, **more):

@@ -13,7 +13,7 @@ from tinyalpaca.runs.layout import REQUIRED
 
 
 @pytest.fixture(scope="module")
-def run(no_pictures, tmp_path_factory):
+def run(tmp_path_factory):
     """The folder of a short run."""
     folder = tmp_path_factory.mktemp("run")
     train(folder / "run", write_text(folder), epochs=1)

@@ -23,7 +23,6 @@ def converted(gpt2, tmp_path_factory):
     return Generator.from_checkpoint(out)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_run_begins_with_it(gpt2, converted, tmp_path):
     """Weights, sizes and tokenizer are taken; what was learned is not lost in a few steps."""
     folder = tmp_path / "out"

@@ -23,11 +23,10 @@ from tinyalpaca.training.metrics_file import line_of, read_metrics
 from tinyalpaca.training.resuming import find_checkpoint
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")
-def begun(no_pictures, tmp_path_factory):
+def begun(tmp_path_factory):
     """A run with some checkpoints."""
     folder = tmp_path_factory.mktemp("begun")
     train(folder / "run", write_text(folder), max_steps=6, save_every=3, keep=9)

@@ -85,7 +85,6 @@ CASES = [
 
 
 @pytest.mark.parametrize(("size", "settings", "rtol"), CASES)
-@pytest.mark.usefixtures("no_pictures")
 def test_steps_are_those_of_one_process(tmp_path, text, size, settings, rtol):
     settings = {**LONG, **settings}
     done = start(size, tmp_path / "ranks", text, **settings)
@@ -94,7 +93,6 @@ def test_steps_are_those_of_one_process(tmp_path, text, size, settings, rtol):
     assert_same_numbers(tmp_path / "ranks", tmp_path / "alone", rtol, settings["max_steps"])
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_signal_to_one_rank_saves_and_others_go_on(tmp_path, text):
     """All stop after the same step; then another number of ranks goes on, then one process."""
     settings = {**LONG, "max_steps": 50, "shard_optimizer": True, "happens": ["SIGTERM", 1, 23]}
@@ -173,7 +171,6 @@ def test_the_others_save_the_last_step_and_name_the_rank(tmp_path, text, what, r
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_pictures")
 def test_what_a_kill_at_any_moment_leaves_can_be_gone_on_with(tmp_path, text):
     """Twenty moments, with the launcher's clean-up: the next start goes on from a good step."""
     settings = {**LONG, "max_steps": 200, "save_every": 5, "distributed": True}
@@ -189,7 +186,6 @@ def test_what_a_kill_at_any_moment_leaves_can_be_gone_on_with(tmp_path, text):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_pictures")
 def test_a_step_that_is_not_finite_is_left_out_by_all(tmp_path, text):
     """A learning rate that is far too high ends both ways alike."""
     settings = {"learning_rate": 1e20, "batch_size": 6, "grad_clip": 0.0, **FOREVER}
@@ -198,7 +194,6 @@ def test_a_step_that_is_not_finite_is_left_out_by_all(tmp_path, text):
     assert "The batch is in" in done.stderr and done.stderr.count("error:") == 1
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_one_process_is_the_same_bit_for_bit(tmp_path, text):
     alone(tmp_path / "with", text, distributed=True, max_steps=5)
     alone(tmp_path / "without", text, max_steps=5)

@@ -90,7 +90,7 @@ def test_a_former_file_for_pytorch_converts(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, HARD], ids=["plain", "hard"])
-def test_a_former_run_goes_on_bit_for_bit(no_pictures, tmp_path, settings):
+def test_a_former_run_goes_on_bit_for_bit(tmp_path, settings):
     """Weights, their average, the optimizer's averages and counters find their parameters."""
     text = write_text(tmp_path)
     train(tmp_path / "half", text, epochs=1, **settings)

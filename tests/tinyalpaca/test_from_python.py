@@ -33,7 +33,6 @@ from tinyalpaca.config import ConfigError
 from tinyalpaca.training import hooks, job
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 class Squared(TinyAlpaca):

@@ -23,7 +23,6 @@ from tinyalpaca.training.stopping import TrainingStopped
 from tinyalpaca.training.task import Task
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def failing_at(monkeypatch, step, act):

@@ -14,7 +14,6 @@ from tinyalpaca.config import ConfigError
 from tinyalpaca.lora import LoRA, LoRALinear, add_adapters, merge, weights_to_save
 
 ALL = "*.qkv_proj,*.out_proj,*.fc1,*.fc2,final_linear"
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def adapted(rng, layers=ALL, **changes):
@@ -93,7 +92,7 @@ def test_adapters_that_make_no_sense(lora, changes, problem):
 
 
 @pytest.fixture(scope="module")
-def base(no_pictures, tmp_path_factory, request):
+def base(tmp_path_factory, request):
     """A trained model, and a text that it has not seen."""
     folder = tmp_path_factory.mktemp("base")
     text = write_text(folder)

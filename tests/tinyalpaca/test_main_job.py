@@ -16,7 +16,6 @@ from tinyalpaca.cli import example, main
 from tinyalpaca.data import SEPARATOR, TokenFile
 from tinyalpaca.tokenizer import load_tokenizer
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
 ROOT = Path(__file__).parents[2]
 TEXT = (
     "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n" * 40

@@ -15,7 +15,6 @@ MEDIUM = ModelConfig(vocab_size=65, d_model=128, d_ff=512, max_seq_len=64)
 LARGE = ModelConfig(
     vocab_size=65, d_model=384, d_ff=1536, num_heads=6, num_layers=6, max_seq_len=256
 )
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_it_finds_what_it_expects_and_changes_nothing(run):
     assert run.task.sampler.state_dict() == sampler
 
 
-def test_a_run_is_the_same_with_and_without_it(no_pictures, tmp_path):
+def test_a_run_is_the_same_with_and_without_it(tmp_path):
     text = write_text(tmp_path)
     losses = []
     for preflight_wanted in (True, False):
@@ -68,7 +68,7 @@ def test_a_model_that_cannot_learn_is_refused(run):
         run.preflight.look()
 
 
-def test_a_run_that_is_refused_leaves_the_folder_as_it_was(no_pictures, tmp_path, monkeypatch):
+def test_a_run_that_is_refused_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
     text, folder = write_text(tmp_path), tmp_path / "run"
     train(folder, text, epochs=1)
     there = {

@@ -46,7 +46,7 @@ def test_nanogpts_settings(name, millions, steps, batch, length):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_each_runs_and_gives_way_to_flags(no_pictures, tmp_path, name):
+def test_each_runs_and_gives_way_to_flags(tmp_path, name):
     text, out = write_text(tmp_path), tmp_path / "run"
     flags = {"data": text, "out": out, "max-steps": 2, "workers": 1, "batch-size": 2}
     flags |= {"d-model": 24, "d-ff": 32, "num-heads": 2, "num-layers": 2, "max-seq-len": 32}

@@ -230,7 +230,7 @@ def test_targets_are_the_y_of_all_windows(kind, count, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def run(no_pictures, tmp_path_factory):
+def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("seen")
     trained = train(folder / "run", write_text(folder), epoch_sample_tokens=50)
     return trained, folder / "run"

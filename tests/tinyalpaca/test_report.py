@@ -25,7 +25,7 @@ CHROMIUM = next(
 
 
 @pytest.fixture(scope="module")
-def run(no_pictures, tmp_path_factory):
+def run(tmp_path_factory):
     """The folder of a run with a prompt that would be markup."""
     folder = tmp_path_factory.mktemp("run")
     settings = {"epoch_sample_tokens": 5, "sample_tokens": 20, "prompt": "<b>the & king</b>"}

@@ -36,7 +36,6 @@ HARD = {  # everything that has a state of its own
     "accumulate": 2,
     "epoch_sample_tokens": 5,
 }
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture

@@ -33,7 +33,6 @@ from tinyalpaca.training.stopping import TrainingStopped
 from tinyalpaca.training.task import Task
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture

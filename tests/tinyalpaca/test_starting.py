@@ -23,8 +23,6 @@ from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.runs import RunFolder, load_model, save_model
 from tinyalpaca.settings import groups_of, read_settings
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 @pytest.fixture
 def text(tmp_path):

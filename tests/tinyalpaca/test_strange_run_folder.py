@@ -20,10 +20,7 @@ from tinyalpaca.runs.run_lock import RunLock
 from tinyalpaca.training.hooks import curve
 from tinyalpaca.training.hooks.bad_steps import save_report
 
-pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="links are Unix's"),
-    pytest.mark.usefixtures("no_pictures"),  # the one that there is is drawn by `go_on`
-]
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="links are Unix's")
 ROOT = Path(__file__).parents[2]
 SECRET = b"export PATH=/usr/bin\n"
 

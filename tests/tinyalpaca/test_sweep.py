@@ -11,8 +11,6 @@ from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.training import sweep as sweep_module
 from tinyalpaca.training.sweep import sweep
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 @pytest.fixture
 def text(tmp_path):

@@ -25,8 +25,6 @@ from tinyalpaca.training.state import TrainingState
 from tinyalpaca.training.stopping import TrainingStopped
 from tinyalpaca.training.task import Task
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 @pytest.fixture
 def text(tmp_path):

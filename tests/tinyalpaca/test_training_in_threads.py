@@ -16,7 +16,6 @@ VARIANTS = {
     "muon": {"optimizer": "muon"},
     "two workers": {"workers": 2, "micro_batch_size": 2},
 }
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
