@@ -1,4 +1,4 @@
-"""Writing and scoring text with a model. Begin with `generator.py`, which others use."""
+"""Writing and scoring text with a model. Begin with `generator.py`, the public part."""
 
 from tinyalpaca.generation.generator import Continuation, Generator, Prompt, Sampling, Step
 

@@ -1,7 +1,7 @@
 """Whether a model computes exactly what `tinyalpaca.model` says, so that faster copies may be used.
 
-Generation has copies of the forward pass, for folded weights and for one token at a time. If a user
-has changed a model's layers, it computes something else, so the model itself is run.
+Generation has faster copies of the forward pass, for folded weights and for one token at a time. If
+a user has changed a model's layers, these copies would be wrong, so the model itself is run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tinyalpaca.rotation import Rotation
 Part = tuple[type[nn.Module], dict[str, Any]]  # a module's class, and its settings
 CLASSES = (TinyAlpaca, Embedding, DecoderLayer, MaskedMultiHeadSelfAttention, FeedForwardNetwork)
 CLASSES += (nn.Module, nn.Linear, LoRALinear, nn.LayerNorm, nn.RMSNorm, nn.Dropout)  # type: ignore[assignment]
-# Where the functions are that these call.
+# The modules whose functions the model's methods call.
 FILES = (written, block_end, rotation, lora, functional, sys.modules[nn.Linear.__module__])
 METHODS: dict[Any, dict[str, Any]] = {
     owner: {n: v for n, v in vars(owner).items() if callable(v) or isinstance(v, ModuleType)}
@@ -42,12 +42,12 @@ METHODS: dict[Any, dict[str, Any]] = {
 
 
 class Structure:
-    """The modules and parameters of a model at one time, to find quickly whether they changed.
+    """A snapshot of a model's modules and parameters, to find out quickly whether they changed.
 
     Attributes:
         model: the model.
         modules: all its modules.
-        parameters: what they hold, shared ones as often as they are held.
+        parameters: their parameters; a shared one is listed once for each module that has it.
     """
 
     model: nn.Module
@@ -64,7 +64,7 @@ class Structure:
         self._why_not = why_not_as_written(by_path)
 
     def still_holds(self) -> bool:
-        """Whether every module is of the same class, and has the same things in its attributes."""
+        """Whether every module still has the same class and the same objects as attributes."""
         return all(
             type(module) is kind
             and [*vars(module)] == names
@@ -73,15 +73,15 @@ class Structure:
         )
 
     def why_not(self) -> str | None:
-        """None if it computes what `tinyalpaca.model` says, else the reason."""
+        """None if the model computes what `tinyalpaca.model` says, else the reason."""
         return self._why_not or _why_not_its_methods()
 
 
 def why_not_as_written(modules: Mapping[str, nn.Module]) -> str | None:
-    """None if a model is a `TinyAlpaca` as its configuration makes one, else the reason.
+    """None if a model is exactly the `TinyAlpaca` of its configuration, else the reason.
 
     Args:
-        modules: `model.named_modules()`, itself included.
+        modules: `model.named_modules()`, with the model itself.
     """
     model = modules[""]
     if type(model) is not TinyAlpaca:
@@ -93,7 +93,7 @@ def why_not_as_written(modules: Mapping[str, nn.Module]) -> str | None:
     for path, module in modules.items():
         kind, settings = parts[path]
         name = path or "the model"
-        adapted = kind is nn.Linear and type(module) is LoRALinear  # is merged where it is folded
+        adapted = kind is nn.Linear and type(module) is LoRALinear  # folding merges it
         if type(module) is not kind and not adapted:
             return f"{name} is a {type(module).__name__}, not a {kind.__name__}"
         if not module.runs_as_defined():
@@ -105,8 +105,7 @@ def why_not_as_written(modules: Mapping[str, nn.Module]) -> str | None:
 
 
 def _why_not_its_methods() -> str | None:
-    """None if no method, or function that these call, was replaced after its import, else the
-    reason."""
+    """None if no method, and no function that the methods call, was replaced; else the reason."""
     for owner, methods in METHODS.items():
         now = map(vars(owner).get, methods)
         if not all(map(is_, now, methods.values())):

@@ -16,14 +16,14 @@ from tinyalpaca.model import MaskedMultiHeadSelfAttention, TinyAlpaca
 
 @contextmanager
 def watch_attention(model: TinyAlpaca) -> Iterator[list[np.ndarray]]:
-    """Context manager: a call of the model on (1, T) ids gives the attention weights of each layer.
+    """Context manager: a call of the model on (1, T) ids records each layer's attention weights.
 
     The layers run as usual. Since they do not keep the weights, these are computed again from each
-    layer's input. Layers of other kinds than the model's own are skipped.
+    layer's input. Attention layers of other classes than the model's own are skipped.
 
     Returns:
-        A list, which a call fills with arrays (H, T, T), float64: in [h, t, s], the weight of
-        position s for position t. Rows sum to 1 and are 0 after the diagonal.
+        A list, which a call fills with arrays (H, T, T), float64. Element [h, t, s] is the weight
+        of position s for position t. Rows sum to 1 and are 0 after the diagonal.
     """
     maps: list[np.ndarray] = []
 
@@ -41,7 +41,7 @@ def watch_attention(model: TinyAlpaca) -> Iterator[list[np.ndarray]]:
 
 
 def attention_maps(model: TinyAlpaca, ids: np.ndarray) -> np.ndarray:
-    """Attention weights: in [l, h, t, s], the weight of position s for position t.
+    """Attention weights of a text: element [l, h, t, s] is the weight of position s for position t.
 
     Args:
         model: in evaluation mode.

@@ -1,12 +1,12 @@
-"""One more token each of many sequences on the CPU.
+"""One more token for each of many sequences on the CPU.
 
-Weights are folded, and everything is the other way round than in the model: a sequence is a column.
-Norms, activations and the soft-max then run over long rows, and cached keys and values lie
-positions first, so that a step writes one piece of memory and reads another from front to back.
-Attention is two sums of products a layer for all sequences and heads, instead of two small matrix
-products for each of them.
+Weights are folded, and arrays are transposed compared with the model: a sequence is a column. So
+norms, activations and the softmax run over long rows. Positions are the first axis of cached keys
+and values, so a step writes one contiguous piece of memory and reads another from front to back.
+Attention is two `einsum` calls per layer for all sequences and heads, instead of two small matmuls
+for each of them.
 
-It pays if heads are small: of large heads a product of its own is no longer small.
+This is faster if heads are small. With large heads, a matmul for each head is fast enough.
 
 W columns (sequences, and those that have ended), C channels, H heads, D head size,
 F feed-forward width, S capacity of the cache, T positions so far, V vocabulary.
@@ -31,7 +31,7 @@ class BatchDecoder(CachedDecoder):
     """Logits of many sequences.
 
     Args:
-        weights: the folded model.
+        weights: the folded weights.
         The others: as for `CachedDecoder`.
 
     Attributes:
@@ -61,7 +61,7 @@ class BatchDecoder(CachedDecoder):
             self.cache[number, :, :length, ..., rows] = kept.transpose(0, 2, 3, 1)
 
     def _forget(self, row: int) -> None:
-        """Half of the columns is dropped at a time."""
+        """Remove a column. The memory shrinks when half of the columns are unused."""
         last = len(self.windows.sequences)
         self.cache[..., row] = self.cache[..., last]
         if 2 * last <= self.cache.shape[-1] and last:
@@ -69,7 +69,7 @@ class BatchDecoder(CachedDecoder):
             self._make_buffers()
 
     def _make_buffers(self) -> None:
-        """Activations of a step, one column a sequence."""
+        """Make the buffers for a step's activations, with one column for each sequence."""
         config, columns, dtype = self.weights.config, self.cache.shape[-1], self.weights.dtype
         c = config.d_model
         self._around_attention = np.ones((2 * c + 1, columns), dtype)  # [x̂ | 1 | mixed values]
@@ -97,7 +97,7 @@ class BatchDecoder(CachedDecoder):
             x += weights.positions[places]
         x = normal[...] = x.T  # (C, W)
         longest, hidden = int(places.max()) + 1, None
-        if longest != int(places.min()) + 1:  # what is beyond a sequence's end, (T, 1, W)
+        if longest != int(places.min()) + 1:  # mask positions beyond a sequence's end, (T, 1, W)
             beyond = np.arange(longest)[:, None, None] > places
             hidden = np.where(beyond, -np.inf, 0).astype(weights.dtype)
         for number, (w_qkv, w_out, w_fc1, w_fc2) in enumerate(self._layers):
@@ -120,7 +120,7 @@ class BatchDecoder(CachedDecoder):
     def _attend(
         self, layer: int, places: np.ndarray, longest: int, hidden: np.ndarray | None
     ) -> None:
-        """Keep the new keys and values, and mix all so far into `_around_attention`."""
+        """Cache the new keys and values, and write attention's output to `_around_attention`."""
         cache = self.cache[layer]
         size, heads, columns = cache.shape[2:]
         qkv = self._qkv.reshape(3, size, heads, columns)
@@ -164,7 +164,7 @@ class BatchDecoder(CachedDecoder):
 
 
 def _turned(layer: Layer, config: ModelConfig) -> tuple[np.ndarray, ...]:
-    """The matrices for columns instead of rows, with features in the order (D, H)."""
+    """The transposed matrices, for columns instead of rows, with features in the order (D, H)."""
     c, heads = config.d_model, config.num_heads
     order = np.arange(c).reshape(heads, -1).T.reshape(-1)
     qkv = layer.qkv.reshape(-1, 3, c)[:, :, order].reshape(-1, 3 * c)

@@ -1,4 +1,4 @@
-"""Tokens on a terminal, coloured by probability, with their alternatives."""
+"""Prints tokens on a terminal, coloured by probability, with their alternatives."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tinyalpaca.generation.writing import Step
 from tinyalpaca.tokenizer import Tokenizer
 from tinyalpaca.tokenizer.tokenizer_files import readable_token
 
-# A probability, and the colour (of 256) from it on, from green to red.
+# (probability, colour): the colour, of 256, for probabilities from this one on; green to red.
 COLOURS = ((0.5, 34), (0.2, 106), (0.1, 142), (0.05, 178), (0.01, 208), (0.0, 196))
 
 
 class Palette:
     """Colours text by probability, if the stream supports colours.
 
-    That is a terminal, unless the environment variable NO_COLOR is set; FORCE_COLOR makes any
-    stream one (https://no-color.org, https://force-color.org).
+    A terminal does, unless the environment variable NO_COLOR is set. With FORCE_COLOR any stream
+    gets colours (https://no-color.org, https://force-color.org).
 
     Args:
         stream: where the text will go.
@@ -30,7 +30,7 @@ class Palette:
         self.on: bool = forced or (stream.isatty() and not os.environ.get("NO_COLOR"))
 
     def painted(self, text: str, logprob: float) -> str:
-        """`text` in the colour of its probability; each line by itself, as pagers want it."""
+        """`text` in the colour of its probability. Each line is coloured separately, for pagers."""
         if not self.on or not text:
             return text
         probability = exp(logprob)
@@ -39,7 +39,7 @@ class Palette:
         return "\n".join(f"\x1b[38;5;{colour}m{line}\x1b[0m" if line else "" for line in lines)
 
     def legend(self) -> str:
-        """What the colours mean."""
+        """A line that explains the colours."""
         if not self.on:
             return ""
         parts = [
@@ -49,7 +49,7 @@ class Palette:
 
 
 def alternatives_table(tokenizer: Tokenizer, steps: Sequence[Step], palette: Palette) -> str:
-    """A line for each token: its text and probability, then the likeliest, best first."""
+    """One line for each token: its text and probability, then the most probable tokens."""
 
     def named(token: int, probability: float) -> str:
         return f"{readable_token(tokenizer.token_bytes(token))} {probability:.1%}"

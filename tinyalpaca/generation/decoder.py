@@ -1,15 +1,17 @@
-"""From sequences to the logits of their next tokens, with cached keys and values.
+"""Computes the logits of the next tokens of sequences, with cached keys and values.
 
     decoder = ModelDecoder(model, V, sequences, capacity)
     logits = decoder.next_logits()      # (B, V), of the token after each sequence
     for sequence, token in zip(sequences, tokens): sequence.append(token)
     logits = decoder.next_logits()      # computes one position of each, not all
 
-Prompts, and windows that have slid (`tinyalpaca.generation.windows`), are computed by the model
-itself. One more position is computed in `single_step` for few sequences of a small model, whose
-weights are folded, and for one of a large model, whose weights stay where they are. For many
-sequences of a small model it is computed in `batch_decoder`, for all others by the model too
-(`ModelDecoder`).
+The model itself computes prompts, and windows that have slid (`tinyalpaca.generation.windows`).
+What computes one more position depends on the model and the number of sequences:
+
+- small model, few sequences: `single_step` with folded weights;
+- small model, many sequences: `batch_decoder`;
+- large model, one sequence: `single_step` with the model's own weights;
+- otherwise: the model itself (`ModelDecoder`).
 
 B sequences, T positions, S capacity of the cache, V vocabulary.
 """
@@ -29,19 +31,19 @@ from tinyalpaca.generation.uncached import run
 from tinyalpaca.generation.windows import Tokens, Windows
 from tinyalpaca.key_values import KeyValues
 
-PREFILL_ROWS = 1 << 12  # positions that are computed at a time
+PREFILL_ROWS = 1 << 12  # positions that are computed at once
 
 
 class CachedDecoder(ABC):
     """Logits from cached keys and values: one position of each sequence at a time.
 
     Args:
-        model: what it is to a decoder says `tinyalpaca.key_values`.
+        model: `tinyalpaca.key_values` says what a model needs for this.
         sequences: token ids, at least one each; the caller appends one token to each between
             calls.
-        capacity: positions of the cache: the longest length of a sequence, if that is less than
-            the context.
-        modules: all modules of the model; they are found if they are not given.
+        capacity: the length that sequences may reach. The cache has so many positions, but at most
+            as many as the context.
+        modules: all modules of the model, if the caller has them already.
 
     Attributes:
         room: S.
@@ -61,7 +63,7 @@ class CachedDecoder(ABC):
         self.room: int = min(capacity or context, context)
 
     def next_logits(self) -> np.ndarray:
-        """Logits of the token after each sequence, (B, V), in main memory; never in float16."""
+        """Logits of the token after each sequence, (B, V), in main memory, never in float16."""
         late = self.windows.slide()
         if late:
             self._prefill(late)
@@ -74,20 +76,20 @@ class CachedDecoder(ABC):
 
     @abstractmethod
     def _step(self, ids: list[int], places: list[int]) -> np.ndarray:
-        """Logits (B, V) after one more token each, at these positions."""
+        """Logits (B, V) after one more token for each sequence, at these positions."""
 
     @abstractmethod
     def _keep(self, rows: list[int], cache: KeyValues, row: int, length: int) -> None:
-        """Copy so many positions of sequence `row` of `cache` for these sequences."""
+        """Copy `length` positions of sequence `row` in `cache` to the cache of these sequences."""
 
     @abstractmethod
     def _forget(self, row: int) -> None:
-        """Put the last sequence's keys and values in the place of this one's."""
+        """Overwrite this sequence's keys and values with those of the last sequence."""
 
     def _prefill(self, rows: list[int]) -> None:
         """Cache keys and values of all tokens in the windows of these rows except the last ones.
 
-        Equal windows, as of several samples of a prompt, are computed once.
+        Equal windows, such as those of several samples of a prompt, are computed once.
         """
         alike: dict[tuple[int, ...], list[int]] = {}
         for row in rows:

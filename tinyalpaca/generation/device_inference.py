@@ -1,20 +1,21 @@
-"""Running the model for generation on a GPU: keys and values kept there, one graph a token.
+"""Generation on a GPU: keys and values are cached there, and a token is one graph launch.
 
     inference = DeviceInference(folded, Device("gpu"))
     decoder = inference.decoder(sequences, capacity)
-    logits = decoder.next_logits()                     # as any decoder's, or:
-    tokens, _ = decoder.next_tokens(sampler, 100)      # drawn there, maybe several in a row
+    logits = decoder.next_logits()                     # as with any decoder, or:
+    tokens, _ = decoder.next_tokens(sampler, 100)      # drawn on the GPU, maybe several in a row
 
-What the model sees is what `tinyalpaca.generation.windows` says, and the logits are the model's, up
-to rounding. The kernels are in `tinyalpaca.generation.cuda`.
+`tinyalpaca.generation.windows` says which tokens the model sees. Logits equal the model's, up to
+rounding. The kernels are in `tinyalpaca.generation.cuda`.
 
-A token of all sequences is **one graph launch**: 5 kernels a layer, 2 more, and one that draws.
-Where temperature is all there is to sampling, tokens are drawn on the device, from the random
-numbers that the host's sampler would have used and among the tokens that may come there: one copy
-of tokens to the host for up to 32 of them in a row, and one of random numbers and one of where the
-texts stand to the device for every 32. With filters or a penalty the host needs the logits: one
-copy each way for each token. Prompts, and windows that have slid, are computed for all their
-positions at once.
+A token for all sequences is **one graph launch**: 5 kernels per layer, 2 more, and one that draws.
+
+- With temperature alone, tokens are drawn on the device, by the same random numbers and rules as on
+  the host. Up to 32 tokens in a row then need one copy of tokens to the host, and two copies to the
+  device: random numbers, and the states of the texts.
+- With filters or a penalty the host needs the logits: one copy in each direction for every token.
+
+All positions of a prompt, or of a window that has slid, are computed at once.
 
 B sequences, V vocabulary.
 """
@@ -34,24 +35,24 @@ from tinyalpaca.generation.sampling import COLDEST, Sampler, damaged_logits
 from tinyalpaca.generation.token_step import ROUNDS, TokenStep
 from tinyalpaca.generation.windows import Tokens, Windows
 
-ROOM = 64  # the cache's capacity is a multiple of it, so that calls of many lengths can share it
-NOBODY = -1  # the place of a slot that no sequence has
+ROOM = 64  # the cache's capacity is a multiple of this, so that calls of many lengths can share it
+NOBODY = -1  # the position of a slot that no sequence uses
 
 
 class DeviceDecoder:
-    """Logits from keys and values that are kept on the device, or tokens drawn from them there.
+    """Logits from keys and values that are cached on the device, or tokens drawn there.
 
     Args:
-        step: it has a slot for each sequence, and is not used by others meanwhile.
-        sequences: token ids, at least one each; between calls the caller appends to each the token
-            chosen from the logits, or all that `next_tokens` returned.
+        step: has a slot for each sequence; nothing else may use it meanwhile.
+        sequences: token ids, at least one each. Between calls the caller appends the token chosen
+            from the logits, or all tokens that `next_tokens` has returned.
     """
 
     def __init__(self, step: TokenStep, sequences: Sequence[Tokens]) -> None:
         self.step = step
         self.windows: Windows = Windows(sequences, step.weights.config.max_seq_len)
         self._slots = list(range(len(sequences)))
-        self._placed = False  # whether the device knows what each slot is at
+        self._placed = False  # whether the device has each slot's token and position
         self._drawn = 0  # rounds of draws so far
         step.lend_to(self)
 
@@ -59,7 +60,7 @@ class DeviceDecoder:
         """Logits of the token after each sequence, (B, V), in main memory."""
         with self.step.device.in_use():
             self._prepare()
-            self._placed = False  # whatever is chosen, the device does not know
+            self._placed = False  # the device will not know which tokens are chosen
             return self.step.logits_of_next()[self._slots]
 
     def next_tokens(
@@ -68,9 +69,10 @@ class DeviceDecoder:
         """The next tokens of all sequences, drawn on the device.
 
         Args:
-            sampler: of plain sampling, for these sequences. Its random numbers are drawn ahead.
-            most: how many tokens in a row are wanted at most.
-            with_logits: give the logits too, of one token alone.
+            sampler: a sampler without filters or penalty for these sequences. Its random numbers
+                are drawn in advance.
+            most: the largest number of tokens in a row.
+            with_logits: return the logits too; then there is only one round.
 
         Returns:
             One or more rounds of B tokens, and logits (B, V) in main memory or None.
@@ -113,7 +115,7 @@ class DeviceDecoder:
         self._placed = False
 
     def _prepare(self) -> None:
-        """Slide windows that are full, and tell the device where everything is if that changed."""
+        """Slide windows that are full. If positions have changed, copy them to the device."""
         late = self.windows.slide()
         if late:
             self._prefill(late)
@@ -136,7 +138,7 @@ class DeviceDecoder:
             self.step.prefill(inputs)
 
     def _numbers(self, sampler: Sampler) -> np.ndarray:
-        """What `TokenStep.supply` wants for the next rounds."""
+        """The random numbers and temperatures of the next rounds, for `TokenStep.supply`."""
         settings = np.zeros((ROUNDS + 1, self.step.slots))
         if not sampler.sampling.greedy:
             settings[:-1, self._slots] = sampler.uniforms(ROUNDS)
@@ -144,14 +146,14 @@ class DeviceDecoder:
         return settings
 
     def _guide(self, sampler: Sampler) -> np.ndarray:
-        """Where the texts stand, and after how many draws they end: `draw.Rules.guide`."""
+        """The states of the texts, and after how many draws they end: `draw.Rules.guide`."""
         guide = np.full((2, self.step.slots), self._drawn + sampler.left, np.int32)
         guide[0, self._slots] = sampler.states
         return guide
 
 
 def unsupported(dtype: Any) -> str | None:
-    """Why a model of this dtype cannot be run here, or None if it can."""
+    """Why the kernels cannot run a model of this dtype, or None if they can."""
     if np.dtype(dtype).char in REAL:
         return None
     return f"the CUDA kernels of generation compute in float32 and float64, not in {dtype}"
@@ -161,7 +163,7 @@ class DeviceInference:
     """A model on a GPU, ready to generate.
 
     Args:
-        folded: the model's weights, in main memory.
+        folded: the model's folded weights, in main memory.
         device: where to compute.
         graph: see `TokenStep`.
     """
@@ -172,14 +174,14 @@ class DeviceInference:
     def __init__(self, folded: Weights, device: Device, graph: bool = True) -> None:
         self.folded, self.graph = folded, graph
         self.weights: DeviceWeights = DeviceWeights(folded, device)
-        self._step: TokenStep | None = None  # the last one: cache, scratch and graph are kept
+        self._step: TokenStep | None = None  # the last one, to reuse its cache, buffers and graph
 
     def decoder(self, sequences: Sequence[Tokens], capacity: int) -> DeviceDecoder:
         """A decoder with `capacity` positions for each sequence (at most the context)."""
         return DeviceDecoder(self._step_for(len(sequences), capacity), sequences)
 
     def prepare(self) -> None:
-        """Compile the kernels, and make what one sequence needs."""
+        """Compile the kernels, and allocate memory for one sequence."""
         step = self._step_for(1, self.weights.config.max_seq_len)
         with step.device.in_use():
             step.place(np.array([[0], [NOBODY], [0], [0]], np.int32))

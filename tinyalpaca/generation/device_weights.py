@@ -1,4 +1,4 @@
-"""Folded weights as the kernels of `tinyalpaca.generation.cuda.decode` want them, on the device."""
+"""Folded weights on the device, in the layout that `tinyalpaca.generation.cuda.decode` needs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from tinyalpaca.generation.folded_weights import Weights
 
 
 class Product(NamedTuple):
-    """W (outputs, inputs) and b (outputs,): an output's factors lie side by side."""
+    """W (outputs, inputs) and b (outputs,). The weights of an output are contiguous."""
 
     weight: Any
     bias: Any
 
     @property
     def outputs(self) -> int:
-        """Their number."""
+        """The number of outputs."""
         return self.bias.shape[0]
 
 
 class Layer(NamedTuple):
-    """`qkv` and `fc1` take x̂; `out` and `fc2` take [x̂ | block] post-norm, else the block alone."""
+    """The matrices of a layer. `qkv` and `fc1` are applied to x̂, `out` and `fc2` to [x̂ | block] in
+    a post-norm model, else to the block alone."""
 
     qkv: Product
     out: Product
@@ -38,8 +39,9 @@ class DeviceWeights:
 
     Attributes:
         config, eps, tokens, positions: as in `Weights`.
-        rotation: (L, D), cosine and sine of each angle side by side; None if there is none.
-        layers, head: their products, all layers in one piece of memory.
+        rotation: (L, D), cosine and sine of each angle in neighbouring elements; None if positions
+            are learned.
+        layers, head: their matrices; all layers lie in one array.
     """
 
     config: ModelConfig
@@ -54,9 +56,7 @@ class DeviceWeights:
         self.device = device
         self.config, self.eps, self.dtype = config, folded.eps, folded.dtype
         c, f = config.d_model, config.d_ff
-        after_norm = (
-            c  # where the bias is among the rows of a folded matrix, see `folded_weights.Layer`
-        )
+        after_norm = c  # the row of a folded matrix that is the bias, see `folded_weights.Layer`
         after_residual, through = (0, 0) if config.pre_norm else (c, c)
 
         def put(array: np.ndarray | None) -> Any:
@@ -84,12 +84,12 @@ class DeviceWeights:
 
 
 def _flat(matrix: np.ndarray, bias_row: int) -> tuple[np.ndarray, np.ndarray]:
-    """A folded matrix, in which the bias is one of the rows, as W (outputs, inputs) and b, flat."""
+    """W (outputs, inputs) and b, both flat, from a folded matrix that has the bias as one row."""
     return np.delete(matrix, bias_row, axis=0).T.ravel(), matrix[bias_row]
 
 
 def _products(flat: Any, shapes: Iterable[tuple[int, int]]) -> list[Product]:
-    """What lies in `flat`, as views: W and b of each shape (outputs, inputs)."""
+    """Views into `flat`: W and b for each shape (outputs, inputs)."""
     products, start = [], 0
     for outputs, inputs in shapes:
         middle = start + outputs * inputs

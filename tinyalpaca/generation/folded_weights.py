@@ -4,14 +4,14 @@ With x̂ = (x - mean)/std, a norm's gain g and shift β, and Linear's W and b,
 
     Linear(LayerNorm(x)) = (x̂·g + β)Wᵀ + b = x̂·(g·Wᵀ) + (βWᵀ + b),
 
-so gains and shifts are multiplied into the next matrix, and biases become one more row of it, which
-is multiplied by a constant 1. Subtracting the mean is a linear map, so it is applied to the columns
-of the matrices that produce x. Of a norm only the division by √(mean(x²) + ε) remains. The residual
-connection of a post-norm model, x̂·g + β, is diag(g) and one more bias: rows of the same matrix.
-The scale 1/√D of attention is multiplied into the queries' columns.
+so gains and shifts are multiplied into the next matrix. Biases become one more row of it, which is
+multiplied by a constant 1. Subtracting the mean is a linear map, so it is applied to the columns of
+the matrices that produce x. All that remains of a norm is the division by √(mean(x²) + ε). In a
+post-norm model the residual connection adds x̂·g + β. So it becomes rows of the next matrix too:
+diag(g), and β as a bias. The scale 1/√D of attention is multiplied into the queries' columns.
 
-All of it is computed in float64 and rounded once, so logits differ from the model's by rounding. It
-is done in main memory, wherever the model lives.
+Folding is computed in float64 and rounded once, so logits differ from the model's by rounding only.
+It is done in main memory, also for a model on a GPU.
 
 C channels, D head size, F feed-forward width, H heads, L longest context, V vocabulary.
 """
@@ -35,7 +35,7 @@ from tinyalpaca.rotation import Rotation
 
 
 class Norm(NamedTuple):
-    """What a norm does besides the division: subtract the mean first, multiply and add at last."""
+    """The rest of a norm: subtract the mean before the division, apply gain and shift after it."""
 
     gain: Any  # (C,)
     shift: Any  # (C,) or None
@@ -44,12 +44,12 @@ class Norm(NamedTuple):
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's matrices, for rows.
+    """A layer's matrices, which are multiplied by row vectors from the left.
 
-    Folded, inputs are rows [x̂ (C) | 1 | mixed values (H·D)] and [x̂ (C) | 1 | hidden (F)]: `qkv`
-    and `fc1` take [x̂ | 1]; `out` and `fc2` take the whole row in a post-norm model, and [1 | ...]
-    in a pre-norm one, where they give what is to be added to x. There are no biases and norms then.
-    Plain, they take x̂, mixed values and the hidden ones alone.
+    Folded, the rows are [x̂ (C) | 1 | attention's output (H·D)] and [x̂ (C) | 1 | hidden (F)]. `qkv`
+    and `fc1` are applied to [x̂ | 1]. `out` and `fc2` are applied to the whole row in a post-norm
+    model, and to [1 | ...] in a pre-norm model, where their result is added to x. There are no
+    biases and norms then. Not folded, the rows are x̂, attention's output and hidden alone.
     """
 
     qkv: Any  # (C + 1, 3C), columns: queries, keys, values, each (H, D)
@@ -65,17 +65,18 @@ class Weights:
     """A model for generation.
 
     Attributes:
-        config: the model's.
+        config: the model's configuration.
         eps: added to the mean square under the root.
         tokens: (V, C), the token embeddings.
         positions: (L, C) embeddings; None if positions are rotary.
-        rotation: (L, D/2), e^(iθ) of each position; None if they are learned. Coordinates i and
-            i + D/2 of queries and keys, which turn together, are neighbours here: a complex number.
+        rotation: (L, D/2), e^(iθ) of each position; None if positions are learned. Coordinates i
+            and i + D/2 of queries and keys, which are rotated together, are neighbours here:
+            together they are a complex number.
         layers: the decoder layers.
-        head: (C + 1, V), from [x̂ | 1] to logits; plain, (C, V).
-        folded: whether they are; else those of the model, and what follows:
+        head: (C + 1, V), from [x̂ | 1] to logits; not folded, (C, V).
+        folded: whether the weights are folded. If not, there are also:
         head_bias: (V,) or None.
-        last_norm: of a pre-norm model.
+        last_norm: the last norm of a pre-norm model.
     """
 
     config: ModelConfig
@@ -92,8 +93,12 @@ class Weights:
     def keys_values(
         self, model: TinyAlpaca, cache: KeyValues, row: int, length: int
     ) -> Iterator[np.ndarray]:
-        """Of each layer, the keys and values (2, H, T, D) of the first `length` positions that
-        `model`, before it was folded, has left in a cache for its sequence `row`."""
+        """For each layer, cached keys and values (2, H, T, D), in the order of the folded weights.
+
+        Args:
+            model, cache, row, length: the first `length` positions of sequence `row` in the cache
+                that the model itself, not folded, has filled.
+        """
         for layer in model.decoder_layers if length else ():
             kept = cache.of(layer.multi_head_attention)[row, :, :, :length]
             if self.rotation is not None:
@@ -102,7 +107,7 @@ class Weights:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of all arrays but the rotation."""
+        """The dtype of all arrays but the rotation."""
         return self.head.dtype
 
 
@@ -110,7 +115,7 @@ def fold(model: TinyAlpaca, vocab_size: int) -> Weights:
     """Fold a copy of the model's weights.
 
     Args:
-        vocab_size: V, the tokenizer's: a model may have more rows, as padding.
+        vocab_size: V, of the tokenizer; a model may have more rows, as padding.
     """
     config = model.config
     dtype = model.final_linear.weight.dtype
@@ -137,7 +142,7 @@ def fold(model: TinyAlpaca, vocab_size: int) -> Weights:
         return np.concatenate([gain[:, None] * matrix, (shift @ matrix + bias)[None]])
 
     def into(affine: tuple[Any, Any], linear: Any) -> Any:
-        """The matrix for [x̂ | 1 | block] of Linear(block), plus the residual where post-norm."""
+        """The matrix for [x̂ | 1 | block] of Linear(block), plus the residual if post-norm."""
         matrix, bias = _linear(linear)
         if config.pre_norm:
             rows = np.concatenate([bias[None], matrix])
@@ -151,7 +156,7 @@ def fold(model: TinyAlpaca, vocab_size: int) -> Weights:
 
     columns, scale = qkv_columns(config)
     ones = np.ones(config.d_model)
-    affine = (ones, np.zeros_like(ones))  # of what comes into a layer; the embeddings have none
+    affine = (ones, np.zeros_like(ones))  # of the norm before a layer; embeddings have no norm
     folded = []
     for layer in layers:
         first = norm(layer.layer_norm1) if config.pre_norm else affine
@@ -190,7 +195,7 @@ def _without_mean(rows: Any) -> Any:
 
 
 def _linear(linear: Any) -> tuple[Any, Any]:
-    """Wᵀ (C_in, C_out) and b (C_out,), adapters included."""
+    """Wᵀ (C_in, C_out) and b (C_out,), with adapters merged."""
     if type(linear) is LoRALinear:
         linear = linear.merged()
     matrix = _float64(linear.weight).T
@@ -200,7 +205,7 @@ def _linear(linear: Any) -> tuple[Any, Any]:
 
 
 def qkv_columns(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The order of the columns of queries, keys and values, and what each is multiplied by."""
+    """The order of the columns of queries, keys and values, and a factor for each."""
     heads, size = config.num_heads, config.size_of_head
     turned = heads + config.kv_heads
     columns = np.arange((turned + config.kv_heads) * size).reshape(-1, size)
@@ -217,7 +222,7 @@ def rotary_pairs(head_size: int) -> np.ndarray:
 
 
 def activate(hidden: np.ndarray, activation: str) -> None:
-    """The activation of the feed-forward network, as `FeedForwardNetwork` has it, in place."""
+    """Apply the activation of `FeedForwardNetwork`, in place."""
     if activation == "relu":
         np.maximum(hidden, 0, out=hidden)
     elif activation == "silu":

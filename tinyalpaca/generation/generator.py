@@ -1,12 +1,11 @@
-"""Writing text with a model, as a whole, as a stream or many at once, and scoring a text.
+"""Writes text with a model: as a whole, as a stream, or many texts at once. Also scores a text.
 
     generator = Generator.from_checkpoint("runs/shakespeare")
     print(generator.generate("ROMEO:", max_new_tokens=200, top_p=0.9, seed=1))
 
-How a token is chosen is in `tinyalpaca.generation.sampling`, what the model sees of a long text in
-`tinyalpaca.generation.windows`, how logits are computed in `tinyalpaca.generation.decoder`, how
-stop strings end a text in `tinyalpaca.generation.text_stream`, and what a GPU does instead in
-`tinyalpaca.generation.device_inference`.
+In `tinyalpaca.generation`, `sampling` says how a token is chosen, `windows` which part of a long
+text the model sees, `decoder` how logits are computed, `text_stream` how stop strings end a text,
+and `device_inference` what runs on a GPU instead.
 """
 
 from __future__ import annotations
@@ -51,8 +50,8 @@ __all__ = ["Continuation", "Generator", "Sampling", "Step"]
 
 Stop = str | Iterable[str] | None
 Prompt = str | Sequence[int] | np.ndarray  # a text, or token ids
-SMALL_MATRIX = 1 << 20  # elements; products with a smaller one are for a single thread
-# For less than this a process of its own does not pay: it takes some milliseconds to begin.
+SMALL_MATRIX = 1 << 20  # elements; matmuls with a smaller matrix use a single thread
+# With fewer rows another process does not pay off: starting one takes some milliseconds.
 ROWS_PER_WORKER = 8
 TOKENS_PER_WORKER = 500
 
@@ -64,17 +63,17 @@ class Generator:
     unless a draw is so close that rounding decides it.
 
     Inside `minigrad.textbook()` every token is computed by running the whole model without a cache.
-    That is slower, and defines what the faster ways must give.
+    That is slower; it is the reference for the faster ways.
 
     Args:
-        model: every call uses its present weights, so it may be trained in between.
+        model: every call uses its current weights, so it may be trained in between.
         tokenizer: the one that it was trained with.
-        workers: how many processes share a large batch on a CPU; None for one a core.
-        graph: on a GPU, compute a token by one CUDA graph; False launches every kernel.
+        workers: how many processes share a large batch on a CPU; None for one per core.
+        graph: on a GPU, compute a token by one CUDA graph; False launches kernels one by one.
 
     Raises:
         TypeError: there is no tokenizer.
-        ValueError: it has more tokens than the model.
+        ValueError: the tokenizer has more tokens than the model.
     """
 
     model: TinyAlpaca
@@ -107,7 +106,7 @@ class Generator:
     def from_checkpoint(
         cls, folder: str | os.PathLike[str], device: Device | str = "cpu", *, graph: bool = True
     ) -> Generator:
-        """A generator from a folder that training wrote, or one of Hugging Face's."""
+        """A generator from a folder that training wrote, or from one of Hugging Face's."""
         loaded = load(folder, device)
         return cls(loaded.model, loaded.tokenizer, graph=graph)
 
@@ -128,27 +127,26 @@ class Generator:
         """The continuation of a prompt, without the prompt, or those of many prompts at once.
 
         Args:
-            prompt: one, or a sequence of prompts of any lengths. Each is a text or its token ids.
-                If a text is longer than the context, the model sees its end. It may be empty if the
-                tokenizer has an end token, from which the text then begins.
-            max_new_tokens: how many tokens to add at most.
+            prompt: a prompt, or a sequence of prompts of any lengths. Each is a text or its token
+                ids. If a text is longer than the context, the model sees its end. It may be empty
+                if the tokenizer has an end token; the text then begins after that token.
+            max_new_tokens: the largest number of tokens to add.
             sampling: how tokens are chosen, see `tinyalpaca.generation.sampling`: a `Sampling`, a
                 temperature, or a function of your own.
-            settings: those of a `Sampling`, instead of one: temperature, top_k, top_p, min_p,
-                repetition_penalty.
-            stop: a string or several; the text ends before the first that comes.
-            seed: the same seed gives the same text, whatever else is in the batch: each prompt is
-                continued as if it were alone. One seed for all, or one for each prompt. None draws
-                new ones.
-            num_samples: how many continuations of each prompt. The first has the numbers that a
-                single one has.
-            return_logprobs: give a `Continuation` instead of a text.
-            stop_at_end: end the text at an end token, which is the tokenizer's `<|endoftext|>` and
-                any that the model's maker has named (`ends`); False continues.
+            settings: the settings of a `Sampling`, instead of one: temperature, top_k, top_p,
+                min_p, repetition_penalty.
+            stop: a string or several; the text ends before the first one that occurs.
+            seed: one seed for all prompts, or one for each. The same seed gives the same text: each
+                prompt is continued as if it were alone in the batch. None draws new seeds.
+            num_samples: the number of continuations of each prompt. The first one is the same as a
+                single continuation.
+            return_logprobs: return a `Continuation` instead of a text.
+            stop_at_end: end the text at an end token: the tokenizer's `<|endoftext|>` or one that
+                the model's maker has named (`ends`). With False the text continues.
             allow_all_tokens: draw from the whole vocabulary. Otherwise the text is always valid
-                UTF-8, and of tokens that training has seen, where the model knows them
-                (`TinyAlpaca.seen_tokens`, `tinyalpaca.generation.readable`).
-                Probabilities are the model's own in both cases.
+                UTF-8 and consists of tokens that occurred in training, if the model knows them
+                (`TinyAlpaca.seen_tokens`, `tinyalpaca.generation.readable`). Probabilities are the
+                model's own in both cases.
 
         Returns:
             A text. For several samples, a list of them; for several prompts, a list of the results
@@ -195,12 +193,12 @@ class Generator:
         return self.generate(self.chat_prompt(messages), *arguments, **settings)
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens after which the answer to a conversation comes, by the model's template.
+        """The prompt for the answer to a conversation, by the model's template, as tokens.
 
         Raises:
             ChatError: as `chat`.
         """
-        template = getattr(self.model, "chat_template", None)  # not of a model of your own
+        template = getattr(self.model, "chat_template", None)  # your own model may have none
         if template is None:
             raise ChatError(
                 "the model has no chat template: its folder's tokenizer_config.json names none, "
@@ -217,11 +215,11 @@ class Generator:
     ) -> Iterator[str]:
         """Pieces of the continuation as they are written, never empty, never half a character.
 
-        Joined, they are the result of `generate` for the same arguments. What must not happen
-        between two pieces is said at `steps`.
+        Joined, they are the result of `generate` for the same arguments. `steps` says what must not
+        happen between two pieces.
 
         Args:
-            options: those of `steps`, but for `alternatives`.
+            options: the options of `steps`, except for `alternatives`.
 
         Raises:
             ValueError: at the first piece: the prompt is empty, or a setting is out of range.
@@ -250,8 +248,8 @@ class Generator:
         out too, which is faster. Text that was held back because it could have become a stop string
         comes with the last token.
 
-        The text is of the model as it is when the first token is asked for. From then on until the
-        last one the model must not change: what comes after a change is of neither model.
+        The model must not change between the first token and the last one: tokens after a change
+        would belong neither to the old model nor to the new one.
         """
         how = as_sampling(sampling, settings)
         check_length(max_new_tokens)
@@ -270,14 +268,14 @@ class Generator:
     def score(self, text: str | Corpus, *, stride: int = 0, batch_size: int = 32) -> Score:
         """How well the model predicts a text: nats and bits per token and per character.
 
-        The text is read in windows of the context length; its first token is not predicted.
-        Between the documents of a corpus is the tokenizer's `<|endoftext|>`, as in training, which
-        is predicted too and counts as no character.
+        The text is read in windows of the context length; its first token is not predicted. As in
+        training, the tokenizer's `<|endoftext|>` stands between the documents of a corpus. It is
+        predicted too, but does not count as a character.
 
         Args:
-            stride: how far windows are apart, in tokens. 0: they overlap by one token only, as in
-                training. The smaller, the more of the text before each token the model sees.
-            batch_size: windows at a time.
+            stride: the distance between windows, in tokens. With 0 they overlap by one token only,
+                as in training. With a smaller stride the model sees more text before each token.
+            batch_size: the number of windows that are computed at once.
 
         Raises:
             ValueError: the text has fewer than two tokens, or the stride exceeds the context.
@@ -306,20 +304,20 @@ class Generator:
             )
 
     def prepare(self) -> None:
-        """Prepare now what the first call would prepare, for example before timing it."""
+        """Make the preparations of the first call now, for example before timing it."""
         self.readable()
         with self._limit():
             self._ready.prepare()
 
     def readable(self) -> Readable:
-        """Which tokens are written, unless all are allowed."""
-        seen = getattr(self.model, "seen_tokens", None)  # not of a model of your own
+        """The rules about which tokens may be written, unless all are allowed."""
+        seen = getattr(self.model, "seen_tokens", None)  # your own model may have none
         if self._readable is None or self._readable.seen is not seen:
             self._readable = Readable(self.tokenizer, seen)
         return self._readable
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
-        """The tokens that the model sees of a prompt: at least one.
+        """The tokens of a prompt, at least one.
 
         Raises:
             ValueError: the prompt is empty and the tokenizer has no end token to begin with, or an
@@ -329,7 +327,7 @@ class Generator:
             tokens = [*self.tokenizer.frame[0], *self.tokenizer.encode(prompt)]
         else:
             tokens = [operator.index(token) for token in prompt]
-            self.tokenizer.decode_bytes(tokens)  # which looks whether there are such
+            self.tokenizer.decode_bytes(tokens)  # raises an error if there are no such tokens
         end = self.tokenizer.end_token
         if not tokens and end is None:
             raise ValueError(
@@ -338,7 +336,7 @@ class Generator:
         return tokens or [end]  # type: ignore[list-item]
 
     def ends(self) -> list[int]:
-        """The tokens that end a text: the tokenizer's end token, and those of the model's maker."""
+        """The tokens that end a text: the tokenizer's end token, and those the model names."""
         end = self.tokenizer.end_token
         return [*([] if end is None else [end]), *getattr(self.model, "end_tokens", ())]
 
@@ -395,14 +393,14 @@ class Generator:
 
         with limit:
             if workers > 1:
-                self._ready.prepare()  # once, before all processes want it
+                self._ready.prepare()  # once, instead of in each process
             for number, results in enumerate(in_processes(write, workers)):
                 for writing, result in zip(writings[number::workers], results, strict=True):
                     writing.tokens, writing.pieces, writing.logprobs = result
 
 
 def is_one_prompt(prompt: Prompt | Sequence[Prompt]) -> bool:
-    """Whether it is a text or its token ids, and not a sequence of such."""
+    """Whether it is a text or its token ids, and not a sequence of prompts."""
     if isinstance(prompt, str):
         return True
     if not hasattr(prompt, "__len__"):

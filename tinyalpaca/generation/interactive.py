@@ -1,4 +1,4 @@
-"""A small prompt loop: a beginning, a text, a beginning, ..."""
+"""A small prompt loop: asks for a prompt, writes a text, and so on."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def converse(write: Callable[[str], object]) -> int:
     Input that is not a terminal is read line by line.
 
     Args:
-        write: writes the continuation of a prompt; what it raises as ValueError is shown.
+        write: writes the continuation of a prompt. If it raises ValueError, the message is shown.
 
     Returns:
         The exit status.
     """
     terminal = sys.stdin.isatty()
     if terminal:
-        with contextlib.suppress(ImportError):  # there is none on Windows
+        with contextlib.suppress(ImportError):  # Windows has no readline
             import readline  # noqa: F401  importing it is what gives input() a history
         warn(BANNER)
     while True:

@@ -1,9 +1,9 @@
-"""A large model's weights as generation wants them: views of the parameters, wherever they lie.
+"""A large model's weights for generation: views of its parameters.
 
-A folded copy (`folded_weights`) would take as much memory as the model, and as long to make as many
-tokens. So matrices stay as they are, in the mapped file if they are there, and what folding would
-have put into them is done to the vectors that come out of them. As nothing is copied, a step sees
-the parameters as they are.
+A folded copy (`folded_weights`) would take as much memory as the model, and making it would take
+the time of many tokens. So matrices are used as they are, even inside a memory-mapped file. Scales
+and norms that would be folded into them are applied to the vectors instead. As nothing is copied,
+changes of the parameters take effect at once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tinyalpaca.model import TinyAlpaca
 
 
 def views(model: TinyAlpaca, vocab_size: int, room: int) -> Weights:
-    """The weights of a model on the CPU, as a `SingleStep` takes them.
+    """The weights of a model on the CPU, for `SingleStep`.
 
     Args:
-        vocab_size: V, the tokenizer's: a model may have more rows, as padding.
-        room: S, the positions that will be computed.
+        vocab_size: V, of the tokenizer; a model may have more rows, as padding.
+        room: S, the number of positions that will be computed.
     """
     config, embedding, head = model.config, model.embedding, model.final_linear
     centred = config.norm == "layer"

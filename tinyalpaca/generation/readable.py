@@ -1,18 +1,18 @@
-"""Which tokens may come next, so that the output is UTF-8 and of tokens seen in training.
+"""Which tokens may come next, so that the output is valid UTF-8 and of tokens seen in training.
 
 A byte-level vocabulary can produce any bytes, including half characters, and has tokens that did
 not occur in the training text. A model still gives each some probability. Two rules exclude them:
 
 - **UTF-8.** A token's bytes must continue the text validly. The text is in one of eight states
-  (Unicode Standard, table 3-7): between characters, or inside one, with one, two or three bytes to
-  come, or after a lead byte whose next byte has a range of its own (no overlong forms, no
-  surrogates, nothing above U+10FFFF). A token is also excluded if the character that it leaves open
-  could not be completed by allowed tokens in the number of tokens left.
+  (Unicode Standard, table 3-7). It is between characters, or inside one with one, two or three
+  bytes to come, or after a lead byte that allows only some next bytes (no overlong forms, no
+  surrogates, nothing above U+10FFFF). If a token ends inside a character, and allowed tokens could
+  not complete it in the number of tokens left, the token is excluded too.
 - **Seen.** A token that was never a target in training is excluded, if that is known.
 
-If the rules together exclude all tokens (a prompt of token ids may end inside a character that no
-seen token completes), the second is dropped for that one token. If too few tokens are left to
-complete the character, it is begun and not shown.
+Together the rules may exclude all tokens, for example if a prompt of token ids ends inside a
+character that no seen token completes. Then the second rule is dropped for that one token. If too
+few tokens are left to complete the character, its first bytes are written but not shown.
 
 V vocabulary.
 """
@@ -26,10 +26,10 @@ import numpy as np
 
 from tinyalpaca.tokenizer import Tokenizer
 
-# The states. The first is between characters; the others are named by what may come.
+# The states. The first is between characters. The others are named after the bytes that may come.
 BETWEEN, ONE, TWO, THREE, AFTER_E0, AFTER_ED, AFTER_F0, AFTER_F4, NEVER = range(9)
 STATES = 8  # without NEVER
-LEVELS = 4  # so many tokens may be left after this one: 0, 1, 2, or more; no character takes more
+LEVELS = 4  # cases of how many tokens are left after this one: 0, 1, 2, or more
 _CONTINUATION = (0x80, 0xBF)
 _ARCS = (  # state, first byte, last byte, next state
     (BETWEEN, 0x00, 0x7F, BETWEEN),
@@ -63,7 +63,7 @@ AUTOMATON = _automaton()
 
 
 def states_after(tokens: Sequence[bytes]) -> np.ndarray:
-    """The state after each token from each state, (8, V) uint8; `NEVER` where it cannot stand."""
+    """The state after each token from each state, (8, V) uint8; `NEVER` if it is invalid there."""
     lengths = np.array([len(token) for token in tokens], np.int64)
     joined = np.frombuffer(b"".join(tokens), np.uint8)
     starts = np.cumsum(lengths) - lengths
@@ -78,15 +78,15 @@ class Readable:
     """The rules for one tokenizer, as tables.
 
     Args:
-        tokenizer: whose tokens are written.
-        seen: (V,) whether a token was ever a target in training; None where that is not known.
+        tokenizer: the tokenizer of the text.
+        seen: (V,) whether a token was ever a target in training; None if that is not known.
 
     Attributes:
         seen: as given.
         allowed: (4, 8, V) whether a token may come, for each number of tokens left after it (0, 1,
             2, more) and each state.
-        following: (8, V) uint8, the state after it.
-        everything: whether nothing is ever left out.
+        following: (8, V) uint8, the state after a token, by state and token.
+        everything: whether no token is ever excluded.
         closed: whether no token that is allowed between characters ends inside one.
     """
 
@@ -105,11 +105,11 @@ class Readable:
         for fallback in (*tables[1:], *unfinished, np.ones_like(self.allowed)):
             nothing = ~self.allowed.any(axis=2)
             self.allowed[nothing] = fallback[nothing]
-        self.following[~valid] = BETWEEN  # where there was no other way
+        self.following[~valid] = BETWEEN  # after an invalid token that had to be chosen
         self.everything: bool = bool(self.allowed.all())
         self.closed: bool = not self.following[BETWEEN, self.allowed[:, BETWEEN].any(axis=0)].any()
-        # What is looked up for every token, without NumPy: by level and state the ids of what is
-        # allowed, as a list and as an array (None for all tokens); next states by state and token.
+        # Tables that are read for every token, without NumPy: the allowed ids by level and state,
+        # as a list and as an array (None for all tokens), and the next states by state and token.
         self.bias: np.ndarray = np.where(self.allowed, np.float32(0), np.float32(-np.inf))
         everything = range(len(vocabulary))
         self.choices: list[list[tuple[Any, np.ndarray | None]]] = [
@@ -123,10 +123,9 @@ class Readable:
         return self.allowed[min(max(left - 1, 0), LEVELS - 1), state]
 
     def state_after(self, tokens: Sequence[int]) -> int:
-        """Where a text stands after these tokens.
+        """The state of a text after these tokens.
 
-        What no UTF-8 text has is passed over as a decoder does, so this depends on the last
-        character alone.
+        Invalid bytes are skipped, as a decoder does. So this depends on the last character alone.
         """
         tail = b""
         for token in reversed(tokens):
@@ -134,7 +133,7 @@ class Readable:
             if len(tail) >= 3:
                 break
         for length in range(1, min(len(tail), 3) + 1):
-            if tail[-length] & 0xC0 != 0x80:  # the character that is last begins here
+            if tail[-length] & 0xC0 != 0x80:  # the last character begins here
                 state = BETWEEN
                 for byte in tail[-length:]:
                     state = int(AUTOMATON[state, byte])
@@ -143,12 +142,12 @@ class Readable:
 
 
 def _allowed(valid: np.ndarray, following: np.ndarray) -> np.ndarray:
-    """Of tokens that can stand in each state (8, V), those from which a character can be ended.
+    """Of the tokens that are valid in each state (8, V), those after which a character can end.
 
     Returns:
         (4, 8, V), by the number of tokens that are left.
     """
-    # How many tokens it takes from each state to the end of a character, at least.
+    # The smallest number of tokens from each state to the end of a character.
     needed = np.full(STATES + 1, LEVELS + 1)
     needed[BETWEEN] = 0
     for _ in range(LEVELS):

@@ -1,7 +1,7 @@
-"""The probabilities of a text's tokens, as the model had them when it wrote the text.
+"""The probabilities of a text's tokens, as they were when the model wrote the text.
 
-Each token is predicted from the window that generation would have had (`window_start`), so the
-probabilities are those from which it was drawn, for the prompt's tokens too.
+Each token is predicted from the window that generation would use (`window_start`). So these are the
+probabilities from which the token was drawn. The prompt's tokens are predicted likewise.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Reading(NamedTuple):
     """The model's prediction of a token.
 
     Attributes:
-        place: the token's number in the text, from 1 on.
-        start: the first token that the model saw.
-        logprobs: (V,) of all tokens, float64.
-        attention: (layers, H, place - start) the weights of the tokens before; without layers if
-            the model's attention is not TinyAlpaca's, or the number of heads differs by layer.
+        place: the token's index in the text, from 1 on.
+        start: the index of the first token that the model saw.
+        logprobs: (V,) log-probabilities of all tokens, float64.
+        attention: (layers, H, place - start) the weights of the tokens before; 0 layers if the
+            model's attention is not TinyAlpaca's, or if layers differ in their number of heads.
     """
 
     place: int
@@ -53,7 +53,7 @@ def read_back(generator: Generator, tokens: Sequence[int]) -> Iterator[Reading]:
     for start, group in groupby(range(1, len(tokens)), start_of):
         places = list(group)
         window = device.asarray(np.array([tokens[start : places[-1]]]))  # (1, T)
-        # Texts are drawn from exact products, whatever a model is trained with.
+        # Generation computes matmuls in fp32, whatever precision a model is trained in.
         with evaluating(model.modules()), precision("fp32"), watch_attention(model) as attention:
             logits = model(window).numpy()[0, :, :vocab_size]  # (T, V)
         length = len(logits)

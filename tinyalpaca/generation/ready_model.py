@@ -1,4 +1,4 @@
-"""A model prepared for generation: the decoder for its size, its device and the texts."""
+"""Prepares a model for generation, and chooses a decoder by its size, its device and the texts."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from tinyalpaca.generation.writing import Decoder
 from tinyalpaca.lora import LoRALinear
 from tinyalpaca.model import TinyAlpaca
 
-FOLDED = 1 << 25  # weights of the largest model that is copied: above, memory costs more than calls
-FEW = 4  # sequences up to which each is quicker alone than all as columns
-LARGEST_HEAD = 32  # of which columns pay
-# What the copies of the forward pass compute in. Of float16 the model itself widens each op's
-# inputs, and rounds its result: squares and sums would soon be beyond 65504.
+FOLDED = 1 << 25  # weights; for larger models folding does not pay: reading memory takes most time
+FEW = 4  # up to so many sequences, computing each alone is faster than `BatchDecoder`
+LARGEST_HEAD = 32  # the largest head size for which `BatchDecoder` is faster than the model
+# The dtypes that the copies of the forward pass compute in. For float16 the model itself runs: it
+# widens each op's inputs and rounds its result, because squares and sums would exceed 65504.
 COPIED = (np.float32, np.float64)
 
 
 class ReadyModel:
-    """What generation needs of a model, which is looked at again with every call.
+    """A model with everything that generation prepares for it. Every call checks for changes.
 
-    If it is a `TinyAlpaca` as its configuration describes it, it is run with a cache of keys and
-    values, or by copies of the forward pass. Those take folded weights if it is small or on a GPU,
-    and its own weights if it is large and there is one sequence. A model in float16 is run itself,
-    with a cache. Any other model runs whole for every token, which is announced.
+    A `TinyAlpaca` that is as its configuration describes it runs with a cache of keys and values,
+    or by copies of the forward pass. These use folded weights if the model is small or on a GPU,
+    and its own weights if it is large and there is one sequence. A model in float16 runs itself,
+    with a cache. Any other model runs as a whole for every token, and a warning says so.
 
     Args:
         model: on any device.
-        vocab_size: V, the tokenizer's.
+        vocab_size: V, of the tokenizer.
         graph: on a GPU, compute a token by one CUDA graph.
     """
 
@@ -67,7 +67,7 @@ class ReadyModel:
 
     @property
     def device(self) -> Device:
-        """Where the model lives."""
+        """The model's device."""
         return home_of(self.model)
 
     @property
@@ -83,12 +83,12 @@ class ReadyModel:
         return max(parameter.size for parameter in self.model.parameters())
 
     def prepare(self) -> None:
-        """Do now what the first call would do: fold, and on a GPU compile as well."""
+        """Make the preparations of the first call now: fold weights, and on a GPU compile too."""
         if self._look() and self._folded is not None and self.on_gpu:
             self._on_gpu(self._folded).prepare()
 
     def decoder(self, sequences: Sequence[Tokens], capacity: int) -> Decoder:
-        """A decoder for sequences that become `capacity` tokens long at most."""
+        """A decoder for sequences of at most `capacity` tokens."""
         if STATE.textbook or not self._look():
             return UncachedDecoder(self.model, self.vocab_size, sequences)
         folded, config = self._folded, self.model.config
@@ -104,9 +104,9 @@ class ReadyModel:
         return ModelDecoder(self.model, self.vocab_size, sequences, **given)
 
     def _look(self) -> bool:
-        """Whether the model may be run with a cache; fold it, if that pays, again if it changed.
+        """Whether the model may run with a cache; warns if not.
 
-        If not, that is announced.
+        Also folds its weights if that pays off, and again if they have changed.
         """
         if not self._structure.still_holds():
             self._structure = Structure(self.model)
@@ -126,8 +126,7 @@ class ReadyModel:
         return reason is None
 
     def _views(self, capacity: int) -> Weights | None:
-        """The weights as they are, unless they are of several dtypes or in float16, or there are
-        adapters."""
+        """Views of the weights; None if they have several dtypes or float16, or with adapters."""
         adapted = any(type(module) is LoRALinear for module in self._structure.modules)
         copied = self.model.final_linear.weight.dtype in COPIED
         if adapted or not copied or why_not_these_weights(self.model) is not None:
@@ -135,7 +134,7 @@ class ReadyModel:
         return views(self.model, self.vocab_size, min(capacity, self.model.config.max_seq_len))
 
     def _fold(self, parameters: list[Parameter]) -> str | None:
-        """Fold the weights, in main memory, if they have changed; the reason why that cannot be."""
+        """Fold the weights if they have changed. Returns the reason if that is not possible."""
         device = self.device
         if not self._seen.still_hold(parameters, device):
             self._seen = WeightsSeen(parameters, device)

@@ -1,7 +1,7 @@
 """From logits to a token: penalty, temperature, filters, draw.
 
-The order is Hugging Face's, and so is each rule but the second, which a flag leaves out. From the
-logits of one position, V numbers:
+Order and rules are Hugging Face's, except for rule 2, which a flag turns off. From the logits of
+one position, V numbers:
 
 1. `repetition_penalty` θ: of tokens seen before, in the prompt or since, a positive logit is
    divided by θ and a negative one multiplied (Keskar et al., CTRL, arXiv:1909.05858).
@@ -21,8 +21,8 @@ logits of one position, V numbers:
 
 A sampler of your own is a function, which replaces all rules but the second:
 
-    def choose(logits, tokens, rng):     # (V,), -inf for what may not come; the text so far
-        return int(logits.argmax())      # a token; random numbers come from rng
+    def choose(logits, tokens, rng):     # (V,), -inf for excluded tokens; the text so far
+        return int(logits.argmax())      # a token; take random numbers from rng
 
 B rows, V vocabulary.
 """
@@ -43,12 +43,12 @@ from tinyalpaca.settings import nearest
 
 ALMOST_1 = 1 - 2.0**-53
 Choose = Callable[[np.ndarray, Sequence[int], np.random.Generator], int]
-COLDEST = 1e-30  # at and below it only the highest logits have any probability, in any float type
+COLDEST = 1e-30  # at this temperature and below, only the highest logits have any probability
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; see the module for what each setting does.
+    """How tokens are drawn. The module's docstring says what each setting does.
 
     Raises:
         ValueError: a setting is out of range; names it.
@@ -83,7 +83,7 @@ class Sampling:
 
     @property
     def plain(self) -> bool:
-        """Whether temperature is all there is: no penalty, no filter."""
+        """Whether there is neither a penalty nor a filter."""
         filters = (self.top_k, self.top_p, self.min_p)
         return self.repetition_penalty == 1 and all(value is None for value in filters)
 
@@ -95,11 +95,10 @@ ARGUMENTS = ("max_new_tokens", "stop", "seed", "num_samples", "return_logprobs")
 def as_sampling(
     sampling: Sampling | Choose | float | None, settings: dict[str, Any]
 ) -> Sampling | Choose:
-    """How tokens are chosen: as given, or by the settings of `Sampling`, of which a number is the
-    temperature.
+    """A `Sampling` or function as given, or a `Sampling` from settings; a number is a temperature.
 
     Raises:
-        TypeError: there are settings beside a `Sampling` or a function, or unknown ones.
+        TypeError: there are settings besides a `Sampling` or a function, or unknown ones.
         ValueError: a setting is out of range.
     """
     known = [field.name for field in fields(Sampling)]
@@ -125,7 +124,7 @@ def penalised(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarra
 
 
 def filtered(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """Steps 4 to 7: scores (B, V) whose soft-max is drawn from, -inf for what is left out."""
+    """Steps 4 to 7: scores (B, V), whose softmax is drawn from; -inf for excluded tokens."""
     scores = logits / max(sampling.temperature, COLDEST)
     if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
         lowest = np.partition(scores, -sampling.top_k, axis=-1)[:, -sampling.top_k, None]
@@ -145,12 +144,12 @@ def filtered(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
 
 
 def weights_of(scores: np.ndarray) -> np.ndarray:
-    """Probabilities as multiples of the highest: exp(scores - max), (..., V)."""
+    """Probabilities relative to the highest one: exp(scores - max), (..., V)."""
     return np.exp(scores - scores.max(axis=-1, keepdims=True))
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """The logarithm of the soft-max, in float64, (..., V)."""
+    """The logarithm of the softmax, in float64, (..., V)."""
     logits = logits.astype(np.float64)
     logits = logits - logits.max(axis=-1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
@@ -159,12 +158,12 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
 def likeliest_of(
     logprobs: np.ndarray, count: int, allowed: np.ndarray | None = None
 ) -> list[tuple[int, float]]:
-    """The best `count` tokens with their probabilities, of equals the lowest id first.
+    """The most probable tokens with their probabilities; among equals the lowest id comes first.
 
     Args:
-        logprobs: (V,) the model's own.
-        count: how many; fewer are allowed, fewer are given.
-        allowed: (V,) those that are listed; None for all.
+        logprobs: (V,) the model's log-probabilities.
+        count: the number of tokens; fewer are returned if fewer are allowed.
+        allowed: (V,) which tokens may be listed; None for all.
     """
     if allowed is None:
         best = np.argsort(-logprobs, kind="stable")
@@ -178,19 +177,19 @@ class Sampler:
     """Picks the next token of each of B sequences, each with its own random numbers.
 
     Args:
-        sampling: how; or a function that chooses, see the module.
-        rngs: one for each sequence; each draw takes one number from it.
+        sampling: the settings, or a function that chooses, see the module's docstring.
+        rngs: a random generator for each sequence; each draw takes one number from it.
         vocab_size: V.
-        sequences: the tokens so far, for the repetition penalty and to know where a text stands.
+        sequences: the tokens so far, for the repetition penalty and the states of `readable`.
         readable: which tokens may come; None allows all.
         left: how many tokens each sequence still gets.
 
     Attributes:
         sampling: as given.
-        plain: whether temperature is all there is.
-        readable: as given, or None if it leaves nothing out.
-        states: of each sequence, see `readable`.
-        left: as given, less one for each that was drawn.
+        plain: whether there is neither a penalty nor a filter.
+        readable: as given, or None if it excludes nothing.
+        states: the state of each sequence's text, see `readable`.
+        left: as given, reduced by one for each token drawn.
     """
 
     def __init__(
@@ -234,7 +233,7 @@ class Sampler:
             self._seen = self._seen[:-1]
 
     def uniforms(self, count: int) -> np.ndarray:
-        """The numbers of the next `count` draws, (count, B), for who draws in place of `pick`."""
+        """The random numbers of the next `count` draws, (count, B), for drawing elsewhere."""
         numbers = [random(count) for random in self._draws]
         return np.array(numbers).T
 
@@ -242,7 +241,7 @@ class Sampler:
         """Tokens, one for each row of logits (B, V).
 
         Raises:
-            ValueError: the logits are not numbers, or a function chose what may not come.
+            ValueError: the logits are not numbers, or a function chose an excluded token.
         """
         if self._own is not None:
             tokens = self._chosen_by_function(self._own, logits)
@@ -253,7 +252,7 @@ class Sampler:
         if self.readable is None:
             tokens = self._choose(logits)
         elif len(self._draws) == 1 and self.plain:
-            return [self._choose_one_readable(logits[0], self.readable)]  # nothing is penalised
+            return [self._choose_one_readable(logits[0], self.readable)]  # without a penalty
         else:
             tokens = self._choose_readable(logits)
             self.follow(tokens)
@@ -262,7 +261,7 @@ class Sampler:
         return tokens
 
     def follow(self, tokens: Sequence[int]) -> None:
-        """Take note of a token for each sequence, whoever chose it."""
+        """Record a chosen token for each sequence, also if it was not chosen here."""
         self.left -= 1
         if self.readable is not None and not (self.readable.closed and self._between()):
             following = self.readable.next_state
@@ -271,7 +270,7 @@ class Sampler:
             ]
 
     def _choose_one_readable(self, logits: np.ndarray, readable: Readable) -> int:
-        """As `_choose_readable` and `follow` for one row (V,) without filters, in fewer calls."""
+        """`_choose_readable` and `follow` for one row (V,) without filters, in fewer calls."""
         self.left = left = self.left - 1
         state = self.states[0]
         names, ids = readable.choices[max(0, min(left, LEVELS - 1))][state]
@@ -289,7 +288,7 @@ class Sampler:
     def _chosen_by_function(self, choose: Choose, logits: np.ndarray) -> list[int]:
         tokens = []
         for row, state, (text, rng) in zip(logits, self.states, self._texts, strict=True):
-            given = row.copy()  # it may be written to
+            given = row.copy()  # the function may write to it
             if self.readable is not None:
                 given[~self.readable.may_come(state, self.left)] = -np.inf
             may_come = np.isfinite(given)
@@ -311,7 +310,7 @@ class Sampler:
             if ids is None:
                 return self._choose(logits)
             return ids[self._choose(logits.take(ids, axis=1))].tolist()
-        # Adding 0 or -∞ takes half the time of choosing, and changes no logit that may be drawn.
+        # Adding 0 or -∞ is twice as fast as selecting, and changes no logit of an allowed token.
         return self._choose(logits + self.readable.bias[level].take(self.states, axis=0))  # (B, V)
 
     def _choose(self, logits: np.ndarray) -> list[int]:
@@ -328,8 +327,8 @@ class Sampler:
 
 
 def _draw_one(scores: np.ndarray, uniform: float) -> int:
-    """`draw` for one row of scores (V,), which are overwritten, in fewer calls."""
-    scores -= np.maximum.reduce(scores)  # as scores.max(), in less time
+    """`draw` for one row of scores (V,), in fewer calls. Overwrites the scores."""
+    scores -= np.maximum.reduce(scores)  # faster than scores.max()
     together = np.add.accumulate(np.exp(scores, out=scores).astype(np.float64))
     total = together[-1]
     if not math.isfinite(total):
@@ -340,8 +339,8 @@ def _draw_one(scores: np.ndarray, uniform: float) -> int:
 def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     """A token for each row: the first whose cumulative weight exceeds `uniform` of the total.
 
-    In two steps, as NumPy's cumulative sum is slow: first a block of about √V tokens, then a token
-    in it, at the place where the draw fell within the block.
+    NumPy's cumulative sum is slow, so this takes two steps: it first finds a block of about √V
+    tokens, then the token inside the block.
 
     Args:
         weights: (B, V), not negative.
@@ -363,7 +362,7 @@ def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 def _first_above(weights: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the cumulative weight first exceeds `uniform` of the total, and how far into it, (B,).
 
-    The second is in [0, 1), so it can be used as a uniform number itself.
+    The second result is in [0, 1), so it can be used as a uniform number itself.
     """
     together = np.cumsum(weights, axis=-1, dtype=np.float64)
     _check(together[:, -1])

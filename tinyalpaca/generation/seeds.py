@@ -13,7 +13,7 @@ def seeds_of(seed: Seed, count: int) -> list[int | None]:
     """A seed for each of `count` prompts.
 
     Raises:
-        ValueError: there are more or fewer of them.
+        ValueError: the number of seeds is not the number of prompts.
     """
     if seed is None or isinstance(seed, int | np.integer):
         return [seed] * count
@@ -25,7 +25,7 @@ def seeds_of(seed: Seed, count: int) -> list[int | None]:
 
 
 def sample_rngs(seed: int | None, num_samples: int) -> Iterator[np.random.Generator]:
-    """Random numbers for each sample of a prompt; the first are those of the seed itself.
+    """A random generator for each sample of a prompt. The first one is that of the seed itself.
 
     Raises:
         ValueError: the seed is negative.

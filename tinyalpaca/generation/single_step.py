@@ -1,20 +1,20 @@
-"""One more token of each of few sequences on the CPU, in as few NumPy calls as possible.
+"""One more token for each of few sequences on the CPU, in as few NumPy calls as possible.
 
-In a small model a call costs more than its arithmetic, about a microsecond, so each of the model's
-products, norms and activations is one or two calls here, into buffers that are made once. Two
-things differ from there:
+In a small model the overhead of a NumPy call, about a microsecond, exceeds the time of its
+arithmetic. So each matmul, norm and activation is one or two calls here, into buffers that are made
+once. Two things differ from the model:
 
-- The soft-max does not subtract the largest score first. That is the same unless a score is beyond
-  the range of exp, so the denominators are looked at when the token is done: if one is out of a
-  safe range, the token is computed once more, and all that follow, with the largest subtracted.
-- Everything is one-dimensional, so that `ndarray.dot` goes straight to BLAS's product of a matrix
-  and a vector.
+- The softmax does not subtract the largest score first. The result is the same unless a score is
+  beyond the range of exp. The denominators show that at the end of a token: if one is outside of a
+  safe range, this token is computed again, and from then on the largest score is subtracted.
+- All activations are one-dimensional, so that `ndarray.dot` calls BLAS's matrix-vector product
+  directly.
 
-Of a small model the weights are folded (`folded_weights`); of a large one, where reading them takes
-most of the time, they are the model's own (`plain_weights`).
+The weights of a small model are folded (`folded_weights`). A large model's own weights are used
+(`plain_weights`), because reading them takes most of the time.
 
-C channels, D head size, F feed-forward width, H heads of queries, K of keys and values, S room of
-the cache, T positions so far, V vocabulary.
+C channels, D head size, F feed-forward width, H heads of queries, K of keys and values, S capacity
+of the cache, T positions so far, V vocabulary.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from tinyalpaca.generation.folded_weights import Layer, Norm, Weights, activate,
 from tinyalpaca.generation.windows import Tokens
 from tinyalpaca.key_values import KeyValues
 
-SMALLEST, LARGEST = 1e-30, 1e30  # of a soft-max's denominator
-# So many tokens of a prompt are computed in less time one by one than by the model, if its layers
-# have so few weights that calls cost more than arithmetic.
+SMALLEST, LARGEST = 1e-30, 1e30  # the safe range of a softmax's denominator
+# Prompts of up to SHORT tokens are computed faster one by one than by the model, if its layers have
+# up to SMALL weights, so that the overhead of calls exceeds the time of arithmetic.
 SHORT, SMALL = 10, 1 << 20
 
 
@@ -43,11 +43,11 @@ class FewDecoder(CachedDecoder):
     """Logits of few sequences, each computed alone.
 
     Args:
-        weights: the model's.
+        weights: the model's weights.
         The others: as for `CachedDecoder`.
 
     Attributes:
-        steps: one for each sequence.
+        steps: a `SingleStep` for each sequence.
     """
 
     def __init__(
@@ -92,19 +92,19 @@ class FewDecoder(CachedDecoder):
 
 
 class SingleStep:
-    """Call it with a token and its position; it returns the logits of the next.
+    """Call it with a token and its position; it returns the logits of the next token.
+
+    The logits are in the same buffer each time.
 
     Args:
-        weights: the model's.
+        weights: the model's weights.
         room: S.
 
     Attributes:
-        cache: (layers, 2, K, D + 1, S): keys, then values, positions last. The extra row of the
-            values is all 1, so that the product of values and exp(scores) has the soft-max's
-            denominator beside its numerators. That of the keys is unused.
+        cache: (layers, 2, K, D + 1, S): keys, then values, with positions as the last axis. The
+            extra row of the values is all 1, so that the matmul of values and exp(scores) also
+            gives the softmax's denominators. The extra row of the keys is unused.
         careful: whether the largest score is subtracted.
-
-    The logits are the same buffer each time.
     """
 
     weights: Weights
@@ -141,14 +141,15 @@ class SingleStep:
         self._head = _product(given, weights.head, self._logits, weights.head_bias)
 
     def __call__(self, token: int, place: int, wanted: bool = True) -> np.ndarray:
-        """(V,); NumPy's warnings of what overflows are for the caller to ignore: it is found.
+        """Logits (V,). An overflow is detected here, so the caller should ignore NumPy's warnings.
 
         Args:
-            wanted: whether logits are; without them, those returned are of another token.
+            wanted: whether logits are wanted; if not, the returned array holds those of an earlier
+                token.
         """
         self._run(token, place)
         if not self.careful:
-            # As a list, of which the smallest is found in less time than by NumPy.
+            # Finding the smallest is faster in a list than by NumPy.
             found = self._denominators.ravel().tolist()
             if not (min(found) > SMALLEST and max(found) < LARGEST):
                 self.careful = True
@@ -158,7 +159,7 @@ class SingleStep:
         return self._logits
 
     def _run(self, token: int, place: int) -> None:
-        """What comes out of the last norm, in `_attention_norm`."""
+        """Compute the output of the last norm, in `_attention_norm`."""
         weights, length, x, block = self.weights, place + 1, self._x, self._block
         pre_norm, rotation, positions = weights.config.pre_norm, weights.rotation, weights.positions
         attention_norm, ffn_norm, q, kv = self._attention_norm, self._ffn_norm, self._q, self._kv
@@ -199,8 +200,8 @@ class SingleStep:
             self._last_norm(x, attention_norm)
 
     def _calls(self, layer: Layer) -> tuple[Callable[..., Any], ...]:
-        """What a layer does with a token, in order: norm, queries, keys and values, what is made
-        of the mixed ones, norm, and the feed-forward network in three."""
+        """The functions of a layer: norm, projection of queries, keys and values, output
+        projection; then norm and the feed-forward network, in three functions."""
         weights, config = self.weights, self.weights.config
         hidden = self._around_ffn[config.d_model + 1 :]
         wide = np.empty_like(hidden, shape=layer.fc1.shape[1:])
@@ -210,7 +211,7 @@ class SingleStep:
         residuals: tuple[Any, Any] = (
             None,
             None,
-        )  # where they are added to x, or in the matrices
+        )  # pre-norm adds the block to x; folded matrices contain the residual
         if not (weights.folded or config.pre_norm):
             residuals = self._attention_norm, self._ffn_norm
         b_qkv, b_out, b_fc1, b_fc2 = layer.biases
@@ -248,14 +249,14 @@ Normalise = Callable[[np.ndarray, np.ndarray], Any]  # x and out, (C,)
 
 
 def _norm(norm: Norm | None, channels: int, eps: float, dtype: Any) -> Normalise:
-    """A function that normalises; one that is folded (None) only divides."""
+    """A function that normalizes; if the norm is folded (None) it only divides."""
     root, sum_eps = sqrt(channels), channels * eps
 
     def divide(x: np.ndarray, out: np.ndarray) -> None:
-        """x/√(mean(x²) + ε), as x·√C/√(Σx² + Cε)"""
+        """x/√(mean(x²) + ε), computed as x·√C/√(Σx² + Cε)."""
         try:
             scale = root / sqrt(x.dot(x) + sum_eps)
-        except ZeroDivisionError:  # all are 0, and ε is less than float32 has: 0/0, as in the model
+        except ZeroDivisionError:  # x is 0, and ε underflows in float32: 0/0, as in the model
             scale = nan
         np.multiply(x, scale, out=out)
 
@@ -266,7 +267,7 @@ def _norm(norm: Norm | None, channels: int, eps: float, dtype: Any) -> Normalise
 
     def whole(x: np.ndarray, out: np.ndarray) -> None:
         if centred:
-            # Twice, as the mean is rounded, and may be many times what is left.
+            # Twice, because the mean is rounded, and may be much larger than the deviations.
             np.subtract(x, x.dot(mean_of), out=out)
             x = np.subtract(out, out.dot(mean_of), out=out)
         divide(x, out)
@@ -278,14 +279,14 @@ def _norm(norm: Norm | None, channels: int, eps: float, dtype: Any) -> Normalise
 
 
 def _parts(kept: np.ndarray, both: np.ndarray) -> tuple[Any, ...]:
-    """Views of a layer's cache, and of its mixed values: numerators and denominators."""
+    """Views of a layer's cache, and of attention's numerators and denominators."""
     size = both.shape[1] - 1
     apart = both[:, :size].swapaxes(1, 2), both[:, size:].swapaxes(1, 2)
     return kept[:, :, :size], kept[0, :, :size], kept[1], (both, *apart)
 
 
 def _product(given: Any, matrix: Any, out: Any, *added: Any) -> Callable[..., Any]:
-    """A function that computes out = given·matrix + what is added, where that is not None."""
+    """A function that computes out = given·matrix + the terms in `added` that are not None."""
     product = partial(given.dot, matrix, out)
     terms = [term for term in added if term is not None]
     if not terms:
@@ -300,7 +301,7 @@ def _product(given: Any, matrix: Any, out: Any, *added: Any) -> Callable[..., An
 
 
 def _activation(kind: str, given: Any, out: Any, folded: bool) -> Callable[..., Any]:
-    """A function that computes out = activation(given); the same memory, unless it is SwiGLU."""
+    """A function that computes out = activation(given), in place unless it is SwiGLU."""
     if kind == "relu":
         return partial(np.maximum, given, np.zeros((), given.dtype), out=out)
     if folded or kind == "gelu":
@@ -310,7 +311,7 @@ def _activation(kind: str, given: Any, out: Any, folded: bool) -> Callable[..., 
     minus = np.empty_like(gate)
 
     def open_gate() -> None:
-        """x·σ(u) as x/(1 + e^-u), which is right where e^-u overflows, with u = x or GELU's."""
+        """x·σ(u) as x/(1 + e^-u), which is right even if e^-u overflows; u = x, or GELU's u."""
         if kind == "gelu_tanh":
             np.multiply(gate, gate, out=minus)
             np.multiply(minus, -slope * cubic, out=minus)

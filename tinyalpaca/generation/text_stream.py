@@ -1,7 +1,7 @@
-"""Text from tokens as they come: never half a character, and nothing of a stop string.
+"""Decodes tokens as they come: never half a character, and never a part of a stop string.
 
-The text ends before the stop string that is complete first; of several that are complete with the
-same character, before the longest.
+The text ends before the stop string that is complete first. If several end with the same character,
+it ends before the longest.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ class TextStream:
     Text that may be the beginning of a stop string is held back until that is decided.
 
     Args:
-        tokenizer: whose tokens they are.
-        stop: where to end the text; a string or several, none empty.
+        tokenizer: decodes the tokens.
+        stop: a stop string or several, none empty.
         ends: tokens that end the text; they are not part of it.
 
     Attributes:
         ends: as given.
         stops: the stop strings.
-        stopped: whether a stop string or the end has come; the text ends before it.
+        stopped: whether a stop string or an end token has come; the text ends before it.
 
     Raises:
         ValueError: a stop string is empty.
@@ -45,7 +45,7 @@ class TextStream:
         self.stopped: bool = False
 
     def feed(self, *tokens: int) -> str:
-        """What is certain to belong to the text now, maybe an empty string."""
+        """Add tokens; returns the new text that is certain, which may be empty."""
         end = self.first_end(tokens)
         if end is not None:
             before = tokens[:end]
@@ -58,20 +58,20 @@ class TextStream:
         return self._release(piece) if self.stops and piece else piece
 
     def first_end(self, tokens: Iterable[int]) -> int | None:
-        """The place of the first token that ends the text, or None."""
+        """The index of the first token that ends the text, or None."""
         if not self.ends:
             return None
         return next((n for n, token in enumerate(tokens) if token in self.ends), None)
 
     def begin_inside(self, tokens: Iterable[int]) -> None:
-        """Say that the text goes on from tokens that end inside a character.
+        """Start after tokens that end inside a character.
 
         That character, once it is complete, is the first of this text.
         """
         self._decoder.feed(*tokens)
 
     def finish(self, *, drop: bool = False) -> str:
-        """What was held back, and U+FFFD if the text ends inside a character (`drop`: nothing)."""
+        """The text that was held back, plus U+FFFD if it ends inside a character and not `drop`."""
         if self.stopped:
             return ""
         rest = self._decoder.finish()
@@ -96,7 +96,7 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` are the beginning of `stop`."""
+    """The number of characters at the end of `text` with which `stop` begins."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):
             return length

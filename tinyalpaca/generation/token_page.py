@@ -1,8 +1,7 @@
 """A text as a web page: coloured by surprise, alternatives on hover, attention on click.
 
-The page is one file and needs nothing else, no network either: `token_page.html`, with the data
-filled in. What it has in common with the page of `tinyalpaca play` is in `token_view.css` and
-`token_view.js`.
+The page is a single file, `token_page.html` with the data filled in, and needs no network. The
+parts that it shares with the page of `tinyalpaca play` are in `token_view.css` and `token_view.js`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tinyalpaca.generation.reading import Reading, read_back
 from tinyalpaca.tokenizer import Tokenizer
 from tinyalpaca.tokenizer.tokenizer_files import readable_token
 
-MAX_ATTENTION = 8 << 20  # bytes; of larger models the heads, then the layers, are averaged
+MAX_ATTENTION = 8 << 20  # bytes; if there are more, heads are averaged, then layers
 
 
 def token_page(
@@ -30,10 +29,10 @@ def token_page(
     """The page, as HTML.
 
     Args:
-        generator: whose model wrote the text.
-        tokens: the whole text, prompt included.
-        prompt_length: how many of them are the prompt.
-        alternatives: how many likely tokens to list for each.
+        generator: has the model that wrote the text.
+        tokens: the whole text, with the prompt.
+        prompt_length: the number of tokens of the prompt.
+        alternatives: the number of probable tokens to list for each token.
     """
     shown = TokensShown(generator.tokenizer)
     readings = list(read_back(generator, tokens))
@@ -48,13 +47,13 @@ def token_page(
         "heads": heads,
         "attention": base64.b64encode(attention).decode("ascii"),
     }
-    # In a script element "<" could end it; in JSON it may be written like this.
+    # "<" could end the script element; JSON allows this way of writing it.
     written = json.dumps(data).replace("<", "\\u003c")
     return with_view("tinyalpaca.generation", "token_page.html").replace("@DATA@", written)
 
 
 def with_view(package: str, name: str) -> str:
-    """A page of ours, with what pages have in common."""
+    """One of our pages, with the shared CSS and JavaScript put in."""
     page = resources.files(package).joinpath(name).read_text("utf-8")
     for part in ("token_view.css", "token_view.js"):
         common = resources.files("tinyalpaca.generation").joinpath(part).read_text("utf-8")
@@ -63,26 +62,26 @@ def with_view(package: str, name: str) -> str:
 
 
 class TokensShown:
-    """What a page shows of each token, one after another."""
+    """Builds the data that a page shows for each token, in order."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer, self._decoder = tokenizer, tokenizer.decoder()
 
     def next(self, token: int) -> dict[str, Any]:
-        """Its text and name: of several that are one character, the last one shows it."""
+        """A token's text and name. If several tokens form one character, the last one shows it."""
         piece = self._decoder.feed(token)
         return {"text": piece or "∙", "part": not piece, "name": self._name(token)}
 
     def chosen(
         self, token: int, logprob: float, best: Sequence[tuple[int, float]]
     ) -> dict[str, Any]:
-        """The same, its surprise, and the likeliest that might have come."""
+        """The same, with its surprise and the most probable tokens in its place."""
         names = [[self._name(other), _short(p), other == token] for other, p in best]
         bits = _short(max(0.0, -logprob / log(2)))
         return {**self.next(token), "bits": bits, "best": names}
 
     def read(self, token: int, reading: Reading, alternatives: int) -> dict[str, Any]:
-        """The same, of one that is read again."""
+        """The same, for a token whose prediction was computed again."""
         return self.chosen(token, float(reading.logprobs[token]), reading.likeliest(alternatives))
 
     def _name(self, token: int) -> str:
@@ -90,12 +89,12 @@ class TokensShown:
 
 
 def packed_attention(readings: Sequence[Reading]) -> tuple[bytes, int, int]:
-    """The attention of all tokens, one after the other, and the numbers of layers and heads in it.
+    """The attention of all tokens, one after the other, and its numbers of layers and heads.
 
-    A probability p is the byte 255·√p, rounded: small ones keep some precision.
+    A weight p is stored as the byte 255·√p, rounded, so that small ones keep some precision.
     """
     rows = [reading.attention for reading in readings]
-    for axis in (1, 0):  # heads first
+    for axis in (1, 0):  # average heads first, then layers
         if sum(row.size for row in rows) > MAX_ATTENTION:
             rows = [row.mean(axis=axis, keepdims=True) for row in rows]
     layers, heads = rows[0].shape[:2] if rows else (0, 0)

@@ -1,13 +1,13 @@
-"""One more token of each of some sequences on a GPU: caches, scratch memory, graphs.
+"""One more token for each of some sequences on a GPU: the cache, the workspace and the graphs.
 
     step = TokenStep(weights, slots, room)
     step.prefill(inputs)                 # a prompt, all but its last token
-    step.place(inputs)                   # what each slot is at
+    step.place(inputs)                   # each slot's token and position
     logits = step.logits_of_next()       # (B, V), or:
     step.supply(settings); step.draw(5); tokens = step.tokens()    # five tokens, one after another
 
 B slots, N rows (slots, or positions of a prompt), C channels, H heads, D head size, F feed-forward
-width, S room of the cache, V vocabulary.
+width, S capacity of the cache, V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tinyalpaca.generation.cuda import decode, draw
 from tinyalpaca.generation.device_weights import DeviceWeights
 from tinyalpaca.generation.readable import LEVELS, STATES, Readable
 
-WARM_UP = 8  # tokens that run kernel by kernel: a graph pays for itself after some dozens
-ROUNDS = 32  # for which random numbers are supplied at a time
-PREFILL_ROWS, PREFILL_SCORES = 1 << 16, 1 << 23  # that are computed at a time
+WARM_UP = 8  # tokens computed kernel by kernel before a capture, which pays off after some dozens
+ROUNDS = 32  # rounds whose random numbers are copied at once
+PREFILL_ROWS, PREFILL_SCORES = 1 << 16, 1 << 23  # rows and scores that are computed at once
 
 
 class Scratch:
-    """Arrays for N rows: what they are, and what is computed of them."""
+    """The workspace for N rows: their inputs and their activations."""
 
     x: Any
     other: Any
@@ -49,11 +49,11 @@ class Scratch:
 
 
 class Token:
-    """What is computed for a token, on arrays at fixed places.
+    """The computation of a token, on arrays whose addresses do not change.
 
     Attributes:
-        inputs: (4, B) int32: ids, places (negative: nobody's), slots, draws taken.
-        cache: keys and values, a layer each.
+        inputs: (4, B) int32: ids, positions (negative: the slot is unused), slots, draws so far.
+        cache: keys and values of each layer.
         logits: (B, V).
         settings, chosen, rules: see `draw.draw`.
     """
@@ -74,7 +74,7 @@ class Token:
         self.logits: Any = xp.empty((slots, weights.head.outputs), dtype)
         self.settings: Any = xp.zeros((ROUNDS + 1, slots), np.float64)
         self.chosen: Any = xp.zeros((ROUNDS, slots), np.int32)
-        # At fixed places as all else, so that one graph serves all rules, and none.
+        # Allocated once, like all else, so that one graph serves all rules and no rules.
         vocabulary = weights.head.outputs
         self.rules: draw.Rules = draw.Rules(
             xp.ones((LEVELS, STATES, vocabulary), np.int32),
@@ -83,13 +83,13 @@ class Token:
         )
 
     def forward(self) -> None:
-        """Keys and values of the inputs, and logits."""
+        """Cache keys and values of the inputs, and compute logits."""
         x = run_layers(self.weights, self.cache, self._scratch, one_each=True)
         head, eps = self.weights.head, self.weights.eps
         decode.linear(x, head.weight, head.bias, self.logits, eps=eps)
 
     def draw(self) -> None:
-        """The same, then a token of each slot, which becomes its id at the next place."""
+        """The same, then draw a token for each slot, which becomes its id at the next position."""
         self.forward()
         ids, places, _, taken = (self.inputs[i] for i in range(4))
         where = {"ids": ids, "places": places, "taken": taken}
@@ -97,17 +97,17 @@ class Token:
 
 
 class TokenStep:
-    """One more token of each of B sequences, which have a slot in the cache each.
+    """One more token for each of B sequences, which have a slot in the cache each.
 
     Args:
-        weights: the model's.
+        weights: the model's weights on the device.
         slots: B.
-        room: S, positions that a slot has.
-        graph: replay a CUDA graph after some tokens; False launches every kernel, always.
+        room: S, the number of positions in a slot.
+        graph: replay a CUDA graph after some tokens; False always launches kernels one by one.
 
     Attributes:
-        token: what is computed.
-        forward, drawing: the same with and without a choice of tokens, each a `Captured`.
+        token: the computation.
+        forward, drawing: `Token.forward` and `Token.draw`, each as a `Captured`.
     """
 
     weights: DeviceWeights
@@ -122,35 +122,35 @@ class TokenStep:
         self.device: Device = weights.device
         with self.device.in_use():
             self.token = token = Token(weights, slots, room)
-        # A run and its replay keep the same numbers in the cache, so the logits, in which all that
-        # was computed comes together, are what to compare.
+        # A run and its replay write the same numbers to the cache. So only the results that depend
+        # on everything are compared: logits and draws.
         changed = [token.logits, token.inputs, token.chosen, token.rules.guide]
         self.forward, self.drawing = (
             Captured(function, changed, label="token step", enabled=graph, warm_up=WARM_UP)
             for function in (token.forward, token.draw)
         )
         self._owner: Any = None
-        self._readable: Readable | None = None  # what the rules on the device are
+        self._readable: Readable | None = None  # the rules that the device has
 
     def place(self, inputs: np.ndarray) -> None:
-        """Say what slots are at: (4, B) int32, see `Token.inputs`."""
+        """Set the slots' inputs: (4, B) int32, see `Token.inputs`."""
         self.token.inputs.set(inputs)
 
     def logits_of_next(self) -> np.ndarray:
-        """Logits (B, V) in main memory."""
+        """Compute a token; returns logits (B, V) in main memory."""
         self.forward()
         return self.logits()
 
     def logits(self) -> np.ndarray:
-        """Those that were computed last, (B, V) in main memory."""
+        """The logits that were computed last, (B, V) in main memory."""
         return self.token.logits.get()
 
     def supply(self, settings: np.ndarray) -> None:
-        """Random numbers for the next `ROUNDS` draws, and 1/temperature; see `draw.draw`."""
+        """Set the random numbers of the next `ROUNDS` draws and 1/temperature; see `draw.draw`."""
         self.token.settings.set(settings)
 
     def rule(self, readable: Readable | None, guide: np.ndarray) -> None:
-        """Say which tokens may be drawn (None: all) and where texts stand; see `draw.Rules`."""
+        """Set which tokens may be drawn (None: all) and the texts' states; see `draw.Rules`."""
         rules = self.token.rules
         if readable is not self._readable:
             if readable is None:
@@ -164,7 +164,7 @@ class TokenStep:
             rules.guide.set(guide)
 
     def draw(self, rounds: int) -> None:
-        """Choose so many tokens for each slot, one after another."""
+        """Draw `rounds` tokens for each slot, one after another."""
         for _ in range(rounds):
             self.drawing()
 
@@ -173,7 +173,7 @@ class TokenStep:
         return self.token.chosen.get()
 
     def prefill(self, inputs: np.ndarray) -> None:
-        """Keep keys and values of rows; inputs (4, N), a sequence's places in their order."""
+        """Cache keys and values of rows; inputs (4, N), with each sequence's positions in order."""
         most = PREFILL_SCORES // (self.weights.config.num_heads * self.room)
         most = min(max(1, most), PREFILL_ROWS)
         for first in range(0, inputs.shape[1], most):
@@ -183,23 +183,24 @@ class TokenStep:
             run_layers(self.weights, self.token.cache, scratch, one_each=False)
 
     def lend_to(self, owner: object) -> None:
-        """The step is busy for as long as `owner` lives."""
+        """Reserve the step for as long as `owner` lives."""
         self._owner = weakref.ref(owner)
 
     @property
     def idle(self) -> bool:
-        """Whether nobody uses it."""
+        """Whether the step is not reserved."""
         return self._owner is None or self._owner() is None
 
 
 def run_layers(
     weights: DeviceWeights, cache: Sequence[decode.Cache], scratch: Scratch, one_each: bool
 ) -> Any:
-    """What comes out of the last layer, (N, C), for the rows that `scratch` says.
+    """The output of the last layer, (N, C), for the rows in `scratch`.
 
     Args:
-        one_each: a slot is in one row only. Otherwise all rows are kept in a layer's cache before
-            any looks at it; and as logits are not wanted, the last layer ends there.
+        one_each: whether each slot is in one row only. Otherwise all rows are written to a layer's
+            cache before attention reads it. As no logits are needed then, the last layer ends
+            there.
     """
     config, eps, rows = weights.config, weights.eps, scratch.rows
     pre_norm, activation = config.pre_norm, config.activation
@@ -226,7 +227,7 @@ def run_layers(
 
 
 def _add_block(pre_norm: bool, product: Any, x: Any, block: Any, y: Any, eps: float | None) -> None:
-    """y = x + W block + b. Where post-norm, that x is normalised and a part of the product."""
+    """y = x + W block + b. In a post-norm model, W contains the residual connection from x̂."""
     if pre_norm:
         decode.linear(None, product.weight, product.bias, y, more=block, residual=x)
     else:

@@ -1,6 +1,6 @@
-// A text token by token: coloured by surprise, what might have come when one is pointed at, where the model looked when
-// one is clicked. For a page with #text, #name, #detail, #layer and #head. A token has text, part, name and, but for the
-// first, bits and best.
+// Shows a text token by token, coloured by surprise. Pointing at a token lists its alternatives; clicking it shows
+// the attention from it. The page needs elements #text, #name, #detail, #layer and #head. A token has text, part, name
+// and, except for the first one, bits and best.
 const at = id => document.getElementById(id);
 const layerMenu = at("layer"), headMenu = at("head");
 let tokens = [], spans = [], chosen = -1, attention = null, bytes = null, offsets = [];
@@ -46,7 +46,7 @@ function detail(i) {
   }
 }
 
-function looked(i) {  // how much token i looked at each before it, averaged as the menus say
+function looked(i) {  // the attention from token i to each earlier one, averaged as the menus say
   const length = i - attention.starts[i], sums = new Array(length).fill(0);
   const pick = (menu, count) => menu.value === "all" ? [...Array(count).keys()] : [Number(menu.value)];
   const layers = pick(layerMenu, attention.layers), heads = pick(headMenu, attention.heads);

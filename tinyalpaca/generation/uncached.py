@@ -1,9 +1,9 @@
-"""What generation computes, as simply as can be: the whole model on each window, for every token.
+"""Generation in its simplest form: it runs the whole model on a window for every token.
 
-It is the specification of `tinyalpaca.generation.decoder`, which gives the same logits in less
-time, and is what runs inside `minigrad.textbook()`.
+This is the reference for `tinyalpaca.generation.decoder`, which computes the same logits faster. It
+runs inside `minigrad.textbook()`.
 
-What the model sees of a long text is in `tinyalpaca.generation.windows`.
+`tinyalpaca.generation.windows` says which part of a long text the model sees.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from tinyalpaca.model import TinyAlpaca
 
 
 def home_of(model: TinyAlpaca) -> Device:
-    """The device that a model lives on: that of its parameters."""
-    if type(model) is TinyAlpaca:  # quickly: it is asked for with every token
+    """The device of a model's parameters."""
+    if type(model) is TinyAlpaca:  # a short cut, because this is called for every token
         return model.final_linear.weight.device
     return next(model.named_parameters())[1].device
 
 
 @contextmanager
 def evaluating(modules: Iterable[Module]) -> Iterator[None]:
-    """Inside, these modules (all of a model) are in evaluation mode and record no graph."""
+    """Context manager: these modules (all of a model) are in evaluation mode, without a graph."""
     training = [module for module in modules if module.training]
     for module in training:
         module.training = False
@@ -47,11 +47,12 @@ def evaluating(modules: Iterable[Module]) -> Iterator[None]:
 
 
 def run(model: Any, modules: Iterable[Module], ids: Any, cache: KeyValues | None = None) -> Tensor:
-    """What a model gives for ids (B, T) of the host. Texts are drawn from exact products, whatever
-    it is trained with.
+    """The model's output for ids (B, T) in main memory.
+
+    Matmuls are computed in fp32, whatever precision the model is trained in.
 
     Args:
-        modules: all of the model.
+        modules: all modules of the model.
     """
     given = home_of(model).asarray(np.asarray(ids))
     with evaluating(modules), precision("fp32"), sharing():
@@ -63,8 +64,8 @@ class UncachedDecoder:
 
     Args:
         model: the model.
-        vocab_size: V, the tokenizer's.
-        sequences: token ids; whoever owns the lists appends to them.
+        vocab_size: V, of the tokenizer.
+        sequences: token ids; the caller appends to these lists.
     """
 
     model: TinyAlpaca
@@ -75,7 +76,7 @@ class UncachedDecoder:
         self.model, self.vocab_size, self.sequences = model, vocab_size, list(sequences)
 
     def next_logits(self) -> np.ndarray:
-        """Logits of the token after each sequence, (B, V); float32 of a model in float16."""
+        """Logits of the token after each sequence, (B, V); float32 for a model in float16."""
         context = self.model.config.max_seq_len
         rows = []
         for tokens in self.sequences:
@@ -85,6 +86,6 @@ class UncachedDecoder:
         return np.stack(rows)
 
     def remove(self, row: int) -> None:
-        """Forget a sequence; the last one takes its place."""
+        """Remove a sequence; the last one takes its place."""
         self.sequences[row] = self.sequences[-1]
         del self.sequences[-1]

@@ -1,4 +1,4 @@
-"""Whether a model's weights are still those that were looked at last."""
+"""Finds out whether a model's weights have changed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from minigrad import Tensor
 from minigrad.device import Device
 from minigrad.version import checksum
 
-SMALL = 1 << 20  # bytes that are copied to be compared
+SMALL = 1 << 20  # bytes; parameters up to this size are compared with a copy
 
 
 class WeightsSeen:
-    """Parameters of one device as they are when this is made.
+    """A record of the parameters of one device, as they are when it is made.
 
-    Engine and optimizers count what they change (see `minigrad.version`): a parameter with the same
-    count, whose memory nobody outside of the engine holds, has not changed. Of others, and on a
-    GPU, where a graph that runs again counts nothing, the content is compared: of small ones all of
-    it, which is the quickest, of large ones a checksum.
+    Engine and optimizers count changes (see `minigrad.version`). If a parameter has the same count,
+    and its memory is not used outside of the engine, it has not changed. Otherwise contents are
+    compared: small parameters with a copy, which is fastest, large ones by a checksum. On a GPU
+    contents are always compared, because replays of a graph are not counted.
     """
 
     def __init__(self, parameters: Sequence[Tensor], device: Device) -> None:
@@ -39,7 +39,7 @@ class WeightsSeen:
 
 
 def contents(parameters: Sequence[Tensor], device: Device) -> list[Any]:
-    """The bytes of each parameter, or `minigrad.version.checksum`; on a GPU, such sums of all."""
+    """The bytes or the `minigrad.version.checksum` of each parameter; on a GPU, only checksums."""
     if device.kind == "cpu":
         arrays = [p.array for p in parameters]
         return [a.tobytes() if a.nbytes <= SMALL else checksum(a) for a in arrays]
@@ -49,11 +49,12 @@ def contents(parameters: Sequence[Tensor], device: Device) -> list[Any]:
 
 
 def _on_device(xp: Any, array: Any) -> Any:
-    """Σᵢ rᵢ·mᵢ modulo 2^64 over the elements, read as whole numbers mᵢ.
+    """Σᵢ rᵢ·mᵢ modulo 2^64, where mᵢ are the elements' bits as whole numbers.
 
-    The factors rᵢ are odd, so that a change of one element is always seen, and look random, so that
-    several changes, or elements that change places, cancel out by chance alone. Before that, upper
-    bits are mixed into the lower ones: an even multiple of the highest, the sign, would be 0.
+    The factors rᵢ are odd, so that a change of one element always changes the sum. They look
+    random, so that several changes, or swapped elements, cancel only by chance. Before that, upper
+    bits are mixed into lower ones, because an even multiple of the highest bit, the sign, would be
+    0.
     """
     words = xp.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
     words = words.astype(np.uint64)
@@ -63,7 +64,7 @@ def _on_device(xp: Any, array: Any) -> Any:
 
 
 def _odd_factors(xp: Any, count: int) -> Any:
-    """Odd numbers of 64 bits that look random: splitmix64's first ones (Steele et al., 2014)."""
+    """Odd numbers of 64 bits that look random: those of splitmix64 (Steele et al., 2014)."""
     z = xp.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

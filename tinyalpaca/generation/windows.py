@@ -1,8 +1,8 @@
-"""Which tokens of growing sequences a model sees.
+"""The window of a growing sequence that the model sees.
 
-**Past the context length** L the window slides in jumps of half of L, so that work on a window can
-be kept until it jumps: keys depend on positions. Of n tokens the model sees those from
-`window_start(n, L)` on, between L/2 and L of them. Where a window starts depends on n alone.
+Beyond the context length L the window moves in jumps of L/2. Cached keys depend on positions in the
+window, so they can be kept until the next jump. Of n tokens the model sees those from
+`window_start(n, L)` on, between L/2 and L of them. The start depends on n alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Tokens = list[int]
 
 
 def window_start(length: int, context: int) -> int:
-    """Of so many tokens, the first that a model with this context length sees.
+    """The index of the first token that a model with this context length sees.
 
     >>> [window_start(n, 8) for n in (1, 8, 9, 12, 13)]
     [0, 0, 4, 4, 8]
@@ -23,10 +23,10 @@ def window_start(length: int, context: int) -> int:
 
 
 class Windows:
-    """The windows of some sequences, for who keeps what was computed of them.
+    """The windows of some sequences, for a decoder that caches keys and values.
 
     Args:
-        sequences: token ids, at least one each; whoever owns the lists appends to them.
+        sequences: token ids, at least one each; the caller appends to these lists.
         context: L.
 
     Attributes:
@@ -41,7 +41,7 @@ class Windows:
         self.starts: list[int] = [-1] * len(self.sequences)
 
     def slide(self) -> list[int]:
-        """Move the windows that are full; the numbers of those that moved, at first all."""
+        """Move the windows that are full. Returns the rows that moved, at the first call all."""
         late = []
         for row, (tokens, start) in enumerate(zip(self.sequences, self.starts, strict=True)):
             if start < 0 or len(tokens) - start > self.context:
@@ -50,7 +50,7 @@ class Windows:
         return late
 
     def before_last(self, row: int) -> Tokens:
-        """A window but for its last token."""
+        """A window without its last token."""
         return self.sequences[row][self.starts[row] : -1]
 
     def last(self) -> tuple[list[int], list[int]]:
@@ -59,6 +59,6 @@ class Windows:
         return [t[-1] for t in self.sequences], [len(t) - 1 - start for t, start in both]
 
     def remove(self, row: int) -> None:
-        """Forget a sequence; the last one takes its place."""
+        """Remove a sequence; the last one takes its place."""
         self.sequences[row], self.starts[row] = self.sequences[-1], self.starts[-1]
         del self.sequences[-1], self.starts[-1]

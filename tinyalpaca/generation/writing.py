@@ -1,4 +1,4 @@
-"""The loop that writes: logits, a token, the text that it completes, and again."""
+"""The loop that writes text: compute logits, choose a token, decode it, repeat."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Decoder = CachedDecoder | DeviceDecoder | UncachedDecoder
 
 
 class Continuation(NamedTuple):
-    """A continuation with what the model thought of it.
+    """A continuation with its tokens and their probabilities.
 
     Attributes:
         text: without the prompt, and without the stop string or end token if one ended it.
-        tokens: all that were chosen, the end token and those of a stop string included.
-        logprobs: of each token, the logarithm of the model's own probability, before penalty,
+        tokens: all tokens that were chosen, with the end token and those of a stop string.
+        logprobs: for each token, the logarithm of the model's own probability, before penalty,
             temperature and filters.
     """
 
@@ -45,10 +45,10 @@ class Step(NamedTuple):
 
     Attributes:
         token: its id.
-        text: the characters that it completes, maybe "".
+        text: the characters that it completes; may be empty.
         logprob: as in `Continuation`.
-        alternatives: the likeliest tokens that might have come with their probabilities (the
-            model's own), best first.
+        alternatives: the most probable tokens in its place with the model's own probabilities, best
+            first.
     """
 
     token: int
@@ -75,11 +75,11 @@ class Writing:
 
     @property
     def text(self) -> str:
-        """What was written."""
+        """The text since the prompt."""
         return "".join(self.pieces)
 
     def continuation(self) -> Continuation:
-        """All of it."""
+        """The result, as a `Continuation`."""
         return Continuation(self.text, self.new_tokens, self.logprobs)
 
 
@@ -90,12 +90,12 @@ def sampler_for(
     readable: Readable | None = None,
     left: int = 0,
 ) -> Sampler:
-    """A sampler with each sequence's random numbers and tokens."""
+    """A sampler with the random generator and the tokens of each sequence."""
     rngs, tokens = [w.rng for w in writings], [w.tokens for w in writings]
     return Sampler(sampling, rngs, vocab_size, tokens, readable, left)
 
 
-@np.errstate(all="ignore")  # once, as it takes as long as a product of a small model
+@np.errstate(all="ignore")  # once for all tokens, because it takes as long as a small matmul
 def write_together(
     writings: Sequence[Writing],
     decoder: Decoder,
@@ -103,7 +103,7 @@ def write_together(
     max_new_tokens: int,
     with_logprobs: bool,
 ) -> None:
-    """Continue some sequences, a token each at a time; one that is done makes room."""
+    """Continue some sequences, one token each at a time; finished ones are removed."""
     active = list(writings)
     watching = any(w.stream.stops for w in writings)
     left = max_new_tokens
@@ -127,7 +127,7 @@ def write_together(
                 decoder.remove(row)
                 sampler.remove(row)
     for writing, state in zip(active, sampler.states, strict=True):
-        if not watching:  # then all of it can be decoded at once
+        if not watching:  # all tokens can be decoded at once
             writing.pieces.append(writing.stream.feed(*writing.new_tokens))
         writing.pieces.append(writing.stream.finish(drop=state != BETWEEN))
 
@@ -135,10 +135,10 @@ def write_together(
 def next_tokens(
     decoder: Decoder, sampler: Sampler, most: int, with_logits: bool
 ) -> tuple[list[list[int]], Any]:
-    """One round of tokens, or several, at most `most`: one token for each sequence a round.
+    """One round of tokens, or several, at most `most`. A round has one token for each sequence.
 
     Returns:
-        The rounds, and if they are wanted the logits (B, V), of one round alone.
+        The rounds, and the logits (B, V) if they are wanted; then there is one round.
     """
     if isinstance(decoder, DeviceDecoder) and sampler.plain:
         return decoder.next_tokens(sampler, most, with_logits)
@@ -156,7 +156,7 @@ def _read(writing: Writing, tokens: list[int]) -> None:
 
 
 def _read_to_end(writing: Writing, tokens: list[int]) -> None:
-    """If one of the sequence's last tokens ends it, decode all, and drop the tokens after it."""
+    """If one of the sequence's last tokens ends it, drop the tokens after it and decode all."""
     end = writing.stream.first_end(tokens)
     if end is None:
         return
@@ -172,11 +172,11 @@ def write_steps(
     alternatives: int | None,
     limit: AbstractContextManager[None],
 ) -> Iterator[Step]:
-    """Continue one sequence, a token at a time.
+    """Continue one sequence, one token at a time.
 
     Args:
-        alternatives: how many to list with each token; None leaves its probability out as well.
-        limit: held while computing, and not while the caller has the step.
+        alternatives: how many to list with each token; with None its probability is left out too.
+        limit: a context manager that is entered while computing, but not while the caller runs.
     """
     logprob, likeliest = 0.0, []
     for number in range(1, max_new_tokens + 1):

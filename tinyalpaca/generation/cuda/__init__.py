@@ -1,4 +1,4 @@
-"""This model's own kernels in CUDA C++: one more token for each of some sequences, and its choice.
+"""CUDA kernels for generation: they compute one more token for each of some sequences, and draw it.
 
 As in `minigrad.kernels.cuda`, a `.cu` file lies beside the module that launches it, and importing
 compiles nothing.

@@ -1,13 +1,13 @@
 #include "prelude.cuh"
 #include "decode.cuh"
 
-// One position each of some rows (sequences that are being continued, or the positions of a
-// prompt), with the keys and values of earlier positions kept in a cache; the maths is in
-// decode.py. A row at a negative place belongs to nobody: it gets zeros, and its cache stays as it
-// is.
+// Computes one position of each row (a sequence that is being continued, or a position of a
+// prompt), with cached keys and values of earlier positions; the maths is in decode.py. A row at a
+// negative place is unused: its result is 0, and the cache is not changed.
 
-// x[row] = tokens[id] + positions[place], a thread an element. `positions` may be null. An id
-// outside of the table gives NaN, not other memory. Grid: blocks of channels, rows.
+// x[row] = tokens[id] + positions[place]; each thread computes one element. `positions` may be
+// null. An id outside of the table gives NaN; nothing outside of the table is read. Grid: rows,
+// blocks of channels.
 template <typename real>
 __global__ void __launch_bounds__(256)
     decode_embed(const real* __restrict__ tokens, const real* __restrict__ positions,
@@ -25,10 +25,10 @@ __global__ void __launch_bounds__(256)
   x[size_t(row) * channels + c] = value;
 }
 
-// y = activation(W [x̂ | more] + bias) + residual for ROWS rows at a time, a warp an output. x̂ is
-// x, or x/√(mean(x²) + ε): a factor for each row, so x need not be normalised before. `x` is null
-// if `width` is 0, `more` if `more_width` is; `residual` may be null. Grid: blocks of outputs, of
-// rows.
+// y = activation(W [x̂ | more] + bias) + residual. One warp computes one output of ROWS rows. x̂ is
+// x or x/√(mean(x²) + ε). The norm is one factor per row, so it is applied to the sum, not to x.
+// `x` is null if `width` is 0, `more` if `more_width` is 0; `residual` may be null. Grid: blocks of
+// outputs, blocks of rows.
 template <typename real, int ROWS>
 __global__ void __launch_bounds__(256)
     decode_linear(const real* __restrict__ x, const real* __restrict__ more,
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(256)
     for (int k = lane; k < width; k += WARP) {
       const real factor = factors[k];
 #pragma unroll
-      for (int r = 0; r < ROWS; r++) {  // beyond the end, the last row again
+      for (int r = 0; r < ROWS; r++) {  // beyond the end it reads the last row again
         const real value = x[size_t(smaller(first + r, rows - 1)) * width + k];
         sums[r] += factor * value;
         squares[r] += value * value;
@@ -66,14 +66,14 @@ __global__ void __launch_bounds__(256)
     total += decode_warp_sums(sums);
   }
   const int row = first + lane / (WARP / ROWS);
-  if (lane % (WARP / ROWS) || row >= rows) return;  // another lane has the same
+  if (lane % (WARP / ROWS) || row >= rows) return;  // another lane has the same result
   const size_t place = size_t(row) * outputs + output;
   const real value = decode_activated(total + bias[output], activation);
   y[place] = residual ? value + residual[place] : value;
 }
 
-// Only that, for many positions of a sequence, before any of them looks at the others. `qkv`
-// changes where it turns. Grid: rows, heads.
+// Caches keys and values of many positions of a sequence, before attention reads any of them. With
+// rotary positions the queries in `qkv` are rotated in place. Grid: rows, heads.
 template <typename real>
 __global__ void __launch_bounds__(256)
     decode_append(real* qkv, const real* __restrict__ rotation, real* keys, real* values,
@@ -84,9 +84,10 @@ __global__ void __launch_bounds__(256)
   if (h.place >= 0) decode_keep(h, rotation, threadIdx.x, blockDim.x);
 }
 
-// out = soft-max(q·keys) values over the positions up to the row's own, which with `append` it
-// keeps first. A block a row and head. `scores` (rows, H, S) is scratch; queries come scaled. No
-// pointer that this kernel both writes and reads through is `__restrict__`. Grid: rows, heads.
+// out = softmax(q·keys) values, over the positions up to the row's own. With `append` it first
+// caches the row's own key and value. One block computes one row and head. `scores` (rows, H, S) is
+// a workspace; queries are already scaled. Pointers that are both read and written here are not
+// `__restrict__`. Grid: rows, heads.
 template <typename real>
 __global__ void __launch_bounds__(256)
     decode_attend(real* qkv, const real* __restrict__ rotation, real* keys, real* values,
@@ -100,7 +101,7 @@ __global__ void __launch_bounds__(256)
                                          blockIdx.x, blockIdx.y, gridDim.y);
   const size_t pair = size_t(blockIdx.x) * gridDim.y + blockIdx.y;
   real* mixed = out + pair * size;
-  if (h.place < 0) {  // the whole block
+  if (h.place < 0) {  // for the whole block
     for (int d = threadIdx.x; d < size; d += blockDim.x) mixed[d] = 0;
     return;
   }
@@ -109,7 +110,7 @@ __global__ void __launch_bounds__(256)
     __syncthreads();  // what one thread kept is read by others
   }
 
-  // A thread a position. Of its scores a thread reads what it wrote itself until the sum is known.
+  // Each thread computes single positions. Until the sum is known it reads only its own scores.
   real* weights = scores + pair * room;
   real top = lowest<real>();
   for (int t = threadIdx.x; t <= h.place; t += blockDim.x) {
@@ -125,9 +126,10 @@ __global__ void __launch_bounds__(256)
     weights[t] = weight;
     sum += weight;
   }
-  sum = block_sum(sum, shared.scratch);  // ends with a barrier: all weights are there
+  sum = block_sum(sum, shared.scratch);  // has a barrier: all weights are written
 
-  // `across` neighbouring threads take a position's values, the block several positions at a time.
+  // `across` neighbouring threads read the values of one position; the block reads several
+  // positions at once.
   int across = 1;
   while (across < size && across < blockDim.x) across *= 2;
   const int groups = blockDim.x / across, group = threadIdx.x / across;
@@ -137,7 +139,7 @@ __global__ void __launch_bounds__(256)
     if (d < size)
       for (int t = group; t <= h.place; t += groups)
         part += weights[t] * h.values[size_t(t) * size + d];
-    __syncthreads();  // the parts before have been added up
+    __syncthreads();  // the previous parts have been added up
     shared.partial[threadIdx.x] = part;
     __syncthreads();
     if (group == 0 && d < size) {

@@ -1,8 +1,8 @@
 #pragma once
 
-// What the kernels of generation share.
+// Functions that the kernels of generation share.
 
-// The activations of minigrad/ops/activations.py, by their places in ACTIVATIONS of decode.py.
+// The activations of minigrad/ops/activations.py, numbered as in ACTIVATIONS of decode.py.
 template <typename real> __device__ __forceinline__ real decode_activated(real z, int activation) {
   if (activation == 1) return z < 0 ? 0 : z;
   if (activation == 2) return real(0.5) * z * (1 + erf(z * real(0.70710678118654752440)));
@@ -14,14 +14,15 @@ template <typename real> __device__ __forceinline__ real decode_activated(real z
   return z;
 }
 
-// The sums over a warp of ROWS numbers a lane. A lane gets that of row lane/(32/ROWS): after each
-// exchange it goes on with half of the rows. The order of additions is that of warp_sum.
+// Sums over a warp, where each lane has ROWS numbers. A lane gets the sum of row lane/(32/ROWS):
+// after each exchange it continues with half of the rows. The order of additions is that of
+// warp_sum.
 template <int ROWS, typename real>
 __device__ __forceinline__ real decode_warp_sums(real (&x)[ROWS]) {
   const int lane = threadIdx.x % WARP;
 #pragma unroll
   for (int distance = WARP / 2; distance > 0; distance /= 2) {
-    const int left = ROWS * distance / WARP;  // rows to go on with; 0: there is one already
+    const int left = ROWS * distance / WARP;  // rows to continue with; 0: there is only one
     if (left == 0) {
       x[0] += __shfl_xor_sync(ALL_LANES, x[0], distance);
       continue;
@@ -36,8 +37,8 @@ __device__ __forceinline__ real decode_warp_sums(real (&x)[ROWS]) {
   return x[0];
 }
 
-// One head of one row: its query, key and value, and where the keys (D, S) and values (S, D) of its
-// sequence are kept.
+// One head of one row: its query, key and value, and the cached keys (D, S) and values (S, D) of
+// its sequence.
 template <typename real> struct DecodeHead {
   real *q, *k, *v, *keys, *values;
   int place, room, size;
@@ -54,8 +55,9 @@ __device__ __forceinline__ DecodeHead<real> decode_head(real* qkv, real* keys, r
   return {q, q + channels, q + 2 * channels, keys + kept, values + kept, places[row], room, size};
 }
 
-// Turns the query and the key by their position and keeps key and value. Numbers 2i and 2i + 1 turn
-// by angle i, whose cosine and sine are side by side in `rotation` (L, D), which may be null.
+// Rotates query and key by their position, and writes key and value to the cache. Elements 2i and
+// 2i + 1 are rotated by angle i, whose cosine and sine are neighbours in `rotation` (L, D).
+// `rotation` may be null.
 template <typename real>
 __device__ __forceinline__ void decode_keep(const DecodeHead<real>& h,
                                             const real* __restrict__ rotation, int thread,

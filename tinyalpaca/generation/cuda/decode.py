@@ -1,20 +1,19 @@
-"""One more token for each of some sequences, in five launches a layer: decode.cu.
+"""One more token for each of some sequences, in five launches per layer: decode.cu.
 
-Rows are sequences, or positions of a prompt. Each has an id, a place (its position; negative: the
-row belongs to nobody) and a slot (its sequence's share of the cache), all int32 on the device, so
-that a captured graph goes on by itself when they change. Everything is written to arrays that are
-given; nothing is allocated.
+Rows are sequences, or positions of a prompt. Each has an id, a place (its position; negative for an
+unused row) and a slot (its sequence's part of the cache). These are int32 on the device, so that a
+captured graph can change them itself. Results are written to given arrays; nothing is allocated.
 
     embed:   x = tokens[id] + positions[place]
     linear:  y = activation(W [x̂ | more] + b) + residual,   x̂ = x or x/√(mean(x²) + ε)
-    append:  q, k turned by the place's angles; k and v kept at the place
+    append:  rotates q and k by the place's angles; writes k and v to the cache
     attend:  out = Σ_t P_t v_t,   P = softmax_t(q·k_t),   t = 0 ... place, after `append` if wanted
 
 Shapes: x (N, C), W (outputs, C + C'), more (N, C'), qkv (N, 3HD), out (N, HD), a layer's keys
-(B, H, D, S) and values (B, H, S, D), rotation (L, D): cosine and sine of each pair of numbers, side
-by side. N rows, B slots, H heads, D head size, S room, L context, V vocabulary. N up to 500,000.
+(B, H, D, S) and values (B, H, S, D), rotation (L, D): cosine and sine of each pair as neighbours. N
+rows (up to 500,000), B slots, H heads, D head size, S capacity, L context, V vocabulary.
 
-The mean square and the product are summed in one pass, so a norm costs no launch. A row's result
+The mean square is summed in the same pass as the matmul, so a norm needs no launch. A row's result
 does not depend on the other rows: sums have the same order for one row as for many.
 """
 
@@ -35,12 +34,12 @@ SOURCE = Source(
 )
 THREADS = 256
 WARPS = THREADS // 32
-ROWS = 8  # that share a look at the weights
+ROWS = 8  # rows that share one load of the weights
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu")
 
 
 class Rows(NamedTuple):
-    """What each row is: (N,) int32 on the device."""
+    """Id, place and slot of each row, (N,) int32 on the device."""
 
     ids: Any
     places: Any
@@ -48,7 +47,7 @@ class Rows(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """A layer's keys (B, H, D, S) and values (B, H, S, D), and the angles (L, D), None for none."""
+    """A layer's keys (B, H, D, S) and values (B, H, S, D), and the angles (L, D) or None."""
 
     keys: Any
     values: Any
@@ -78,15 +77,15 @@ def linear(
     eps: float | None = None,
     activation: str = "none",
 ) -> None:
-    """Write a product to y (N, outputs), which must not overlap the inputs.
+    """Write `linear` (see the module) to y (N, outputs), which must not overlap the inputs.
 
     Args:
-        x: (N, C), or None if `more` is all there is.
+        x: (N, C), or None if there is only `more`.
         weight: (outputs, C + C').
         bias: (outputs,).
         more: (N, C') or None.
         residual: (N, outputs) or None.
-        eps: divide x by √(mean(x²) + eps); None takes it as it is.
+        eps: divide x by √(mean(x²) + eps); with None x is not normalized.
         activation: one of `ACTIVATIONS`.
     """
     count, outputs = y.shape
@@ -103,7 +102,7 @@ def linear(
 
 
 def append(qkv: Any, cache: Cache, rows: Rows) -> None:
-    """Keep keys and values of all rows. Queries (and keys) in qkv are turned where they lie."""
+    """Cache keys and values of all rows. Queries (and keys) in qkv are rotated in place."""
     _, heads, size, room = cache.keys.shape
     SOURCE.launch(
         f"decode_append<{real_of(qkv.dtype)}>",
@@ -115,12 +114,12 @@ def append(qkv: Any, cache: Cache, rows: Rows) -> None:
 
 
 def attend(qkv: Any, cache: Cache, rows: Rows, scores: Any, out: Any, *, append: bool) -> None:
-    """Write mixed values to out (N, HD).
+    """Write attention's output to out (N, HD).
 
     Args:
-        qkv: with `append` it changes as there; each slot may then be in one row only.
-        scores: (N, H, S), scratch.
-        append: keep the rows' own keys and values first.
+        qkv: with `append` queries are rotated in place, and each slot may be in one row only.
+        scores: (N, H, S), a workspace.
+        append: cache the rows' own keys and values first.
     """
     _, heads, size, room = cache.keys.shape
     SOURCE.launch(

@@ -1,7 +1,7 @@
 #include "prelude.cuh"
 
-// Choosing tokens where the logits are; see draw.py. A block a row, its threads a chunk of the
-// vocabulary each, in order.
+// Draws tokens on the device; see draw.py. One block handles one row. Its threads each have a chunk
+// of the vocabulary, in order.
 
 constexpr int DRAW_THREADS = 256;
 
@@ -11,7 +11,8 @@ template <typename real> struct DrawShared {
   double warps[8], through[DRAW_THREADS];
 };
 
-// A row of logits, and of those that may be chosen: not 0; all if there is no such row.
+// A row of logits, and which tokens may be chosen: those that are not 0 in `allowed`, or all if it
+// is null.
 template <typename real> struct DrawRow {
   const real* logits;
   const int* allowed;
@@ -19,13 +20,13 @@ template <typename real> struct DrawRow {
 
   __device__ __forceinline__ bool may(int v) const { return !allowed || allowed[v]; }
 
-  // e^(score - top), 0 for a logit of -infinity and for what may not be chosen.
+  // e^(score - top); 0 for a logit of -infinity and for an excluded token.
   __device__ __forceinline__ real weight(int v, real factor, real top) const {
     return may(v) ? exp(logits[v] * factor - top) : real(0);
   }
 };
 
-// The first of the highest logits; -1 if a logit is NaN, or the highest not finite.
+// The first of the highest logits; -1 if a logit is NaN or the highest is not finite.
 template <typename real>
 __device__ __forceinline__ int draw_highest(const DrawRow<real>& row, DrawShared<real>& shared) {
   const real* logits = row.logits;
@@ -38,7 +39,7 @@ __device__ __forceinline__ int draw_highest(const DrawRow<real>& row, DrawShared
     top = larger(top, logits[v]);
   }
   top = block_max(top, shared.scratch);
-  int from_end = 0;  // of -infinity alone there is no highest
+  int from_end = 0;  // stays 0 if all are -infinity
   for (int v = vocabulary - 1 - threadIdx.x; v >= 0; v -= blockDim.x)
     if (row.may(v) && logits[v] == top) from_end = larger(from_end, vocabulary - v);
   from_end = block_max(from_end, shared.counts);
@@ -46,7 +47,7 @@ __device__ __forceinline__ int draw_highest(const DrawRow<real>& row, DrawShared
   return strange || !from_end ? -1 : vocabulary - from_end;
 }
 
-// The first token whose cumulative weight exceeds `uniform` of the total; -1 if that is no number.
+// The first token whose cumulative weight exceeds `uniform` of the total; -1 if that is not finite.
 template <typename real>
 __device__ __forceinline__ int draw_by_weight(const DrawRow<real>& row, real factor,
                                               double uniform, DrawShared<real>& shared) {
@@ -60,8 +61,8 @@ __device__ __forceinline__ int draw_by_weight(const DrawRow<real>& row, real fac
   const int chunk = (vocabulary + DRAW_THREADS - 1) / DRAW_THREADS;
   const int first = smaller(vocabulary, int(threadIdx.x) * chunk);
   const int end = smaller(vocabulary, first + chunk);
-  double through = 0;  // of this thread's tokens, then of all up to them
-#pragma unroll 1  // or the compiler needs a stack for doubles
+  double through = 0;  // the weight of this thread's tokens, then of all tokens up to them
+#pragma unroll 1  // unrolled, the compiler would need a stack for doubles
   for (int v = first; v < end; v++) through += row.weight(v, factor, top);
 #pragma unroll
   for (int distance = 1; distance < WARP; distance *= 2) {
@@ -75,9 +76,9 @@ __device__ __forceinline__ int draw_by_weight(const DrawRow<real>& row, real fac
   shared.through[threadIdx.x] = base + through;
   __syncthreads();
   const double total = shared.through[DRAW_THREADS - 1], target = uniform * total;
-  if (!(total > 0 && total - total == 0)) return -1;  // the whole block
+  if (!(total > 0 && total - total == 0)) return -1;  // for the whole block
 
-  // The chunk that it falls into, found by counting those that end before: there is always one.
+  // The chunk that contains the target: its index is the number of chunks that end before it.
   const int owner =
       smaller(block_sum(int(base + through <= target), shared.counts), DRAW_THREADS - 1);
   if (threadIdx.x == owner) {
@@ -86,7 +87,7 @@ __device__ __forceinline__ int draw_by_weight(const DrawRow<real>& row, real fac
     for (int v = first; v < end; v++) {
       const real weight = row.weight(v, factor, top);
       running += weight;
-      if (weight > 0) token = v;  // what rounding leaves over belongs to the last that is possible
+      if (weight > 0) token = v;  // if rounding leaves a rest, the last possible token is chosen
       if (running > target) break;
     }
     shared.token = token;
@@ -96,14 +97,15 @@ __device__ __forceinline__ int draw_by_weight(const DrawRow<real>& row, real fac
 }
 
 // Chooses a token for each row, which becomes its id at the next place. `settings` (rounds + 1, N)
-// has uniform numbers, used one after another, and in its last line 1/temperature, 0 for the
-// highest logit. `taken` counts the rounds, and chosen (rounds, N) gets the tokens. Rows at
-// negative places belong to nobody.
+// has uniform numbers, one row for each round; its last row is 1/temperature, or 0 for the highest
+// logit. `taken` counts the rounds, and chosen (rounds, N) gets the tokens. Rows at negative places
+// are unused.
 //
-// Which tokens may be chosen depends on the state of a row's text and on how many tokens are left
-// after this one: `allowed` (4, 8, vocabulary), by that number, of which 3 stands for more, and by
-// the state. `guide` (2, N) holds the states, and what `taken` will be when none is left; `following`
-// (8, vocabulary) is the state after a token. Without them all may be chosen. Grid: rows.
+// Which tokens may be chosen depends on the number of tokens left after this one and on the state
+// of the row's text: `allowed` (4, 8, vocabulary) has these as its first axes; a number of 3 stands
+// for more. `guide` (2, N) holds the states, and the value of `taken` at which no token is left.
+// `following` (8, vocabulary) is the state after a token. If these are null, all tokens may be
+// chosen. Grid: rows.
 template <typename real>
 __global__ void __launch_bounds__(256)
     draw_tokens(const real* __restrict__ logits, const double* __restrict__ settings,
@@ -113,7 +115,7 @@ __global__ void __launch_bounds__(256)
                 int vocabulary) {
   DrawShared<real>& shared = block_shared<DrawShared<real>>();
   const int row = blockIdx.x, rows = gridDim.x;
-  if (places[row] < 0) return;  // the whole block
+  if (places[row] < 0) return;  // for the whole block
   const int round = taken[row] % rounds;
   const double factor = settings[size_t(rounds) * rows + row];
   const int state = allowed ? guide[row] : 0;
@@ -125,7 +127,7 @@ __global__ void __launch_bounds__(256)
   const int token = factor == 0 ? draw_highest(own, shared)
                                 : draw_by_weight(own, real(factor),
                                                  settings[size_t(round) * rows + row], shared);
-  if (threadIdx.x == 0) {  // all others have read what changes now, before the last barrier
+  if (threadIdx.x == 0) {  // before the last barrier, all others have read what changes now
     chosen[size_t(round) * rows + row] = ids[row] = token;
     places[row]++;
     taken[row]++;
