@@ -11,7 +11,7 @@ from tests.gpu.sources import SOURCES
 
 
 def main(folder: Path) -> None:
-    """Whatever does not compile is left to the test that asks for it: it says what is wrong."""
+    """Compile all kernels. One that fails is left to its own test, which shows the error."""
     for kernels in reversed(SOURCES):  # the first ones are compiled by the first tests
         Library(kernels.text(), kernels.expressions(), folder)
 

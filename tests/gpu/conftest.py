@@ -1,5 +1,5 @@
-"""What the tests of the GPU path share. None of them needs a GPU; `real_gpu.py` says what one
-changes."""
+"""Fixtures for the tests of the GPU path. No test needs a GPU; `real_gpu.py` says what changes with
+one."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from tests.gpu.sources import SOURCES
 from tests.gpu.stand_in import FakeCublasLt, Libraries, StandIn
 
 ROOT = Path(__file__).parents[2]
-# Kernels thread by thread, generation and rehearsals of the proof take minutes: slow tests.
+# These run kernels thread by thread, generate texts or rehearse the proof, which takes minutes.
 SLOW = {
     *(
         "test_attention_kernel",
@@ -29,13 +29,13 @@ SLOW = {
     ),
     *("test_draw_kernel", "test_gemm_kernel", "test_generation", "test_prove", "test_row_kernels"),
 }
-ENOUGH = 500  # tests of this folder, for compiling ahead to be worth it
+ENOUGH = 500  # with fewer tests of this folder, compiling ahead does not pay off
 AHEAD = pytest.StashKey[Any]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "stand_in: is about the stand-in for CuPy, not about a GPU")
-    if real_gpu.wanted():  # what CuPy and CUDA warn of is no fault of a test
+    if real_gpu.wanted():  # warnings of CuPy and CUDA are not errors of a test
         config.addinivalue_line("filterwarnings", "default:::cupy")
         config.addinivalue_line("filterwarnings", "default::DeprecationWarning")
         config.addinivalue_line("filterwarnings", "default::FutureWarning")
@@ -55,7 +55,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Let the compiler begin if most of these tests are going to run."""
+    """Start compiling if most of these tests are going to run."""
     folder = kept(session.config)
     many = sum("tests/gpu/" in item.nodeid for item in session.items) >= ENOUGH
     alone = not hasattr(session.config, "workerinput") and not session.config.option.collectonly
@@ -73,20 +73,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def kept(config: pytest.Config) -> Path | None:
-    """The folder for what has been compiled; None without pytest's cache."""
+    """The folder for compiled kernels; None without pytest's cache."""
     cache = getattr(config, "cache", None)
     return Path(cache.mkdir("kernels-on-cpu")) if cache else None
 
 
 @pytest.fixture(scope="session")
 def kept_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for what has been compiled, which the next run finds again."""
+    """A folder for compiled kernels, which the next run uses again."""
     return kept(request.config) or tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(scope="session")
 def libraries(kept_folder: Path) -> Libraries:
-    """All kernels for the CPU, compiled when they are asked for, kept by content in the cache."""
+    """All kernels for the CPU. They are compiled at first use and cached by content."""
     if real_gpu.wanted():
         pytest.skip("it runs kernels on the CPU")
     reason = why_unavailable()
@@ -98,7 +98,7 @@ def libraries(kept_folder: Path) -> Libraries:
 
 @pytest.fixture
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A stand-in in the place of CuPy, its counters at 0; products are exact, by our kernels."""
+    """A stand-in replaces CuPy, with counters at 0. Our kernels compute matmuls, in fp32."""
     monkeypatch.setattr(announce, "_announced", set())
     monkeypatch.setattr(scratch, "_kept", {})
     monkeypatch.setattr(cublaslt, "_libraries", {})
@@ -119,7 +119,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture
 def cublas(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A stand-in for cuBLASLt, which computes the products."""
+    """A stand-in for cuBLASLt, which computes all matmuls."""
     if real_gpu.wanted():
         set_library("cublaslt")
         return real_gpu.RealCublasLt()
@@ -132,7 +132,7 @@ def cublas(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture(params=["own", "cublaslt"])
 def each_library(request: pytest.FixtureRequest) -> str:
-    """The test runs once for every library that can compute products."""
+    """The test runs once for every library that can compute matmuls."""
     if request.param == "cublaslt":
         request.getfixturevalue("cublas")
     return request.param

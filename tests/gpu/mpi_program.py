@@ -1,4 +1,4 @@
-"""What the ranks of `test_mpi.py` do: a training on the stand-in for CuPy, one GPU a rank.
+"""The program of the ranks in `test_mpi.py`: a training on the stand-in for CuPy, one GPU per rank.
 
 mpirun -n 2 python mpi_program.py KERNELS SETTINGS.json
 """

@@ -15,7 +15,7 @@ ARCHITECTURES = ("sm_80", "sm_90")
 
 
 class CompileError(RuntimeError):
-    """nvcc does not take the kernels, or warns of something."""
+    """nvcc rejects the kernels, or warns of something."""
 
 
 def all_kernels() -> list[str]:
@@ -37,10 +37,10 @@ def why_unavailable() -> str | None:
 
 
 def report(folder: Path) -> str:
-    """What `ptxas -v` prints, kept in a folder.
+    """The output of `ptxas -v`, cached in a folder.
 
     Raises:
-        CompileError: see there.
+        CompileError: nvcc fails or warns.
     """
     text = program()
     targets = [f"-gencode=arch=compute_{arch[3:]},code={arch}" for arch in ARCHITECTURES]

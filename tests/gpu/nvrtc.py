@@ -15,7 +15,7 @@ from minigrad.storage import write_text_atomically
 
 
 class CompileError(RuntimeError):
-    """NVRTC does not take a source. The message is its log."""
+    """NVRTC rejects a source. The message is its log."""
 
 
 @cache
@@ -35,14 +35,14 @@ class Program:
     """A compiled source.
 
     Args:
-        nvrtc: what `library` gave.
-        code: CUDA source, complete.
-        names: the kernels wanted, with template arguments.
-        options: of the compiler.
+        nvrtc: the result of `library`.
+        code: complete CUDA source.
+        names: the kernels to compile, with template arguments.
+        options: options for the compiler.
 
     Attributes:
         cubin: the machine code.
-        log: what the compiler said.
+        log: the compiler's messages.
         symbols: each kernel's name in the machine code.
 
     Raises:
@@ -85,19 +85,19 @@ class Program:
         return (lowered.value or b"").decode()
 
 
-# CuPy for CUDA 12 takes GPUs from compute capability 7.0 on, CUDA 13 from 7.5 on.
+# CuPy for CUDA 12 supports GPUs from compute capability 7.0 on, for CUDA 13 from 7.5 on.
 OLDEST = {12: "sm_70", 13: "sm_75"}
 
 
 def log(folder: Path, major: int, kernels: Source) -> str:
-    """What NVRTC of a CUDA version says of a source for the oldest GPUs, kept in a folder.
+    """NVRTC's messages about a source, compiled for the oldest GPUs; cached in a folder.
 
     Raises:
-        CompileError: the source does not compile, or a kernel is missing in what came of it.
+        CompileError: the source does not compile, or the result lacks a kernel.
     """
     options = (*OPTIONS, f"-arch={OLDEST[major]}")
     code, names = kernels.text(), kernels.expressions()
-    if major > min(OLDEST):  # one of them is enough for the kernels of double
+    if major > min(OLDEST):  # kernels of double are compiled by one version only
         names = tuple(name for name in names if "double" not in name)
     key = hashlib.sha256("\n".join([str(major), code, *names, *options]).encode()).hexdigest()
     path = folder / f"{kernels.file}-{key[:24]}.nvrtc"

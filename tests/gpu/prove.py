@@ -4,19 +4,18 @@
     python -m tests.gpu.prove --sections timing,whole-job
     python -m tests.gpu.prove --sections sanitizer
 
-1. kernels: every CUDA kernel against the textbook, in float32, float64, TF32 and bfloat16;
-2. equality: graph and eager kernels, GPU and CPU, two runs, precisions, over whole trainings;
-3. sanitizer: memory errors and races, if compute-sanitizer is there;
-4. timing: a training step beside three modes of PyTorch, if PyTorch with CUDA is there;
+1. kernels: compares every CUDA kernel with the textbook, in float32, float64, TF32 and bfloat16;
+2. equality: compares whole trainings: graph and eager, GPU and CPU, two runs, precisions;
+3. sanitizer: memory errors and races, if compute-sanitizer is installed;
+4. timing: a training step beside three modes of PyTorch, if PyTorch with CUDA is installed;
 5. whole job: first step, text, and ten epochs of the main job, cold and warm.
 
-Without --sections these three parts run one after the other. Each part has `--minutes`, and each
-section of it is a process with its own share of them. The record (JSON, and the same as Markdown)
-is written whenever a section has found something, so a call that is cut off has not been for
-nothing. A call adds to the record of calls before it, if these were made on the same machine with
-the same versions and sources; otherwise it begins a new one and says so. tests/gpu/README.md says
-what the figures mean. The exit status is 0 if all that was run holds, 1 if something does not, and
-2 if there is nothing to run on.
+Without --sections all three parts run one after the other. Each part takes `--minutes`, and each of
+its sections is a process with a share of that time. The record (JSON, and the same as Markdown) is
+written whenever a section has new results, so a call that is interrupted keeps them. A call adds to
+the record of earlier calls if machine, versions and sources are the same; otherwise it starts a new
+record and says so. tests/gpu/README.md explains the figures. The exit status is 0 if everything
+that was run holds, 1 if something does not, and 2 if there is nothing to run on.
 """
 
 from __future__ import annotations
@@ -52,15 +51,15 @@ SECTIONS = (
     Section("timing", f"{PARTS}.timing:prove", 0.36, "A training step beside PyTorch"),
     Section("whole job", f"{PARTS}.whole_job:prove", 0.13, "What a user waits for"),
 )
-# The sections that one call of ten minutes has time for.
+# The sections that fit in one call of ten minutes.
 CALLS = (("kernels", "equality"), ("timing", "whole job"), ("sanitizer",))
 COMPILING = Section("compiling", f"{PARTS}.timing:fill_compiler_cache", 1)
-COMPILING_SHARE = 0.25  # of the part's time, at most
+COMPILING_SHARE = 0.25  # the largest share of a part's time for compiling
 RESULTS = Path(__file__).with_name("results")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command."""
+    """Run the command; returns the exit status."""
     args = parse(argv)
     try:
         cupy()
@@ -88,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         if found["status"] != RUNNING:
             print(f"{section.name}: {found['status']} in {found['seconds']:.0f} s", flush=True)
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no section is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no section keeps running
     with tempfile.TemporaryDirectory() as folder:
         run(args, Path(folder), tell)
     print(markdown(record))
@@ -100,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def begun(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The record to add to: that of earlier calls, or a new one."""
+    """The record to add to: the one of earlier calls, or a new one."""
     new: dict[str, Any] = {"machine": facts, "sections": {}}
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
@@ -121,7 +120,7 @@ def begun(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The options."""
+    """The command's options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -142,10 +141,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace, folder: Path, tell: Any) -> None:
-    """All parts. PyTorch's models are compiled before they are timed, several at once."""
+    """Run all parts. PyTorch's models are compiled before they are timed, several at once."""
     for names in CALLS:
         sections = [s for s in args.sections if s.name in names]
-        deadline = time.monotonic() + args.minutes * 60 - 10  # for what is written at the end
+        deadline = time.monotonic() + args.minutes * 60 - 10  # less the time for writing results
         if any(s.name == "timing" for s in sections):
             most = args.minutes * 60 * COMPILING_SHARE
             process = start(COMPILING, most, folder, args.toy)

@@ -1,11 +1,11 @@
 """The tests of the kernels, run by CuPy on a GPU instead of by the stand-in on the CPU.
 
-With `MINIGRAD_REAL_GPU=1` in the environment the fixture `gpu` gives CuPy. Tests marked `stand_in`
-are skipped then; a test that looks at counters which only the stand-in has is skipped at that line,
-after its checks of values. Launches of our kernels are counted here too.
+With `MINIGRAD_REAL_GPU=1` in the environment the fixture `gpu` is CuPy. Tests marked `stand_in` are
+then skipped. A test that reads counters of the stand-in is skipped at that line, after its checks
+of values. Launches of our kernels are counted here too.
 
-With `MINIGRAD_NO_POOL=1` every array is an allocation of its own, so that a tool that watches
-memory sees where it ends.
+With `MINIGRAD_NO_POOL=1` every array is a separate allocation, so that a memory checker knows where
+it ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def wanted() -> bool:
 
 
 class Engine:
-    """What a test may tell the stand-in: a GPU orders its threads as it likes."""
+    """The settings that a test may make on the stand-in. On a GPU they have no effect."""
 
     schedule = 0
 
@@ -41,7 +41,7 @@ class Engine:
 
 
 class Counts(Counter[str]):
-    """How often each kernel was launched. What else the stand-in counts, nobody counts here."""
+    """How often each kernel was launched. Other counters of the stand-in do not exist here."""
 
     def __getitem__(self, name: str) -> int:
         if name not in self.kernels:
@@ -59,7 +59,7 @@ class Counts(Counter[str]):
 
 
 class RealCublasLt:
-    """cuBLASLt, with the places where tests look at the stand-in."""
+    """cuBLASLt, with the attributes of the stand-in that tests read."""
 
     def __getattr__(self, name: str) -> NoReturn:
         pytest.skip(f"{IN_PART} cuBLASLt ({name})")
@@ -69,7 +69,7 @@ class RealCublasLt:
 
 
 class RealGpu:
-    """CuPy, with the places where tests look at the stand-in."""
+    """CuPy, with the attributes of the stand-in that tests read."""
 
     def __init__(self) -> None:
         self._cupy = cupy()
@@ -81,7 +81,7 @@ class RealGpu:
 
 @contextmanager
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[RealGpu]:
-    """The GPU; `launched` learns which kernels run."""
+    """The GPU. The kernels that run are added to `launched`."""
     gpu, launch = RealGpu(), Source.launch
 
     def noting(source: Source, kernel: str, grid: Any, *args: Any, **kwargs: Any) -> None:
@@ -94,4 +94,4 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[RealGpu]:
     if os.environ.get("MINIGRAD_NO_POOL") == "1":
         gpu.cuda.set_allocator(None)
     yield gpu
-    gpu.cuda.Device().synchronize()  # an error of this test is not the next one's
+    gpu.cuda.Device().synchronize()  # so that an error shows in this test, not in the next one

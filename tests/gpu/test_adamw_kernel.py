@@ -1,4 +1,4 @@
-"""AdamW on CUDA, through the CPU shim. `test_step_kernels.py` has what a device decides."""
+"""AdamW on CUDA, through the CPU shim. `test_step_kernels.py` tests decisions on the device."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SETTINGS = {"lr": 0.01, "beta1": 0.9, "beta2": 0.98, "eps": 1e-6}
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 @pytest.mark.parametrize("captured", [False, True])
 def test_three_steps(gpu, rng, size, scale, captured, dtype):
-    """Told by the host and by the device, which does not make the last step."""
+    """With numbers from the host, and from the device, where the last step is not made."""
     p, m, v = rng.standard_normal(size), np.zeros(size), np.zeros(size)
     p = p.astype(dtype).astype(np.float64)
     device = [gpu.asarray(a.astype(dtype)) for a in (p, m, v)]

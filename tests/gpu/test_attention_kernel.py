@@ -57,7 +57,7 @@ def test_attention_under_every_schedule(gpu, rng, size, schedule):
 
 def test_large_scores_do_not_overflow(gpu, rng):
     qkv = rng.standard_normal((1, 40, 3 * 16)) * 30  # scores of several thousands
-    # P is one-hot nearly everywhere; what rounding of a score of 10,000 does to it is 1e-3.
+    # P is one-hot nearly everywhere. Rounding a score of 10,000 changes P by 1e-3.
     statics = {"num_heads": 1, "causal": True}
     check_twin(gpu, "multi_head_attention", [qkv], np.float64, tolerance=1e-10, **statics)
     y, _ = KERNELS[TEXTBOOK["multi_head_attention"]].forward(
@@ -67,7 +67,7 @@ def test_large_scores_do_not_overflow(gpu, rng):
 
 
 def test_results_do_not_depend_on_the_schedule(gpu, rng):
-    """Not by a bit: all sums have one order."""
+    """Results are bitwise identical, because all sums have a fixed order."""
     qkv = gpu.asarray(rng.standard_normal((1, 150, 96)).astype(np.float32))
     results = []
     for schedule in SCHEDULES:
@@ -98,8 +98,8 @@ def test_more_rows_than_kernels_count_are_the_textbooks(gpu):
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["attention", "attention_mma"])
 def test_sequences_beyond_two_to_the_32_rows(libraries, kernel):
-    """The first block of a sequence so far away that its rows need more than 32 bits to count."""
-    batch, time, ours = 65_535, 70_000, 50  # one head of one channel; rows that are looked at
+    """Runs the first block of a late sequence, whose row numbers need more than 32 bits."""
+    batch, time, ours = 65_535, 70_000, 50  # one head of one channel; `ours` rows are checked
     before = np.random.default_rng(0).standard_normal((ours, 3)).astype(np.float32)
     dy = np.random.default_rng(1).standard_normal((ours, 1)).astype(np.float32)
     found = []
@@ -117,7 +117,7 @@ def test_sequences_beyond_two_to_the_32_rows(libraries, kernel):
         functions = libraries[source(kernel)].kernels
         blocks = -(-length // (64 if mma else 128))
         grid, last = (blocks, 1, sequences), sequences - 1
-        # Tensor cores' blocks begin at the end, where queries see most.
+        # With tensor cores the first blocks compute the last queries, which attend to most keys.
         functions[forward](
             *(grid, (128,), (qkv, y, log_sum, *sizes, np.float32(1))),
             only=(blocks - 1 if mma else 0, 0, last),

@@ -1,6 +1,6 @@
 """Attention on tensor cores, through the CPU shim.
 
-Compared with the textbook, and with a model of it that rounds where the kernel rounds.
+Results are compared with the textbook, and with a model of it that rounds where the kernel rounds.
 """
 
 from typing import Any, NamedTuple
@@ -15,12 +15,13 @@ from minigrad.precision import precision
 from tests.gpu.twins import ROUNDED_TOLERANCE, SCHEDULES, assert_close, rounded
 
 ATTENTION, NAMES = KERNELS[TEXTBOOK["multi_head_attention"]], ("tf32", "bf16")
-KEYS_AT_ONCE = 32  # between two corrections of the kernel's running maximum
+KEYS_AT_ONCE = 32  # keys after which the kernel updates its running maximum
 
-# Of the root mean square of a result, against the model. Both round the same numbers. If one lies
-# so close to the middle between two neighbours that an error of float32 decides, they differ by a
-# whole unit (2^-7 or 2^-10 of a weight); without such a weight they agree to 1e-7. For comparison:
-# the textbook on rounded inputs, which does not round P, is 1.2e-4 away in TF32, 1e-3 in bfloat16.
+# Tolerances of the root mean square of a result, compared with the model. Both round the same
+# numbers. Where a number lies so close to the middle between two neighbours that an error of
+# float32 decides, they differ by a whole unit (2^-7 or 2^-10 of a weight). Without such a weight
+# they agree to 1e-7. For comparison: the textbook on rounded inputs, which does not round P,
+# differs by 1.2e-4 in TF32 and 1e-3 in bfloat16.
 MODEL_TOLERANCE = {"tf32": 1e-4, "bf16": 2e-4}
 
 
@@ -31,7 +32,7 @@ class Result(NamedTuple):
 
 
 def model(qkv: np.ndarray, dy: np.ndarray, heads: int, causal: bool, rounded: Any) -> Result:
-    """The formulas with every factor of a product `rounded`, and nothing else."""
+    """The formulas with every operand of a matmul `rounded`, and nothing else."""
     batch, time, channels = dy.shape
 
     def split(x: np.ndarray) -> np.ndarray:
@@ -62,7 +63,7 @@ def model(qkv: np.ndarray, dy: np.ndarray, heads: int, causal: bool, rounded: An
 
 
 def run(gpu: Any, qkv: Any, dy: Any, name: str, heads: int = 1, causal: bool = True) -> Result:
-    """The kernel's results, on the device. Backward has the precision of forward by itself."""
+    """The kernel's results, on the device. Backward must use the precision of forward."""
     statics = {"num_heads": heads, "causal": causal}
     with precision(name):
         y, saved = ATTENTION.forward(qkv, **statics)
@@ -99,7 +100,7 @@ def check_model(
     causal: bool,
     tolerance: float | None = None,
 ) -> Result:
-    """The kernel equals the model in the mean, and ln Σ e^S everywhere."""
+    """The kernel's results equal the model's on average, and ln Σ e^S for every row."""
     got = run(gpu, gpu.asarray(qkv), gpu.asarray(dy), name, heads, causal)
     capability = gpu.cuda.Device().compute_capability
     wanted = model(
@@ -110,7 +111,7 @@ def check_model(
         error = np.sqrt(np.mean((ours.get() - theirs) ** 2) / np.mean(theirs**2))
         limit = MODEL_TOLERANCE[name] if tolerance is None else tolerance
         assert error < limit, f"{what}: off by {error:.1e} of the model"
-    # Tensor cores may cut off what a sum of float32 would round, one unit in each of 16 steps.
+    # Tensor cores may truncate where a float32 sum would round: one unit in each of 16 steps.
     assert_close(got.log_sum, wanted.log_sum, "ln Σ e^S", 4e-6)
     return got
 
@@ -156,7 +157,7 @@ def test_attention_to_all(gpu: Any, rng: np.random.Generator, shape: Any, name: 
 def test_results_do_not_depend_on_the_schedule(
     gpu: Any, rng: np.random.Generator, size: int, name: str
 ) -> None:
-    """Not by a bit: all sums have one order, and barriers stand where they must."""
+    """Results are bitwise identical, because sums have a fixed order and no barrier is missing."""
     qkv, dy = (gpu.asarray(x) for x in draw(rng, 1, 70, 2, size))
     results = []
     for schedule in SCHEDULES:
@@ -192,10 +193,10 @@ def test_large_scores_do_not_overflow(gpu: Any, rng: np.random.Generator, name: 
 def test_what_lies_beyond_the_last_row_counts_for_nothing(
     gpu: Any, rng: np.random.Generator, name: str, causal: bool
 ) -> None:
-    """Although zeros there would be scores e^300 times as heavy as those that count."""
+    """If rows beyond counted as zeros, their weights would be e^300 times the true ones."""
     qkv, dy = draw(rng, 1, 37, 1, 16)
     q, k, _ = np.split(qkv, 3, axis=2)
-    q[...], k[...] = np.round(q) - 10, 8 + np.round(k)  # which are exact in either precision
+    q[...], k[...] = np.round(q) - 10, 8 + np.round(k)  # exact in both precisions
     # Scores of 300 are exact to 2e-5 in float32, and so are the weights e^S.
     check_model(gpu, qkv, dy, name, heads=1, causal=causal, tolerance=3e-4)
 
@@ -224,7 +225,7 @@ def test_each_precision_has_its_kernel(gpu: Any, rng: np.random.Generator) -> No
 
 
 def test_tf32_is_finer_than_bf16(gpu: Any, rng: np.random.Generator) -> None:
-    """And fp32 than both: a precision that had no effect would be found."""
+    """And fp32 is finer than both. This finds a precision setting without effect."""
     qkv, dy = draw(rng, 1, 50, 2, 32)
     y, _, dqkv = exact(qkv, dy, 2, True)
     errors = {}

@@ -14,7 +14,7 @@ from minigrad.parallel.capture import Captured
 
 
 class Counter:
-    """Adds `amount`, which lies on the device, to `total`, and gives the square of the total."""
+    """Adds `amount`, which lies on the device, to `total`, and returns the square of the total."""
 
     def __init__(self, gpu: Any) -> None:
         self.gpu, self.calls = gpu, 0
@@ -22,7 +22,7 @@ class Counter:
 
     def __call__(self) -> Any:
         self.calls += 1
-        doubled = self.amount * 2  # memory that only the graph has
+        doubled = self.amount * 2  # memory that only the graph uses
         self.total += doubled / 2
         return self.total * self.total
 
@@ -56,7 +56,7 @@ def test_the_memory_of_a_graph_outlives_the_capture(gpu: Any) -> None:
     first, second = captured().get(), captured()
     gc.collect()
     for _ in range(3):
-        gpu.ones(3) * 7  # would take memory that were free
+        gpu.ones(3) * 7  # would reuse that memory if it were free
     third = captured()
     assert third is second and third.get()[0] == 9 and first[0] == 1
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_captured_is_announced_and_runs_eagerly(
 
 
 def test_a_value_that_was_baked_in_is_found(gpu: Any) -> None:
-    """The number of calls is Python's, so that a replay repeats the captured one."""
+    """The function uses a number of Python, so a replay repeats the number of the capture."""
     total, calls = gpu.zeros(3), 0
 
     def function() -> None:
@@ -114,7 +114,7 @@ def test_a_value_that_was_baked_in_is_found(gpu: Any) -> None:
     captured()
     with pytest.warns(CaptureWarning, match=r"differed from an eager run in array 0"):
         captured()
-    assert total.get().tolist() == [1 + 2] * 3  # the eager run's effect, once
+    assert total.get().tolist() == [1 + 2] * 3  # the function has run eagerly, once
 
 
 def test_an_error_of_the_function_is_the_callers(gpu: Any) -> None:
@@ -187,7 +187,7 @@ def test_a_capture_that_fails_leaves_no_memory_behind(gpu: Any, fault: str) -> N
 
 @pytest.mark.stand_in
 def test_scratch_is_not_memory_of_a_graph(gpu: Any) -> None:
-    """It would keep blocks of the graph's pool, and is given back with the stream."""
+    """Otherwise it would hold blocks of the graph's pool. It is freed with the stream."""
     x = gpu.ones((300, 5))
 
     def function() -> Any:
@@ -197,7 +197,7 @@ def test_scratch_is_not_memory_of_a_graph(gpu: Any) -> None:
     for _ in range(3):
         result = captured()
     assert result.get().tolist() == [300] * 5 and captured.graph is not None
-    assert len(scratch._kept) == 2  # of the current stream, and of the captured one
+    assert len(scratch._kept) == 2  # for the current stream, and for the captured one
     pool = captured._memory.pool
     del result, captured, function
     assert pool.blocks == [] and len(scratch._kept) == 1
@@ -207,7 +207,7 @@ def test_scratch_is_not_memory_of_a_graph(gpu: Any) -> None:
 def test_free_memory_of_the_default_pool_is_given_back_before_a_capture(
     gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large model would need its activations twice: in that pool, and in the graph's own."""
+    """Otherwise a large model needs its activations twice: in that pool and in the graph's."""
     events: list[str] = []
     pool = gpu.get_default_memory_pool()
     monkeypatch.setattr(pool, "free_all_blocks", lambda: events.append("freed"))
@@ -228,7 +228,7 @@ def test_a_stream_is_waited_for_before_its_work_is_undone(gpu: Any) -> None:
         nonlocal calls, total
         calls += 1
         total += 1
-        if calls == 2:  # in the part of the capture that runs eagerly
+        if calls == 2:  # in the eager run with which the replay is compared
             raise ValueError("half-way")
 
     captured = Captured(function, [total], label="sum", warm_up=1)

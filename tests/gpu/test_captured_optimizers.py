@@ -1,4 +1,4 @@
-"""Every optimizer's captured steps are those that the host makes, on a GPU and on the CPU."""
+"""Every optimizer's captured steps equal those that the host makes, on a GPU and on the CPU."""
 
 import copy
 import warnings
@@ -16,11 +16,11 @@ from tests.minigrad.optim.problem import gradients, parameters
 from tests.minigrad.optim.test_own_optimizer import Lion, Signs
 from tinyalpaca.training.device_steps import DeviceSteps
 
-STEPS, MAX_NORM = 12, 30.0  # some gradients are longer, some are not
+STEPS, MAX_NORM = 12, 30.0  # some gradients have a larger norm, some have not
 
 
 class counted(Rule):
-    """It computes with the step count, and is dampened after its first step."""
+    """A rule that computes with the step count, and dampens after its first step."""
 
     state = ("step", "mean")
 
@@ -69,7 +69,7 @@ CASES: dict[str, Any] = {
 }
 
 
-# Whose way through the code another one has as well.
+# Cases that take the same path through the code as another one: slow tests.
 RARE = ("adamw, climbing", "adam's amsgrad", "rmsprop, plain", "muon, climbing", "sgd")
 MOST = [pytest.param(name, marks=pytest.mark.slow if name in RARE else ()) for name in CASES]
 
@@ -101,7 +101,7 @@ class Problem:
         return self
 
     def captured(self, steps: range, bad: int | None = None, graph: bool = True) -> "Problem":
-        """`bad`: a step whose gradient is infinite. It is not made, nor any after it."""
+        """Make captured steps. The gradient of step `bad` is infinite: no step is made from there."""
         steps_of = [np.concatenate([g.reshape(-1) for g in gradients(s)]) for s in range(STEPS)]
         table = np.stack(steps_of).astype(self.dtype)
         if bad is not None:
@@ -109,7 +109,7 @@ class Problem:
         on_device = mg.Device("gpu").asarray(table)
 
         def loss(x: Any, y: Any, draw: Any, number: int) -> mg.Tensor:
-            """What has the present row as its gradient."""
+            """A loss whose gradient is the current row."""
             parts = self.flat.views(on_device[draw].reshape(-1))
             terms = [
                 (p * mg.Tensor(part)).sum() for p, part in zip(self.params, parts, strict=True)
@@ -125,7 +125,7 @@ class Problem:
         made = counting.steps_made(self.optimizer)
         self.steps.set_windows(np.zeros(STEPS, np.int64))
         self.steps.set_position(steps[0], updates=made, draw=steps[0])
-        with np.errstate(all="ignore"):  # a GPU says nothing of what it computes with infinity
+        with np.errstate(all="ignore"):  # a GPU does not warn of infinities
             for _ in steps:
                 self.steps.launch([1])
         self.progress = self.steps.look()
@@ -133,7 +133,7 @@ class Problem:
         return self
 
     def assert_like(self, other: "Problem", tolerance: float = 1e-11) -> None:
-        """The same weights and the same state."""
+        """Both have the same weights and the same state."""
         ours, theirs = (found.optimizer.state_dict()["state"] for found in (self, other))
         assert ours.keys() == theirs.keys()
         for p, q in zip(self.params, other.params, strict=True):
@@ -153,14 +153,14 @@ def test_captured_steps_are_the_hosts(gpu: Any, name: str) -> None:
     ours = Problem(name, "gpu").captured(range(STEPS))
     assert ours.steps.graphs == 1 and gpu.counts["graph launches"] >= STEPS - 3
     assert ours.progress.step == STEPS and not ours.progress.halted
-    assert gpu.counts["d2h"] < 40  # none of a step
+    assert gpu.counts["d2h"] < 40  # steps copy nothing to the host
     for device in ("gpu", "cpu"):
         ours.assert_like(Problem(name, device).by_the_host(range(STEPS)))
 
 
 @pytest.mark.parametrize("name", MOST)
 def test_in_float32(gpu: Any, name: str) -> None:
-    """Nothing is computed in fewer digits than the weights have."""
+    """Nothing is computed in a lower precision than that of the weights."""
     ours = Problem(name, "gpu", np.float32).captured(range(STEPS))
     theirs = Problem(name, "cpu", np.float32).by_the_host(range(STEPS))
     assert ours.flat.array.dtype == np.float32
@@ -170,7 +170,7 @@ def test_in_float32(gpu: Any, name: str) -> None:
 @pytest.mark.parametrize("bad", [0, 5])
 @pytest.mark.parametrize("name", MOST)
 def test_a_step_that_is_not_finite_changes_nothing(gpu: Any, name: str, bad: int) -> None:
-    """Nor any after it; and it is as if none had been launched."""
+    """Later steps change nothing either: everything is as if they had not been launched."""
     ours = Problem(name, "gpu").captured(range(9), bad)
     assert ours.progress.halted and ours.progress.step == bad
     theirs = Problem(name, "cpu").by_the_host(range(bad))

@@ -1,4 +1,4 @@
-"""Models that a user has changed, on the stand-in for CuPy: see tests/tinyalpaca."""
+"""Models whose code a user has changed, on the stand-in for CuPy: see tests/tinyalpaca."""
 
 from typing import Any
 

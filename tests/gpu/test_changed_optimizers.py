@@ -1,5 +1,5 @@
-"""What somebody changes while a GPU makes the steps: the next ones are the host's, or it is said
-who makes them."""
+"""Changes of an optimizer while a GPU makes the steps: they take effect, and a warning says if the
+host has to make the next steps."""
 
 import functools
 from pathlib import Path
@@ -30,7 +30,7 @@ OTHER_RULES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Attribute(Lion):
-    """Its settings are not only in its groups."""
+    """An optimizer with a setting outside of its groups."""
 
     beta = 0.9
 
@@ -193,7 +193,7 @@ class Duck:
 
 
 class Setting(Hook):
-    """Sets something by hand after step 5, where the GPU's results are looked at as well."""
+    """Sets something by hand after step 5, at which the GPU's results are also read back."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings

@@ -1,4 +1,4 @@
-"""How far an update has moved each layer: one launch and one copy, through the CPU shim."""
+"""How far an update moves each layer: one launch and one copy, through the CPU shim."""
 
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,7 @@ from tinyalpaca.training.hooks.metrics import UpdateRatios
 def test_squares_of_changes(
     gpu: Any, rng: np.random.Generator, schedule: int, dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parts of one stretch, of several, and an empty one."""
+    """Parts of one slice, parts of several slices, and an empty part."""
     monkeypatch.setattr(changes, "LONGEST", 300)
     gpu.engine.schedule = schedule
     bounds = [0, 5, 5, 305, 1000]

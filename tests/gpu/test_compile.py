@@ -1,4 +1,4 @@
-"""Every kernel compiles for the GPUs that we name, and needs no more than registers."""
+"""Every kernel compiles for the supported GPUs, without spilling registers to memory."""
 
 import re
 import shutil
@@ -16,11 +16,11 @@ from tests.gpu.nvcc import ARCHITECTURES
 from tests.gpu.sources import SOURCES
 
 FOLDERS = sorted({str(files(kernels.package)) for kernels in SOURCES})
-MOST_SHARED = 48 * 1024  # bytes that every GPU grants without being asked
+MOST_SHARED = 48 * 1024  # bytes that a kernel may use on every GPU without a special setting
 
 
 class Figures(NamedTuple):
-    """What a kernel takes of a GPU, per thread and per block."""
+    """What a kernel uses, per thread and per block."""
 
     registers: int
     stack: int
@@ -29,7 +29,7 @@ class Figures(NamedTuple):
 
 
 def figures(report: str) -> dict[str, dict[str, Figures]]:
-    """From the report of `ptxas -v`: for each architecture, by mangled name."""
+    """The figures in a report of `ptxas -v`, by architecture and mangled name."""
     pattern = (
         r"Compiling entry function '(\w+)' for '(sm_\d+)'.*?(\d+) bytes stack frame, "
         r"(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers([^\n]*)"
@@ -53,7 +53,7 @@ def compiled(kept_folder: Path) -> dict[str, dict[str, Figures]]:
 
 
 def readable(names: list[str]) -> dict[str, str]:
-    """Mangled names as people write them, without parameters, as far as the tool is there."""
+    """Demangled names without parameters, if the tool for that is installed."""
     tool = shutil.which("cu++filt") or shutil.which("c++filt")
     if tool is None:
         return {name: name for name in names}
@@ -89,7 +89,7 @@ def test_kernels_need_no_spills_no_stack_and_little_shared_memory(
 @pytest.mark.parametrize("kernels", SOURCES, ids=lambda kernels: kernels.file)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp932"])
 def test_sources_can_be_written_in_every_encoding(kernels: Source, encoding: str) -> None:
-    """As CuPy writes them, in the locale's, before NVRTC reads them."""
+    """CuPy writes sources in the locale's encoding before NVRTC reads them."""
     kernels.text().encode(encoding)
 
 
@@ -115,7 +115,7 @@ def test_the_report_of_the_compiler_is_understood() -> None:
 def test_nvrtc_compiles_what_cupy_will_give_it(
     kernels: Source, major: int, kept_folder: Path
 ) -> None:
-    """For the oldest GPUs; nvcc above compiles for newer ones."""
+    """For the oldest GPUs; the tests with nvcc above compile for newer ones."""
     if nvrtc.library(major) is None:
         pytest.skip(f"NVRTC of CUDA {major} is not installed: it comes with the extra bench")
     lines = nvrtc.log(kept_folder, major, kernels).splitlines()

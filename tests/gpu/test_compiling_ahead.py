@@ -39,7 +39,7 @@ def test_a_kernel_that_does_not_compile_says_so(gpu: Any, monkeypatch: Any) -> N
 def test_the_first_step_of_a_training_waits_for_no_compiler(
     gpu: Any, tmp_path: Any, monkeypatch: Any
 ) -> None:
-    """In the thread that trains; others have compiled all kernels of a step by then."""
+    """Other threads have compiled all kernels of a step before the training thread needs them."""
     trains, found, original = threading.get_ident(), [], compile._function
 
     def asked(*kernel: Any) -> Any:
@@ -53,5 +53,5 @@ def test_the_first_step_of_a_training_waits_for_no_compiler(
     ahead = {name for thread, name in found if thread != trains}
     launched = {name for thread, name in found if thread == trains}
     assert {"gather_windows", "step_orders<float>"} < ahead
-    # What is measured beside a step, and the report's picture of attention, at the end.
+    # These belong to measurements beside a step, and to the report's picture of attention.
     assert launched - ahead <= {"change_squares<float>", "layer_norm_forward<float>"}

@@ -1,6 +1,6 @@
-"""Matmuls by cuBLASLt, on a stand-in for the library: what is called, when, and with what bytes.
+"""Matmuls by cuBLASLt, on a stand-in for the library: which calls are made, when, with which bytes.
 
-The products themselves are compared with the textbook in test_gemm_kernel.py, with either library.
+test_gemm_kernel.py compares the results with the textbook, for both libraries.
 """
 
 import sys
@@ -31,7 +31,7 @@ def test_one_call_a_product_and_one_plan_a_kind(gpu, cublas, rng):
         got = gemm.multiply(*on_device, relu=True)
         assert_close(got, np.maximum(a @ b + bias, 0), "max(a·b + bias, 0)")
     assert gpu.counts["heuristic"] == 1
-    assert gpu.counts["launches"] - before == 3 + 1  # and one that made the workspace
+    assert gpu.counts["launches"] - before == 3 + 1  # one more made the workspace
     gemm.multiply(*on_device)
     gemm.multiply(on_device[0], on_device[1])
     assert gpu.counts["heuristic"] == 3
@@ -41,7 +41,7 @@ def test_one_call_a_product_and_one_plan_a_kind(gpu, cublas, rng):
 
 
 def test_each_bias_has_its_own_address(gpu, cublas, rng):
-    """Of one plan: what was set for the product before must not stay."""
+    """Several matmuls use one plan; the bias of the previous one must not stay."""
     (a, b, bias), (left, right, first) = arrays(gpu, rng)
     second = gpu.asarray(bias + 1)
     for vector, wanted in ((first, bias), (second, bias + 1), (first, bias)):
@@ -50,7 +50,7 @@ def test_each_bias_has_its_own_address(gpu, cublas, rng):
 
 
 def test_arrays_that_begin_anywhere(gpu, cublas, rng):
-    """As weights do that are parts of one array: less aligned ones need another algorithm."""
+    """Weights that are parts of one array do so. Less aligned ones need another algorithm."""
     (a, b, bias), _ = arrays(gpu, rng)
     flat = gpu.zeros(1000, np.float32)
     for start in (0, 1, 2, 4, 5):
@@ -170,7 +170,7 @@ def test_names_of_libraries():
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What is asked for cuBLASLt, in order; nothing has it."""
+    """The places where cuBLASLt is searched, in order; none has it."""
     places = []
 
     def open_library(path):
@@ -189,7 +189,7 @@ def finder(monkeypatch, load):
 
 
 def test_loading_asks_cupys_own_finder_first(monkeypatch, asked, tmp_path):
-    """Which on Windows is the only one that knows where a DLL is."""
+    """On Windows only this finder knows where a DLL is."""
     dll = r"C:\site-packages\nvidia\cu13\bin\x86_64\cublasLt64_13.dll"
     finder(monkeypatch, lambda name: SimpleNamespace(abs_path=dll) if name == "cublasLt" else None)
     package = tmp_path / "nvidia" / "cu13" / "lib"
@@ -215,7 +215,7 @@ def test_loading_without_cupys_finder(monkeypatch, asked, error):
     assert "\n" not in str(raised.value) and asked[1] == "libcublasLt.so.13"
 
 
-# Faults, each in one line of our side, that the stand-in must not let pass.
+# Faults, each in one line of our code, that the stand-in must find.
 FAULTS = {
     "the transposed flags are exchanged": (
         *(lt, "CUBLASLT_MATMUL_DESC_TRANSA", 4),
@@ -263,7 +263,7 @@ def test_rounding_to_bfloat16_and_back(gpu, rng, shape):
             for _ in range(2))  # fmt: skip
     a, b = a.astype(np.float32), b.astype(np.float32)
     if a.size:
-        a[0, :3] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, np.inf  # halves go to the even one
+        a[0, :3] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, np.inf  # ties are rounded to even
         b[0, :3] = -np.inf, np.nan, -0.0
     for array, rounded in zip((a, b), to_bf16(gpu.asarray(a), gpu.asarray(b)), strict=True):
         assert rounded.dtype == np.uint16

@@ -1,7 +1,7 @@
-"""Our numbers for cuBLASLt against NVIDIA's header, and our descriptors read back by the library.
+"""Compares our numbers for cuBLASLt with NVIDIA's header, and reads our descriptors back.
 
-Through ctypes a wrong number is no error but another computation. Neither test needs a GPU or a
-driver; each is skipped where the header or the library is not to be had.
+Through ctypes a wrong number would not raise an error but compute something else. Neither test
+needs a GPU or a driver; each is skipped where the header or the library is missing.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ CONSTANTS = {
     for name, value in vars(lt).items()
     if name.startswith(("CUDA_", "CUBLAS_", "CUBLASLT_")) and isinstance(value, int)
 }
-LAYOUT = {"TYPE": 0, "ROWS": 2, "COLS": 3, "LD": 4}  # that this test reads back
+LAYOUT = {"TYPE": 0, "ROWS": 2, "COLS": 3, "LD": 4}  # attributes that this test reads back
 CONSTANTS |= {f"CUBLASLT_MATRIX_LAYOUT_{name}": value for name, value in LAYOUT.items()}
 FIELDS = {"algo": "algo", "workspace_size": "workspaceSize", "state": "state"}
 FIELDS |= {"waves_count": "wavesCount", "reserved": "reserved"}
@@ -49,7 +49,7 @@ int main() {
 
 
 def include_folders() -> list[str]:
-    """Where NVIDIA's headers may lie: a toolkit, and Python packages."""
+    """Folders that may have NVIDIA's headers: in a toolkit, and in Python packages."""
     roots = [os.environ.get("CUDA_PATH", "/usr/local/cuda"), "/usr/local/cuda"]
     folders = [Path(root) / "include" for root in roots]
     folders += [Path(path).parent for path in lt.installed("include/*.h")]
@@ -57,7 +57,7 @@ def include_folders() -> list[str]:
 
 
 def kind(ctype: object) -> str:
-    """A ctypes type in the words of the program."""
+    """The name of a ctypes type in the C program."""
     names = {c_uint64: "unsigned 8", c_int64: "signed 8", c_size_t: "unsigned 8"}
     return names.get(ctype, "4" if ctype is ctypes.c_int else "pointer")  # type: ignore[call-overload]
 
@@ -76,7 +76,7 @@ def test_every_number_is_that_of_the_header(tmp_path: Path) -> None:
     lines += [f'  show("{name}", &{name});' for name in lt.PROTOTYPES]
     code = PROGRAM + "\n".join(lines) + "\n}\n"
     (tmp_path / "numbers.cpp").write_text(code, encoding="utf-8")
-    # The functions are declared, not there: their addresses are left open.
+    # The functions are only declared; the program is compiled without the library.
     command = ["g++", "-std=c++17", *[f"-I{folder}" for folder in folders], "numbers.cpp"]
     command += ["-o", "numbers", "-Wl,--unresolved-symbols=ignore-all"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -104,7 +104,7 @@ def api() -> lt.Api:
 
 
 def read(api: lt.Api, what: str, target: c_void_p, attribute: int, value: object) -> int:
-    """An attribute, which must have exactly the type of `value`."""
+    """Read an attribute, which must have exactly the type of `value`."""
     function = getattr(api.library, f"cublasLt{what}GetAttribute")
     function.argtypes = (c_void_p, ctypes.c_int, c_void_p, c_size_t, c_void_p)
     written = c_size_t()
@@ -145,7 +145,8 @@ def test_the_library_reads_what_we_mean(
     epilogue = 1 if not (bias or relu) else 2 * relu + 4 * bool(bias)
     assert read(api, "MatmulDesc", operation, 7, c_uint32()) == epilogue
     assert (read(api, "MatmulDesc", operation, 8, c_void_p()) or 0) == bias
-    # Memory of a (M, K) is a matrix of M columns of K, unless it is transposed; likewise for b, c.
+    # In column-major order the memory of a (M, K) is a matrix (K, M), unless a is transposed;
+    # likewise for b and c.
     wanted = (
         (plan.first, types[0], (k, n) if b_transposed else (n, k)),
         (plan.second, types[0], (m, k) if a_transposed else (k, m)),

@@ -1,4 +1,4 @@
-"""Generation's logits on the stand-in for CuPy are those of the whole model on the CPU."""
+"""Generation's logits on the stand-in for CuPy equal those of the whole model on the CPU."""
 
 import gc
 import itertools
@@ -22,13 +22,13 @@ from tinyalpaca.generation.writing import next_tokens
 GPU = Device("gpu")
 COVERING = OPTIONS[::11]
 LAYERS = 2
-LAUNCHES = 5 * LAYERS + 2  # of a token; drawing is one more
-PREFILL_LAUNCHES = 6 * (LAYERS - 1) + 3  # the last layer ends when its keys and values are kept
+LAUNCHES = 5 * LAYERS + 2  # for a token; drawing is one more
+PREFILL_LAUNCHES = 6 * (LAYERS - 1) + 3  # the last layer ends when its keys and values are cached
 
 
 @pytest.fixture(autouse=True)
 def early_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few tokens before a graph is captured, so that most of a test's tokens are replays."""
+    """Capture a graph after few tokens, so that most of a test's tokens are replays."""
     monkeypatch.setattr(token_step, "WARM_UP", 3)
 
 
@@ -47,7 +47,7 @@ def test_every_pair_of_options_is_among_the_models() -> None:
 
 @pytest.mark.parametrize("options", COVERING, ids=lambda o: "-".join(map(str, o.values())))
 def test_logits_are_the_models(gpu: Any, options: dict[str, Any], rng: Any) -> None:
-    """Prompts shorter and longer than the context (11), past its end more than once."""
+    """Prompts are shorter and longer than the context (11); texts exceed it more than once."""
     model = tiny_model(**options)
     sequences = [rng.integers(0, 27, n).tolist() for n in (3, 14)]
     inference = inference_of(model, 27)
@@ -111,7 +111,7 @@ def test_a_long_prompt_is_computed_in_parts(
 
 
 def delta(gpu: Any, work: Any) -> dict[str, int]:
-    """What `work` adds to the stand-in's counters, by kind."""
+    """By how much `work` increases each of the stand-in's counters."""
     before = gpu.counts.copy()
     work()
     kinds = ("launches", "graph launches", "h2d", "d2h", "waits")
@@ -120,7 +120,7 @@ def delta(gpu: Any, work: Any) -> dict[str, int]:
 
 @pytest.mark.parametrize("count", [1, 9])
 def test_the_budget_of_a_token_chosen_by_the_host(gpu: Any, count: int) -> None:
-    """One graph launch and a copy each way; and what that stands for."""
+    """A token is one graph launch and one copy in each direction; a graph has LAUNCHES kernels."""
     for graph in (True, False):
         sequences = [[1, 2, 3] for _ in range(count)]
         decoder = inference_of(tiny_model(num_layers=LAYERS), graph=graph).decoder(sequences, 40)
@@ -151,7 +151,7 @@ def sampler_of(count: int, temperature: float = 1.0) -> Sampler:
 @pytest.mark.parametrize("count", [1, 9])
 @pytest.mark.parametrize("graph", [True, False])
 def test_the_budget_of_tokens_drawn_on_the_device(gpu: Any, count: int, graph: bool) -> None:
-    """One graph launch a token; one copy back for many in a row; random numbers for 32 at once."""
+    """One graph launch per token; one copy back for many tokens; random numbers for 32 at once."""
     sequences = [[1, 2, 3] for _ in range(count)]
     model = tiny_model(num_layers=LAYERS, max_seq_len=100)
     decoder, sampler = inference_of(model, graph=graph).decoder(sequences, 100), sampler_of(count)
@@ -177,7 +177,7 @@ def test_the_budget_of_tokens_drawn_on_the_device(gpu: Any, count: int, graph: b
 def test_tokens_drawn_there_are_the_samplers(
     gpu: Any, rng: Any, temperature: float, context: int
 ) -> None:
-    """Rows of tokens end where a window or the random numbers do; a sequence leaves in between."""
+    """Tokens in a row end where a window or the random numbers end. A sequence is removed too."""
     model = tiny_model(max_seq_len=context)
     prompts = [rng.integers(0, 30, n).tolist() for n in (3, 9, 14)]
 
@@ -278,7 +278,7 @@ def test_cache_and_graph_serve_the_next_text_and_not_two_at_once(gpu: Any) -> No
 
 
 def test_memory_is_given_back_at_once(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not when the collector of cycles comes by: a cache can be most of a GPU."""
+    """Memory does not wait for Python's cycle collector, because a cache can fill most of a GPU."""
     monkeypatch.setattr(gc, "isenabled", lambda: False)  # a capture switches it on again
     gc.disable()
     try:
@@ -295,7 +295,7 @@ def test_memory_is_given_back_at_once(gpu: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_rows_of_nobody_are_left_alone(gpu: Any) -> None:
-    """A step of slots that no sequence has writes nothing to the cache."""
+    """A step writes nothing to the cache for unused slots."""
     inference = inference_of(tiny_model())
     inference.prepare()
     step = inference._step

@@ -1,4 +1,4 @@
-"""The kernels of generation, through the CPU shim, against the same in NumPy."""
+"""Compares the kernels of generation, run through the CPU shim, with the same in NumPy."""
 
 from typing import Any
 
@@ -28,13 +28,13 @@ def activated(x: np.ndarray, activation: str) -> np.ndarray:
 
 
 def turned(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """x (..., D) as D/2 complex numbers, turned by angles (D/2,)."""
+    """x (..., D) as D/2 complex numbers, rotated by angles (D/2,)."""
     pairs = (x[..., ::2] + 1j * x[..., 1::2]) * np.exp(1j * angles)
     return np.stack([pairs.real, pairs.imag], axis=-1).reshape(x.shape)
 
 
 class Attention:
-    """The cache and what goes in, in float64, with the cache's twin in NumPy."""
+    """Inputs of attention in float64, and the cache as NumPy arrays."""
 
     def __init__(
         self, rng: np.random.Generator, slots: list[int], places: list[int], **sizes: int
@@ -59,7 +59,7 @@ class Attention:
             self.values[slot, :, place] = self.qkv[row, 2]
 
     def attend(self) -> np.ndarray:
-        """(N, H·D)"""
+        """The output, (N, H·D)."""
         out = np.zeros((len(self.slots), *self.qkv.shape[2:]))
         for row, (slot, place) in enumerate(zip(self.slots, self.places, strict=True)):
             for head, q in enumerate(self.qkv[row, 0]):
@@ -149,7 +149,7 @@ def test_linear(
 def test_activations_of_linear(
     gpu: Any, rng: np.random.Generator, activation: str, dtype: Any
 ) -> None:
-    """Far from zero as well, where e^-z is out of range."""
+    """Also far from zero, where e^-z overflows."""
     x = np.concatenate([rng.standard_normal((1, 200)) * 3, [[0.0, -200.0, 200.0, -1e4]]], axis=1)
     x = x.astype(dtype).T.copy()  # (N, 1)
     y = gpu.empty(x.shape, dtype)
@@ -160,7 +160,7 @@ def test_activations_of_linear(
 
 
 def test_a_row_does_not_depend_on_the_others(gpu: Any, rng: np.random.Generator) -> None:
-    """To the last bit, one row at a time or many."""
+    """Results are bitwise identical for one row at a time and for many."""
     x, more, weight = (
         rng.standard_normal(s).astype(np.float32) for s in ((9, 70), (9, 40), (30, 110))
     )
@@ -189,7 +189,7 @@ SIZES = [
 
 
 def check_step(gpu: Any, twin: Attention, dtype: Any) -> None:
-    """`attend` with `append`: what comes out, and what is in the cache then."""
+    """Check the output of `attend` with `append`, and the cache after it."""
     qkv, cache, rows = twin.on(gpu, dtype)
     heads, room = twin.qkv.shape[2], twin.keys.shape[-1]
     out = gpu.empty((len(twin.slots), heads * twin.qkv.shape[3]), dtype)
@@ -204,7 +204,7 @@ def check_step(gpu: Any, twin: Attention, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: "-".join(map(str, sizes.values())))
 def test_attend(gpu: Any, rng: np.random.Generator, sizes: dict[str, int], dtype: Any) -> None:
-    """Slots in any order, of any lengths, and rows that belong to nobody."""
+    """Slots in any order, with any lengths, and unused rows."""
     last = sizes["room"] - 1
     twin = Attention(rng, [2, 0, 1, 3], [last, 0, NOBODY, last // 2], **sizes)
     check_step(gpu, twin, dtype)
@@ -230,7 +230,7 @@ def test_scores_far_from_zero(gpu: Any, rng: np.random.Generator, shift: float) 
 def test_a_prompt_is_kept_before_it_is_looked_at(
     gpu: Any, rng: np.random.Generator, rotary: int, dtype: Any
 ) -> None:
-    """Rows are positions of two sequences: all append, then each sees those up to its own."""
+    """Rows are positions of two sequences. All append; then each attends to those up to its own."""
     slots, places = [1] * 5 + [0] * 3 + [0], [*range(5), *range(3), NOBODY]
     twin = Attention(rng, slots, places, heads=2, size=6, room=6, rotary=rotary)
     qkv, cache, rows = twin.on(gpu, dtype)

@@ -28,7 +28,7 @@ def embedding(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
 
 
 def product(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
-    """A width that is no multiple of a warp's, more rows than are together, nine outputs."""
+    """The width is not a multiple of a warp, there are more rows than in a block, nine outputs."""
     x, more = rng.standard_normal((10, 33)) * 2, rng.standard_normal((10, 70))
     weight, bias, residual = (rng.standard_normal(s) for s in ((9, 103), 9, (10, 9)))
     normal = x / np.sqrt((x * x).mean(axis=1, keepdims=True) + 0.1)

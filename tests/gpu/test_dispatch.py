@@ -29,7 +29,7 @@ def many_heads(batch: int, heads: int, size: int) -> Tensor:
     return F.multi_head_attention(ones(batch, 1, 3 * heads * size), num_heads=heads)
 
 
-# Each op with what its kernel does not take, and the reason that it gives.
+# For each op: inputs that its kernel does not accept, and the reason that it gives.
 REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
     "linear of two dtypes": (
         lambda: F.linear(ones(2, 3), ones(4, 3, dtype=np.float64)),
@@ -97,7 +97,7 @@ def test_the_textbook_takes_over_and_says_so_once(gpu: Any, name: str) -> None:
 
 
 def test_every_kernel_but_one_refuses_something() -> None:
-    """`gelu` takes all floats: the engine widens float16 before any op runs."""
+    """`gelu` accepts all floats, because the engine widens float16 before any op runs."""
     assert {name.split()[0] for name in REFUSED} == set(kernels_of("gpu")) - {"gelu"}
 
 
@@ -124,7 +124,7 @@ def test_the_textbook_is_asked_for_without_a_warning(gpu: Any) -> None:
 
 
 class Sizes:
-    """What looks like an array, of a size that no test can have."""
+    """An object with the shape and dtype of an array that would be too large for a test."""
 
     def __init__(self, *shape: int, dtype: Any = np.float32) -> None:
         self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
@@ -137,7 +137,7 @@ def test_sizes_beyond_what_kernels_count() -> None:
     assert of_rows(Sizes(2**15, 2**15, 768)) is None
     assert "rows" in str(of_rows(Sizes(2**16, 2**15, 2)))
     assert "ids" in str(of_ids(Sizes(2**16, 2**15, dtype=np.int32)))
-    # GPT-2: logits of 64 x 1,024 positions and of 50,257 tokens are 3.3e9 numbers.
+    # GPT-2: logits for 64 x 1,024 positions and 50,257 tokens are 3.3e9 numbers.
     logits, targets = Sizes(64, 1024, 50_257), Sizes(64, 1024, dtype=np.int64)
     assert kernels_of("gpu")["cross_entropy"].supports(logits, targets) is None
 
@@ -146,7 +146,7 @@ def test_sizes_beyond_what_kernels_count() -> None:
 def test_shapes_that_do_not_fit_are_errors_and_no_reason_for_the_textbook(
     gpu: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ids are checked on the host, and on a device an id that is out of range gives NaN."""
+    """Ids are checked on the host. On a device an id that is out of range gives NaN."""
     if name == "embedding":
         bad = lambda: apply(TEXTBOOK["embedding"], ones(4), ids(1))  # noqa: E731
     elif name == "embedding_with_positions":

@@ -1,4 +1,4 @@
-"""Choosing tokens, through the CPU shim, against the sampler."""
+"""Compares the drawing of tokens, through the CPU shim, with the sampler."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ ROUNDS = 3
 
 
 class Rows:
-    """Rows on the device, with `ROUNDS` uniform numbers each; the last row is nobody's."""
+    """Rows on the device, with `ROUNDS` uniform numbers each; the last row is unused."""
 
     def __init__(self, gpu: Any, uniform: np.ndarray, temperature: float, taken: int = 0) -> None:
         rows = uniform.shape[1]
@@ -35,7 +35,7 @@ class Rows:
 
 
 class Given:
-    """A random generator of numbers that are given."""
+    """A random generator that returns given numbers."""
 
     def __init__(self, numbers: np.ndarray) -> None:
         self._numbers = iter(numbers.tolist())
@@ -45,7 +45,7 @@ class Given:
 
 
 def check(gpu: Any, logits: np.ndarray, uniform: np.ndarray, temperature: float) -> None:
-    """Three rounds of the same logits, and what the kernel leaves for the next token."""
+    """Three rounds with the same logits. Also checks what the kernel sets for the next token."""
     rows = Rows(gpu, uniform, temperature)
     there = gpu.asarray(logits)
     sampler = Sampler(
@@ -54,7 +54,7 @@ def check(gpu: Any, logits: np.ndarray, uniform: np.ndarray, temperature: float)
     for number in range(ROUNDS):
         rows.draw(there)
         wanted = np.array(sampler.pick(logits))
-        wanted[-1] = -5  # nobody's
+        wanted[-1] = -5  # the unused row
         np.testing.assert_array_equal(rows.chosen.get()[number], wanted)
         np.testing.assert_array_equal(rows.ids.get()[:-1], wanted[:-1])
     count = len(logits)
@@ -84,7 +84,7 @@ def test_under_every_schedule(gpu: Any, rng: Any, schedule: int) -> None:
 
 def test_uniform_numbers_at_the_edges(gpu: Any, rng: Any) -> None:
     logits = rng.standard_normal((3, 300)).astype(np.float32)
-    logits[:, :2] = logits[:, 298:] = -np.inf  # what has no weight is never chosen
+    logits[:, :2] = logits[:, 298:] = -np.inf  # tokens of weight 0 are never chosen
     uniform = np.array([[0.0] * 3, [1 - 2.0**-53] * 3, [0.5] * 3])
     rows = Rows(gpu, uniform, 1.0)
     for _ in range(2):
@@ -110,7 +110,7 @@ def test_logits_that_are_not_numbers(gpu: Any, temperature: float, damage: str) 
 
 
 def test_rounds_come_again(gpu: Any) -> None:
-    """After the last uniform number the first is next, which the host has renewed meanwhile."""
+    """After the last uniform number the first one is used again, which the host has replaced."""
     logits = gpu.asarray(np.zeros((2, 100), np.float32))
     rows = Rows(gpu, np.array([[0.105] * 2, [0.505] * 2, [0.905] * 2]), 1.0, taken=5)
     for _ in range(2):
@@ -124,7 +124,7 @@ def test_rounds_come_again(gpu: Any) -> None:
 def test_only_what_may_come_is_chosen(
     gpu: Any, rng: Any, temperature: float, schedule: int
 ) -> None:
-    """By the state of each text and by how many tokens are left, as the sampler has it."""
+    """This depends on each text's state and on the number of tokens left, as in the sampler."""
     gpu.engine.schedule = schedule
     tokenizer = tiny_tokenizer()
     seen = rng.random(tokenizer.vocab_size) < 0.8

@@ -1,4 +1,4 @@
-"""The public functions on a GPU: they use nothing that CuPy lacks, and results stay there."""
+"""The public functions on a GPU use nothing that CuPy lacks, and their results stay on the GPU."""
 
 from typing import Any
 

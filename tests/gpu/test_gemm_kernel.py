@@ -68,15 +68,15 @@ def test_where_halves_go():
 
 @pytest.mark.parametrize("factors", ["tf32", "bf16"])
 def test_factors_are_rounded_and_sums_are_not(gpu, rng, factors):
-    """Against products of rounded factors in double precision: as exact as float32 is."""
+    """The results equal matmuls of rounded operands in double precision, up to float32's errors."""
     a, b = rng.standard_normal((33, 500)), rng.standard_normal((500, 20))
-    a[0, :4] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, -(1 + 2.0**-11), 2.0**-130  # halves, and no normal
+    a[0, :4] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, -(1 + 2.0**-11), 2.0**-130  # ties, and a subnormal
     a[1, :2] = 1 + 2.0**-11, 1 + 3 * 2.0**-11
     with gemm.precision(factors):
         got = gemm.multiply(gpu.asarray(a.astype("f4")), gpu.asarray(b.astype("f4")))
         assert gpu.counts[f"gemm_{factors}"] == 1
         gemm.multiply(gpu.asarray(a), gpu.asarray(b))
-        assert gpu.counts["gemm_fma"] == 1  # float64 is never rounded
+        assert gpu.counts["gemm_fma"] == 1  # operands of float64 are never rounded
     capability = gpu.cuda.Device().compute_capability
     assert_close(got, rounded(a, factors, capability) @ rounded(b, factors, capability), "a·b")
     with pytest.raises(AssertionError, match="off by"):
@@ -200,7 +200,7 @@ def test_no_rows(gpu, each_library):
 
 @pytest.mark.parametrize("kernel", ["gemm_fma<float>", "gemm_tf32", "gemm_bf16"])
 def test_indices_beyond_two_to_the_31(libraries, kernel):
-    """Rows far apart, in memory of which next to nothing is touched: 3 rows of 2³⁰ columns."""
+    """3 rows of 2³⁰ columns, in memory of which hardly anything is touched."""
     columns, shape = 2**30, (3, 2**30)
     a, b, c = (untouched(shape) for _ in range(3))
     a[:, :2] = [[1, 2], [3, 4], [5, 6]]

@@ -1,4 +1,4 @@
-"""`--device gpu` in generation, on the stand-in for CuPy: the texts are those of the CPU."""
+"""`--device gpu` in generation, on the stand-in for CuPy: the texts equal those of the CPU."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ PROMPTS = ["the", "the cat sat on the mat, the hat", "é", "🦙 that"]
 
 
 def on_gpu(graph: bool = True, **options: Any) -> Generator:
-    """The tiny generator of the same options, moved to the GPU."""
+    """The tiny generator with the same options, moved to the GPU."""
     generator = tiny_generator(**options)
     return Generator(generator.model.to("gpu"), generator.tokenizer, graph=graph)
 
@@ -34,7 +34,7 @@ def on_gpu(graph: bool = True, **options: Any) -> Generator:
 @pytest.mark.parametrize("sampling", SAMPLING[1:])
 @pytest.mark.parametrize("options", MODELS[:-1])
 def test_texts_are_the_cpus(gpu: Any, options: dict[str, Any], sampling: dict[str, Any]) -> None:
-    """Under the same seed, in a batch of prompts of any lengths, past the context length (11)."""
+    """With the same seed, in a batch of prompts of any lengths, beyond the context length (11)."""
     wanted = tiny_generator(**options).generate(
         PROMPTS, 20, seed=5, return_logprobs=True, **sampling
     )
@@ -56,7 +56,7 @@ def test_a_long_text_alone_and_as_a_stream(gpu: Any, graph: bool) -> None:
 
 
 def test_a_context_longer_than_what_is_drawn_in_a_row(gpu: Any) -> None:
-    """With stop strings, so that sequences end within a row of tokens, and without."""
+    """With stop strings, which end sequences among tokens drawn in a row, and without."""
     options = {"max_seq_len": 70, "pre_norm": True}
     for stop in ([], ["t", "zz"]):
         setting = {"temperature": 1.2, "seed": range(4), "stop": stop}
@@ -69,7 +69,7 @@ def test_a_context_longer_than_what_is_drawn_in_a_row(gpu: Any) -> None:
 
 
 def test_a_stop_string_within_a_row_of_tokens(gpu: Any) -> None:
-    """The tokens end with the one that completes it, as many as on the CPU."""
+    """The tokens end with the one that completes the stop string, as on the CPU."""
     whole = tiny_generator(max_seq_len=40).generate("the", 30, seed=2)
     setting = {"seed": 2, "stop": whole[12:14]}
     wanted = tiny_generator(max_seq_len=40).generate("the", 30, return_logprobs=True, **setting)
@@ -82,7 +82,7 @@ def test_a_stop_string_within_a_row_of_tokens(gpu: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0}, {"top_k": 9}])
 def test_only_readable_text_of_seen_tokens(gpu: Any, sampling: dict[str, Any]) -> None:
-    """Drawn on the device or on the host, of any length; and everything again if that is wanted."""
+    """Drawn on the device or the host, for any length; and with `allow_all_tokens` all tokens."""
     here, there = tiny_generator(), on_gpu()
     seen = np.zeros(here.tokenizer.vocab_size, bool)
     seen[here.tokenizer.encode(TEXT + "ß€🦙 ab")] = True
@@ -104,7 +104,7 @@ def test_only_readable_text_of_seen_tokens(gpu: Any, sampling: dict[str, Any]) -
 
 
 def test_a_model_of_the_llama_family_runs_itself_with_a_cache(gpu: Any) -> None:
-    """The kernels of decoding do not know it, which is said, and so is what has no kernel."""
+    """Decoding kernels do not support it; warnings say so, and name the ops without a kernel."""
     wanted = tiny_generator(**LLAMA).generate(PROMPTS, 20, seed=5, return_logprobs=True)
     with pytest.warns(KernelFallbackWarning) as found:
         texts = on_gpu(**LLAMA).generate(PROMPTS, 20, seed=5, return_logprobs=True)
@@ -132,7 +132,7 @@ def test_the_textbook_is_the_specification_there_too(gpu: Any) -> None:
 
 
 def test_stop_strings_samples_and_seeds(gpu: Any) -> None:
-    """Sequences end at different lengths, and leave the batch."""
+    """Sequences end at different lengths and are removed from the batch."""
     prompts = [TEXT[i : i + 3 + i] for i in range(5)]
     options = {"temperature": 1.0, "num_samples": 2, "stop": ["at", "zz"], "seed": range(5)}
     assert on_gpu().generate(prompts, 20, **options) == tiny_generator().generate(
@@ -215,7 +215,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def command(capsys: Any, name: str, folder: Path, *flags: Any) -> tuple[int, str, str]:
-    """Status, standard output and standard error of a command."""
+    """Run a command; returns its status, standard output and standard error."""
     status = cli.main([name, "--checkpoint", str(folder), *map(str, flags)])
     return status, *capsys.readouterr()
 
@@ -233,7 +233,7 @@ def test_the_command(gpu: Any, capsys: Any, folder: Path, extra: tuple[str, ...]
 
 
 def test_what_else_the_command_shows(gpu: Any, capsys: Any, folder: Path) -> None:
-    """The list of alternatives, several samples as JSON, and the page with attention."""
+    """A list of alternatives, several samples as JSON, and the page with attention."""
 
     def run(device: str) -> tuple[str, list[Any], Any]:
         flags = ("--device", device, *TEXT_FLAGS)
@@ -293,7 +293,7 @@ def test_checkpoints_go_from_device_to_device(gpu: Any, tmp_path: Path) -> None:
 
 
 def test_a_run_on_the_gpu_writes_samples(gpu: Any, tmp_path: Path) -> None:
-    """Each epoch from weights that have changed."""
+    """After each epoch the samples come from the changed weights."""
     run = train(tmp_path / "run", write_text(tmp_path), device="gpu", epoch_sample_tokens=12)
     samples = [record["sample"] for record in run.records]
     assert len(samples) == 2 and all(len(sample) > len("the ") for sample in samples)

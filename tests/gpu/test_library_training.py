@@ -1,4 +1,4 @@
-"""Training on a GPU with each library for matmuls and in each precision, as one graph a step."""
+"""Training on a GPU, with each library for matmuls and in each precision, one graph per step."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from minigrad.kernels.cuda import gemm
 from tests.tinyalpaca.runs import results, train, write_text
 
 SETTINGS: dict[str, Any] = {"batch_size": 4, "max_steps": 20, "log_every": 5}
-# Rounding of factors to 10 or 7 bits, over some 20 steps of AdamW.
+# Tolerances for operands rounded to 10 or 7 bits, over some 20 steps of AdamW.
 TOLERANCE = {"fp32": 2e-5, "tf32": 2e-3, "bf16": 1.6e-2}
 
 

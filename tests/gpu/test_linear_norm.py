@@ -1,4 +1,4 @@
-"""A linear layer, its residual sum and its norm in one launch, through the CPU shim."""
+"""A linear layer, a residual sum and layer norm in one launch, through the CPU shim."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.gpu.twins import PRECISIONS, ROUNDED_TOLERANCE, SCHEDULES, check_twin
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.model import TinyAlpaca
 
-# Rows, inputs, channels: around tiles of 64 rows and of 64 channels, and beyond these.
+# Rows, inputs, channels: around tiles of 64 rows and of 64 channels, and larger ones.
 SIZES = [(1, 1, 1), (63, 16, 33), (64, 64, 64), (65, 70, 64), (130, 33, 31), (9, 5, 65), (0, 4, 8)]
 
 
@@ -80,7 +80,7 @@ def test_shapes_that_do_not_fit(gpu: Any) -> None:
 
 
 def test_a_layer_that_was_changed_is_left_as_it_is(gpu: Any) -> None:
-    """The one op stands for modules; whoever puts others in their places gets these."""
+    """One op replaces several modules, but not modules that a user has put in their place."""
     config = ModelConfig(
         vocab_size=11, d_model=8, num_heads=2, d_ff=16, num_layers=1, max_seq_len=9
     )

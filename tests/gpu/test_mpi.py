@@ -1,4 +1,4 @@
-"""Several ranks, each with a GPU of its own, make the steps of one process on the CPU."""
+"""Several ranks, each with its own GPU, make the same steps as one process on the CPU."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ SETTINGS = {"batch_size": 4, "epochs": 5, "eval_every": 4, "accumulate": 2}
 @pytest.mark.usefixtures("libraries")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_two_gpus_make_the_steps_of_one_process(tmp_path, kept_folder, optimizer):
-    """Gradients go through pinned memory of the host; each rank takes the GPU of its number.
+    """Gradients go through pinned memory of the host; each rank uses the GPU with its number.
 
     A step is two graphs, with the exchange between them.
     """
@@ -42,7 +42,7 @@ def test_two_gpus_make_the_steps_of_one_process(tmp_path, kept_folder, optimizer
 
 
 class Doubled:
-    """Two ranks with the same gradient, as far as a wire sees them."""
+    """Exchanges arrays of two ranks that have the same gradient: the sum is twice the array."""
 
     rank, size = 0, 2
 
@@ -58,7 +58,7 @@ class Doubled:
 
 
 class FakeNccl:
-    """In place of `cupyx.distributed`."""
+    """Replaces `cupyx.distributed`."""
 
     def NCCLBackend(self, size: int, rank: int, use_mpi: bool) -> Any:
         assert (size, rank, use_mpi) == (2, 0, True)
@@ -79,7 +79,7 @@ def test_what_each_wire_hands_to_whom(gpu: Any, monkeypatch: Any, way: str) -> N
     np.testing.assert_array_equal(gradient.get(), 4 * np.arange(5, dtype=np.float32))
     kinds = {"host": [np.ndarray] * 2, "device": [type(gradient)] * 2, "nccl": []}
     assert [type(array) for array in ranks.seen] == kinds[way]
-    if way == "host":  # one buffer, which is kept
+    if way == "host":  # one buffer, which is reused
         assert ranks.seen[0] is ranks.seen[1]
     wire.broadcast(gradient)
     assert type(ranks.seen[-1]) is np.ndarray

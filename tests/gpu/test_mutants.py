@@ -1,6 +1,6 @@
 """Faults are put into our own kernels, one at a time; the checks must then fail.
 
-Each mutant is a line changed. It is found if, under one of the schedules, a result is wrong, memory
+A mutant changes one line. It is found if, with one of the thread orders, a result is wrong, memory
 beside an array was written, or the kernel broke a rule of the shim.
 """
 
@@ -22,7 +22,7 @@ F32 = np.float32
 
 
 class Mutant(NamedTuple):
-    """A fault: where, what is replaced by what, the kernels to compile, and a check."""
+    """A fault: the file, the text that is replaced and by what, kernels to compile, and a check."""
 
     file: str
     before: str
@@ -33,7 +33,7 @@ class Mutant(NamedTuple):
 
 def sums(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     a, b = rng.standard_normal((2, 300, 37)).astype(F32)
-    for _ in range(2):  # as the second finds the counters that the first has left
+    for _ in range(2):  # the second call uses the counters that the first one has left
         masked, got = masked_column_sums(gpu.asarray(a), gpu.asarray(b))
         assert_close(got, (a.astype(float) * (b > 0)).sum(0), "sums")
         np.testing.assert_array_equal(masked.get(), a * (b > 0))
@@ -42,7 +42,7 @@ def sums(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
 def long_norm(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     x, (w, b) = rng.standard_normal((300, 37)), rng.standard_normal((2, 37))
     check_twin(gpu, "layer_norm", [x, w, b], F32, schedule, eps=1e-5)
-    # A random schedule begins at some block: with few of them, in the midst of the sums.
+    # A random order starts at any block. With few blocks that is often one of the sums.
     check_twin(gpu, "layer_norm", [x, w, b], F32, schedule, (False, True, True), eps=1e-5)
 
 
@@ -80,7 +80,7 @@ def cross_entropy(gpu: Any, rng: np.random.Generator, schedule: int) -> None:
     for vocabulary in (300, 1100):
         logits = rng.standard_normal((20, vocabulary)) * 9
         targets = rng.integers(0, vocabulary, 20).astype(np.int32)
-        for _ in range(2):  # as the second finds the counter that the first has left
+        for _ in range(2):  # the second call uses the counter that the first one has left
             check_twin(gpu, "cross_entropy", [logits, targets], F32, schedule)
 
 
@@ -88,7 +88,7 @@ def product(
     gpu: Any, rng: np.random.Generator, schedule: int, tolerance: float | None = None
 ) -> None:
     gpu.engine.schedule = schedule
-    for m, k, n in ((65, 70, 63), (65, 68, 64)):  # without and with rows that are read in fours
+    for m, k, n in ((65, 70, 63), (65, 68, 64)):  # rows are read one by one, or in fours
         a, b = (rng.standard_normal(shape).astype(F32) for shape in ((m, k), (k, n)))
         got = gemm.multiply(gpu.asarray(a), gpu.asarray(b))
         assert_close(got, a.astype(float) @ b, "a·b", tolerance)
@@ -342,7 +342,7 @@ def test_a_fault_is_found(gpu: Any, libraries: Any, monkeypatch: Any, name: str)
 
 
 def assert_found(mutant: Mutant, gpu: Any, libraries: Any, monkeypatch: Any) -> None:
-    """The check passes with the kernel as it is, and fails with the fault."""
+    """The check passes with the original kernel, and fails with the fault."""
     code = source(mutant.file)
     assert code.count(mutant.before) == 1
     changed = code.replace(mutant.before, mutant.after)
@@ -357,7 +357,7 @@ def assert_found(mutant: Mutant, gpu: Any, libraries: Any, monkeypatch: Any) -> 
 
 def _fails(mutant: Mutant, gpu: Any, schedule: int) -> bool:
     gpu.engine.schedule = schedule
-    compiler._function.cache_clear()  # or a launch would find the kernel of the run before
+    compiler._function.cache_clear()  # otherwise a launch would use the kernel of an earlier run
     try:
         mutant.check(gpu, np.random.default_rng(3), schedule)
     except (AssertionError, MemoryError, LaunchError):

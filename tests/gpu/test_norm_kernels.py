@@ -55,9 +55,9 @@ def test_layer_norm_computes_what_is_wanted(gpu, rng, needs):
 
 
 def test_layer_norm_of_a_far_away_mean(gpu, rng):
-    """Two passes: the variance is not a difference of large numbers."""
+    """The variance is computed in a second pass, not as a difference of large numbers."""
     x, (w, b) = rng.standard_normal((4, 64)) + 1000, rng.standard_normal((2, 64))
-    # The inputs have steps of 6e-5 there, and so have the centred values.
+    # Neighbouring floats differ by 6e-5 there, so the centred values have such errors.
     check_twin(gpu, "layer_norm", [x, w, b], np.float32, tolerance=2e-4, eps=1e-5)
 
 

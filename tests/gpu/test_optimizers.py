@@ -1,4 +1,4 @@
-"""Every optimizer's steps on a GPU are those on the CPU, through the stand-in."""
+"""Every optimizer's steps on a GPU equal those on the CPU, through the stand-in."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Kernels from CUDA C++ in strings, for ops of one's own."""
+"""Kernels for your own ops, from CUDA C++ in strings."""
 
 import runpy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rules of one's own in captured steps, written as one would for NumPy."""
+"""Captured steps with your own rules, written as for NumPy."""
 
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class OneRule(Optimizer):
 
 
 class Named(Lion):
-    """A setting that is no number is another at the first step."""
+    """A setting that is not a number differs at the first step."""
 
     rule = type(
         "named",

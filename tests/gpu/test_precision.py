@@ -1,4 +1,4 @@
-"""The precision of matmuls: how it is set, and what a device has."""
+"""The precision of matmuls: how it is set, and which ones a device supports."""
 
 import threading
 from typing import Any
@@ -67,7 +67,7 @@ def test_an_older_gpu(old_gpu: Any) -> None:
     with precision("bf16"):
         with pytest.raises(PrecisionError, match=r"bf16 need .* 8\.0, and GPU 0 has 7\.5"):
             F.linear(x, x)
-        F.linear(x.astype(np.float64), y.astype(np.float64))  # which are never rounded
+        F.linear(x.astype(np.float64), y.astype(np.float64))  # float64 is never rounded
     with pytest.raises(PrecisionError, match="tf32 need"):
         check_precision("tf32")
     check_precision("fp32")

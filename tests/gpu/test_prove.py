@@ -1,4 +1,4 @@
-"""`tests.gpu.prove` itself, as far as it can be tested without a GPU."""
+"""Tests `tests.gpu.prove` itself, as far as possible without a GPU."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_a_section_that_fails_or_hangs_costs_no_other(tmp_path: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process runs: one that has ended may still have an entry."""
+    """Whether a process is running. One that has ended may still be listed."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -161,7 +161,7 @@ def test_every_file_of_tests_is_run_or_left_out_on_purpose() -> None:
 
 @pytest.mark.slow
 def test_the_sanitizer_has_tests_that_exist() -> None:
-    """Their names depend on parameters, which change; here they are collected, not run."""
+    """Test names depend on parameters, which may change. Here they are collected, not run."""
     found = sanitizer.chosen(sanitizer.collected())
     assert [wanted for wanted, test in zip(sanitizer.TESTS, found, strict=True) if not test] == []
     assert len(set(found)) == len(found)
@@ -223,7 +223,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def facts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the machine is; no section does anything."""
+    """The facts about the machine; sections are replaced by ones that do nothing."""
     found = {"device": "a stand-in", "date": "today", "CuPy": "14.2", "sources": "abc"}
     monkeypatch.setattr(prove, "cupy", lambda: None)
     monkeypatch.setattr(machine, "facts", lambda: dict(found))
@@ -272,15 +272,17 @@ def test_what_a_call_has_found_is_there_when_it_is_cut_off(
     seen: list[dict[str, Any]] = []
     section = Section("hangs", f"{FAKES}:hangs", 1.0)
     run_sections([section], 3, tmp_path, lambda s, found: seen.append(found))
-    *before, last = seen  # a machine that is busy may look for the first time when it has begun
+    *before, last = seen  # on a busy machine the first read may come after the section has begun
     assert {found["status"] for found in before} == {"cut off"} and last["status"] == "out of time"
     assert before[-1]["result"]["found"] == 3
 
 
 @pytest.mark.slow
 def test_a_rehearsal_of_all_calls(tmp_path: Path, libraries: Any) -> None:
-    """With the stand-in as CuPy in every process, and sizes that take seconds. The limits are those
-    of the true calls, which a machine takes away after ten minutes."""
+    """With the stand-in as CuPy in every process, and sizes that take seconds.
+
+    The time limits are those of real calls, which are ended after ten minutes.
+    """
     variables = {**os.environ, **rehearsal.install(tmp_path, libraries.folder)}
     variables.pop("MINIGRAD_REAL_GPU", None)
     for names in prove.CALLS:

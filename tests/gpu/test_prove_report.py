@@ -1,4 +1,4 @@
-"""The tables of a proof, and what counts as a fault in it, from made-up figures."""
+"""The tables of a proof, and what counts as a fault in it, tested with made-up figures."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tests.gpu.proving.faults import faults_in
 
 
 def made_up() -> dict[str, Any]:
-    """A record with something of everything."""
+    """A record with every kind of entry."""
     ms = {"median": 0.4, "q1": 0.39, "q3": 0.45}
     ours = {
         "loss": 5.4,

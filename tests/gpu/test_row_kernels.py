@@ -114,8 +114,8 @@ def test_cross_entropy_under_every_schedule(gpu, rng, schedule):
 @pytest.mark.parametrize("shift", [-1e4, 1e4])
 def test_cross_entropy_of_logits_far_from_zero(gpu, rng, shift):
     logits, targets = rng.standard_normal((3, 65)) + shift, rng.integers(0, 65, 3)
-    # Logits near 10,000 have steps of 1e-3 in float32; the textbook sees the same rounded ones, and
-    # what is left is the step of ln Σ e^z.
+    # Near 10,000 neighbouring floats differ by 1e-3. The textbook gets the same rounded logits, so
+    # only the rounding of ln Σ e^z remains.
     check_twin(gpu, "cross_entropy", [logits, targets], np.float32, tolerance=2e-3)
     check_twin(gpu, "cross_entropy", [logits, targets], np.float64, tolerance=1e-11)
 
@@ -137,7 +137,7 @@ def test_activations(gpu, rng, shape, dtype):
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
 def test_nan_passes_through_relu(gpu, dtype):
-    """Forward and backward, alone and at the end of a linear layer, as in the textbook."""
+    """As in the textbook: forward and backward, alone and at the end of a linear layer."""
     x = np.array([[np.nan, -1.0, 2.0], [0.0, np.inf, -np.inf]], dtype)
     dy = np.array([[1.0, np.nan, np.nan], [np.nan, 2.0, 3.0]], dtype)
     w, b = np.eye(3, dtype=dtype), np.array([1.0, np.nan, 0.0], dtype)
@@ -194,7 +194,7 @@ def test_philox_gives_the_numbers_of_its_authors(libraries):
 
 
 def philox(counter, key):
-    """The generator in NumPy: counter (4, N), key of two words."""
+    """Philox in NumPy: counter (4, N), key of two words."""
     c, key = counter.astype(np.uint64), list(key)
     low = np.uint64(0xFFFFFFFF)
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Everything about `gpu:1` happens there, whichever GPU is the current one."""
+"""Work on `gpu:1` runs on that GPU, whichever GPU is the current one."""
 
 from pathlib import Path
 from typing import Any

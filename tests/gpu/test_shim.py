@@ -73,7 +73,7 @@ def broken(libraries):
 
 
 def test_a_missing_barrier_is_found(broken):
-    """Under every schedule some thread reads before another has written."""
+    """With every order some thread reads before another one has written."""
     wanted = np.arange(128, dtype=np.float32)[::-1]
     right = []
     for schedule in SCHEDULES:

@@ -1,4 +1,4 @@
-"""Kernels that add their gradient to the one that comes past a residual connection."""
+"""Kernels that add their gradient to the one from a residual connection."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from minigrad.ops import TEXTBOOK
 from minigrad.precision import PRECISIONS as FACTORS
 from tests.gpu.twins import PRECISIONS, ROUNDED_TOLERANCE, SCHEDULES, assert_close
 
-# Of the backward pass of x + f(x): kernels whose dx contains the other gradient.
+# Kernels that, in the backward pass of x + f(x), add the other gradient to dx.
 OPS: dict[str, Any] = {
     "linear": ((5, 7), (5,), {"activation": "relu"}),
     "layer_norm": ((7,), (7,), {"eps": 1e-5}),
@@ -31,7 +31,7 @@ def arrays_of(name: str, rng: np.random.Generator, rows: int) -> list[np.ndarray
 def test_the_sum_is_that_of_two_passes(
     gpu: Any, rng: np.random.Generator, name: str, rows: int, schedule: int, dtype: Any
 ) -> None:
-    """To the last bit, and the other gradient stays as it was."""
+    """Results are bitwise identical, and the other gradient is not changed."""
     gpu.engine.schedule = schedule
     arrays = [gpu.asarray(a.astype(dtype)) for a in arrays_of(name, rng, rows)]
     statics, kernel = OPS[name][2], KERNELS[TEXTBOOK[name]]
@@ -65,7 +65,7 @@ def test_on_tensor_cores_and_by_cublaslt(
 
 
 def block(x: Any, w: Any, gain: Any, norm_first: bool) -> Any:
-    """A residual connection around a layer, past the norm or around both."""
+    """A residual connection around the layer alone, or around norm and layer."""
     if norm_first:
         return x + F.linear(F.layer_norm(x, gain, None), w, None)
     return F.add_layer_norm(F.linear(x, w, None), x, gain, None)
@@ -83,7 +83,7 @@ def test_the_engine_hands_it_over(gpu: Any, rng: np.random.Generator, norm_first
             for _ in range(3):
                 y = block(y, w, gain, norm_first)
             (y * y).sum().backward()
-        if not textbook:  # of the parameters, and of y * y; none of y
+        if not textbook:  # sums for the parameters and for y * y, but none for y
             assert gpu.counts["add"] == (3 if norm_first else 0) + 2 * 2 + 1
         found.append([t.grad.numpy() for t in (x, w, gain)])
     for ours, textbook_on_gpu, wanted in zip(*found, strict=True):
@@ -92,7 +92,7 @@ def test_the_engine_hands_it_over(gpu: Any, rng: np.random.Generator, norm_first
 
 
 def test_a_tensor_that_is_read_in_many_ways(gpu: Any, rng: np.random.Generator) -> None:
-    """Twice by one kernel, by a kernel that does not add, as the result that is asked for."""
+    """By one kernel twice, and by a kernel that does not add; its gradient is also asked for."""
     a = rng.standard_normal((4, 4))
     found = []
     for device in ("cpu", "gpu"):

@@ -117,7 +117,7 @@ def test_a_capturing_stream_executes_nothing_and_refuses_what_cupy_refuses(gpu: 
 def test_the_memory_of_a_graph_is_its_own(gpu: Any) -> None:
     stream, pool, x = gpu.cuda.Stream(non_blocking=True), gpu.cuda.MemoryPool(), gpu.ones(3)
     with pytest.raises(CaptureError, match="non-blocking"):
-        stream.begin_capture()  # which is not the current one
+        stream.begin_capture()  # it is not the current stream
     with stream:
         stream.begin_capture()
         with pytest.raises(CaptureError, match="pool of its own"):
@@ -134,7 +134,7 @@ def test_the_memory_of_a_graph_is_its_own(gpu: Any) -> None:
 
 
 def layer(x: Any, w: Any, ids: Any, step: Any, state: tuple[Any, ...]) -> Any:
-    """One of each kernel, with its gradient and an update, as a training step has them."""
+    """Each kernel once, with its gradient and an update, as in a training step."""
     qkv, saved_qkv = KERNELS[TEXTBOOK["linear"]].forward(x, w, None)
     y, saved_y = KERNELS[TEXTBOOK["multi_head_attention"]].forward(qkv, num_heads=2, causal=True)
     keep = dropout.keep_mask(y.shape, 0.25, seed=3, step=step)
@@ -162,14 +162,14 @@ def layer(x: Any, w: Any, ids: Any, step: Any, state: tuple[Any, ...]) -> Any:
     return loss
 
 
-LAUNCHES = 13  # of `layer`: one a kernel
+LAUNCHES = 13  # of `layer`: one for each kernel
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_kernels_can_be_captured_and_replayed(
     gpu: Any, rng: np.random.Generator, dtype: Any
 ) -> None:
-    """No kernel waits for the host, allocates by need of values, or bakes a value in."""
+    """No kernel waits for the host, allocates sizes that depend on values, or fixes a value."""
     batches = rng.standard_normal((3, 2, 7, 8)).astype(dtype)
     weight = rng.standard_normal((24, 8)).astype(dtype)
     ids = rng.integers(0, 8, (3, 2, 7))
@@ -198,7 +198,7 @@ def test_kernels_can_be_captured_and_replayed(
     inputs = new()
     stream = gpu.cuda.Stream(non_blocking=True)
     with stream:
-        layer(*new())  # makes what kernels of this stream count with
+        layer(*new())  # allocates the counters of this stream
         stream.synchronize()
     before = gpu.counts["launches"]
     with stream, gpu.cuda.using_allocator(gpu.cuda.MemoryPool().malloc):

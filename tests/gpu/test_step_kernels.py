@@ -1,4 +1,4 @@
-"""What a training step decides on the GPU: its batch, whether it is made, and learning rates."""
+"""Decisions of a training step on the GPU: its batch, whether it is made, and learning rates."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_windows_beyond_the_end_are_no_tokens(gpu: Any) -> None:
 
 
 def update(state: orders.StepState, arrays: list[Any], *, group: int, weight_decay: float) -> None:
-    """AdamW of a group, as the state's orders tell it."""
+    """An AdamW step of a group, with the numbers in the state's orders."""
     made, scale, _, number, *rates = state.orders
     adamw.adamw_step_captured(
         *arrays,
@@ -57,7 +57,7 @@ def update(state: orders.StepState, arrays: list[Any], *, group: int, weight_dec
 def test_ordered_steps_are_the_textbooks(
     gpu: Any, rng: np.random.Generator, dtype: Any, schedule: Any
 ) -> None:
-    """Two groups, an average of the weights, learning rates by step, counters that advance."""
+    """With two groups, an average of the weights, learning rates by step, and counters."""
     gpu.engine.schedule = schedule
     size, split, decays = 700, 300, (0.1, 0.0)
     rates = np.array([[0.01, 0.02, 0.03], [0.04, 0.05, 0.06]])

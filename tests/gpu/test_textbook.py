@@ -1,4 +1,4 @@
-"""Every op of the engine on device arrays, by the textbook and by the kernels."""
+"""Every op of the engine on device arrays, computed by the textbook and by the kernels."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from tests.minigrad.ops.cases import CASES, Case
 
 
 def run(case: Case, device: str) -> list[np.ndarray]:
-    """Value and gradients; with a random upstream gradient."""
+    """The value, and the gradients for a random upstream gradient."""
     inputs = [
         Tensor(a, requires_grad=a.dtype.kind == "f", device=device)
         for a in map(np.copy, case.arrays)
@@ -32,7 +32,7 @@ def run(case: Case, device: str) -> list[np.ndarray]:
     return [y.numpy(), *[g.numpy() for g in gradients if g is not None]]
 
 
-# Cases whose function holds a host mask or a device of its own; they are run below.
+# Cases whose function uses a mask on the host or its own device; they are tested below.
 OWN_CONSTANTS = {"where", "to_device", "dropout"}
 ALL_KERNELS = [name for s in SOURCES for name in kernel_names(s.text())]
 
@@ -46,7 +46,7 @@ def test_an_op_gives_the_same_on_the_device(gpu: Any, case: Case) -> None:
     with mg.textbook():
         for ours, reference in zip(run(case, "gpu"), run(case, "cpu"), strict=True):
             assert ours.dtype == reference.dtype
-            # Equal bits, but for sums: on a device they are added in another order.
+            # Bitwise identical except for sums, which a device adds in another order.
             np.testing.assert_allclose(ours, reference, rtol=1e-14, atol=0)
 
 
@@ -59,7 +59,7 @@ def test_an_op_gives_the_same_on_the_device(gpu: Any, case: Case) -> None:
     ],
 )
 def test_a_kernel_gives_the_same_on_the_device(gpu: Any, case: Case) -> None:
-    """With the engine around it: dispatch, broadcasting, accumulation."""
+    """The kernel is called through the engine: dispatch, broadcasting, accumulation."""
     ours = run(case, "gpu")
     assert any(gpu.counts[name] for name in ALL_KERNELS) or not ours[0].size
     with mg.textbook():

@@ -1,4 +1,4 @@
-"""`--device gpu` from end to end on the stand-in for CuPy: training, validation, checkpoints."""
+"""`--device gpu` as a whole on the stand-in for CuPy: training, validation, checkpoints."""
 
 import json
 import warnings
@@ -33,7 +33,7 @@ from tinyalpaca.training.steps import HostSteps
 from tinyalpaca.training.stopping import TrainingStopped
 from tinyalpaca.training.task import Own
 
-# Sums in another order, 20-odd steps of AdamW long: losses agree to some units of float32.
+# The GPU sums in another order. Over some 20 steps of AdamW losses agree to a few units of float32.
 TOLERANCE = 2e-5
 SETTINGS: dict[str, Any] = {"batch_size": 4, "epochs": 2, "precision": "fp32"}
 TWENTY = {**SETTINGS, "max_steps": 20}
@@ -41,10 +41,10 @@ STEPS_BETWEEN_LOOKS = 5
 
 
 def assert_same_run(ours: Any, reference: Any, tolerance: float = TOLERANCE) -> None:
-    """The losses of every step, and the records of every epoch.
+    """The losses of every step and the records of every epoch are the same.
 
     Weights are not compared: the true gradient of the keys' biases is 0, and AdamW makes steps of
-    full length from what rounding leaves of it.
+    full length from the rounding error in it.
     """
     assert len(ours.metrics.losses) == len(reference.metrics.losses) >= 20
     assert [s for s, _ in ours.metrics.losses] == [s for s, _ in reference.metrics.losses]
@@ -71,7 +71,7 @@ def test_the_textbook_trains_on_the_device(gpu: Any, tmp_path: Path, text: Path)
 def test_a_step_is_one_graph_and_the_host_looks_once_in_many(
     gpu: Any, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The main claim: the CPU's losses, one launch a step, and no transfer between two looks."""
+    """The main claim: the CPU's losses, one launch per step, no transfer until results are read."""
     reference = train(tmp_path / "cpu", text, **SETTINGS)
     budgets: list[dict[str, int]] = []
     run = GpuSteps.run
@@ -96,7 +96,7 @@ def test_a_step_is_one_graph_and_the_host_looks_once_in_many(
         assert budget == {"graph launches": STEPS_BETWEEN_LOOKS, "d2h": 1}
 
 
-# What differs from the default step, with the layers that it needs to be worth a look.
+# Settings that differ from the default step, with the layers that the test needs.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
     "pre-norm, GELU, tied": ({"pre_norm": True, "activation": "gelu", "tie_weights": True}, {}),
@@ -118,7 +118,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-RARE = (  # met by other tests
+RARE = (  # also covered by other tests: slow
     "plain",
     "groups, clipping, schedule",
     "random windows, smoothing",
@@ -140,7 +140,7 @@ def test_the_same_run_as_on_the_cpu(gpu: Any, tmp_path: Path, text: Path, name: 
 
 
 def test_the_look_before_training_changes_nothing(gpu: Any, tmp_path: Path, text: Path) -> None:
-    """It comes after the device has been told of the steps, with an average of the weights too."""
+    """It runs after the device has got its counters. Tested with an average of the weights too."""
     settings = {**SETTINGS, "device": "gpu", "max_steps": 6, "ema": 0.9}
     train(tmp_path / "with", text, preflight=True, **settings)
     train(tmp_path / "without", text, preflight=False, **settings)
@@ -150,7 +150,7 @@ def test_the_look_before_training_changes_nothing(gpu: Any, tmp_path: Path, text
 def test_what_has_no_kernel_is_the_textbook_and_says_so(
     gpu: Any, tmp_path: Path, text: Path
 ) -> None:
-    """A model as the Llama family has it: the same run, with a warning for each op once."""
+    """A model like Llama's: the run is the same, with one warning for each op."""
     model = {
         **{"pre_norm": True, "norm": "rms", "activation": "swiglu", "positions": "rotary"},
         **{"num_heads": 4, "num_kv_heads": 2, "head_size": 6, "bias": False, "qkv_bias": True},
@@ -181,7 +181,7 @@ def test_a_graph_and_its_kernels_one_by_one_give_the_same_bits(
 
 @pytest.mark.slow
 def test_masks_of_dropout_change_from_step_to_step(gpu: Any, tmp_path: Path, text: Path) -> None:
-    """With weights that do not move and one batch an epoch, only masks can change a loss."""
+    """Weights do not change and an epoch has one batch, so only masks can change a loss."""
     still = {**SETTINGS, "learning_rate": 1e-30, "weight_decay": 0.0, "batch_size": 1000}
     still |= {"epochs": 5, "log_every": 100}
     ours = train(tmp_path / "gpu", text, {"dropout": 0.3}, device="gpu", **still)
@@ -200,7 +200,7 @@ def test_a_run_that_stops_and_goes_on_is_the_run_that_never_stopped(
     whole = train(tmp_path / "whole", text, {"dropout": 0.1}, **settings)
     train(tmp_path / "parts", text, {"dropout": 0.1}, **{**settings, "max_steps": 7})
     ours = resume(tmp_path / "parts", max_steps=0)
-    if "schedule" not in changes:  # whose end depends on max_steps
+    if "schedule" not in changes:  # a schedule depends on max_steps
         assert_same_weights(tmp_path / "parts", tmp_path / "whole")
         assert results(ours)[-1] == results(whole)[-1]
     assert ours.state.step == whole.state.step
@@ -218,7 +218,7 @@ def test_a_checkpoint_goes_from_device_to_device(gpu: Any, tmp_path: Path, text:
 
 @pytest.fixture
 def bad_step(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes the loss of the step that draws from 6 a NaN, on the device, without looking."""
+    """Turns the loss of the step whose draw counter is 6 into NaN, on the device."""
     original = Loss.on_device
 
     def poisoned(self: Any, x: Any, y: Any, draw: Any, ahead: int) -> Any:
@@ -233,7 +233,7 @@ def bad_step(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_step_that_is_not_finite_stops_with_the_weights_before_it(
     gpu: Any, tmp_path: Path, text: Path, bad_step: Any
 ) -> None:
-    """Although the host learns of it only when four more steps have been launched."""
+    """The host reads it back only after four more steps have been launched."""
     settings = {**SETTINGS, "log_every": 11, "device": "gpu"}
     reference = train(tmp_path / "six", text, **{**settings, "max_steps": 6})
     with pytest.raises(TrainingStopped, match="step 7: loss nan"):
@@ -251,7 +251,7 @@ def test_a_step_that_is_not_finite_stops_with_the_weights_before_it(
 def test_a_step_that_is_not_finite_can_be_left_out(
     gpu: Any, tmp_path: Path, text: Path, bad_step: Any
 ) -> None:
-    """And the steps that were launched after it are made all the same, as without a graph."""
+    """The steps that were launched after it are then made, as without a graph."""
     settings = {**TWENTY, "skip_bad_steps": True, "device": "gpu", "ema": 0.9}
     often = train(tmp_path / "often", text, **{**settings, "log_every": 1})
     seldom = train(tmp_path / "seldom", text, **{**settings, "log_every": 13})
@@ -306,14 +306,14 @@ def test_tokens_that_a_gpu_has_no_room_for_stay_with_the_host(
     np.testing.assert_allclose(*losses, rtol=TOLERANCE)
 
 
-# The default model's step. A launch more is a decision: it costs about two microseconds a step.
+# Launches of the default model's step. Each one costs about two microseconds per step.
 LAUNCHES = 57
 
 
 def test_the_budget_of_launches(
     gpu: Any, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a step of four layers, as the default model has them, when it is captured."""
+    """The launches in a captured step of four layers, as in the default model."""
     found = {}
     record = Captured._record
 

@@ -1,4 +1,4 @@
-"""Comparing CUDA kernels, run through the CPU shim, with the textbook in double precision."""
+"""Compares CUDA kernels, run through the CPU shim, with the textbook in double precision."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from minigrad.kernels.cuda import KERNELS, gemm
 from minigrad.ops import TEXTBOOK
 from tests.gpu.shim.build import FORWARD, REVERSE
 
-# Of the largest element of a result: the rounding of sums of some thousand terms.
+# Relative to the largest element of a result: rounding errors of sums of some thousand terms.
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
-# Factors of 10 and of 7 bits, and sums of some hundred products of such.
+# For operands of 10 and of 7 bits, and sums of some hundred of their products.
 ROUNDED_TOLERANCE = {"fp32": None, "tf32": 2e-3, "bf16": 1e-2}
 PRECISIONS = (np.float32, np.float64)
-# The inputs whose gradients a kernel writes where they are wanted.
+# The inputs whose gradients a kernel writes to given output buffers.
 WEIGHTS = {
     "linear": (1, 2),
     "linear_norm": (1, 2, 4, 5),
@@ -27,12 +27,12 @@ WEIGHTS = {
     "layer_norm": (1, 2),
     "add_layer_norm": (2, 3),
 }
-NORESERVE = 0x4000  # of mmap, on Linux; Python has a name for it from 3.13 on
-SCHEDULES = (FORWARD, REVERSE, 2, 3)  # the last two at random
+NORESERVE = 0x4000  # a flag of mmap on Linux; Python 3.13 has a name for it
+SCHEDULES = (FORWARD, REVERSE, 2, 3)  # orders of threads; the last two are random
 
 
 def assert_close(got: Any, wanted: np.ndarray, what: str, tolerance: float | None = None) -> None:
-    """A device array of `wanted`'s shape, within `tolerance` of its largest value (or of 0.01)."""
+    """`got` equals `wanted` within `tolerance` times its largest value, or times 0.01 if larger."""
     got = got.get()
     assert got.shape == wanted.shape, f"{what}: shape {got.shape} instead of {wanted.shape}"
     if not got.size:
@@ -43,10 +43,10 @@ def assert_close(got: Any, wanted: np.ndarray, what: str, tolerance: float | Non
 
 
 def rounded(x: np.ndarray, factors: str, capability: str) -> np.ndarray:
-    """`x` as tensor cores of a compute capability get it: TF32 or bfloat16, to the nearest.
+    """`x` rounded to TF32 or bfloat16, as tensor cores of a compute capability get it.
 
-    Halves go to the even neighbour. For TF32 there is an instruction for that from 9.0 on
-    (`cvt.rn.tf32`); before, they go away from zero.
+    Ties go to the even neighbour. For TF32 this holds from compute capability 9.0 on
+    (`cvt.rn.tf32`); before, ties go away from zero.
     """
     bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
     if factors == "tf32":
@@ -57,7 +57,7 @@ def rounded(x: np.ndarray, factors: str, capability: str) -> np.ndarray:
 
 
 def untouched(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros of float32 that take no memory until they are written, however many."""
+    """Any number of float32 zeros, which use no memory until they are written."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE
     try:
         memory = mmap.mmap(-1, math.prod(shape) * 4, flags=flags)
@@ -76,7 +76,7 @@ def check_twin(
     tolerance: float | None = None,
     **statics: Any,
 ) -> None:
-    """Forward and backward of a kernel equal the textbook's, and leave the inputs as they were."""
+    """Forward and backward of a kernel equal the textbook's, and do not change the inputs."""
     arrays = [a.astype(dtype) if a is not None and a.dtype.kind == "f" else a for a in arrays]
     needs = needs or tuple(a is not None and a.dtype.kind == "f" for a in arrays)
     gpu.engine.schedule = schedule
@@ -116,10 +116,11 @@ def check_places(
     gradients: tuple[Any, ...],
     **statics: Any,
 ) -> None:
-    """`backward_into` gives the same bits as `backward`, and writes weights' to their places.
+    """`backward_into` is bitwise identical to `backward`, and writes to the output buffers.
 
-    Places are parts of one array that begin at odd elements, as in a buffer of all gradients. There
-    cuBLASLt has other algorithms than for new arrays, so its bits may differ by rounding.
+    The buffers are parts of one array that begin at odd elements, as in an array of all gradients.
+    For these cuBLASLt uses other algorithms than for new arrays, so its results may differ by
+    rounding.
     """
     _, saved = KERNELS[TEXTBOOK[name]].forward(*inputs, **statics)
     wanted = [x if need else None for x, need in zip(inputs, needs, strict=True)]

@@ -1,4 +1,4 @@
-"""CUDA source as a shared library for the CPU, through g++ and `cuda_on_cpu.h`."""
+"""Compiles CUDA source to a shared library for the CPU, with g++ and `cuda_on_cpu.h`."""
 
 import ctypes
 import functools
@@ -16,10 +16,10 @@ import numpy as np
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 FLAGS = ("-std=c++20", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wno-sign-compare")
-# Pragmas for nvcc that g++ does not know, and kernels of a file that a library does not export.
+# g++ does not know nvcc's pragmas, and a library need not export all kernels of its file.
 FLAGS += ("-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror")
 
-FORWARD, REVERSE = 0, 1  # schedules; 2 and more are seeds of random ones
+FORWARD, REVERSE = 0, 1  # orders of threads; 2 and more are seeds of random orders
 
 
 def why_unavailable() -> str | None:
@@ -30,7 +30,7 @@ def why_unavailable() -> str | None:
 
 
 class LaunchError(RuntimeError):
-    """A kernel broke a rule that the shim watches, or was given other arguments than it takes."""
+    """A kernel broke a rule that the shim checks, or was given wrong arguments."""
 
 
 class Library:
@@ -38,8 +38,8 @@ class Library:
 
     Args:
         code: CUDA source.
-        expressions: the kernels wanted, with template arguments: `relu_forward<float>`.
-        folder: where libraries are kept, by their content.
+        expressions: the kernels to compile, with template arguments: `relu_forward<float>`.
+        folder: where libraries are cached, by their content.
     """
 
     def __init__(self, code: str, expressions: Sequence[str], folder: Path) -> None:
@@ -48,7 +48,9 @@ class Library:
         key = hashlib.sha256((text + HEADER.read_text("utf-8") + " ".join(FLAGS)).encode())
         path = folder / f"{key.hexdigest()[:24]}.so"
         if not path.exists():
-            source = path.with_suffix(f".{os.getpid()}.cpp")  # others may be building it too
+            source = path.with_suffix(
+                f".{os.getpid()}.cpp"
+            )  # other processes may be building it too
             source.write_text(text, encoding="utf-8")
             built = source.with_suffix(".new")
             command = ["g++", *FLAGS, str(source), "-o", str(built)]
@@ -62,7 +64,7 @@ class Library:
 
 
 class CpuKernel:
-    """One kernel. Called as CuPy's raw kernels are, with NumPy arrays and typed scalars."""
+    """One kernel, called like CuPy's raw kernels, with NumPy arrays and typed scalars."""
 
     def __init__(self, library: ctypes.CDLL, symbol: str, name: str) -> None:
         self.name = name
@@ -83,8 +85,7 @@ class CpuKernel:
         """Run it, or one block of it.
 
         Raises:
-            LaunchError: the launch is one that a GPU would refuse or misread, or the kernel broke
-                a rule.
+            LaunchError: a GPU would refuse or misread this launch, or the kernel broke a rule.
         """
         grid, block = (tuple(int(n) for n in (*size, 1, 1)[:3]) for size in (grid, block))
         threads = int(np.prod(block))

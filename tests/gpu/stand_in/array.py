@@ -15,7 +15,7 @@ from tests.gpu.stand_in.names import CUBLAS, VIEWS
 
 GUARD = 4096  # bytes on either side of an allocation
 ALIGNED = 512  # bytes, as CuPy's memory pool does
-GUARD_BYTE = 0xFF  # as floats NaN, as ids -1: what is read beside an array is found as well
+GUARD_BYTE = 0xFF  # as floats NaN, as ids -1, so that reads beside an array are found too
 
 
 class CaptureError(RuntimeError):
@@ -23,21 +23,21 @@ class CaptureError(RuntimeError):
 
 
 class Engine:
-    """What the arrays of one stand-in have in common: counters, the captured graph, kernels."""
+    """The state that all arrays of one stand-in share: counters, the captured graph, kernels."""
 
     def __init__(self, libraries: Any) -> None:
         self.libraries = libraries
         self.counts: Counter[str] = Counter()  # "launches", "h2d", "d2h", and each kernel's name
         self.graph: list[Callable[[], None]] | None = None
-        self.stream: Any = None  # the current one, None for the default
-        self.malloc: Any = None  # of a private memory pool, if one is in use
+        self.stream: Any = None  # the current stream, None for the default one
+        self.malloc: Any = None  # `malloc` of a private memory pool, if one is in use
         self.schedule = FORWARD
-        self.exposed: dict[int, np.ndarray] = {}  # by address, what pointers were taken of
+        self.exposed: dict[int, np.ndarray] = {}  # address -> array whose pointer was taken
         self.device, self.devices = 0, 1  # the current GPU, and how many there are
-        self.busy: set[Any] = set()  # streams that have work which nobody has waited for
+        self.busy: set[Any] = set()  # streams with work that was not waited for
 
     def begin_work(self) -> None:
-        """Something runs on the current stream. What another one computes may not be there yet."""
+        """Work starts on the current stream. Results of other streams may not be ready yet."""
         others = [stream for stream in self.busy if stream is not self.stream]
         if others:
             raise RuntimeError("another stream is still at work, and nobody has waited for it")
@@ -51,7 +51,7 @@ class Engine:
         self.counts[kind] += 1
 
     def execute(self, name: str, function: Callable[[], Any], out: Array | None = None) -> Any:
-        """Run (or record) one operation; its results become device arrays."""
+        """Run or record one operation; its results become device arrays."""
         self.begin_work()
         self.counts["launches"] += 1
         self.counts[name] += 1
@@ -73,7 +73,7 @@ class Engine:
 
         if self.graph is not None:
             self.graph.append(run)
-            for target in targets:  # nothing is computed before the graph is launched
+            for target in targets:  # computed only when the graph is launched
                 if out is None:
                     poison(target._host)
         elif out is not None:
@@ -81,7 +81,7 @@ class Engine:
         return wrapped
 
     def expose(self, array: Array) -> Any:
-        """An array's address, for a library that is given pointers."""
+        """An array's address, for a library that takes pointers."""
         owner = array._memory
         if owner is None:
             owner = array._host
@@ -91,7 +91,7 @@ class Engine:
         return SimpleNamespace(ptr=array._host.ctypes.data)
 
     def use_memory(self, memory: np.ndarray | None = None) -> None:
-        """Something is allocated, from the memory pool in use."""
+        """Record an allocation from the memory pool in use."""
         if self.malloc is not None:
             self.malloc(0)
             if memory is not None:
@@ -107,7 +107,7 @@ class Engine:
         return type(result)(self.wrap(r) for r in result) if isinstance(result, list) else result
 
     def _adopt(self, host: np.ndarray) -> Array:
-        """What NumPy has computed, in memory as CuPy's is; a view stays where it is."""
+        """A device array with NumPy's result, in memory like CuPy's; views are not copied."""
         if host.base is not None or not host.flags.forc:
             self.use_memory()
             return Array(self, host)
@@ -119,7 +119,7 @@ class Engine:
         return result
 
     def allocate(self, shape: Any, dtype: Any = float) -> Array:
-        """Poisoned memory between guards, as well aligned as CuPy's."""
+        """Memory full of garbage between guards, aligned like CuPy's."""
         dtype = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         memory = np.full(size + 2 * GUARD + ALIGNED, GUARD_BYTE, np.uint8)
@@ -138,7 +138,7 @@ def poison(host: np.ndarray) -> None:
 
 
 def bare(value: Any, what: str) -> Any:
-    """The NumPy arrays inside device arrays. Host arrays are refused, and other GPUs' arrays."""
+    """The NumPy arrays inside device arrays. Refuses host arrays and arrays of other GPUs."""
     if isinstance(value, Array):
         if value._gpu != value._engine.device:
             current = value._engine.device
@@ -164,7 +164,7 @@ class Array:
         self.base = None if memory is not None else host.base  # as einsum's result may be a view
 
     def _view(self, host: np.ndarray) -> Array:
-        """Another look at this array's memory."""
+        """A view of this array's memory."""
         result = Array(self._engine, host, self._memory)
         result._gpu = self._gpu
         result.base = self if self.base is None else self.base
@@ -208,7 +208,7 @@ class Array:
     device = property(lambda self: DeviceContext(self._engine, self._gpu))
     T = property(lambda self: self._view(self._host.T))
     data = property(lambda self: self._engine.expose(self))
-    # CuPy's has the pointer. Here it says that this is a device array, and nobody may read memory.
+    # CuPy's also has the pointer. Here this only marks a device array, without access to memory.
     __cuda_array_interface__ = property(lambda self: {"version": 3, "shape": self.shape})
 
     def view(self, dtype: Any) -> Array:
@@ -273,7 +273,7 @@ class Array:
         self[...] = value
 
     def _index(self, index: Any) -> Any:
-        """An index for NumPy. CuPy copies host index arrays, and looks into boolean masks."""
+        """An index for NumPy. CuPy copies host index arrays, and reads boolean masks back."""
         parts = index if isinstance(index, tuple) else (index,)
         plain = []
         for part in parts:

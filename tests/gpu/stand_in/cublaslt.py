@@ -1,9 +1,9 @@
 """A stand-in for libcublasLt: the same C functions, on the memory of the stand-in for CuPy.
 
-It is called through ctypes and sees nothing but numbers, addresses and bytes, as the real library
-does: descriptors are what their attributes' bytes say, matrices are columns with leading dimensions
-somewhere in memory. What the real library refuses, or would silently compute wrongly, gets an
-error status here, and `reasons` says why.
+It is called through ctypes and gets only numbers, addresses and bytes, like the real library:
+attributes of descriptors are bytes, matrices are column-major with leading dimensions. Calls that
+the real library would refuse, or would silently compute wrongly, return an error status here, and
+`reasons` says why.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "MatmulAlgoGetHeuristic": (P, P, P, P, P, P, P, c_int, P, P),
     "Matmul": (P, P, P, P, P, P, P, P, P, P, P, P, P, P, c_size_t, P),
 }
-# The types of attributes, as the header's comments give them, for struct.
+# The types of attributes for `struct`, from the header's comments.
 DESC = {3: "i", 4: "i", 7: "I", 8: "Q"}  # op(A), op(B), epilogue, bias pointer
 PREF = {1: "Q", 5: "I", 6: "I", 7: "I", 8: "I"}  # workspace, alignments of A, B, C, D
 ITEM = {0: np.float32, 1: np.float64, 14: np.uint16}
 COMPUTE = {68: (0, (0, 14)), 77: (0, (0,)), 70: (1, (1,))}  # scale type, types of A and B
-NEEDED = 1 << 16  # bytes of workspace that every algorithm takes
+NEEDED = 1 << 16  # bytes of workspace that every algorithm uses
 RELU, BIAS = 2, 4
 
 
@@ -57,7 +57,7 @@ class Layout(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """What the heuristic has promised to compute."""
+    """The computation for which the heuristic has returned an algorithm."""
 
     description: tuple[Any, ...]
     aligned: dict[int, int]
@@ -65,15 +65,15 @@ class Algorithm(NamedTuple):
 
 
 class FakeCublasLt:
-    """What `ctypes.CDLL("libcublasLt.so.13")` would give.
+    """Replaces `ctypes.CDLL("libcublasLt.so.13")`.
 
     Args:
-        stand_in: for CuPy.
+        stand_in: the stand-in for CuPy.
 
     Attributes:
         reasons: why calls were refused.
-        without: epilogues that the heuristic has no algorithm for.
-        workspaces: their addresses.
+        without: epilogues for which the heuristic has no algorithm.
+        workspaces: the addresses of the workspaces that were given.
     """
 
     def __init__(self, stand_in: Any, version: int = 130_000) -> None:
@@ -167,7 +167,7 @@ class FakeCublasLt:
         _write(found, "i", 1)
 
     def _described(self, operation: Any, *layouts: int) -> tuple[Any, ...]:
-        """All that an algorithm depends on, after a look at whether it fits together."""
+        """Everything that an algorithm depends on; checks that it fits together."""
         a, b, c, d = (self.objects[layout] for layout in layouts)
         (m, k), (k_of_b, n) = _turned(a, operation[3]), _turned(b, operation[4])
         _require(k == k_of_b and (d.rows, d.columns) == (m, n) and c == d, "sizes do not fit")
@@ -216,9 +216,9 @@ class FakeCublasLt:
     def _work(
         self, operation: Any, described: Any, at: Any, space: int, other: bool
     ) -> Callable[[], None]:
-        """The product, with all memory that it will touch looked up now.
+        """The function that computes the matmul; all memory that it uses is looked up now.
 
-        Less aligned arrays have `other` algorithms, which add up in another order.
+        Less aligned arrays have `other` algorithms, which sum in another order.
         """
         layouts, (a, b, bias, d, c) = described[:4], at
         left, right = self._matrix(a, layouts[0]), self._matrix(b, layouts[1])
@@ -256,7 +256,7 @@ class FakeCublasLt:
         raise Refused(INVALID, "an address that is no array's")
 
     def _memory(self, address: int, count: int, dtype: int) -> np.ndarray:
-        """`count` numbers at an address, which all lie in one array."""
+        """`count` numbers at an address; all must lie in one array."""
         item = np.dtype(ITEM[dtype])
         owner = self._owner(address, count * item.itemsize)
         bytes_of = owner.reshape(-1).view(np.uint8)
@@ -264,7 +264,7 @@ class FakeCublasLt:
         return bytes_of[first : first + count * item.itemsize].view(item)
 
     def _matrix(self, address: int, layout: Layout) -> np.ndarray:
-        """A matrix in columns, as a view (rows, columns)."""
+        """A column-major matrix, as a view (rows, columns)."""
         count = (layout.columns - 1) * layout.leading + layout.rows
         flat = self._memory(address, count, layout.dtype)
         strides = (flat.itemsize, flat.itemsize * layout.leading)
@@ -297,7 +297,7 @@ def _turned(layout: Layout, transposed: int) -> tuple[int, int]:
 
 
 def _number(matrix: np.ndarray, compute: int) -> np.ndarray:
-    """Factors in double precision, after what the compute type rounds away."""
+    """Operands in double precision, rounded as the compute type rounds them."""
     if matrix.dtype == np.uint16:
         return (matrix.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     if compute == 77:  # TF32

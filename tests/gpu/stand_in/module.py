@@ -26,7 +26,7 @@ from tests.gpu.stand_in.names import LINALG, NAMES
 
 
 class Libraries:
-    """Sources that have been compiled for the CPU; a test session has one."""
+    """Sources that have been compiled for the CPU; one object per test session."""
 
     def __init__(self, folder: Any, expressions: Callable[[str], tuple[str, ...] | None]) -> None:
         self.folder, self.expressions = folder, expressions
@@ -37,7 +37,7 @@ class Libraries:
         return self.of(code, ())
 
     def of(self, code: str, names: tuple[str, ...]) -> Library:
-        """A source of ours with all its kernels; one of somebody's op with those named."""
+        """One of our sources with all its kernels, or another source with the named kernels."""
         every = self.expressions(code)
         key = code if every else (code, names)
         with self.lock:
@@ -95,7 +95,7 @@ class StandIn(ModuleType):
         return Array._call(self._any(args), name, of or getattr(np, name), *args, **kwargs)
 
     def _any(self, args: Any) -> Array:
-        """A device array among the arguments, whose memory a view shares; or an empty one."""
+        """The first device array among the arguments, for views of it; or an empty one."""
         first = args[0] if args else None
         return first if isinstance(first, Array) else Array(self.engine, np.empty(0))
 
@@ -127,7 +127,7 @@ class StandIn(ModuleType):
 
     @property
     def add(self) -> Any:
-        """The ufunc, which has `at`."""
+        """The ufunc, because it has `at`."""
         function = functools.partial(self._call, "add")
         function.at = self._add_at  # type: ignore[attr-defined]
         return function
@@ -184,7 +184,7 @@ class RawModule:
 class MemoryPool:
     """`cupy.cuda.MemoryPool`. One that a graph was captured in belongs to the graph.
 
-    As in CuPy 14.1 and 14.2, blocks that have not been freed when the pool is dropped stay taken;
+    As in CuPy 14.1 and 14.2, blocks that are in use when the pool is deleted are never freed;
     "leaked blocks" counts them.
     """
 
@@ -194,7 +194,7 @@ class MemoryPool:
         self._counts = engine.counts
 
     def free_all_blocks(self) -> None:
-        """Give back the blocks that nobody uses any more."""
+        """Free the blocks that are no longer used."""
         self.blocks = [block for block in self.blocks if block() is not None]
 
     def total_bytes(self) -> int:
@@ -224,7 +224,7 @@ NUMBERS = itertools.count(1)
 
 
 class Stream:
-    """`cupy.cuda.Stream` as far as graphs go."""
+    """The part of `cupy.cuda.Stream` that graphs need."""
 
     def __init__(self, engine: Engine, non_blocking: bool = False) -> None:
         self.engine, self.non_blocking = engine, non_blocking
@@ -265,7 +265,7 @@ class Stream:
 
 
 class Graph:
-    """`cupy.cuda.Graph`: operations on the arrays that they were captured with."""
+    """`cupy.cuda.Graph`: the recorded operations, on the arrays with which they were captured."""
 
     def __init__(self, engine: Engine, operations: list[Callable[[], None]]) -> None:
         self.engine, self.operations = engine, operations

@@ -1,6 +1,6 @@
-"""The functions of NumPy that the stand-in for CuPy has. Each exists in CuPy, which is a test."""
+"""The functions of NumPy that the stand-in for CuPy has. A test checks that each exists in CuPy."""
 
-# Give the memory of their argument another shape: no kernel runs.
+# These return a view of their argument, so no kernel runs.
 VIEWS = frozenset(
     {
         "broadcast_to",
@@ -13,7 +13,7 @@ VIEWS = frozenset(
         "transpose",
     }
 )
-# Go through cuBLAS, which CuPy refuses to call while a stream captures.
+# These call cuBLAS, which CuPy refuses while a stream captures.
 CUBLAS = frozenset({"dot", "einsum", "matmul", "tensordot"})
 # fmt: off
 NAMES = VIEWS | CUBLAS | {
