@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import gc
+import os
 import sys
 
 import numpy as np
@@ -41,6 +42,15 @@ def compiled_once(tmp_path_factory):
         if sys.dont_write_bytecode:
             patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
             patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """No test survives a failure of power: none waits until the disk has what was written. Whether
+    the program asks for that, tests see by putting something in the place of `os.fsync`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no file, too
         yield
 
 

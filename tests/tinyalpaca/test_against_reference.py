@@ -39,6 +39,7 @@ def run_of(case, folder, saved=None, stopping=None, **more):
     model.load_state_dict({k: v.astype(np.float32) for k, v in weights(shapes).items()})
     training, validating = tokens()
     settings = {"workers": 1, "epoch_sample_tokens": 0, "log_every": 1, "quiet": True}
+    settings |= {"preflight": case in ("dropout", "muon")}  # it changes nothing, and takes long
     config = TrainConfig(**{**TRAINING, **changes, **settings, **more})
     data = Data(training, validating, len(validating))
     return Run(model, TOKENIZER, data, config, folder, saved=saved, stopping=stopping)

@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 
 import numpy as np
@@ -24,6 +25,34 @@ CHOICES = {
     "tie_weights": [False, True],
     "activation": ["relu", "gelu", "gelu_tanh", "silu"],
 }
+
+
+LOGITS = {}  # of a model after some tokens
+
+
+class Expected(UncachedDecoder):
+    """The uncached decoder; many tests ask for the same model's logits, which are computed once.
+
+    Args:
+        model: its weights stay as they are.
+    """
+
+    def __init__(self, model, vocab_size, sequences):
+        super().__init__(model, vocab_size, sequences)
+        weights = hashlib.sha256()
+        for parameter in model.parameters():
+            weights.update(str(parameter.dtype).encode() + parameter.array.tobytes())
+        self.of = (model.config, vocab_size, weights.digest())
+
+    def next_logits(self):
+        return np.stack([self.after(tuple(tokens)) for tokens in self.sequences])
+
+    def after(self, tokens):
+        key = (self.of, tokens)
+        if key not in LOGITS:
+            one = UncachedDecoder(self.model, self.vocab_size, [list(tokens)])
+            [LOGITS[key]] = one.next_logits()
+        return LOGITS[key]
 
 
 class PlainDecoder(FewDecoder):
@@ -78,7 +107,7 @@ def test_cached_logits_are_the_models(decoder, options, lengths, rng):
     """Every option, prompts shorter and longer than the context, past its end more than once."""
     model = tiny_model(**options)
     sequences = [rng.integers(0, 27, n).tolist() for n in lengths]
-    uncached = UncachedDecoder(model, 27, sequences)
+    uncached = Expected(model, 27, sequences)
     compare(made(decoder, model, 27, sequences), uncached, sequences, 13, 1e-5)
 
 
@@ -94,7 +123,7 @@ def test_what_the_copies_take_from_the_model(decoder, pre_norm, rng):
     """Angles, epsilon and biases are not the usual ones, and are seen in the logits."""
     model = tiny_model(pre_norm=pre_norm, **TURNED)
     sequences = [rng.integers(0, 30, n).tolist() for n in (3, 14)]
-    uncached = UncachedDecoder(model, 30, sequences)
+    uncached = Expected(model, 30, sequences)
     compare(made(decoder, model, 30, sequences), uncached, sequences, 13, 1e-5)
 
 
@@ -107,7 +136,7 @@ def test_what_is_not_folded_is_computed_with_the_models_own_weights(options, dty
         sequences = [rng.integers(0, 30, n).tolist() for n in range(2, 2 + count)]
         decoder = ReadyModel(model, 30, True).decoder(sequences, 12)
         assert type(decoder) is kind
-        compare(decoder, UncachedDecoder(model, 30, sequences), sequences, 13, rtol)
+        compare(decoder, Expected(model, 30, sequences), sequences, 13, rtol)
 
 
 @pytest.mark.parametrize("options", [{}, {"pre_norm": True, "tie_weights": True}, *SHARED], ids=str)
@@ -131,7 +160,7 @@ def test_a_mean_far_from_0(norm):
     model = tiny_model(norm=norm, pre_norm=True)
     model.embedding.token_embed.assign(model.embedding.token_embed.array + np.float32(3000))
     sequences = [[1, 2, 3]]
-    uncached = UncachedDecoder(model, 30, sequences)
+    uncached = Expected(model, 30, sequences)
     compare(made(PlainDecoder, model, 30, sequences), uncached, sequences, 13, 1e-4)
 
 
@@ -142,7 +171,7 @@ def test_activations_where_e_to_the_x_overflows(activation):
     for layer in model.decoder_layers:
         layer.ffn.fc1.weight.assign(layer.ffn.fc1.weight.array * 300)
     sequences = [[1, 2, 3]]
-    uncached = UncachedDecoder(model, 30, sequences)
+    uncached = Expected(model, 30, sequences)
     compare(made(PlainDecoder, model, 30, sequences), uncached, sequences, 13, 1e-4)
 
 
@@ -151,7 +180,7 @@ def test_activations_where_e_to_the_x_overflows(activation):
 def test_prompts_of_any_lengths_far_past_the_context(decoder, lengths, rng, short):
     model = tiny_model()
     sequences = [rng.integers(0, 30, n).tolist() for n in lengths]
-    uncached = UncachedDecoder(model, 30, sequences)
+    uncached = Expected(model, 30, sequences)
     compare(made(decoder, model, 30, sequences), uncached, sequences, 40, 1e-5)
 
 
@@ -161,7 +190,7 @@ def test_prompts_of_any_lengths_far_past_the_context(decoder, lengths, rng, shor
 def test_the_shortest_contexts(decoder, context, positions):
     model = tiny_model(max_seq_len=context, positions=positions)
     sequences = [[3], [5, 1, 2, 3, 4]]
-    uncached = UncachedDecoder(model, 30, sequences)
+    uncached = Expected(model, 30, sequences)
     compare(made(decoder, model, 30, sequences), uncached, sequences, 9, 1e-5)
 
 
@@ -171,7 +200,7 @@ def test_the_shortest_contexts(decoder, context, positions):
 def test_in_float64_cached_and_uncached_agree_to_rounding(decoder, options, rows):
     model = tiny_model(**options).astype(np.float64)
     sequences = [[1, 2, 3] for _ in range(rows)]
-    uncached = UncachedDecoder(model, 30, sequences)
+    uncached = Expected(model, 30, sequences)
     compare(made(decoder, model, 30, sequences), uncached, sequences, 15, 1e-13)
 
 
@@ -185,7 +214,7 @@ def test_scores_beyond_the_range_of_exp_are_no_trouble(decoder, scale):
         projection.assign(projection.data * scale)
     model.astype(np.float64)  # so that rounding of such scores does not matter
     sequences = [[1, 2, 3, 4]]
-    uncached = UncachedDecoder(model, 30, sequences)
+    uncached = Expected(model, 30, sequences)
     cached = made(decoder, model, 30, sequences)
     compare(cached, uncached, sequences, 15, 1e-9)
 
@@ -199,7 +228,7 @@ def test_scores_out_of_range_in_float32_are_found(decoder):
         projection.assign(projection.data * 1000)
     sequences = [[1, 2, 3, 4], [1, 2]]
     decoder = made(decoder, model, 30, sequences)
-    ours, expected = decoder.next_logits(), UncachedDecoder(model, 30, sequences).next_logits()
+    ours, expected = decoder.next_logits(), Expected(model, 30, sequences).next_logits()
     np.testing.assert_allclose(ours, expected, atol=1e-3 * np.abs(expected).max())
     assert all(step.careful for step in decoder.steps)
 
@@ -209,7 +238,7 @@ def test_a_sequence_that_leaves_does_not_disturb_the_others(decoder, rng):
     model = tiny_model()
     sequences = [rng.integers(0, 30, n).tolist() for n in (3, 9, 5, 12)]
     cached = made(decoder, model, 30, sequences)
-    uncached = UncachedDecoder(model, 30, sequences)
+    uncached = Expected(model, 30, sequences)
     left = list(sequences)
     for row in (1, 2, 0):
         compare(cached, uncached, left, 3, 1e-5)
@@ -239,7 +268,7 @@ def test_a_cache_has_room_for_what_is_asked_and_no_more(decoder):
         ModelDecoder: lambda: cached.cache.room,
     }
     assert room[decoder]() == 7
-    compare(cached, UncachedDecoder(model, 30, sequences), sequences, 5, 1e-5)
+    compare(cached, Expected(model, 30, sequences), sequences, 5, 1e-5)
 
 
 def test_the_window_slides_by_halves_and_depends_on_the_length_alone():
@@ -266,9 +295,9 @@ def test_prompts_are_computed_in_parts_and_each_once(decoder, rng, monkeypatch):
     alone = issubclass(decoder, FewDecoder)  # which computes what is short one by one
     assert seen[:2] == ([] if alone else [(2, 10), (2, 1)])
     seen.clear()
-    expected = UncachedDecoder(model, 30, sequences).next_logits()
+    expected = Expected(model, 30, sequences).next_logits()
     np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
-    compare(cached, UncachedDecoder(model, 30, sequences), sequences, 9, 1e-5)
+    compare(cached, Expected(model, 30, sequences), sequences, 9, 1e-5)
 
 
 def test_folding_leaves_the_model_alone():
@@ -312,7 +341,7 @@ def test_a_model_in_float16_is_run_itself(options, large, lengths, rng, monkeypa
     sequences = [rng.integers(0, 30, length).tolist() for length in lengths]
     ours = ReadyModel(model, 30, True).decoder(sequences, 40)
     assert type(ours) is ModelDecoder
-    expected = UncachedDecoder(model, 30, sequences)
+    expected = Expected(model, 30, sequences)
     for _ in range(12):  # past the context
         found, wanted = ours.next_logits(), expected.next_logits()
         assert found.dtype == wanted.dtype == np.float32
@@ -329,7 +358,7 @@ def test_float16_is_only_a_part_of_a_model(rng, monkeypatch):
         getattr(model, half).astype("float16")
         tokens = rng.integers(0, 30, 5).tolist()
         ours = ReadyModel(model, 30, True).decoder([tokens], 40)
-        compare(ours, UncachedDecoder(model, 30, [tokens]), [tokens], 12, rtol=0.01)
+        compare(ours, Expected(model, 30, [tokens]), [tokens], 12, rtol=0.01)
 
 
 def test_scores_beyond_float16():
@@ -340,7 +369,7 @@ def test_scores_beyond_float16():
     model.astype("float16")
     tokens = [1, 2, 3]
     ours = ReadyModel(model, 30, True).decoder([tokens], 40)
-    compare(ours, UncachedDecoder(model, 30, [tokens]), [tokens], 6, rtol=0.05)
+    compare(ours, Expected(model, 30, [tokens]), [tokens], 6, rtol=0.05)
 
 
 def test_a_row_of_zeros_and_an_eps_that_float32_has_not(monkeypatch):
