@@ -130,7 +130,7 @@ def _known(name: str | None) -> str | None:
 def _lacking(name: str, index: int) -> PrecisionError:
     needed, found = PRECISIONS[name], capability_of(cupy(), index)
     return PrecisionError(
-        f"products in {name} need a GPU of compute capability {needed // 10}.{needed % 10}, and "
+        f"matmuls in {name} need a GPU of compute capability {needed // 10}.{needed % 10}, and "
         f'GPU {index} has {found // 10}.{found % 10}: use "fp32" there'
     )
 

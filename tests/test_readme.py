@@ -178,21 +178,34 @@ def test_every_number_of_the_table_is_that_of_its_record():
             assert true == pytest.approx(value, abs=allowed), (row[0], key)
 
 
-def test_scores_of_best_are_those_of_its_record():
-    path = ROOT / "tests/benchmarks/results/best.json"
+def trained(preset):
+    """The record of a preset's three seeds, whose means and deviations are those of the seeds."""
+    path = ROOT / f"tests/benchmarks/results/{preset}.json"
     record = json.loads(path.read_text(encoding="utf-8"))
-    scores, spread = record["nats_per_character"], record["standard_deviation"]
-    for kind in ("apart", "sliding"):
+    for kind, score in record["nats_per_character"].items():
         seeds = [scored[kind] for scored in record["seeds"].values()]
-        assert scores[kind] == pytest.approx(mean(seeds), abs=1e-4)
-        assert spread[kind] == pytest.approx(stdev(seeds), abs=1e-4)
+        assert len(seeds) == 3 and score == pytest.approx(mean(seeds), abs=1e-4)
+        assert record["standard_deviation"][kind] == pytest.approx(stdev(seeds), abs=1e-4)
+    return record
+
+
+@pytest.mark.parametrize("preset", ["best", "baby-gpt"])
+def test_scores_of_a_preset_are_those_of_its_record(preset):
+    record = trained(preset)
+    scores, spread = record["nats_per_character"], record["standard_deviation"]
+    [row] = [line for line in README.splitlines() if line.startswith(f"| `{preset}` |")]
+    assert f" {record['parameters']:,} " in row
+    for kind, score in scores.items():
+        assert f"**{score:.3f}** ± {spread[kind]:.3f}" in row
+
+
+def test_scores_of_best_are_said_wherever_the_readme_speaks_of_it():
+    record = trained("best")
+    scores, first = record["nats_per_character"], record["seeds"]["0"]
     for shown in (f"{scores['apart']:.3f} nats a character", f"{scores['sliding']:.3f} with"):
         assert shown in README
-    first = record["seeds"]["0"]
     said = f"{first['apart']:.4f} nats per character; {first['sliding']:.4f} with windows"
     assert said in README
-    row = [f"**{scores[kind]:.3f}** ± {spread[kind]:.3f}" for kind in ("apart", "sliding")]
-    assert f"| {' | '.join(row)} |" in README
 
 
 def test_what_the_default_setting_writes_is_that_of_its_record():

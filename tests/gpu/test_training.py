@@ -388,9 +388,9 @@ def test_the_output_says_what_computes(
     monkeypatch.setattr("minigrad.precision.Default.name", None)
     quick = {"device": "gpu", "quiet": False, "max_steps": 1}
     train(tmp_path / "a", text, **quick)
-    assert "on gpu (a stand-in, products in TF32, one CUDA graph a step)" in capsys.readouterr().out
+    assert "on gpu (a stand-in, matmuls in TF32, one CUDA graph a step)" in capsys.readouterr().out
     train(tmp_path / "b", text, **quick, precision="fp32", graph=False)
-    assert "products in float32, kernels launched one by one)" in capsys.readouterr().out
+    assert "matmuls in float32, kernels launched one by one)" in capsys.readouterr().out
 
 
 def test_a_precision_that_the_gpu_lacks(

@@ -48,7 +48,7 @@ from tinyalpaca.training.together import ElsewhereFolder, StoppingTogether, toge
 from tinyalpaca.training.told import describe_engine, finish
 
 
-def products_of(config: TrainConfig, device: Device) -> str | None:
+def precision_of(config: TrainConfig, device: Device) -> str | None:
     """The precision of matmuls that `config` asks for; None for the device's own choice.
 
     On the CPU it is ignored, so that a run can be resumed there.
@@ -223,7 +223,7 @@ def run_rank(
     config = config if first else dataclasses.replace(config, quiet=True)
     tell: Say = (lambda line: None) if config.quiet else say
     device = device_of_rank(choose_device(config.device), ranks)
-    products = products_of(config, device)
+    asked = precision_of(config, device)
     folder = RunFolder(config.out) if first else ElsewhereFolder()
     if saved is None:  # an older run is resumed as it was
         check_schedule(config)
@@ -232,7 +232,7 @@ def run_rank(
         device.in_use(),
         (StoppingTogether if ranks else Stopping)(config.max_minutes) as stopping,
         folder.open(),
-        precision(products),
+        precision(asked),
     ):
         if own.data is not None:
             texts = own.data, own.tokenizer, GIVEN

@@ -35,14 +35,14 @@ def describe_own(run: Run, device: Device, engine: Engine) -> str:
     if isinstance(engine, Workers):
         team = f"{engine.workers} {engine.backend}" if engine.workers > 1 else "1 process"
         return f"{team}, {engine.micro_batch_size} sequence(s) at a time"
-    products = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}[get_precision(device)]
+    precision = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}[get_precision(device)]
     if not run.config.graph:
         steps = "kernels launched one by one"
     elif why_not(run.task):
         steps = "steps made by the host"
     else:
         steps = f"{'one CUDA graph' if run.ranks is None else 'two CUDA graphs'} a step"
-    return f"{gpu_name(device)}, products in {products}, {steps}"
+    return f"{gpu_name(device)}, matmuls in {precision}, {steps}"
 
 
 def finish(run: Run, tell: Say) -> None:
