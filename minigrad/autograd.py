@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +26,13 @@ def _where_it_lies(function: Function) -> Function:
 
     @functools.wraps(function)
     def there(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if callable(outputs):
+            raise TypeError(
+                f"{function.__name__}: a Tensor is needed, not a function. minigrad.functional."
+                "grad(f)(x) is the gradient of a function f at x."
+            )
+        if not isinstance(outputs, (Variable, Iterable)):
+            _require_tensors(function, [outputs])
         first = outputs if isinstance(outputs, Variable) else next(iter(outputs), None)
         _require_tensors(function, [] if first is None else [first])
         if first is None or first.device.is_in_use:
@@ -194,7 +201,8 @@ def _require_graph(output: Variable) -> None:
     if not output.requires_grad:
         raise ValueError(
             f"the tensor of shape {output.shape} does not require a gradient: no input of its ops "
-            "had requires_grad=True, or it was made under no_grad()."
+            "had requires_grad=True, or it was made under no_grad(), or from .data, .numpy() or "
+            ".detach(), or by what has no derivative, as argmax, round and comparisons."
         )
 
 

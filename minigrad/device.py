@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
@@ -43,10 +44,10 @@ class Device:
         if isinstance(name, Device):
             kind, number = name.kind, name.index
         else:
-            kind, colon, suffix = str(name).partition(":")
+            kind, colon, suffix = str(getattr(name, "__name__", name)).partition(":")
             kind = {"cuda": "gpu"}.get(kind, kind)
             if kind not in ("cpu", "gpu") or (colon and not suffix.isdigit()):
-                dtype = kind.startswith(("float", "int", "uint", "bool"))
+                dtype = re.match(r"(torch\.)?(b?float|int|uint|bool|double|half|long)", kind)
                 meant = "; a dtype is changed with .astype(dtype)" if dtype else ""
                 raise DeviceError(f'unknown device {name!r}: use "cpu", "gpu" or "gpu:1"{meant}')
             number = int(suffix or 0)

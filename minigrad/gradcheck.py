@@ -59,6 +59,14 @@ def gradcheck(
         TypeError: a checked input is not float64.
         ValueError: no input requires a gradient.
     """
+    if isinstance(inputs, Tensor):
+        raise TypeError("gradcheck: the inputs come in a list: gradcheck(f, [x])")
+    for i, x in enumerate(inputs):
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"gradcheck: input {i} is no tensor but a {type(x).__name__}: "
+                "minigrad.Tensor(values, dtype='float64', requires_grad=True)"
+            )
     rng = np.random.default_rng(seed)
     labels = [f"input {i}" for i in range(len(inputs))] if names is None else list(names)
     checked = [i for i, x in enumerate(inputs) if x.requires_grad]

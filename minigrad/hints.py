@@ -49,20 +49,60 @@ FROM_PYTORCH = {
     "bmm": "x @ other",
     "clamp": ".clip(min, max)",
     "retain_grad": ".register_hook(function), which is given the gradient",
+    "eq": "x == other",
+    "ne": "x != other",
+    "lt": "x < other",
+    "le": "x <= other",
+    "gt": "x > other",
+    "ge": "x >= other",
+    "neg": "-x",
+    "chunk": "minigrad.split(x, parts, axis)",
+    "split": "minigrad.split(x, parts, axis), or slices, as x[:n]",
+    "detach_": ".detach()",
+    "expand_as": ".broadcast_to(other.shape)",
+    "view_as": ".reshape(other.shape)",
+    "index_select": "x[:, indices], with as many : as axes come before",
+    "repeat_interleave": ".repeat(n, axis)",
+    "nelement": ".size",
+    "new_zeros": "minigrad.zeros(shape, dtype=x.dtype)",
+    "new_ones": "minigrad.ones(shape, dtype=x.dtype)",
+    "is_cuda": '.device, which is "cpu" or "gpu"',
+    "grad_fn": ".node, the op that made it",
+    "normal_": ".assign(rng.normal(x.shape)), where rng = minigrad.Generator(seed)",
+    "uniform_": ".assign(rng.uniform(x.shape)), where rng = minigrad.Generator(seed)",
 }
 
 # Names that PyTorch's packages have and ours have not.
 FROM_PACKAGES = {
     "minigrad": {
+        "FloatTensor": 'minigrad.Tensor(data, dtype="float32")',
+        "LongTensor": 'minigrad.Tensor(data, dtype="int64")',
+        "Size": "tuple, as x.shape is",
+        "allclose": "numpy.allclose(x.numpy(), y.numpy())",
+        "Variable": "minigrad.Tensor(data, requires_grad=True)",
         "as_tensor": "minigrad.asarray(data)",
+        "bernoulli": "minigrad.Generator(seed).bernoulli(shape, p)",
         "bmm": "minigrad.matmul(x, y)",
         "cat": "minigrad.concatenate(tensors, axis)",
         "chunk": "slices, as x[:n]",
         "clamp": "minigrad.clip(x, min, max)",
         "cuda": 'minigrad.Device("gpu"), and minigrad.gpu_available()',
         "div": "minigrad.divide(x, y)",
+        "double": "minigrad.float64",
+        "float": "minigrad.float32",
         "from_numpy": "minigrad.Tensor(array), which shares its memory",
         "gather": "minigrad.take_along_axis(x, indices, axis)",
+        "half": "minigrad.float16",
+        "inference_mode": "minigrad.no_grad()",
+        "is_tensor": "isinstance(x, minigrad.Tensor)",
+        "long": "minigrad.int64",
+        "masked_fill": "minigrad.where(mask, value, x)",
+        "multinomial": "minigrad.Generator(seed).numpy.choice(n, p=probabilities)",
+        "normal": "minigrad.Generator(seed).normal(shape)",
+        "numel": "x.size",
+        "set_grad_enabled": "minigrad.no_grad(), and minigrad.enable_grad() inside of it",
+        "uniform": "minigrad.Generator(seed).uniform(shape)",
+        "utils": "minigrad.Generator(seed).permutation(n), which as an index gives batches",
         "load": "minigrad.storage.load_safetensors(path), or load_torch(path) for a .pth file",
         "manual_seed": "rng = minigrad.Generator(seed), which layers are given: no state is global",
         "mm": "minigrad.matmul(x, y)",
@@ -84,6 +124,22 @@ FROM_PACKAGES = {
         "NLLLoss": "nn.functional.cross_entropy(logits, targets)",
         "Softmax": "minigrad.softmax(x, axis)",
         "relu": "nn.functional.relu(x), or the module nn.ReLU()",
+        "BCELoss": "nn.functional.binary_cross_entropy_with_logits(logits, targets)",
+        "LeakyReLU": "minigrad.maximum(x, 0.01 * x) in a forward of your own",
+        "ParameterList": "nn.Parameter(values) in an attribute for each",
+        "init": "layer.weight.assign(values), with values of a minigrad.Generator(seed)",
+        "utils": "minigrad.optim.clip_grad_norm_(parameters, max_norm)",
+    },
+    "minigrad.nn.functional": {
+        "binary_cross_entropy": "nn.functional.binary_cross_entropy_with_logits(logits, targets)",
+        "leaky_relu": "minigrad.maximum(x, 0.01 * x)",
+        "log_softmax": "minigrad.log_softmax(x, axis)",
+        "normalize": "x / minigrad.linalg.vector_norm(x, axis=-1, keepdims=True)",
+        "one_hot": "minigrad.eye(classes)[labels]",
+        "pad": "minigrad.concatenate([x, minigrad.zeros(shape)], axis)",
+    },
+    "minigrad.optim": {
+        "lr_scheduler": "minigrad.optim itself, as in minigrad.optim.StepLR(optimizer, 10)",
     },
 }
 
@@ -112,6 +168,8 @@ FROM_MODULES = {
     "load": "model.load_state_dict(minigrad.storage.load_safetensors(path))",
     "fit": "a loop of loss, backward() and optimizer.step(), as in examples/digits.py",
     "predict": "a call: model(x)",
+    "children": "model.named_children(), which gives names as well",
+    "backward": "loss.backward(), of what the loss function has given",
     "register_parameter": "an assignment: self.name = nn.Parameter(values)",
     "add_module": "an assignment: self.name = module",
 }
@@ -127,6 +185,8 @@ def missing_in_module(kind: str, name: str) -> str:
 def missing_attribute(name: str) -> str:
     """The message for an attribute that a tensor has not."""
     hint = FROM_PYTORCH.get(name)
+    if hint is None and name.endswith("_") and not name.startswith("_"):
+        hint = f".data[...] = values, or x = x.{name[:-1]}(...), as only operators write in place"
     meant = f"; what PyTorch calls so is here {hint}" if hint else ""
     return f"'Tensor' object has no attribute {name!r}{meant}"
 
@@ -138,11 +198,18 @@ def missing_name(package: str) -> Callable[[str], ModuleType]:
         if name in LATE.get(package, ()):
             return import_module(f"{package}.{name}")
         hint = FROM_PACKAGES[package].get(name)
-        meant = f"; what PyTorch calls so is here {hint}" if hint else ""
+        meant = f"; what PyTorch calls so is here {hint}" if hint else _home(package, name)
         message = f"module {package!r} has no attribute {name!r}{meant}"
         raise AttributeError(message, name=name, obj=sys.modules[package])
 
     return missing
+
+
+def _home(package: str, name: str) -> str:
+    """Where in our packages a name is that is looked for in another one of them, or ""."""
+    homes = [home for home in FROM_PACKAGES if home != package]
+    found = [f"{home}.{name}" for home in homes if name in vars(sys.modules.get(home, sys))]
+    return f"; there is {found[0]}" if found and not name.startswith("_") else ""
 
 
 class NoFunction(ModuleType):
@@ -190,6 +257,41 @@ def _with_arguments_explained(function: FunctionType) -> FunctionType:
             raise TypeError(f"{name}() names its arguments as NumPy does: {words}") from None
 
     return cast(FunctionType, call)
+
+
+# Settings of optimizers as others call them.
+SETTINGS = {"learning_rate": "lr", "epsilon": "eps", "wd": "weight_decay", "decay": "weight_decay"}
+
+
+def explain_options(kind: type) -> None:
+    """Let the TypeError of a class say which of its settings an unknown one may be."""
+    init = vars(kind).get("__init__")
+    if not isinstance(init, FunctionType):
+        return
+
+    @wraps(init)
+    def call(self: Any, *args: Any, **options: Any) -> None:
+        try:
+            init(self, *args, **options)
+        except TypeError as error:
+            message = str(error)
+            names = init.__code__.co_varnames[1 : sum(_counts(init))]
+            unknown = [name for name in options if name not in names]
+            if "unexpected keyword" not in message or not unknown or "; it has" in message:
+                raise
+            from difflib import get_close_matches  # which is slow to import
+
+            near = SETTINGS.get(unknown[0]) or next(iter(get_close_matches(unknown[0], names)), "")
+            meant = f"; did you mean {near}?" if near in names else ""
+            listed = ", ".join(name for name in names if not name.startswith("_"))
+            raise TypeError(f"{message}; it has {listed}{meant}") from None
+
+    setattr(kind, "__init__", call)  # noqa: B010  (mypy knows it as a method)
+
+
+def _counts(function: FunctionType) -> tuple[int, int]:
+    """How many arguments a function has, and how many more that are given by name alone."""
+    return function.__code__.co_argcount, function.__code__.co_kwonlyargcount
 
 
 RNG = (

@@ -26,8 +26,8 @@ def require_own_files() -> None:
     if found:
         raise ImportError(
             f"{FOLDER} holds files of two projects called minigrad: {', '.join(found)} "
-            f"belong to the one on the public index, which is another project. To mend it, "
-            f"pip uninstall minigrad, then install this one again: {install_line()}"
+            "belong to the one on the public index, which is another project. To mend it, "
+            f"pip uninstall minigrad, then install this one again: {_again()}"
         )
 
 
@@ -40,6 +40,12 @@ def install_line(*extras: str) -> str:
     if os.path.isfile(os.path.join(os.path.dirname(FOLDER), "pyproject.toml")):
         return f'pip install -e ".{wanted}"'
     return f'pip install "{_distribution()}{wanted}"'
+
+
+def _again() -> str:
+    """The commands that install this project again, whose files another one has taken away."""
+    name = _distribution()  # pip installs nothing whose version is there already
+    return install_line() if name == "." else f"pip uninstall {name}, and then {install_line()}"
 
 
 def _distribution() -> str:

@@ -189,6 +189,11 @@ def as_array(data: Any, dtype: Any) -> Any:
             ) from error
         if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
             array = array.astype(np.float32)
+    if data is None:
+        raise TypeError(
+            "a tensor holds numbers or booleans, not None, which is what .grad is before backward()"
+            " and what a function without a return gives"
+        )
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a tensor holds numbers or booleans, not {array.dtype} ({data!r:.60})")
     return array

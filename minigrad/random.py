@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,12 +29,23 @@ class Generator:
 
     def __init__(self, seed: int, device: Device | str = CPU) -> None:
         try:
+            if seed is None:
+                raise TypeError  # NumPy would take numbers that nobody can draw again
             self._own = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
             raise type(error)(
                 f"Generator: the seed must be a non-negative integer, not {seed!r}"
             ) from None
         self.device: Device = Device(device)
+
+    if not TYPE_CHECKING:  # which would take every name for one that there is
+
+        def __getattr__(self, name: str) -> Any:  # asked only for what there is not
+            hint = {"randn": "; it is .normal(shape)", "rand": "; it is .uniform(shape)"}.get(name)
+            if hasattr(np.random.Generator, name) and not name.startswith("_"):
+                hint = f"; NumPy's, which gives arrays, is .numpy.{name}"
+            message = f"'Generator' object has no attribute {name!r}{hint or ''}"
+            raise AttributeError(message, name=name, obj=self)
 
     @property
     def numpy(self) -> np.random.Generator:
@@ -78,7 +89,13 @@ class Generator:
     def normal(
         self, shape: int | Sequence[int], mean: float = 0.0, std: float = 1.0, dtype: Any = None
     ) -> Tensor:
-        """Normal distribution with the given mean and standard deviation; float32 by default."""
+        """Normal distribution with the given mean and standard deviation; float32 by default.
+
+        Raises:
+            TypeError: the shape does not come first, as one number or tuple.
+            ValueError: the standard deviation is negative.
+        """
+        _require_shape_first("normal", shape, mean=mean, std=std)
         if (self, "zeros") in STATE.draws:
             return self._tensor(np.zeros(shape, dtype or np.float32), dtype or np.float32)
         return self._tensor(self.numpy.normal(mean, std, shape), dtype or np.float32)
@@ -86,7 +103,15 @@ class Generator:
     def uniform(
         self, shape: int | Sequence[int], low: float = 0.0, high: float = 1.0, dtype: Any = None
     ) -> Tensor:
-        """Uniform distribution over [low, high); float32 by default."""
+        """Uniform distribution over [low, high); float32 by default.
+
+        Raises:
+            TypeError: the shape does not come first, as one number or tuple.
+            ValueError: low is above high.
+        """
+        _require_shape_first("uniform", shape, low=low, high=high)
+        if np.any(np.greater(low, high)):
+            raise ValueError(f"uniform: low ({low}) is above high ({high})")
         if (self, "zeros") in STATE.draws:
             return self._tensor(np.zeros(shape, dtype or np.float32), dtype or np.float32)
         return self._tensor(self.numpy.uniform(low, high, shape), dtype or np.float32)
@@ -96,7 +121,15 @@ class Generator:
         return self._tensor(self.numpy.integers(low, high, shape), np.int64)
 
     def bernoulli(self, shape: int | Sequence[int], p: float) -> Tensor:
-        """Booleans, True with probability p."""
+        """Booleans, True with probability p.
+
+        Raises:
+            TypeError: the shape does not come first, as one number or tuple.
+            ValueError: p is not in [0, 1].
+        """
+        _require_shape_first("bernoulli", shape, p=p)
+        if not 0 <= p <= 1:
+            raise ValueError(f"bernoulli: p is a probability, from 0 to 1, not {p}")
         on_device = STATE.draws.get((self, "on device"))
         if on_device is not None:
             return Tensor.wrap(on_device.bernoulli(shape, p))
@@ -116,6 +149,29 @@ class Generator:
 
     def _tensor(self, values: Any, dtype: Any) -> Tensor:
         return Tensor.wrap(self.device.asarray(np.asarray(values, dtype=dtype)))
+
+
+def _require_shape_first(name: str, shape: Any, **numbers: Any) -> None:
+    """Raise TypeError for the orders of arguments of NumPy and PyTorch, which give other numbers.
+
+    NumPy's `normal(0, 1, (2, 3))` would be no number at all, and PyTorch's `randn(2, 3)` two
+    numbers around 3.
+    """
+    (first, value), *others = numbers.items()
+    sizes = list(shape) if isinstance(shape, Iterable) else [shape]
+    swapped: list[Any] = [size for size in sizes if isinstance(size, float)]
+    swapped += [number for number in numbers.values() if isinstance(number, (tuple, list))]
+    if swapped:
+        raise TypeError(
+            f"{name}: the shape comes first, then {' and '.join(numbers)}, as in "
+            f"{name}((2, 3), {', '.join(f'{k}=...' for k in numbers)})"
+        )
+    by_default = [number for _, number in others] == [1.0]
+    if by_default and type(shape) is type(value) is int and value > 0:
+        raise TypeError(
+            f"{name}({shape}, {value}) would be {shape} numbers with {first}={value}. A shape is "
+            f"one tuple: {name}(({shape}, {value})). If {first} is meant, write {first}={value}.0"
+        )
 
 
 @contextmanager

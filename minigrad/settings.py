@@ -14,7 +14,7 @@ import functools
 import inspect
 from collections.abc import Callable, Generator
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -105,6 +105,28 @@ class Setting:
             run = plain
 
         return functools.wraps(function)(run)
+
+
+class Named:
+    """A function such as `no_grad` that says what to type where its parentheses are forgotten."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._function(*args, **options)
+
+    def __repr__(self) -> str:
+        return repr(self._function)
+
+    def __enter__(self) -> NoReturn:
+        """Raise TypeError, always."""
+        name = self._function.__name__
+        raise TypeError(f"with minigrad.{name}: needs parentheses, as in `with minigrad.{name}():`")
+
+    def __exit__(self, *error: object) -> None:
+        """Not reached, but Python looks for it before it calls `__enter__`."""
 
 
 def decorator_or_block(setting: Setting, function: Callable[..., Any] | None) -> Any:

@@ -6,7 +6,7 @@ import threading
 from typing import Any, overload
 
 from minigrad.device import CPU, Device
-from minigrad.settings import Function, Setting, decorator_or_block
+from minigrad.settings import Function, Named, Setting, decorator_or_block
 
 
 class State(threading.local):
@@ -42,6 +42,7 @@ def setting(**changes: Any) -> Setting:
 def no_grad() -> Setting: ...
 @overload
 def no_grad(function: Function) -> Function: ...
+@Named
 def no_grad(function: Any = None) -> Any:
     """Context manager and decorator: ops in this thread record nothing.
 
@@ -54,6 +55,7 @@ def no_grad(function: Any = None) -> Any:
 def enable_grad() -> Setting: ...
 @overload
 def enable_grad(function: Function) -> Function: ...
+@Named
 def enable_grad(function: Any = None) -> Any:
     """Context manager and decorator: ops record again inside a `no_grad` block."""
     return decorator_or_block(setting(grad_enabled=True), function)
@@ -63,6 +65,7 @@ def enable_grad(function: Any = None) -> Any:
 def textbook() -> Setting: ...
 @overload
 def textbook(function: Function) -> Function: ...
+@Named
 def textbook(function: Any = None) -> Any:
     """Context manager and decorator: every op runs its textbook, no kernel is used."""
     return decorator_or_block(setting(textbook=True), function)
@@ -72,6 +75,7 @@ def textbook(function: Any = None) -> Any:
 def detect_nan() -> Setting: ...
 @overload
 def detect_nan(function: Function) -> Function: ...
+@Named
 def detect_nan(function: Any = None) -> Any:
     """Context manager and decorator: raise `NonFiniteError` at the first NaN or Inf.
 
@@ -86,6 +90,7 @@ def detect_nan(function: Any = None) -> Any:
 def first_order() -> Setting: ...
 @overload
 def first_order(function: Function) -> Function: ...
+@Named
 def first_order(function: Any = None) -> Any:
     """Context manager and decorator: graphs keep fewer arrays, but allow first derivatives only.
 

@@ -60,9 +60,19 @@ def written_between() -> None:
     loss.backward()
 
 
+def entered(block: Any) -> None:
+    with block:
+        pass
+
+
 class WithList(nn.Module):
     def __init__(self) -> None:
         self.layers = [nn.Linear(2, 2, rng=RNG)]
+
+
+class WithTensor(nn.Module):
+    def __init__(self) -> None:
+        self.scale = leaf()
 
 
 def made(forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
@@ -253,7 +263,180 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"a dtype, not 3: minigrad.zeros\(shape\)",
     ),
     "device mps": (lambda: ROWS.to("mps"), mg.DeviceError, 'use "cpu", "gpu" or "gpu:1"'),
+    # blocks, random numbers, and more names from elsewhere
+    "with no_grad, without parentheses": (
+        lambda: entered(mg.no_grad),
+        TypeError,
+        r"needs parentheses, as in `with minigrad.no_grad\(\):`",
+    ),
+    "with detect_nan, without parentheses": (
+        lambda: entered(mg.detect_nan),
+        TypeError,
+        r"`with minigrad.detect_nan\(\):`",
+    ),
+    "a shape in pieces, as in torch.randn": (
+        lambda: RNG.normal(2, 3),
+        TypeError,
+        r"A shape is one tuple: normal\(\(2, 3\)\).*write mean=3.0",
+    ),
+    "the shape last, as in NumPy": (
+        lambda: RNG.normal(0, 1, (2, 3)),
+        TypeError,
+        r"the shape comes first, then mean and std, as in normal\(\(2, 3\)",
+    ),
+    "bounds first, as in NumPy": (
+        lambda: RNG.uniform(-0.1, 0.1, (2, 3)),
+        TypeError,
+        "the shape comes first, then low and high",
+    ),
+    "bounds in the wrong order": (
+        lambda: RNG.uniform((2,), 1.0, -1.0),
+        ValueError,
+        r"low \(1.0\) is above high \(-1.0\)",
+    ),
+    "a chance in percent": (
+        lambda: RNG.bernoulli((2,), 50),
+        ValueError,
+        "p is a probability, from 0 to 1, not 50",
+    ),
+    "a generator without a seed": (
+        lambda: mg.Generator(None),
+        TypeError,
+        "the seed must be a non-negative integer, not None",
+    ),
+    "rng.choice()": (
+        lambda: RNG.choice(5),
+        AttributeError,
+        r"NumPy's, which gives arrays, is .numpy.choice",
+    ),
+    "rng.randn()": (lambda: RNG.randn(5), AttributeError, r"it is .normal\(shape\)"),
+    "a dtype's class for a device": (
+        lambda: ROWS.to(np.float64),
+        mg.DeviceError,
+        r"a dtype is changed with .astype\(dtype\)",
+    ),
+    "x.uniform_()": (lambda: ROWS.uniform_(), AttributeError, r"\.assign\(rng.uniform"),
+    "x.abs_()": (lambda: ROWS.abs_(), AttributeError, r"or x = x.abs\(...\)"),
+    "torch.inference_mode": (
+        lambda: mg.inference_mode(),
+        AttributeError,
+        r"is here minigrad.no_grad\(\)",
+    ),
+    "mg.Linear": (lambda: mg.Linear, AttributeError, "there is minigrad.nn.Linear"),
+    "nn.SGD": (lambda: nn.SGD, AttributeError, "there is minigrad.optim.SGD"),
+    "F.one_hot": (lambda: F.one_hot, AttributeError, r"minigrad.eye\(classes\)\[labels\]"),
+    "optim.lr_scheduler": (
+        lambda: optim.lr_scheduler,
+        AttributeError,
+        "minigrad.optim.StepLR",
+    ),
+    "None, of a forgotten return": (
+        lambda: nn.Linear(2, 2, rng=RNG)(None),
+        TypeError,
+        "what a function without a return gives",
+    ),
+    "a gradient before there is one": (
+        lambda: ROWS - leaf().grad,
+        TypeError,
+        r"which is what .grad is before backward\(\)",
+    ),
+    "grad of a function": (
+        lambda: mg.grad(lambda x: x * x, leaf()),
+        TypeError,
+        r"minigrad.functional.grad\(f\)\(x\) is the gradient",
+    ),
+    "grad of a number": (
+        lambda: mg.grad(3.0, leaf()),
+        TypeError,
+        "a Tensor is needed, not a float",
+    ),
+    "gradcheck of arrays": (
+        lambda: mg.gradcheck(lambda x: x * x, [np.ones(2)]),
+        TypeError,
+        r"input 0 is no tensor but a ndarray: minigrad.Tensor\(values, dtype='float64'",
+    ),
+    "gradcheck of one tensor": (
+        lambda: mg.gradcheck(lambda x: x * x, ROWS),
+        TypeError,
+        r"inputs come in a list: gradcheck\(f, \[x\]\)",
+    ),
+    "backward of an argmax": (
+        lambda: mg.argmax(leaf()).backward(),
+        ValueError,
+        "what has no derivative, as argmax, round and comparisons",
+    ),
     # layers and optimizers
+    "one layer for a list": (
+        lambda: nn.ModuleList(nn.Linear(2, 2, rng=RNG)),
+        TypeError,
+        r"a Linear is not iterable: give a list, as in ModuleList\(\[layer, layer\]\)",
+    ),
+    "nn.ReLU(inplace=True)": (
+        lambda: nn.ReLU(inplace=True),
+        TypeError,
+        r"ReLU is made without inplace and then called: ReLU\(\)\(x\)",
+    ),
+    "nn.Tanh(x)": (lambda: nn.Tanh(ROWS), TypeError, r"without a Tensor and then called: Tanh"),
+    "labels for logits": (
+        lambda: F.cross_entropy(np.array([0, 1]), ROWS),
+        mg.ShapeError,
+        r"the logits come first, cross_entropy\(logits, targets\)",
+    ),
+    "one-hot integers": (
+        lambda: F.cross_entropy(ROWS, np.eye(3, dtype=int)[:2]),
+        mg.ShapeError,
+        r"of one-hot rows give .argmax\(-1\), or probabilities as floats",
+    ),
+    "labels in a column": (
+        lambda: F.cross_entropy(ROWS, np.array([[0], [1]])),
+        mg.ShapeError,
+        r"\.reshape\(-1\) or .squeeze\(-1\) takes the last axis away",
+    ),
+    "classes on the second axis": (
+        lambda: F.cross_entropy(mg.ones((2, 5, 4)), np.zeros((2, 4), int)),
+        mg.ShapeError,
+        r"the logits' last axis; minigrad.moveaxis\(logits, 1, -1\) moves it",
+    ),
+    "labels of -1 and 1": (
+        lambda: F.binary_cross_entropy_with_logits(leaf(), np.array([-1, 1])),
+        ValueError,
+        "a target is a probability, from 0 to 1, not -1",
+    ),
+    "learning_rate=": (
+        lambda: optim.SGD([leaf()], learning_rate=0.1),
+        TypeError,
+        "it has params, lr, .*; did you mean lr?",
+    ),
+    "a setting of an optimizer misspelt": (
+        lambda: optim.AdamW([leaf()], beta=(0.9, 0.99)),
+        TypeError,
+        "did you mean betas?",
+    ),
+    "an endless learning rate": (
+        lambda: optim.SGD([leaf()], lr=float("inf")),
+        ValueError,
+        "lr must be finite, it is inf",
+    ),
+    "step(loss)": (
+        lambda: optim.SGD([leaf()], lr=0.1).step(leaf().sum()),
+        TypeError,
+        r"takes no Tensor: call loss.backward\(\) and then step\(\)",
+    ),
+    "step(closure)": (
+        lambda: optim.SGD([leaf()], lr=0.1).step(leaf),
+        TypeError,
+        r"takes no function: call loss.backward\(\) and then step\(\)",
+    ),
+    "clipping to a negative norm": (
+        lambda: optim.clip_grad_norm_([leaf()], -1.0),
+        ValueError,
+        "max_norm must not be negative, it is -1.0",
+    ),
+    "a schedule of a number": (
+        lambda: optim.StepLR(0.1, 10),
+        TypeError,
+        "the first argument is the optimizer whose learning rates it sets, not a float",
+    ),
     "a seed for rng": (
         lambda: nn.Linear(2, 2, rng=0),
         TypeError,
@@ -500,8 +683,36 @@ def test_the_message_names_the_cause_and_the_mend(
         make()
 
 
-def test_there_are_seventy_and_more() -> None:
-    assert len(MISTAKES) >= 70
+def test_there_are_many() -> None:
+    assert len(MISTAKES) >= 130
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ROWS.transpose(0, 1), r"changes nothing: .T turns a matrix, .swapaxes\(0, 1\)"),
+        (
+            lambda: F.cross_entropy(F.softmax(ROWS * leaf()[0], axis=-1), [0, 1]),
+            "cross_entropy does the softmax itself, .* leave out your own",
+        ),
+        (
+            lambda: list(WithTensor().parameters()),
+            r"WithTensor.scale requires a gradient but is no parameter, .*nn.Parameter\(values\)",
+        ),
+    ],
+)
+def test_what_runs_but_is_hardly_meant_is_said(make: Callable[[], Any], words: str) -> None:
+    with pytest.warns(UserWarning, match=words):
+        make()
+
+
+def test_what_is_meant_is_not_said() -> None:
+    """Where a warning is an error, as here, these have none."""
+    assert ROWS.transpose((0, 1)).shape == (2, 3) and ROWS.transpose(1, 0).shape == (3, 2)
+    F.cross_entropy(mg.log_softmax(ROWS * leaf()[0], axis=-1), [0, 1])
+    assert 4.0 in mg.Tensor([[1.0, 4.0]]) and 5.0 not in ROWS
+    assert mg.stack(x for x in (leaf(), leaf())).shape == (2, 2)
+    assert RNG.normal(5, mean=3.0).shape == (5,) and RNG.uniform((2,), 0, 0.5).shape == (2,)
 
 
 def test_a_property_that_fails_says_why() -> None:

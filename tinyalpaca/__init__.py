@@ -68,12 +68,20 @@ def _require_own_minigrad() -> None:
     ours = Path(__file__).parents[1] / "minigrad"
     spec = importlib.util.find_spec("minigrad")
     where = None if spec is None or spec.origin is None else Path(spec.origin).parent
-    if where is None or where.resolve() != ours.resolve() or (ours / "nn.py").exists():
+    there = where is not None and where.resolve() == ours.resolve()
+    if not there or (ours / "nn.py").exists():
+        if there:
+            cause = f"another project called minigrad has written into {ours}"
+        elif where is None:
+            cause = f"{ours} is not whole, as after pip has uninstalled another project's minigrad"
+        else:
+            cause = (
+                f"the package minigrad that Python finds ({where}) is not the one that belongs to "
+                f"tinyalpaca ({ours}), but another project of that name"
+            )
         raise ImportError(
-            f"the package minigrad that Python finds ({where or 'none'}) is not the one that "
-            f"belongs to tinyalpaca ({ours}), but another project of that name. To mend it, "
-            "pip uninstall minigrad, then install this project again: pip install -e . in its "
-            "folder, or pip install --force-reinstall tinyalpaca"
+            f"{cause}. To mend it, pip uninstall minigrad, then install this project again: "
+            "pip install -e . in its folder, or pip install --force-reinstall tinyalpaca"
         )
 
 

@@ -77,7 +77,15 @@ def as_floats(*values: Any) -> Any:
     """What a layer reads: tensors, arrays or lists as tensors of floats, None as it is.
 
     Integers get the floats' dtype, float32 if there are none.
+
+    Raises:
+        TypeError: the first, which a layer cannot do without, is None.
     """
+    if values[0] is None:
+        raise TypeError(
+            "a tensor is needed, not None, which is what a function without a return gives: look "
+            "for one that is missing in a forward()"
+        )
     for value in values:
         if value is not None and not (isinstance(value, Tensor) and value.array.dtype.kind == "f"):
             break

@@ -9,6 +9,7 @@ first, `+ - * / @ **`, is in `minigrad.tensor`.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
@@ -83,8 +84,18 @@ class Methods:
         """`x.reshape(2, 3)` as well as `x.reshape((2, 3))`."""
         return F.reshape(self, shape[0] if len(shape) == 1 else shape, copy=copy)
 
-    def transpose(self, *axes: Any) -> Tensor:
-        """`x.transpose(1, 0)` as well as `x.transpose((1, 0))`."""
+    def transpose(self: Any, *axes: Any) -> Tensor:
+        """`x.transpose(1, 0)` as well as `x.transpose((1, 0))`.
+
+        Warns if two numbers leave a matrix as it is: in PyTorch they exchange its axes.
+        """
+        if len(axes) == 2 and axes in ((0, 1), (0, -1)) and self.ndim == 2:
+            warnings.warn(
+                f"transpose{axes} names the new order of all axes and so changes nothing: .T "
+                "turns a matrix, .swapaxes(0, 1) exchanges two axes",
+                UserWarning,
+                stacklevel=2,
+            )
         return F.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def tile(self, *repetitions: Any) -> Tensor:
@@ -94,6 +105,10 @@ class Methods:
     def where(self, condition: Any, other: Any) -> Tensor:
         """x where the condition holds, `other` elsewhere, as PyTorch's method."""
         return F.where(condition, self, other)
+
+    def __contains__(self, value: Any) -> bool:
+        """Whether an element equals `value`, as NumPy."""
+        return bool(F.any(F.equal(self, value)))
 
     def __complex__(self: Any) -> complex:
         return complex(self.item())

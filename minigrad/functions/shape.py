@@ -156,7 +156,8 @@ def require_list(name: str, axis: Any) -> None:
 def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Tensor:
     """Tensors one after the other along an existing axis, or flattened if `axis` is None."""
     require_list("concatenate", axis)
-    parts = as_group(*tensors) if len(tensors) else []
+    tensors = list(tensors)  # a generator as well
+    parts = as_group(*tensors) if tensors else []
     if not parts:
         raise ValueError("concatenate needs at least one tensor")
     if axis is None:
@@ -170,7 +171,8 @@ concat: Final = concatenate
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape along a new axis."""
     require_list("stack", axis)
-    parts = as_group(*tensors) if len(tensors) else []
+    tensors = list(tensors)  # a generator as well
+    parts = as_group(*tensors) if tensors else []
     if not parts:
         raise ValueError("stack needs at least one tensor")
     if len({x.shape for x in parts}) > 1:

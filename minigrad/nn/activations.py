@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from minigrad import functions
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
 
-class ReLU(Module):
+class _WithoutSettings(Module):
+    """A function as a module, which says so where it is given settings, or its input."""
+
+    if not TYPE_CHECKING:  # a type checker says the same of a module that takes nothing
+
+        def __init__(self, *given, **settings) -> None:
+            """Take nothing.
+
+            Raises:
+                TypeError: something is given.
+            """
+            if given or settings:
+                name = type(self).__name__
+                what = next(iter(settings), None) or f"a {type(given[0]).__name__}"
+                raise TypeError(f"{name} is made without {what} and then called: {name}()(x)")
+
+
+class ReLU(_WithoutSettings):
     """max(x, 0)"""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,21 +56,21 @@ class GELU(Module):
         return f"approximate={self.approximate!r}"
 
 
-class SiLU(Module):
+class SiLU(_WithoutSettings):
     """x·sigmoid(x)"""
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.silu(x)
 
 
-class Sigmoid(Module):
+class Sigmoid(_WithoutSettings):
     """1/(1 + e^-x)"""
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.sigmoid(x)
 
 
-class Tanh(Module):
+class Tanh(_WithoutSettings):
     """Hyperbolic tangent."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -63,6 +63,31 @@ def row_of_padding(padding_idx: int, size: int) -> int:
     return row % size
 
 
+def check_chances(op: str, targets: Any) -> None:
+    """Raise ValueError if a target is no probability, as labels of 1 and 2, or of -1 and 1, are.
+
+    Only arrays on the CPU are checked. A NaN is let through.
+    """
+    if isinstance(targets, np.ndarray) and targets.size:
+        least, most = targets.min(), targets.max()
+        if least < 0 or most > 1:
+            wrong = least if least < 0 else most
+            raise ValueError(f"{op}: a target is a probability, from 0 to 1, not {wrong:g}")
+
+
+def what_targets_are(logits: Any, targets: Any) -> str:
+    """What may be meant by targets whose shape does not fit the logits, as words or ""."""
+    if targets.shape == logits.shape:
+        return ": of one-hot rows give .argmax(-1), or probabilities as floats"
+    if targets.shape[:-1] == logits.shape[:-1] and targets.shape[-1:] == (1,):
+        return ": .reshape(-1) or .squeeze(-1) takes the last axis away"
+    if logits.ndim < targets.ndim:
+        return ": the logits come first, cross_entropy(logits, targets)"
+    if logits.ndim > 2 and (*logits.shape[:1], *logits.shape[2:]) == targets.shape:
+        return ": the classes are the logits' last axis; minigrad.moveaxis(logits, 1, -1) moves it"
+    return ""
+
+
 def check_ids(ids: Any, size: int, op: str, ignore_index: int | None = None) -> bool:
     """Raise if an id is not in [0, size), naming it. True if any id is not ignored.
 

@@ -34,6 +34,9 @@ class ModuleList(Module, Generic[M]):
 
     def extend(self, modules: Iterable[M]) -> Self:
         """Add several at the end."""
+        if isinstance(modules, Module) and not isinstance(modules, Iterable):
+            name, kind = type(self).__name__, type(modules).__name__
+            raise TypeError(f"a {kind} is not iterable: give a list, as in {name}([layer, layer])")
         new = list(modules)
         for module in new:
             _require_module(self, module)

@@ -7,7 +7,8 @@ with `.astype(np.float32)`, which is twice as fast).
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any
 
 from minigrad import ops
 from minigrad.engine import apply
@@ -27,7 +28,14 @@ from minigrad.functions import (
     where,
 )
 from minigrad.functions.convert import as_floats
-from minigrad.nn.checks import check_ids, check_probability, check_reduction, row_of_padding
+from minigrad.hints import missing_name
+from minigrad.nn.checks import (
+    check_ids,
+    check_probability,
+    check_reduction,
+    row_of_padding,
+    what_targets_are,
+)
 from minigrad.nn.convolution import conv1d, conv2d
 from minigrad.nn.heads import (
     multi_head_attention,
@@ -255,6 +263,13 @@ def cross_entropy(
     check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1), not {label_smoothing}")
+    if logits.node is not None and logits.node.op is ops.reduce.softmax:
+        warnings.warn(
+            "cross_entropy does the softmax itself, and is given the result of one here. So there "
+            "are two, with which a model learns slowly: leave out your own.",
+            UserWarning,
+            stacklevel=2,
+        )
     chances = targets.dtype.kind == "f" and targets.ndim == logits.ndim
     if weight is not None or chances:
         return weighted_cross_entropy(
@@ -268,7 +283,7 @@ def cross_entropy(
     if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
         raise ShapeError(
             f"cross_entropy: logits of shape {logits.shape} need targets of shape "
-            f"{logits.shape[:-1]}, not {targets.shape}"
+            f"{logits.shape[:-1]}, not {targets.shape}{what_targets_are(logits, targets)}"
         )
     counted = check_ids(targets.array, logits.shape[-1], "cross_entropy", ignore_index)
     if reduction == "mean" and not counted:
@@ -307,3 +322,7 @@ def _check_channels(op: str, x: Tensor, weight: Tensor | None, bias: Tensor | No
     for name, vector in (("weight", weight), ("bias", bias)):
         if vector is not None and vector.shape != x.shape[-1:]:
             raise ShapeError(f"{op}: {name} of shape {vector.shape} does not fit x of {x.shape}")
+
+
+if not TYPE_CHECKING:  # which would take every name for one that there is
+    __getattr__ = missing_name(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import UserDict, UserList, deque
 from collections.abc import Iterator
 from types import MappingProxyType
@@ -31,6 +32,16 @@ def require_nothing_hidden(modules: list[Any], kinds: tuple[type, ...]) -> None:
                 "dict would find. Put modules into an nn.ModuleList or nn.Sequential, and "
                 "parameters into attributes."
             )
+
+
+def warn_of_untrained(module: Any, name: str) -> None:
+    """Say that a tensor in an attribute, which wants a gradient, is no parameter."""
+    warnings.warn(
+        f"{type(module).__name__}.{name} requires a gradient but is no parameter, so it is neither "
+        "trained nor saved: assign nn.Parameter(values)",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _parts_within(value: Any, kinds: tuple[type, ...]) -> Iterator[Any]:

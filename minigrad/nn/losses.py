@@ -10,7 +10,7 @@ from typing import Any
 from minigrad import functions
 from minigrad.errors import ShapeError
 from minigrad.functions.convert import as_float, as_tensor
-from minigrad.nn.checks import broadcasts, check_ids, check_reduction
+from minigrad.nn.checks import broadcasts, check_chances, check_ids, check_reduction
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -105,7 +105,7 @@ def binary_cross_entropy_with_logits(
 
     Raises:
         ShapeError: targets, weight or pos_weight do not fit the logits.
-        ValueError: unknown reduction.
+        ValueError: unknown reduction, or a target is not in [0, 1] (checked on the CPU).
     """
     name = "binary_cross_entropy_with_logits"
     check_reduction(name, reduction)
@@ -119,6 +119,7 @@ def binary_cross_entropy_with_logits(
     for word, factor in (("weight", weight), ("pos_weight", pos_weight)):
         if factor is not None and not broadcasts(factor.shape, logits.shape):
             raise ShapeError(f"{name}: {word} of shape {factor.shape} for logits of {logits.shape}")
+    check_chances(name, targets.array)
     positive = functions.softplus(-logits) * targets
     if pos_weight is not None:
         positive = positive * pos_weight

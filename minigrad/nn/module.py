@@ -12,7 +12,7 @@ import numpy as np
 
 from minigrad.device import CPU, Device
 from minigrad.hints import explain_rng, missing_in_module
-from minigrad.nn.hidden_parts import require_nothing_hidden
+from minigrad.nn.hidden_parts import require_nothing_hidden, warn_of_untrained
 from minigrad.nn.state_dicts import LoadedKeys, fitting, put
 from minigrad.state import STATE
 from minigrad.tensor import Tensor
@@ -206,6 +206,8 @@ class Module:
                 kept = name in module._buffers and (module._buffers[name] or not saved)
                 if isinstance(value, Parameter) or (kept and isinstance(value, Tensor)):
                     yield f"{path}.{name}" if path else name, value
+                elif isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
+                    warn_of_untrained(module, name)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Parameters with dotted names. A shared one is listed once, under its first name."""

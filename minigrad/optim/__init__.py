@@ -1,5 +1,8 @@
 """Optimizers, gradient clipping and learning-rate schedules, with PyTorch's names and behaviour."""
 
+from typing import TYPE_CHECKING
+
+from minigrad.hints import missing_name
 from minigrad.ops.updates.rule import Rule
 from minigrad.optim import counting
 from minigrad.optim.adam import Adam, AdamW
@@ -57,3 +60,6 @@ __all__ = [
     "clip_grad_value_",
     "counting",
 ]
+
+if not TYPE_CHECKING:  # which would take every name for one that there is
+    __getattr__ = missing_name(__name__)

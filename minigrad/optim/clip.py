@@ -38,11 +38,13 @@ def clip_grad_norm_(
         The norm before clipping.
 
     Raises:
-        ValueError: `norm_type` is not positive.
+        ValueError: `norm_type` is not positive, or `max_norm` is negative or NaN.
         NonFiniteError: see `error_if_nonfinite`.
     """
     if not norm_type > 0:
         raise ValueError(f"clip_grad_norm_: norm_type must be positive, it is {norm_type}")
+    if not max_norm >= 0:
+        raise ValueError(f"clip_grad_norm_: max_norm must not be negative, it is {max_norm}")
     arrays = _gradients(parameters)
     norm = gradient_norm(arrays, norm_type)
     if error_if_nonfinite and not isfinite(norm):

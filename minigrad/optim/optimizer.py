@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from typing import Any, ClassVar
 
 from minigrad.device import namespace_of
 from minigrad.dtypes import compute_dtype
 from minigrad.graph import require_gradient
+from minigrad.hints import explain_options
 from minigrad.ops.updates.rule import Rule
 from minigrad.optim.flat import FlatParameters
 from minigrad.optim.groups import listed, parameters_of, warn_of_nothing_to_do
@@ -52,6 +54,10 @@ class Optimizer:
 
     rule: ClassVar[type[Rule]]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        explain_options(cls)
+
     def __init__(
         self, params: Iterable[Tensor] | Iterable[Mapping[str, Any]], defaults: dict[str, Any]
     ) -> None:
@@ -95,7 +101,7 @@ class Optimizer:
         """Raise ValueError if a setting of the group is out of range."""
 
     def require_not_negative(self, group: Mapping[str, Any], *names: str) -> None:
-        """Raise ValueError if one of these settings is negative or NaN, TypeError if a str."""
+        """Raise ValueError if a setting is negative, NaN or infinite, TypeError for a str."""
         for name in names:
             if isinstance(group[name], str):
                 raise TypeError(f"{type(self).__name__}: {name} must be a number, not a str")
@@ -105,6 +111,8 @@ class Optimizer:
                 raise ValueError(
                     f"{type(self).__name__}: {name} must not be negative, it is {group[name]}"
                 )
+            if group[name] == inf:
+                raise ValueError(f"{type(self).__name__}: {name} must be finite, it is inf")
 
     def parameters(self) -> list[Tensor]:
         """All parameters, group by group."""
@@ -163,7 +171,14 @@ class Optimizer:
             orders: arrays on a GPU from which a captured step reads its numbers (`grad_scale` lies
                 there too). Such a step updates all flat memory, and the host does not count it: see
                 `minigrad.optim.ordered`.
+
+        Raises:
+            TypeError: a loss or a function is given, as other frameworks' steps take them.
         """
+        if isinstance(grad_scale, Tensor) or callable(grad_scale):
+            raise TypeError(
+                f"step() takes no {type(grad_scale).__name__}: call loss.backward() and then step()"
+            )
         if orders is not None:
             self.run(ordered_updates(self.sections, self.settings_of, orders), grad_scale)
             return

@@ -15,6 +15,11 @@ class GroupRates:
     """Reads and writes the learning rates of an optimizer's groups."""
 
     def __init__(self, optimizer: Optimizer) -> None:
+        if not hasattr(optimizer, "param_groups"):
+            raise TypeError(
+                f"{type(self).__name__}: the first argument is the optimizer whose learning rates "
+                f"it sets, not a {type(optimizer).__name__}"
+            )
         self.optimizer = optimizer
 
     def get_last_lr(self) -> list[float]:
