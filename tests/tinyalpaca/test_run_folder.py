@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from tests.at_once import at_once
 from tests.stress.resume import stress
 from tests.tinyalpaca.runs import (
     WITHOUT_PICTURES,
@@ -147,6 +149,22 @@ def test_two_runs_in_one_folder_the_second_says_who_is_there(tmp_path, text):
 def test_two_runs_of_one_process(tmp_path, text):
     with RunFolder(tmp_path / "run").open(), pytest.raises(FolderInUse, match=str(os.getpid())):
         train(tmp_path / "run", text)
+
+
+def test_one_of_several_threads_gets_a_folder(tmp_path):
+    def work(number):
+        got = 0
+        for turn, tried in enumerate(rounds):
+            try:
+                with RunFolder(tmp_path / f"run {turn}").open():
+                    got += 1
+                    tried.wait(30)
+            except FolderInUse:
+                tried.wait(30)
+        return got
+
+    rounds = [threading.Barrier(4) for _ in range(20)]
+    assert sum(at_once(work)) == len(rounds)
 
 
 def test_a_disk_that_fills_up_stops_the_run_and_harms_nothing(tmp_path, text):

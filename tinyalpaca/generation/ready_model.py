@@ -36,6 +36,8 @@ LARGEST_HEAD = 32  # the largest head size for which `BatchDecoder` is faster th
 # The dtypes that the copies of the forward pass compute in. For float16 the model itself runs: it
 # widens each op's inputs and rounds its result, because squares and sums would exceed 65504.
 COPIED = (np.float32, np.float64)
+Looked = tuple[WeightsSeen, Weights | None, str | None]
+NOTHING_YET: Looked = (WeightsSeen([], CPU), None, None)
 
 
 class ReadyModel:
@@ -58,12 +60,16 @@ class ReadyModel:
 
     def __init__(self, model: TinyAlpaca, vocab_size: int, graph: bool) -> None:
         self.model, self.vocab_size, self.graph = model, vocab_size, graph
-        self._folded: Weights | None = None
         self._structure = Structure(model)
         self._small = True
-        self._why_not: str | None = None
-        self._seen = WeightsSeen([], CPU)
+        # Weights that were looked at, folded, or the reason why they are not. They are replaced
+        # together: another thread may read them at any moment.
+        self._last = NOTHING_YET
         self._inference: DeviceInference | None = None
+
+    @property
+    def _folded(self) -> Weights | None:
+        return self._last[1]
 
     @property
     def device(self) -> Device:
@@ -120,7 +126,7 @@ class ReadyModel:
             if unknown is None and (self.on_gpu or self._small):
                 reason = self._fold(parameters)
             else:
-                self._folded, self._seen = None, WeightsSeen([], CPU)
+                self._last = NOTHING_YET
         if reason is not None:
             announce(f"generation runs the whole model for every token: {reason}")
         return reason is None
@@ -135,16 +141,16 @@ class ReadyModel:
 
     def _fold(self, parameters: list[Parameter]) -> str | None:
         """Fold the weights if they have changed. Returns the reason if that is not possible."""
-        device = self.device
-        if not self._seen.still_hold(parameters, device):
-            self._seen = WeightsSeen(parameters, device)
-            self._why_not = why_not_these_weights(self.model)
-            if self._why_not is None and device.kind == "gpu":
-                self._why_not = unsupported(parameters[0].dtype)
-            self._folded = None
-            if self._why_not is None and parameters[0].dtype in COPIED:
-                self._folded = fold(self.model, self.vocab_size)
-        return self._why_not
+        device, (seen, folded, why_not) = self.device, self._last
+        if not seen.still_hold(parameters, device):
+            seen, folded = WeightsSeen(parameters, device), None
+            why_not = why_not_these_weights(self.model)
+            if why_not is None and device.kind == "gpu":
+                why_not = unsupported(parameters[0].dtype)
+            if why_not is None and parameters[0].dtype in COPIED:
+                folded = fold(self.model, self.vocab_size)
+            self._last = seen, folded, why_not
+        return why_not
 
     def _on_gpu(self, folded: Weights) -> DeviceInference:
         if self._inference is None or self._inference.folded is not folded:

@@ -8,6 +8,7 @@ runs inside `minigrad.textbook()`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,18 +33,32 @@ def home_of(model: TinyAlpaca) -> Device:
     return next(model.named_parameters())[1].device
 
 
+_lock = threading.Lock()
+_held: dict[Module, int] = {}  # a module to put back in training mode -> how many blocks it is in
+
+
 @contextmanager
 def evaluating(modules: Iterable[Module]) -> Iterator[None]:
-    """Context manager: these modules (all of a model) are in evaluation mode, without a graph."""
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
+    """Context manager: these modules (all of a model) are in evaluation mode, without a graph.
+
+    The mode is the module's, whichever thread runs it. If several threads are inside with one
+    model, the last that leaves restores what the first has found.
+    """
+    with _lock:
+        training = [module for module in modules if module.training or module in _held]
+        for module in training:
+            module.training = False
+            _held[module] = _held.get(module, 0) + 1
     try:
         with no_grad():
             yield
     finally:
-        for module in training:
-            module.training = True
+        with _lock:
+            for module in training:
+                _held[module] -= 1
+                if not _held[module]:
+                    del _held[module]
+                    module.training = True
 
 
 def run(model: Any, modules: Iterable[Module], ids: Any, cache: KeyValues | None = None) -> Tensor:

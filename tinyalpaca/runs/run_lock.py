@@ -11,6 +11,7 @@ import platform
 import shlex
 import stat
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from minigrad.storage import remove_link
 LOCK = ".lock"
 MOST_READ = 1 << 16  # bytes of what the holder says of itself
 _held: set[str] = set()  # a process's own locks: to the system they would not be in its way
+_one_at_a_time = threading.Lock()  # a thread that looks into `_held`, locks, and adds to it
 
 
 class FolderInUse(RuntimeError):
@@ -44,6 +46,10 @@ class RunLock:
         Raises:
             FolderInUse: another run has it.
         """
+        with _one_at_a_time:
+            self._acquire()
+
+    def _acquire(self) -> None:
         if self._key in _held:
             raise FolderInUse(self._message({"pid": os.getpid(), "command": "this process"}))
         try:

@@ -270,7 +270,7 @@ class BPETokenizer(Tokenizer):
     ) -> list[list[int]]:
         """`encode` of each text, in order; by several processes if asked.
 
-        Threads would not help, because the interpreter lock is held throughout. Processes are
+        Threads would not help, as Python's global lock is held throughout. Processes are
         started anew, so a script needs `if __name__ == "__main__":`. That takes about a second, in
         which several megabytes can be encoded, so processes pay from tens of megabytes on.
         """
