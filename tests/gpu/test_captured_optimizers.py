@@ -101,7 +101,7 @@ class Problem:
         return self
 
     def captured(self, steps: range, bad: int | None = None, graph: bool = True) -> "Problem":
-        """Make captured steps. The gradient of step `bad` is infinite: no step is made from there."""
+        """Make captured steps. If step `bad` is given, its gradient is infinite."""
         steps_of = [np.concatenate([g.reshape(-1) for g in gradients(s)]) for s in range(STEPS)]
         table = np.stack(steps_of).astype(self.dtype)
         if bad is not None:

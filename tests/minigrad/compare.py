@@ -1,4 +1,4 @@
-"""Comparing tensors with arrays, and minigrad with PyTorch: values and gradients."""
+"""Compares tensors with arrays, and minigrad with PyTorch: values and gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,10 @@ from minigrad import Tensor, grad
 
 
 def relative_error(actual: Any, desired: Any) -> float:
-    """Largest difference as a share of the largest desired value, or of 1 if that is larger.
+    """The largest difference, relative to the largest desired value, or to 1 if that is larger.
 
-    The tests' numbers are of size 1, so a result near 0 is a sum that cancels, and carries the
-    rounding of its terms. Shapes must be equal.
+    The tests' numbers have a size of about 1. So a result near 0 is a sum whose terms cancel, and
+    it has their rounding errors. Shapes must be equal.
     """
     actual, desired = np.asarray(actual, np.float64), np.asarray(desired, np.float64)
     assert actual.shape == desired.shape, f"shape {actual.shape} instead of {desired.shape}"
@@ -26,7 +26,7 @@ def relative_error(actual: Any, desired: Any) -> float:
 
 
 def assert_close(actual: Any, desired: Any, rtol: float = 1e-12) -> None:
-    """Equal to within `rtol` of the largest value."""
+    """Arrays are equal up to `rtol` times the largest value."""
     error = relative_error(actual, desired)
     assert error <= rtol, f"off by {error:.2e} of the largest value\n{actual}\n{desired}"
 
@@ -42,7 +42,10 @@ def assert_same_as_torch(
     *arrays: np.ndarray,
     rtol: float = 1e-12,
 ) -> None:
-    """Value, and with a random upstream the gradient of every float array, as PyTorch has them."""
+    """The value equals PyTorch's, and so do the gradients of all float arrays.
+
+    The upstream gradient is random.
+    """
     torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
     tensors = [Tensor(a.copy(), requires_grad=a.dtype.kind == "f") for a in arrays]
     others = [torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]

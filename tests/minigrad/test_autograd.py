@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation: the graph, its memory, and the ways to ask for gradients."""
+"""Reverse-mode differentiation: the graph, its memory, and the functions that give gradients."""
 
 import threading
 import weakref
@@ -49,7 +49,7 @@ def test_a_tensor_that_is_used_many_times() -> None:
 
 
 def test_a_diamond_is_visited_once() -> None:
-    """Doubling along 60 diamonds: 2⁶⁰ paths, but 120 nodes."""
+    """60 diamonds in a row have 2⁶⁰ paths, but 120 nodes."""
     (x,) = float64(1.0)
     y = x
     for _ in range(60):
@@ -208,7 +208,7 @@ def test_no_grad_keeps_nothing() -> None:
 
 
 def test_gradients_share_no_memory(rng: np.random.Generator) -> None:
-    """Not with each other, the upstream, the values, or what a caller holds."""
+    """Not with each other, the upstream gradient, the values, or arrays of the caller."""
     x, y, z = float64(*(rng.standard_normal((3, 3)) for _ in range(3)))
     upstream = Tensor(rng.standard_normal((3, 3)))
     first, second = x + y, x + y
@@ -284,7 +284,7 @@ def test_grad_of_several_outputs() -> None:
 
 
 def test_grad_visits_only_what_lies_between() -> None:
-    """The op below the wanted tensor keeps what it saved, so its graph is still whole."""
+    """The op before the wanted tensor keeps its saved arrays, so its graph can still be used."""
     x, w = float64([1.0, 2.0], [3.0, 4.0])
     below = mg.exp(x)
     beside = mg.exp(w)
@@ -517,7 +517,7 @@ def test_a_change_through_a_view_is_seen() -> None:
 
 
 def test_a_copy_may_change() -> None:
-    """An index array makes a copy, so the source may be filled with the next batch."""
+    """Indexing with an array copies, so the source may be overwritten with the next batch."""
     (x,) = float64([1.0, 2.0])
     buffer = Tensor(np.array([3.0, 4.0, 5.0]))
     y = (x * buffer[[0, 2]]).sum()

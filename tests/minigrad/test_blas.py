@@ -16,13 +16,13 @@ def threads():
 
 @pytest.fixture
 def two_threads():
-    """BLAS has two threads, as far as it can have them."""
+    """BLAS uses two threads, if it can."""
     find_blas()
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         if 2 not in threads():
             pytest.skip("this BLAS has a single thread")
         yield
-        assert 2 in threads()  # and what was before the test is restored
+        assert 2 in threads()  # the previous number is restored after the test
 
 
 def test_the_limit_ends_with_its_last_user_whoever_that_is(two_threads):
@@ -31,7 +31,7 @@ def test_the_limit_ends_with_its_last_user_whoever_that_is(two_threads):
     second.__enter__()
     assert set(threads()) == {1}
     first.__exit__(None, None, None)
-    assert set(threads()) == {1}  # who came first has gone, the other still needs it
+    assert set(threads()) == {1}  # the first thread has left the block, the other one has not
     second.__exit__(None, None, None)
     assert 2 in threads()
 

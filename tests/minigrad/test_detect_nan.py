@@ -1,4 +1,4 @@
-"""detect_nan: where the first NaN or Inf came from."""
+"""detect_nan reports where the first NaN or Inf came from."""
 
 import numpy as np
 import pytest

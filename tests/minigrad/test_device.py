@@ -1,4 +1,4 @@
-"""Devices. What needs a GPU is in the tests of the CUDA kernels."""
+"""Devices. The tests of the CUDA kernels cover what needs a GPU."""
 
 import importlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""The rule of `minigrad.dtypes`, over all pairs of dtypes and kinds of numbers, in both orders."""
+"""The rule of `minigrad.dtypes`, for all pairs of dtypes and kinds of numbers, in both orders."""
 
 from itertools import product
 from typing import Any
@@ -24,7 +24,7 @@ COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_e
 
 
 def expected(x: str, y: str) -> np.dtype | None:
-    """The rule, said a second time: by tables instead of by NumPy's promotion."""
+    """The rule again, by tables instead of by NumPy's promotion."""
     floats = [FLOATS.index(name) for name in (x, y) if name in FLOATS]
     if floats:
         return np.dtype(FLOATS[max(floats)])
@@ -50,7 +50,7 @@ def beside_scalar(dtype: str, scalar: Any) -> np.dtype:
 
 
 def result_of(name: str, operands: np.dtype) -> np.dtype:
-    """The dtype of a binary function whose operands meet in a dtype."""
+    """The dtype of a binary function's result, from the common dtype of its operands."""
     if name == "divide" and operands.kind != "f":
         return np.dtype(np.float32)
     return np.dtype(np.int64) if name == "power" and operands.kind == "b" else operands
@@ -68,7 +68,7 @@ def test_all_pairs_of_tensors(x: str) -> None:
             with pytest.raises(TypeError, match="no integer dtype holds"):
                 getattr(mg, name)(left, right)
         else:
-            for other in (right, right.numpy()):  # an array is as strong as a tensor
+            for other in (right, right.numpy()):  # arrays and tensors count the same
                 got = getattr(mg, name)(left, other), getattr(mg, name)(other, left)
                 want = result_of(name, meeting)
                 assert [z.dtype for z in got] == [want, want], (name, x, y)
@@ -128,7 +128,7 @@ def test_scalars_alone() -> None:
     assert mg.add(1, 2.5).dtype == mg.multiply(np.float64(2), 3).dtype == np.float32
     assert mg.where([True, False], np.float64(1), 0.0).dtype == np.float32
     assert mg.maximum(True, False).dtype == np.bool
-    # Beside nothing, the constructor keeps what a NumPy scalar says of itself.
+    # Without other operands, the constructor keeps the dtype of a NumPy scalar.
     assert Tensor(np.float64(1)).dtype == np.float64 and Tensor([np.float64(1)]).dtype == np.float32
 
 

@@ -1,4 +1,4 @@
-"""Graphs that forget the arrays of their inputs: the same gradients from less memory."""
+"""Graphs that free intermediates that are not saved for backward: same gradients, less memory."""
 
 import gc
 import weakref
@@ -28,9 +28,9 @@ def test_the_gradients_are_the_same() -> None:
 
 
 def array_lives_on() -> bool:
-    """Whether a result that no op has saved is still in memory when the graph is complete."""
+    """Whether a result that no op saves is still in memory when the graph is complete."""
     x = Tensor(np.ones((2, 3)), requires_grad=True)
-    middle = x + 1.0  # neither its own backward nor that of the next sum needs its values
+    middle = x + 1.0  # no backward needs its values
     array = weakref.ref(middle.data)
     y = (middle + 2.0).sum()
     del middle

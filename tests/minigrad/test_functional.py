@@ -1,4 +1,4 @@
-"""Derivatives as functions of functions, against formulas and against finite differences."""
+"""Functions that return derivatives, compared with formulas and with finite differences."""
 
 from typing import Any
 
@@ -124,7 +124,7 @@ def test_vjp_is_the_jacobian_from_the_left() -> None:
     value, pullback = functional.vjp(bumpy, x, y)
     assert np.array_equal(value.numpy(), bumpy(Tensor(x), Tensor(y)).numpy())
     by_x, by_y = functional.jacobian(bumpy, (0, 1))(x, y)
-    for _ in range(2):  # it can be called again
+    for _ in range(2):  # a second call works too
         dx, dy = pullback(v)
         assert np.allclose(dx.numpy(), np.tensordot(v, by_x.numpy(), 2))
         assert np.allclose(dy.numpy(), np.tensordot(v, by_y.numpy(), 2))

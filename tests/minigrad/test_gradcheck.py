@@ -1,4 +1,4 @@
-"""gradcheck itself: it finds wrong gradients, and says where."""
+"""gradcheck finds wrong gradients, and says where they are."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from tests.minigrad.compare import float64
 
 
 def slightly_wrong(x: Tensor, element: Any, error: float) -> Tensor:
-    """Σ x², whose gradient is off by `error` in one element: the numbers come from a constant."""
+    """Σ x² with an error of `error` in one element of its gradient, made by a constant."""
     wrong = np.zeros(x.shape)
     wrong[element] = error
     return (x * x).sum() + (x - x.detach()) @ Tensor(wrong)
@@ -83,7 +83,7 @@ def test_a_nan_is_an_error() -> None:
 
 
 def test_a_constant_upstream_would_not_have_seen_this(rng: np.random.Generator) -> None:
-    """A softmax sums to 1, with gradient 0: only a random upstream shows that half is missing."""
+    """A softmax sums to 1, so a constant upstream gives a gradient of 0, whatever is missing."""
 
     def halved(x: Tensor) -> Tensor:
         y = mg.softmax(x)

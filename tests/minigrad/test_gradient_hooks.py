@@ -1,4 +1,4 @@
-"""`Tensor.register_hook`: functions that a finished gradient passes through."""
+"""`Tensor.register_hook`: functions that are called with a finished gradient and may change it."""
 
 import copy
 import pickle
@@ -21,7 +21,7 @@ def test_a_hook_sees_the_whole_gradient_once_and_changes_it() -> None:
     y = x * 3
     y.register_hook(lambda g: seen.append(g.tolist()))
     y.register_hook(lambda g: g * 10)
-    (y.sum() + (y * y).sum()).backward()  # dy = 1 + 2y, from two places
+    (y.sum() + (y * y).sum()).backward()  # dy = 1 + 2y, a sum of two gradients
     assert seen == [[7, 13]]
     assert x.grad.tolist() == [210, 390]
 

@@ -1,4 +1,4 @@
-"""What `import minigrad` imports: NumPy and little else.
+"""`import minigrad` imports NumPy and little else.
 
 `tests/benchmarks/importing.py` times it.
 """
@@ -13,7 +13,7 @@ import minigrad
 print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 print(*sorted(name for name in sys.modules if name.startswith("minigrad.")))
 """
-# What has once been imported for one function of it, and what costs most beside NumPy.
+# Modules that were once imported for a single function, and those that take most time to import.
 HEAVY = {"asyncio", "email", "http", "multiprocessing", "pathlib", "random", "subprocess"}
 HEAVY |= {"tempfile", "unittest", "urllib", "zipfile", "logging", "socket", "shutil"}
 
@@ -25,6 +25,6 @@ def test_it_imports_little() -> None:
     assert not packages & HEAVY
     foreign = packages - set(sys.stdlib_module_names) - {"minigrad"}
     assert not foreign, "other packages are imported where they are needed"
-    # Files and workers are for those who ask for them.
+    # Files and workers are imported at first use.
     late = ("minigrad.storage", "minigrad.parallel", "minigrad.serialization")
     assert not [name for name in modules if name.startswith(late)]

@@ -1,4 +1,4 @@
-"""In-place operators and assignment to items: what they change, and what is an error."""
+"""In-place operators and assignment to items: what they change, and when they raise an error."""
 
 import operator
 from collections.abc import Callable
@@ -150,7 +150,7 @@ def test_items_with_operators() -> None:
     x = mg.zeros((2, 3))
     x[0] += 1
     x[:, 1] -= 2
-    x[1, [0, 2]] += 5  # a copy is changed and put back
+    x[1, [0, 2]] += 5  # Python changes a copy and assigns it back
     x[x < 0] *= 10
     assert x.tolist() == [[1, -10, 1], [5, -20, 5]]
     p = nn.Parameter(mg.ones(3))
@@ -215,7 +215,7 @@ def test_results_that_ops_have_saved_are_watched() -> None:
         with pytest.raises(InPlaceError, match="its result was changed in place"):
             y.backward(mg.ones(2))
     x = Tensor([1.0, 2.0], requires_grad=True)
-    y = x + 1  # which saves nothing
+    y = x + 1  # addition saves nothing
     y.detach()[0] = 7.0
     (y * y).sum().backward()
     assert x.grad is not None and x.grad.tolist() == [14, 6]

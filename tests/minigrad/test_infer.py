@@ -22,7 +22,7 @@ class shifted(mg.Op):
 
 
 class Rule:
-    """y = x + 1, and which of its functions were called."""
+    """y = x + 1; records which of its functions are called."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

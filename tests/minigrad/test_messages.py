@@ -18,13 +18,13 @@ ROOT = Path(mg.__file__).parent
 DOTTED = re.compile(r"\b(minigrad|mg|functional|nn|optim)((?:\.[A-Za-z_]\w*)+)")
 # `.astype(`, `no_grad()`, `value.detach()`: calls and methods
 CALL = re.compile(r"(?<![\w.])((?:[A-Za-z_]\w*\.)*|\.)([A-Za-z_]\w*)\((?!s\))")
-# Words of PyTorch and NumPy in messages about their files and arrays.
+# Names from PyTorch and NumPy in messages about their files and arrays.
 OF_OTHERS = {"filled", "clone", "resolve_conj", "resolve_neg", "save", "load", "any", "all"}
 WORDS = {"f", "e", "exp", "lr"}
 
 
 def messages() -> Iterator[tuple[str, str]]:
-    """Where, and the text of each error that minigrad raises, `{}` for what is filled in."""
+    """Place and text of each error that minigrad raises; `{}` stands for inserted values."""
     for path in sorted(ROOT.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):

@@ -1,4 +1,4 @@
-"""NumPy's functions on tensors: those that minigrad offers keep the graph, others say so."""
+"""NumPy's functions on tensors: those that minigrad has keep the graph, others raise an error."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ from minigrad.functions import numpy_protocol
 from tests.minigrad.functions.test_registry import WITHOUT_DERIVATIVE
 
 ALLOWED = numpy_protocol._QUESTIONS
-# What to call functions with whose first argument is not simply an array.
+# Arguments for functions whose first argument is not simply an array.
 ARGUMENTS: dict[str, Callable[[Tensor], tuple[Any, ...]]] = {
     "where": lambda w: (w > 0, w, 0.0),
     "concatenate": lambda w: ([w, w],),
@@ -54,7 +54,7 @@ ARGUMENTS: dict[str, Callable[[Tensor], tuple[Any, ...]]] = {
     ),
 }
 NO_GRADIENT = {*WITHOUT_DERIVATIVE, "zeros_like", "ones_like", "full_like"}
-# Those that take no floats, or none in a graph, and say so; and one whose values are any.
+# Parts of messages: of functions that refuse floats, or floats in a graph.
 REFUSED = ("works on bits", "no gradient")
 NOT_TRIED = {"nextafter", "empty_like", "linspace", "invert", "left_shift", "right_shift"}
 NOT_TRIED |= {name for name in dir(np) if "bitwise" in name}
@@ -65,7 +65,7 @@ def weights() -> Tensor:
 
 
 def numpys_functions() -> Iterator[tuple[str, Any]]:
-    """All public functions that can meet a tensor, with their names."""
+    """All public functions that accept arrays, with their names."""
     for space, prefix in ((np, ""), (np.linalg, "linalg."), (np.fft, "fft.")):
         for name in sorted(space.__all__):
             function = getattr(space, name)
@@ -99,7 +99,7 @@ def says_what_to_do(error: BaseException) -> bool:
 
 @pytest.mark.parametrize(("name", "function"), FUNCTIONS, ids=[n for n, _ in FUNCTIONS])
 def test_no_function_of_numpy_cuts_a_graph_silently(name: str, function: Any) -> None:
-    """Each is called in several ways; a tensor comes out, or an error that says what to do."""
+    """Each is called in several ways. The result is a tensor, or an error that says what to do."""
     w = weights()
     candidates = [(w,), (w, w), ([w, w],), (w, 1)]
     if not isinstance(function, np.ufunc):
@@ -116,7 +116,11 @@ def test_no_function_of_numpy_cuts_a_graph_silently(name: str, function: Any) ->
             if says_what_to_do(error) or any(text in str(error) for text in REFUSED):
                 seen += 1
             continue
-        except (ValueError, AttributeError, IndexError):  # not a way of calling this function
+        except (
+            ValueError,
+            AttributeError,
+            IndexError,
+        ):  # this function cannot be called in this way
             continue
         for part in tensors_of(result):
             assert isinstance(part, Tensor) or name in ALLOWED
@@ -133,7 +137,7 @@ def test_offered_functions_are_minigrads(name: str) -> None:
     results = tensors_of(function(*args))
     for got, want in zip(results, tensors_of(expected), strict=True):
         assert isinstance(got, Tensor)
-        if name != "linalg.slogdet":  # whose sign is flat
+        if name != "linalg.slogdet":  # its sign has no gradient
             assert got.requires_grad == (name not in NO_GRADIENT and got.dtype.kind == "f")
         np.testing.assert_allclose(got.numpy(), want, rtol=1e-6)
 
@@ -455,7 +459,7 @@ def test_pickling() -> None:
 
 
 def test_cupys_elementwise_functions_by_their_names() -> None:
-    """CuPy asks the tensor what to do, and says which function it was by the kernel's name."""
+    """CuPy calls the tensor's method, which learns the function from the kernel's name."""
     w = weights()
     kernel = type("Kernel", (), {"name": "cupy_add"})()
     result = w.__cupy_override_elementwise_kernel__(kernel, np.ones(2, np.float32), w)

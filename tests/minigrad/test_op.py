@@ -155,7 +155,7 @@ def test_a_name_of_its_own() -> None:
 
 @pytest.fixture
 def cube() -> type[mg.Op]:
-    """y = x³, an op of its own for each test, so that kernels do not meet."""
+    """y = x³. A new op for each test, so that tests do not share kernels."""
 
     class cube(mg.Op):
         def forward(xp: Any, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Gradients of a tensor's parts are added in place: n parts cost as much as the whole."""
+"""Gradients of a tensor's parts are added in place, so n parts cost as much as the whole."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""no_grad and similar settings: in blocks, and around functions, generators, async functions."""
+"""no_grad and similar settings: as blocks, and on functions, generators and async functions."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Tensor: how it is made and shown, and how its values leave the engine."""
+"""Tensor: how it is made and printed, and how its values are read."""
 
 import copy
 import operator

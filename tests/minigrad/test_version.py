@@ -1,4 +1,4 @@
-"""Writes to an array that a graph has read are noticed, however they were made."""
+"""The engine detects every kind of write to an array that a graph has read."""
 
 import gc
 import weakref
@@ -216,7 +216,7 @@ def test_flat_parameters() -> None:
 def test_changed_says_what_the_engine_cannot_see() -> None:
     a = Tensor([1.0, 2.0], requires_grad=True)
     y = (a * a).sum()
-    a.array[0] = 5  # as a kernel would
+    a.array[0] = 5  # like a kernel
     a.changed()
     with pytest.raises(InPlaceError):
         y.backward()

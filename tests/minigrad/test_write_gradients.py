@@ -63,7 +63,7 @@ class doubled(mg.Op):
 
 
 class Doubling:
-    """y = 2x + w as a kernel that remembers which places it was offered."""
+    """y = 2x + w as a kernel that records which output buffers it was given."""
 
     def __init__(self, use: bool) -> None:
         self.use, self.offered, self.slope = use, [], 2.0

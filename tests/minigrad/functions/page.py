@@ -1,8 +1,9 @@
-"""The page `minigrad/functions/README.md`: what there is, beside NumPy, PyTorch and the standard.
+"""Writes `minigrad/functions/README.md`, which compares our functions with NumPy, PyTorch and the
+Array API standard.
 
     python -m tests.minigrad.functions.page
 
-writes it anew; `test_page.py` holds it up to date. PyTorch has to be installed.
+needs PyTorch. `test_page.py` checks that the page is up to date.
 """
 
 import importlib
@@ -34,7 +35,7 @@ THEMES = {
     "Products": functions.products,
     "`minigrad.linalg`": functions.linalg,
 }
-# What PyTorch calls them, where that is another name.
+# Our names -> PyTorch's, where they differ.
 TORCHS = {
     "astype": "Tensor.to",
     "concatenate": "concatenate",
@@ -111,7 +112,7 @@ def rows(theirs: dict[str, str]) -> str:
 
 
 def is_method(name: str) -> bool:
-    if name.startswith("linalg."):  # where NumPy's method means the same
+    if name.startswith("linalg."):  # where NumPy has a method with the same meaning
         return vars(Tensor).get(name.removeprefix("linalg.")) is getattr(mg.linalg, name[7:])
     return hasattr(Tensor, name)
 
@@ -123,7 +124,7 @@ def gradient(name: str, proved: set[str]) -> str:
 
 
 def torchs_names() -> dict[str, str]:
-    """What PyTorch calls each function, "" if it has none."""
+    """PyTorch's name for each function, "" if it has none."""
     torch = importlib.import_module("torch")
     found = {}
     for theme in THEMES.values():
@@ -138,7 +139,7 @@ def torchs_names() -> dict[str, str]:
 
 
 def names_on_the_page() -> dict[str, str]:
-    """What the page says of PyTorch, so that it can be made again without it."""
+    """PyTorch's names as the page lists them, so that it can be made without PyTorch."""
     cells = [line.split("|") for line in PAGE.read_text("utf-8").splitlines() if "| `" in line]
     return {row[1].strip(" `"): row[5].strip(" `") for row in cells if len(row) == 8}
 

@@ -1,6 +1,7 @@
-"""The names of the Array API standard, version 2024.12, and how they are called.
+"""The functions of the Array API standard, version 2024.12, with their signatures.
 
-The extension for Fourier transforms, whose results are complex, is the only part left out. See https://data-apis.org/array-api/2024.12.
+Only the extension for Fourier transforms is left out, because its results are complex. See
+https://data-apis.org/array-api/2024.12.
 """
 
 _CALLS = """
@@ -171,7 +172,7 @@ __pos__ __pow__ __rshift__ __setitem__ __sub__ __truediv__ __xor__ to_device
 """
 MEMBERS = _NAMES.split()
 
-# Why some of them are not offered.
+# Why some functions of the standard are missing in minigrad.
 COMPLEX = "tensors hold real numbers"
 DECOMPOSITION = "a decomposition whose gradient breaks down for equal singular or eigenvalues"
 NOT_OFFERED = {

@@ -1,7 +1,7 @@
-"""Calls of the public functions, with what NumPy gives for the same: values, dtypes and layouts.
+"""Calls of the public functions, to compare with NumPy: values, dtypes and layouts.
 
 A call is written once, `lambda f, x: f.sort(x, axis=0)`, and made with `minigrad` and with `numpy`.
-Where NumPy has no such function, `numpys` is what to call instead.
+If NumPy has no such function, `numpys` is called instead.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ class Call:
     """One use of a public function.
 
     Attributes:
-        name: of the function; "linalg.det" for one of `minigrad.linalg`.
+        name: the function's name; "linalg.det" for one of `minigrad.linalg`.
         function: makes the call: `function(minigrad, *tensors)`.
         numpys: the same for NumPy: `numpys(numpy, *arrays)`.
-        shapes: of the operands.
-        kinds: of the dtypes that it takes: booleans, signed and unsigned integers, floats.
-        limits: between which the operands lie.
-        floats: whether integers are taken as float32.
+        shapes: the operands' shapes.
+        kinds: the kinds of dtypes that it accepts: booleans, signed and unsigned integers, floats.
+        limits: the smallest and the largest value of the operands.
+        floats: whether integers are converted to float32.
     """
 
     name: str
@@ -154,7 +154,7 @@ for options in ({}, {"axis": 0}, {"axis": None}):
 
 
 def descending(f: Any, x: Any) -> Any:
-    """The places in descending order, equal ones in the order in which they are."""
+    """The indices that sort x in descending order; equal elements keep their order."""
     rows = [sorted(range(len(row)), key=lambda i: (-float(row[i]), i)) for row in x]
     return np.array(rows)
 

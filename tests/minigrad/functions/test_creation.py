@@ -67,7 +67,7 @@ def test_empty_and_other_dtypes_of_what_is_alike() -> None:
 
 
 def test_namespace_has_what_it_promises() -> None:
-    """`minigrad.functions` is an array namespace; its names are public under `minigrad` too."""
+    """`minigrad.functions` is an array namespace. Its names are public in `minigrad` too."""
     for name in mg.functions.__all__:
         assert getattr(mg, name) is getattr(mg.functions, name)
         assert (getattr(mg, name).__doc__ or "").strip(), name

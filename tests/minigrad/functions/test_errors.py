@@ -15,7 +15,7 @@ X = Tensor(np.arange(8.0).reshape(2, 4))
 CUBE = mg.ones((2, 2, 2))
 L = mg.linalg
 
-# Functions of one tensor, element by element, take any shape, and so do those that look at all.
+# Element-wise functions of one tensor accept any shape, and so do reductions over all elements.
 ANY_SHAPE = {
     *("abs", "ceil", "clone", "floor", "positive", "negative", "reciprocal", "round", "sign"),
     *("signbit", "sqrt", "square", "trunc", "stop_gradient", "astype", "bitwise_invert"),
@@ -25,7 +25,7 @@ ANY_SHAPE = {
     *("ravel", "unique", "unique_all", "unique_counts", "unique_inverse", "unique_values"),
     *("zeros_like", "ones_like", "empty_like", "to_device"),
 }
-# What they refuse are dtypes, devices and arguments, which other tests try.
+# These refuse dtypes, devices and arguments, which other tests try.
 ARGUMENTS = {*mg.functions.data_types.__all__, "asarray", "default_device", "from_dlpack"}
 ARGUMENTS |= {"arange", "linspace"}
 
@@ -120,14 +120,20 @@ def test_every_public_function_has_a_mistake_or_takes_any_shape() -> None:
 def test_what_does_not_fit_is_refused_by_name(name: str) -> None:
     with pytest.raises((ShapeError, ValueError, TypeError, IndexError)) as caught:
         WRONG[name]()
-    numpys = name in ("zeros", "empty", "full", "outer", "linalg.outer")  # NumPy's words are clear
+    numpys = name in (
+        "zeros",
+        "empty",
+        "full",
+        "outer",
+        "linalg.outer",
+    )  # NumPy's own message is clear
     if not numpys:
         said = str(caught.value)
         short = name.rpartition(".")[2]
         assert any(word in said for word in (short, *SAID_AS.get(name, ()))), said
 
 
-# Functions that are made of others speak with those's names.
+# Functions that call other functions: their messages name those.
 SAID_AS: dict[str, tuple[str, ...]] = {
     **{name: ("var", "cumsum", "cumprod") for name in ("std", "cumulative_sum", "cumulative_prod")},
     **dict.fromkeys(

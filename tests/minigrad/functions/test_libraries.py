@@ -1,4 +1,4 @@
-"""Libraries that know the Array API standard take tensors: einops, SciPy and scikit-learn."""
+"""Libraries that use the Array API standard accept tensors: einops, SciPy and scikit-learn."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def test_einops_rearranges_tensors_and_keeps_the_graph() -> None:
     assert packed.shape == (2, 6, 4) and packed.requires_grad
 
 
-# Both ask for the standard when they are imported, so each has a Python of its own.
+# Both enable the standard when they are imported, so each runs in its own Python process.
 SCIPY = """
 import numpy as np, minigrad as mg
 from scipy import special, stats

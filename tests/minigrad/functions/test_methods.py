@@ -1,4 +1,4 @@
-"""Operators and methods: the functions of the same names, wherever NumPy or PyTorch has one."""
+"""Operators and methods equal the functions of the same names, if NumPy or PyTorch has them."""
 
 import operator
 
@@ -10,7 +10,7 @@ from minigrad import Tensor
 from minigrad.functions.methods import Methods
 
 F = mg.functions
-# Theirs mean something else: whether all are equal, sizes instead of sections, other arguments.
+# PyTorch's methods mean something else: whether all are equal, sizes of sections, other arguments.
 OTHER_MEANING = {"equal", "split", "scatter_add"}
 LINALG = [name for name in mg.linalg.__all__ if name not in F.__all__]
 
@@ -117,7 +117,7 @@ def test_methods_with_arguments_of_their_own() -> None:
 
 
 def test_an_axis_that_is_not_there_is_an_index_error_too() -> None:
-    """As the standard wants it of `expand_dims`."""
+    """The standard requires this for `expand_dims`."""
     for wrong in (lambda x: x.expand_dims(3), lambda x: x.flip(2), lambda x: x.cumsum(-3)):
         with pytest.raises(IndexError, match="out of range"):
             wrong(mg.ones((2, 2)))
@@ -134,7 +134,7 @@ def test_what_has_no_gradient_says_so_in_a_graph() -> None:
 
 
 def test_gradients_of_norms_of_singular_values() -> None:
-    """Where values are equal too, for what counts all of them; and of any order."""
+    """Of any order. Singular values may be equal if the norm depends on all of them."""
     x = mg.Tensor(np.eye(3), requires_grad=True)
     np.testing.assert_allclose(mg.grad(mg.linalg.matrix_norm(x, ord="nuc"), x).numpy(), np.eye(3))
     a = np.random.default_rng(0).standard_normal((4, 3))
@@ -157,7 +157,7 @@ def test_gradients_of_norms_of_singular_values() -> None:
 
 
 def test_the_gradient_of_long_products() -> None:
-    """It takes a logarithm of the steps that the products do, and zeros spoil nothing."""
+    """The number of steps is the logarithm of the number of factors, and zeros give no NaN."""
     rng = np.random.default_rng(1)
     for size in (*range(10), 1000):
         x = rng.uniform(0.9, 1.1, size)

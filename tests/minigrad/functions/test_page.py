@@ -1,4 +1,4 @@
-"""The page of what there is, made again and compared."""
+"""The page that lists all functions is up to date."""
 
 import pytest
 

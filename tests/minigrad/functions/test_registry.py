@@ -1,4 +1,4 @@
-"""Every public function has test cases: of values, and of gradients if it has any."""
+"""Every public function has test cases for its values, and for its gradients if it has any."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.minigrad.functions.test_creation import CREATION
 from tests.minigrad.ops.cases import CASES
 
 PUBLIC = {*mg.functions.__all__, *(f"linalg.{name}" for name in mg.linalg.__all__)} - {"linalg"}
-# Their results are booleans, integers or dtypes, are flat, or are constants by what they are for.
+# Results are booleans, integers or dtypes, piecewise constant, or constants by definition.
 WITHOUT_DERIVATIVE = {
     *mg.functions.comparisons.__all__,
     *mg.functions.data_types.__all__,
@@ -24,7 +24,7 @@ WITHOUT_DERIVATIVE = {
 ACTIVATIONS = {*mg.functions.activations.__all__, "softmax", "log_softmax", "logsumexp"}
 
 
-# The sign of a determinant, the power 0 of a matrix and the count that is a norm are flat.
+# The sign of a determinant, power 0 of a matrix and the norm that counts have gradients of 0.
 PARTLY = {"linalg.slogdet", "linalg.matrix_power", "linalg.vector_norm"}
 
 
@@ -36,7 +36,7 @@ def test_every_public_function_has_its_values_proved() -> None:
 
 
 def test_every_function_with_a_derivative_has_a_case() -> None:
-    """A case proves gradient, second gradient, layouts and float16 (see `ops.test_gradients`)."""
+    """A case tests gradient, second gradient, layouts and float16 (see `ops.test_gradients`)."""
     proved = {case.public for case in CASES}
     without = WITHOUT_DERIVATIVE | (set(CREATION) - {"full", "full_like", "asarray"})
     assert PUBLIC - proved - without == set()
@@ -60,7 +60,7 @@ def test_a_gradient_flows_where_there_is_a_derivative(call: Any) -> None:
         assert part.requires_grad == flows or call.name in PARTLY
 
 
-TAKES_TENSORS = {"diff", "unstack"}  # the calls slice or transpose their operand
+TAKES_TENSORS = {"diff", "unstack"}  # their cases slice or transpose the operand
 
 
 def test_a_number_or_a_list_is_taken_for_a_tensor() -> None:

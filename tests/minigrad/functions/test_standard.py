@@ -124,14 +124,14 @@ NUMPYS |= {"atan": "arctan", "atanh": "arctanh", "atan2": "arctan2", "pow": "pow
 
 @pytest.mark.parametrize("name", ONE + TWO)
 def test_special_values_and_signs_of_zero(name: str) -> None:
-    """NumPy follows the standard (and C) here, so it is what to compare with."""
+    """NumPy follows the standard (and C) here, so results are compared with NumPy's."""
     operands = [SPECIAL]
     if name in TWO:
         operands = [a.ravel() for a in np.meshgrid(SPECIAL, SPECIAL)]
     with np.errstate(all="ignore"):
         got = getattr(mg, name)(*map(Tensor, operands)).numpy()
         want = getattr(np, NUMPYS.get(name, name))(*operands)
-        if name == "floor_divide":  # of which NumPy gives NaN and -1, where the standard has these
+        if name == "floor_divide":  # NumPy gives NaN and -1; the standard says otherwise
             infinite = np.isinf(operands[0]) | np.isinf(operands[1])
             want = np.where(infinite, np.floor(operands[0] / operands[1]), want)
     np.testing.assert_array_equal(got, want)

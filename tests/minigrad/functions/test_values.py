@@ -1,4 +1,4 @@
-"""Every public function against NumPy: values, dtypes, layouts, and whether a gradient flows."""
+"""Compares every public function with NumPy: values, dtypes, layouts, and which have a gradient."""
 
 from typing import Any
 
@@ -76,7 +76,7 @@ TWO = [pytest.param(c, id=f"{i}-{c.name}") for i, c in enumerate(CALLS) if len(c
 
 @pytest.mark.parametrize("call", TWO)
 def test_operands_of_two_dtypes_meet_in_one(call: Call) -> None:
-    """The result is that of operands which have been converted first."""
+    """The result is the same as if the operands were converted first."""
     for left, right in (*MIXED, *((b, a) for a, b in MIXED)):
         kinds = {np.dtype(left).kind, np.dtype(right).kind}
         if not kinds <= set(call.kinds) or call.name in ("nextafter", "where"):
@@ -107,10 +107,10 @@ def test_the_layout_of_memory_changes_nothing(call: Call) -> None:
 
 @pytest.mark.parametrize("call", [c for c in CALLS if "f" in c.kinds], ids=lambda c: c.name)
 def test_float16_is_computed_in_float32(call: Call) -> None:
-    """The result is that of the same numbers in float64, rounded about once."""
+    """The result is the one in float64 for the same numbers, rounded about once."""
     arrays = [a.astype(np.float16) for a in operands(call, "float64")]
     if call.name in ("nextafter", "argsort", "topk", "searchsorted", "finfo"):
-        return  # of the dtype's own numbers, or of ties that rounding makes
+        return  # the result depends on the dtype, or on ties that rounding makes
     ours = ours_of(call, arrays)
     wide = ours_of(call, [a.astype(np.float64) for a in arrays])
     for got, want in zip(ours, wide, strict=True):

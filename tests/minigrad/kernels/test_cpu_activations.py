@@ -1,4 +1,4 @@
-"""Compared with the textbook here, and with mpmath in ops/test_relative_accuracy."""
+"""Activation kernels on the CPU. ops/test_relative_accuracy compares them with mpmath too."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ OPS = {
     "gelu": {"approximate": "none"},
     "gelu, tanh": {"approximate": "tanh"},
 }
-SHAPES = [(), (1,), (0, 3), (7, 3), (2, 3, 4, 5), (3, 40_001)]  # the last one takes slices
+SHAPES = [(), (1,), (0, 3), (7, 3), (2, 3, 4, 5), (3, 40_001)]  # the last one has several slices
 
 
 def _name(label: str) -> str:
@@ -35,7 +35,7 @@ def test_equals_textbook(label, shape, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("label", OPS)
 def test_far_from_zero(label, dtype, size):
-    """One far element puts its slice on another way; the others must not notice, nor NaN it."""
+    """One large element makes its slice use another formula; other elements must not change."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal(70_000).astype(dtype)
     x[5::1000] *= dtype(size)
@@ -53,7 +53,7 @@ def test_infinities_and_signed_zeros_are_the_textbooks(label, dtype):
     x = np.array([np.inf, -np.inf, 0.0, -0.0, 1.0], dtype)
     op, statics = TEXTBOOK[_name(label)], OPS[label]
     dy = np.full_like(x, 2)
-    with np.errstate(invalid="ignore"):  # inf·0, where SiLU and GELU go to 0 from below
+    with np.errstate(invalid="ignore"):  # inf·0, where SiLU and GELU approach 0 from below
         y, saved = KERNELS[op].forward(x, **statics)
         (dx,) = KERNELS[op].backward(dy, saved, (True,), **statics)
         wanted_y, wanted_saved = op.forward(np, x, **statics)
@@ -101,6 +101,6 @@ def test_a_gate_equals_textbook(dtype, shape, layout):
 
 
 def test_slices_are_shorter_than_what_is_tried():
-    """So that the cases above take both ways, of one slice and of many, in both dtypes."""
+    """So the cases above test one slice and many slices, in both dtypes."""
     assert 30 * 50 * 60 * 4 > activations.SLICE > 2 * 3 * 4 * 5 * 8
     assert activations.SLICE < 70_000 * 4

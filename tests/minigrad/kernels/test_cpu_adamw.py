@@ -1,4 +1,4 @@
-"""AdamW's kernel against its textbook and PyTorch."""
+"""Compares AdamW's kernel with its page and with PyTorch."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_equals_the_textbook(size, dtype, decay):
         np.testing.assert_array_equal(grad, before)
     eps = np.finfo(dtype).eps
     for got, want in zip((p, m, v), wanted, strict=True):
-        # five steps of a few roundings each, of numbers not larger than about 4
+        # five steps with a few rounding errors each, of numbers up to about 4
         np.testing.assert_allclose(got, want, rtol=10 * eps, atol=10 * eps)
 
 

@@ -8,8 +8,8 @@ from minigrad.kernels.cpu import KERNELS, attention
 from minigrad.ops import TEXTBOOK
 from tests.minigrad.kernels.twins import assert_close, check_twins, layouts
 
-# (batch, heads, time, head size): one of everything, odd, below, at and above the block of keys,
-# and the strip of rows that are turned at a time
+# (batch, heads, time, head size): all 1, odd, and below, at and above the size of a block of keys
+# and of the rows that are transposed at once
 SHAPES = [
     (1, 1, 1, 1),
     (2, 3, 1, 4),
@@ -23,7 +23,7 @@ SHAPES = [
 
 @pytest.fixture(params=["fast", "plain"], autouse=True)
 def either_exponential(request, monkeypatch):
-    """Whichever exponential is the faster one here, the other is right as well."""
+    """Both exponentials are tested, whichever is faster on this machine."""
     if request.param == "plain":
         monkeypatch.setattr(attention, "exponential", lambda dtype: (np.exp, 1.0))
     else:
@@ -77,7 +77,7 @@ def test_shared_keys_and_values_any_memory_order(layout):
 def test_equals_textbook(shape, dtype, scale):
     rng = np.random.default_rng(2)
     qkv = [rng.standard_normal(shape).astype(dtype) for _ in range(3)]
-    terms = 1.0 if shape[2] == 1 else 1e-3  # of a single key, dP - δ is 0: both are about 1
+    terms = 1.0 if shape[2] == 1 else 1e-3  # with a single key dP - δ is 0, both being about 1
     for causal in (True, False):
         options = {"causal": causal, "scale": scale, "terms": terms}
         check_twins("scaled_dot_product_attention", qkv, rng, **options)
@@ -114,18 +114,18 @@ def test_only_what_is_needed(needs):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("size", [30.0, 1e3])
 def test_large_scores(size, causal):
-    """Scores beyond exp's range: softmax must be that of scores minus their maximum."""
+    """For scores beyond exp's range the softmax must subtract their maximum."""
     rng = np.random.default_rng(6)
     qkv = _packed(rng, (1, 2, 150, 8), np.float64) * size
     assert np.abs(qkv).max() ** 2 > np.log(attention.SAFE_SUM)
     options = {"num_heads": 2, "causal": causal}
     with np.errstate(over="raise", invalid="raise"):
-        # A score S is rounded by S·eps, which is then a relative error of exp(S).
+        # A score S has a rounding error of S·eps, which becomes a relative error of exp(S).
         check_twins("multi_head_attention", (qkv,), rng, condition=size**2, **options)
 
 
 def test_a_later_key_cannot_spoil_an_earlier_query():
-    """A huge score at a masked place must not push the others out of exp's range."""
+    """A huge masked score must not move the others out of exp's range."""
     rng = np.random.default_rng(7)
     qkv = _packed(rng, (1, 1, 20, 2), np.float32)
     qkv[0, -1] = 1e6

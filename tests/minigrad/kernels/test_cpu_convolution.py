@@ -1,4 +1,4 @@
-"""The convolution kernel against its textbook twin."""
+"""Compares the convolution kernel with its page."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ SHAPES: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("label", SHAPES)
 def test_twins(label: str, dtype: Any, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With columns of one image at a time, of several, and of all."""
+    """With the columns of one image, of several and of all images at a time."""
     monkeypatch.setattr(convolution, "BLOCK", block)
     x_shape, w_shape, stride, padding, dilation, groups = SHAPES[label]
     rng = np.random.default_rng(0)

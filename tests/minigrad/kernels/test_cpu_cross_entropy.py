@@ -19,7 +19,7 @@ def _inputs(rng, shape, dtype, size=1.0):
 def test_equals_textbook(shape, dtype, reduction, label_smoothing):
     rng = np.random.default_rng(0)
     options = {"reduction": reduction, "label_smoothing": label_smoothing}
-    terms = 1.0 if shape[-1] < 4 else 1e-3  # of one class, p - q is 0: both are 1
+    terms = 1.0 if shape[-1] < 4 else 1e-3  # with one class p - q is 0, both being 1
     check_twins("cross_entropy", _inputs(rng, shape, dtype), rng, terms=terms, **options)
 
 
@@ -55,13 +55,13 @@ def test_large_logits(size, shift):
 
 
 def test_one_row_far_below_the_others():
-    """Every row has its own scale: exp(-500) is 0 in float32, and the loss must not care."""
+    """exp(-500) is 0 in float32. The loss is right, because each row subtracts its maximum."""
     rng = np.random.default_rng(4)
     logits, targets = _inputs(rng, (6, 5), np.float32)
     loss, _ = cross_entropy.forward(logits, targets, reduction="none")
     logits[2] -= 500
     shifted, _ = cross_entropy.forward(logits, targets, reduction="none")
-    # the logits near -500 are themselves rounded to 3e-5
+    # logits near -500 have rounding errors of 3e-5
     np.testing.assert_allclose(shifted, loss, atol=1e-4)
 
 

@@ -10,7 +10,7 @@ def test_it_is_e_to_the_x(dtype):
     function, factor = exponential(np.dtype(dtype))
     x = np.linspace(-20, 20, 1001)
     got = function((x * factor).astype(dtype))
-    # x·factor is rounded, by up to 20·log₂e·eps/2
+    # x·factor has a rounding error of up to 20·log₂e·eps/2
     np.testing.assert_allclose(got, np.exp(x), rtol=25 * np.finfo(dtype).eps)
 
 

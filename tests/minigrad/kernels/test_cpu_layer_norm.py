@@ -60,5 +60,5 @@ def test_one_channel_and_a_large_mean():
     np.testing.assert_array_equal(y, np.broadcast_to(bias, y.shape))
     x = rng.standard_normal((4, 64)).astype(np.float32)
     far, near = (layer_norm.forward(x + s, None, None, eps=EPS)[0] for s in (np.float32(1000), 0))
-    # x + 1000 keeps 24 - 10 bits behind the point: 1000·2⁻²⁴ = 6e-5 is lost in each element
+    # x + 1000 keeps 24 - 10 bits after the point, so each element has an error of 1000·2⁻²⁴ = 6e-5
     np.testing.assert_allclose(far, near, atol=3e-4)

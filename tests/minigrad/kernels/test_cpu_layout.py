@@ -1,4 +1,4 @@
-"""Feature-major memory: rows are contiguous, and far from a power of two apart."""
+"""Feature-major memory: rows are contiguous, and strides are not near a power of two."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_kernels_agree_with_their_twins_where_rows_have_gaps(batch, time, dtype,
     check_twins("layer_norm", (x, scale, draw(6)), rng, eps=1e-5)
     check_twins("add_layer_norm", (x, draw(batch, time, 6), scale, None), rng, eps=1e-5)
     check_twins("multi_head_attention", (x,), rng, num_heads=2, causal=True)
-    # And one after the other, on each other's memory.
+    # The same kernels one after the other, each on the other's output.
     hidden, _ = KERNELS[TEXTBOOK["linear"]].forward(x, weight, bias)
     check_twins("linear", (hidden, draw(6, 8), None), rng)
     check_twins("add_layer_norm", (hidden, hidden, draw(8), None), rng, eps=1e-5)

@@ -1,10 +1,10 @@
-"""Each kernel twice on different inputs, while the first results are alive.
+"""Calls each kernel twice, on different inputs, while the first results are in use.
 
-A kernel must return memory that nobody else holds. One that returns or saves workspace memory is
-right as long as it is called once, or again on the same numbers: the second call writes the same
-numbers to the same place. So here a second call on *other* numbers of the same shape comes between
-the first forward and its backward, and all results are looked at when everything has run. The sizes
-reach every branch of the kernels.
+A kernel must return memory that nothing else uses. If it returned or saved memory of a workspace,
+that would not show when it is called once, or twice on the same numbers, because the second call
+writes the same numbers. So here a second call on *other* numbers of the same shape comes between
+the first forward and its backward, and all results are checked at the end. The sizes reach every
+branch of the kernels.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ from minigrad.kernels.cpu.layout import CROWDED
 from minigrad.ops import TEXTBOOK
 from tests.minigrad.kernels.twins import assert_close, layouts
 
-N, W = linear.NARROW, 2 * linear.NARROW  # at the limit of a narrow weight, and above it
+N, W = linear.NARROW, 2 * linear.NARROW  # the largest narrow weight, and a wide one
 LONG = 3 * attention.BLOCK + 5  # several blocks of queries
-GAP = CROWDED // 4  # positions of float32 after which a row is followed by a gap
+GAP = CROWDED // 4  # float32 positions from which on rows are followed by a gap
 
 Draw = Callable[..., np.ndarray]  # shape, scale -> numbers
 
@@ -44,7 +44,7 @@ INPUTS: dict[str, tuple[str, Callable[[Draw], Any], dict[str, Any]]] = {}
 
 
 def use(name: str, label: str, inputs: Callable[[Draw], Any], **statics: Any) -> None:
-    """Add a use of the kernel `name`: `inputs` draws its arrays."""
+    """Add a case for the kernel `name`: `inputs` draws its arrays."""
     INPUTS[f"{name}: {label}"] = name, inputs, statics
 
 
@@ -83,7 +83,7 @@ for label, vectors in (
 use("layer_norm", "gaps", lambda d: (d(GAP, 12), d(12), d(12)), eps=1e-5)
 use("layer_norm", "far from 0", lambda d: (d(2, 70, 12) + 1000, d(12), d(12)), eps=1e-5)
 for causal in (False, True):
-    for scale in (1.0, 100.0):  # with 100, sums of e^x leave their limits
+    for scale in (1.0, 100.0):  # with 100, sums of e^x are outside of the safe range
         heads = lambda d, s=scale: _qkv(d, Q, K, (2, 3, LONG, 5), scale=s)  # noqa: E731
         flat = lambda d, s=scale: _qkv(d, (LONG, 4), (LONG, 4), (LONG, 4), scale=s)  # noqa: E731
         packed = lambda d, s=scale: _qkv(d, (2, LONG, 3 * 24), scale=s)  # noqa: E731
@@ -154,7 +154,7 @@ def test_first_results_survive_a_second_call_on_other_inputs(label, dtype, layou
         run["gradients"] = kernel.backward(run["dy"], run["saved"], needs, **statics)
         if hasattr(kernel, "infer"):
             run["inferred"] = kernel.infer(*run["arrays"], **statics)
-    # A score S carries the rounding S·eps, which is then a relative error of e^S.
+    # A score S has a rounding error of S·eps, which becomes a relative error of e^S.
     condition = 1e4 if "of 100.0" in label else 1e2 if "far" in label else 2.0
     for run in runs:
         wanted, saved = textbook.forward(np, *run["arrays"], **statics)
@@ -169,9 +169,9 @@ def test_first_results_survive_a_second_call_on_other_inputs(label, dtype, layou
 
 @pytest.mark.parametrize("label", INPUTS)
 def test_no_two_results_share_memory(label):
-    """Not with each other, not with the next call's, and not with the inputs.
+    """Results share no memory with each other, with those of the next call, or with the inputs.
 
-    (`add_layer_norm` returns one gradient for both of its inputs, which the engine knows.)
+    (`add_layer_norm` returns one gradient for both of its inputs; the engine allows for that.)
     """
     name, _, statics = INPUTS[label]
     kernel = KERNELS[TEXTBOOK[name]]

@@ -1,4 +1,4 @@
-"""Large kernels shared among threads give what one thread gives, bit for bit."""
+"""Large kernels on several threads are bitwise identical to one thread."""
 
 import threading
 
@@ -42,13 +42,13 @@ def started(monkeypatch):
     ],
     ids=["gelu_tanh", "gelu", "silu", "swiglu", "attention", "attention, kept"],
 )
-@pytest.mark.parametrize("scale", [1, 300])  # the larger scores are beyond the range of exp
+@pytest.mark.parametrize("scale", [1, 300])  # with 300, scores are beyond the range of exp
 def test_any_number_of_threads_gives_the_same(kernel, dtype, count, scale, started, monkeypatch):
     monkeypatch.setattr(threads, "LEAST", 1)
     monkeypatch.setattr(activations, "SLICE", 4096)
     x = (scale * RNG.standard_normal((1, 131, 2 * 3 * 24))).astype(dtype)
     x = x.transpose(0, 2, 1).copy().transpose(0, 2, 1)
-    with OneBlasThread():  # whose number affects last bits of matmuls
+    with OneBlasThread():  # the number of BLAS threads changes the last bits of matmuls
         expected = kernel(x)
         with setting(threads=count), np.errstate(all="raise", under="ignore", over="ignore"):
             found = kernel(x)
@@ -75,7 +75,7 @@ def test_little_work_and_a_single_piece_start_no_thread(started):
     with setting(threads=4):
         shared(10, threads.LEAST - 1, lambda some: None)
         shared(1, threads.LEAST, lambda some: None)
-    shared(10, threads.LEAST, lambda some: None)  # nobody has said that cores are idle
+    shared(10, threads.LEAST, lambda some: None)  # no caller has said that cores are idle
     assert not started
 
 

@@ -1,4 +1,4 @@
-"""Comparing a kernel with its textbook twin."""
+"""Compares a kernel with its page."""
 
 import numpy as np
 
@@ -11,11 +11,11 @@ TOLERANCE = {np.dtype(np.float32): 5e-6, np.dtype(np.float64): 1e-14}
 
 
 def assert_close(got, wanted, what, terms=1e-3, condition=1.0):
-    """Equal shape and dtype, and values equal to rounding, relative to the largest of `wanted`.
+    """Shapes and dtypes are equal, and values up to rounding, relative to the largest of `wanted`.
 
     Args:
-        terms: the size of the terms of a sum, if they cancel and leave a result below it.
-        condition: how much larger than a rounding error the maths itself makes it.
+        terms: the size of the terms of a sum, if they cancel so that the result is smaller.
+        condition: the factor by which the maths itself enlarges rounding errors.
     """
     assert got.shape == wanted.shape, what
     assert got.dtype == wanted.dtype, what
@@ -27,7 +27,7 @@ def check_twins(name, arrays, rng, needs=None, terms=1e-3, condition=1.0, **stat
     """Forward and backward of the kernel `name` equal the textbook's, and change none of `arrays`.
 
     The upstream gradient is random, once C-contiguous and once in the memory order of the output.
-    `terms` and `condition` are those of `assert_close`.
+    `terms` and `condition`: see `assert_close`.
     """
     kernel, textbook = KERNELS[TEXTBOOK[name]], TEXTBOOK[name]
     needs = needs or tuple(a is not None and a.dtype.kind == "f" for a in arrays)

@@ -1,4 +1,4 @@
-"""Parameters and modules cannot silently vanish from a module."""
+"""Parameters and modules cannot get lost from a module without an error."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def test_what_may_take_the_place_of_a_parameter() -> None:
     layer.bias = nn.Parameter(mg.ones(2))
     assert len(layer.parameters()) == 2
     del layer.weight
-    layer.weight = layer.bias * 2  # as one whose weight is computed does, on purpose
+    layer.weight = layer.bias * 2  # allowed: some layers compute their weight
     assert list(layer.state_dict()) == ["bias"]
 
 

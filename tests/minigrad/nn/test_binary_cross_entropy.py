@@ -1,4 +1,4 @@
-"""Binary cross-entropy on logits: as PyTorch's, and exact for logits of any size."""
+"""Binary cross-entropy on logits: equal to PyTorch's, and accurate for logits of any size."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ WEIGHT, POS_WEIGHT = np.array([[0.5], [2.0]]), np.array([1.0, 3.0, 0.5])
 
 
 def by_hand(weight: Any = 1.0, pos_weight: Any = 1.0) -> np.ndarray:
-    """The definition, which is right while nothing is rounded to 0 or 1."""
+    """The definition, which is accurate unless a probability is rounded to 0 or 1."""
     p = 1 / (1 + np.exp(-LOGITS))
     q = 1 / (1 + np.exp(LOGITS))
     return -weight * (pos_weight * TARGETS * np.log(p) + (1 - TARGETS) * np.log(q))
@@ -39,7 +39,7 @@ def test_is_its_definition(weight: Any, pos_weight: Any) -> None:
 def test_is_torchs(reduction: str) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
     theirs = torch.nn.functional.binary_cross_entropy_with_logits
-    options = {"reduction": reduction}  # to PyTorch the factors are constants
+    options = {"reduction": reduction}  # PyTorch treats these weights as constants
     assert_same_as_torch(
         lambda z, t: loss_of(z, t, WEIGHT, pos_weight=POS_WEIGHT, **options),
         lambda z, t: theirs(

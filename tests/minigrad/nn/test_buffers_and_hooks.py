@@ -1,4 +1,4 @@
-"""What a module can have besides parameters: buffers, hooks, and functions on the whole tree."""
+"""Buffers and hooks of modules, and functions on the whole tree of modules."""
 
 import copy
 from typing import Any
@@ -11,7 +11,7 @@ from minigrad import nn
 
 
 class Counting(nn.Module):
-    """A layer that counts its calls in a buffer, and holds a table that is not saved."""
+    """A layer that counts its calls in a buffer, and has a table that is not saved."""
 
     def __init__(self) -> None:
         self.linear = nn.Linear(2, 3, rng=mg.Generator(0))
@@ -91,7 +91,7 @@ def test_hooks_see_and_change_results_until_they_are_removed() -> None:
     double()
     assert layer(x).tolist() == [1, 1]
     see()
-    see()  # a second time does nothing
+    see()  # a second call does nothing
     layer(x)
     assert len(seen) == 2
     assert nn.Identity()(x) is x  # other modules have no hooks

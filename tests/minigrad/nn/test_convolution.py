@@ -1,4 +1,4 @@
-"""Convolutions: against the formula, element by element, and against PyTorch's."""
+"""Compares convolutions with the formula, element by element, and with PyTorch's."""
 
 from itertools import product
 from typing import Any

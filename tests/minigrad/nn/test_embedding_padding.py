@@ -1,4 +1,4 @@
-"""`nn.Embedding(padding_idx=...)`: PyTorch's."""
+"""`nn.Embedding(padding_idx=...)` behaves like PyTorch's."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Layers and losses take tensors, arrays and lists, of floats and of integers."""
+"""Layers and losses accept tensors, arrays and lists, of floats and of integers."""
 
 from collections.abc import Callable
 from typing import Any

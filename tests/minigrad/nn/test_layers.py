@@ -128,7 +128,7 @@ def test_dropout_of_impossible_probability(p: float) -> None:
 
 
 def test_layers_need_a_generator() -> None:
-    """Nothing is drawn from a hidden source."""
+    """There is no global random state."""
     with pytest.raises(TypeError, match="rng"):
         nn.Linear(2, 2)  # type: ignore[call-arg]
 

@@ -1,4 +1,4 @@
-"""Losses: by hand, against finite differences, and against PyTorch's."""
+"""Compares losses with results by hand, with finite differences and with PyTorch's."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def test_by_hand() -> None:
     assert np.array_equal(F.mse_loss(x, t, reduction="none").numpy(), [1, 4, 9])
     assert np.isclose(F.mse_loss(x, t).item(), 14 / 3)
     assert F.l1_loss(x, t, reduction="sum").item() == 6
-    # inside of delta half the square, outside 2·(size - 1)
+    # up to delta half the square, beyond it 2·(size - 1)
     huber = F.huber_loss(x, t, delta=2.0, reduction="none")
     assert np.array_equal(huber.numpy(), [0.5, 2, 4])
 
@@ -82,7 +82,7 @@ CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def reference(targets: np.ndarray, reduction: str, settings: dict[str, Any]) -> np.ndarray:
-    """-Σ w·t'·ln p by its definition, a row at a time."""
+    """-Σ w·t'·ln p by its definition, row by row."""
     weight = settings.get("weight", np.ones(5))
     smoothing = settings.get("label_smoothing", 0.0)
     losses, factors = [], []
@@ -139,7 +139,7 @@ def test_nll_is_cross_entropy_after_log_softmax(reduction: str) -> None:
 
 
 def test_targets_of_minus_100_count_for_nothing_unless_told_otherwise() -> None:
-    """As in PyTorch. Ids may be as many as there are classes, whatever the other axes are."""
+    """As in PyTorch. With other axes too, ids range up to the number of classes."""
     ids, counted = np.array([[4, -100, 0], [-100, 1, 2]]), np.array([[1, 0, 1], [0, 1, 1]], bool)
     probabilities = mg.softmax(mg.Tensor(LOGITS)).numpy()
     chosen = np.take_along_axis(probabilities, np.where(counted, ids, 0)[..., None], -1)[..., 0]

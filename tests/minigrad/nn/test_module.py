@@ -1,4 +1,4 @@
-"""Module: the tree of parameters, its state, and how it shows itself."""
+"""Module: the tree of parameters, its state, and how it is printed."""
 
 import copy
 import weakref
@@ -25,7 +25,7 @@ class Leaf(Module):
 
 
 class Tree(Module):
-    """Parameters and modules mixed, one parameter in two places."""
+    """A module with parameters and modules; one parameter is in two places."""
 
     def __init__(self) -> None:
         self.first = Parameter(np.zeros((2, 3), np.float32))
@@ -218,7 +218,7 @@ def test_deepcopy_is_independent_and_keeps_sharing() -> None:
     assert (tree.first.numpy() == 0).all()
 
 
-# For people
+# Printing
 
 
 def test_repr_shows_the_tree() -> None:
@@ -333,7 +333,9 @@ def test_arrays_of_a_state_can_be_taken_as_they_are(rng):
         {"0.weight": weight.T, "0.bias": bias, "1.weight": weight.T, "1.bias": fixed}, assign=True
     )
     assert np.shares_memory(model[0].weight.array, weight)
-    assert not np.shares_memory(model[1].weight.array, weight)  # or one would change with the other
+    assert not np.shares_memory(
+        model[1].weight.array, weight
+    )  # otherwise changing one would change the other
     np.testing.assert_array_equal(model[1].weight.array, weight.T)
     assert model[0].bias.dtype == "f4" and model[0].bias.array.tolist() == [0, 0, 0]
     model[1].bias.assign(np.zeros(3))

@@ -61,7 +61,7 @@ def layer(**settings: Any) -> nn.MultiheadAttention:
 
 @pytest.mark.parametrize("settings", [{}, {"num_kv_heads": 2}, {"num_kv_heads": 1, "bias": False}])
 def test_heads_by_hand(settings: dict[str, Any]) -> None:
-    """Each head on its own slice of the projections; groups share keys and values."""
+    """Each head uses its own slice of the projections; groups of heads share keys and values."""
     attention = layer(**settings)
     x, memory = drawn(2, 3, 8).detach(), drawn(2, 5, 8, seed=1).detach()
     project = lambda name, t: getattr(attention, name)(t).numpy()  # noqa: E731

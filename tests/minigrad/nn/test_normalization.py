@@ -1,4 +1,4 @@
-"""Normalisation over batches and over groups of channels."""
+"""Normalization over batches and over groups of channels."""
 
 from typing import Any
 
@@ -93,7 +93,7 @@ def test_torchs(shape: tuple[int, ...]) -> None:
 
 
 def test_a_constant_channel_is_0() -> None:
-    """The mean of numbers far from 0 is rounded; that must not look like a spread."""
+    """The mean of numbers far from 0 is rounded; its error must not be taken for a variance."""
     x = np.full((768, 2), 1000.1, np.float32)
     assert np.abs(F.batch_norm(x, training=True).numpy()).max() < 1e-6
 

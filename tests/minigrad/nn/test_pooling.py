@@ -1,4 +1,4 @@
-"""Pooling: by hand, and against PyTorch's."""
+"""Compares pooling with results by hand and with PyTorch's."""
 
 from typing import Any
 

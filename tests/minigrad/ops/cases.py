@@ -1,9 +1,9 @@
-"""Inputs on which every op of the textbook is proved, first and second derivatives alike.
+"""Inputs for testing every op of the textbook, with its first and second derivatives.
 
-A case is a function of tensors and the float64 arrays to call it with; those of them that are
-floats are differentiated. Shapes are small and odd, have axes of size 1, and broadcast. That an op
-without a case is an error is tested in `test_gradients.py`, and that each public function has one
-or has no derivative, in `test_registry.py`. Functions made of others are in `cases_of_functions`.
+A case is a function of tensors with the float64 arrays to call it with; float arrays are
+differentiated. Shapes are small and odd, have axes of size 1, and broadcast. `test_gradients.py`
+fails for an op without a case, `test_registry.py` for a public function with a derivative but
+without a case. Functions made of others are in `cases_of_functions`.
 """
 
 from collections.abc import Callable

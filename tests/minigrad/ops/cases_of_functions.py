@@ -1,6 +1,6 @@
-"""Cases of the ops of `cumulative` and `linear_algebra`, and of functions that are made of others.
+"""Cases for the ops of `cumulative` and `linear_algebra`, and for functions that call other ops.
 
-A function stands under one of the ops that it runs.
+A function is listed under one of the ops that it runs.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ composed("atan", "arctan", "the standard's name", mg.atan, (3,))
 composed("asinh", "arcsinh", "the standard's name", mg.asinh, (3,))
 composed("atan2", "arctan2", "the standard's name", mg.atan2, (3,), (3,))
 
-# Reductions and running ones
+# Reductions and cumulative functions
 
 AXES: tuple[Any, ...] = (None, 0, -1, (0, 2), ())
 for axis in AXES:
@@ -206,7 +206,7 @@ for order in ("fro", 1, -1, np.inf, -np.inf, 2, -2, "nuc"):
 
 
 def polar_factor(x: Tensor) -> Tensor:
-    """U Vᵀ, which is the same whichever signs the vectors have."""
+    """U Vᵀ, which does not depend on the signs of the singular vectors."""
     y, m = packed_svd(x), x.shape[-2]
     return mg.matmul(y[..., :m].mT, y[..., m + 1 :])
 

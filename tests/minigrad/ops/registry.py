@@ -1,4 +1,4 @@
-"""What a case of the registry is, and how one is added (see `cases`)."""
+"""The registry of test cases for ops (see `cases`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Case:
 
     Attributes:
         op: its name in `minigrad.ops.TEXTBOOK`.
-        label: what is special about this use.
+        label: the name of this case.
         public: the function of `minigrad` that is called.
         function: calls it on tensors.
         arrays: the inputs of the function.
@@ -29,7 +29,7 @@ class Case:
     arrays: tuple[np.ndarray, ...]
 
     def tensors(self, layout: Callable[[np.ndarray], np.ndarray] = np.array) -> list[Tensor]:
-        """Fresh inputs; floats require a gradient and get their memory from `layout`."""
+        """New inputs; floats require a gradient and get their memory from `layout`."""
         return [
             Tensor(layout(a), requires_grad=True) if a.dtype.kind == "f" else Tensor(a.copy())
             for a in self.arrays
@@ -44,8 +44,8 @@ def case(
 ) -> None:
     """Add a case. An input is an array, or a shape to be filled with normal numbers.
 
-    `public` is the function that is called, where that has another name than the op.
-    The numbers are at least 0.05 away from 0, where relu and abs have their kinks.
+    `public` is the function that is called, if its name differs from the op's. The numbers are at
+    least 0.05 away from 0, where relu and abs have kinks.
     """
     rng = np.random.default_rng(crc32(f"{op}: {label}".encode()))
     arrays = []

@@ -78,7 +78,7 @@ def test_packed_heads_are_heads_cut_out_by_hand(
 def test_shared_keys_and_values_are_repeated_ones(
     heads: int, shared: int, context: Any, rng: np.random.Generator
 ) -> None:
-    """As PyTorch has it: each head of keys and values counts for the queries of its group."""
+    """As in PyTorch: each head of keys and values serves the queries of its group."""
     functional = pytest.importorskip("torch", reason="PyTorch is not there").nn.functional
     size, kv = 5, shared
 
@@ -118,7 +118,7 @@ def test_no_query_sees_a_later_key(context: Any, rng: np.random.Generator) -> No
 def test_the_queries_are_the_last_positions_of_the_keys(
     context: Any, rng: np.random.Generator
 ) -> None:
-    """What a KV cache needs: the last queries alone give the last rows of the whole."""
+    """A cache of keys and values needs this: the last queries alone give the last rows."""
     q, k, v = (Tensor(rng.standard_normal((2, 9, 4))) for _ in range(3))
     with context():
         whole = F.scaled_dot_product_attention(q, k, v, causal=True).numpy()

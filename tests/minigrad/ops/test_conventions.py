@@ -1,5 +1,5 @@
-"""Values and gradients at special points, where a definition has to decide: NaN, infinity, 0,
-limits, nothing at all. Where PyTorch decides, as PyTorch."""
+"""Values and gradients that are a matter of definition: at NaN, infinity, 0, limits, and of empty
+arrays. Where PyTorch has a definition, ours is the same."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ PAGES = Path(mg.ops.__file__).parent
 
 
 def test_no_page_asks_what_its_namespace_has() -> None:
-    """The namespace says what it is; what it happens to have may change with NumPy."""
+    """A page may ask what `xp` is, but not which functions it has: that changes with NumPy."""
     for path in PAGES.rglob("*.py"):
         found = re.findall(r"hasattr\(xp|isinstance\(xp", path.read_text("utf-8"))
         assert not found, path.name
@@ -200,7 +200,7 @@ def test_eye() -> None:
 def test_a_soft_max_with_infinity_is_not_partly_a_number(
     row: list[float], name: str, textbook: bool
 ) -> None:
-    """Beside e^inf every share is inf/inf or unknown, as PyTorch says: no number survives."""
+    """With e^inf in the sum, every probability is NaN, as in PyTorch."""
     with mg.textbook() if textbook else mg.enable_grad():
         x = Tensor(np.array([row, [0.0, 0.0, 0.0]]), requires_grad=True)
         y = getattr(mg, name)(x)

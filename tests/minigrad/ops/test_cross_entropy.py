@@ -67,7 +67,7 @@ def test_huge_logits(context: Any, dtype: Any) -> None:
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_a_masked_class_costs_nothing(context: Any) -> None:
-    """A logit of -inf takes a class out; the others share the probability."""
+    """A logit of -inf excludes a class; the others share the probability."""
     z = Tensor(np.array([[0.0, -np.inf, 0.0]]), requires_grad=True)
     with context():
         loss = F.cross_entropy(z, [0])
@@ -78,7 +78,7 @@ def test_a_masked_class_costs_nothing(context: Any) -> None:
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("ignored", [-100, 0])
 def test_rows_that_are_ignored_get_no_gradient(context: Any, ignored: int) -> None:
-    (z,) = float64([[1.0, 2.0], [np.inf, 3.0]])  # not even their infinities matter
+    (z,) = float64([[1.0, 2.0], [np.inf, 3.0]])  # even infinities in ignored rows do not matter
     z.data[1, 0] = 50
     with context():
         loss = F.cross_entropy(z, [1, ignored], ignore_index=ignored)

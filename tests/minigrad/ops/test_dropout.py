@@ -1,4 +1,4 @@
-"""Dropout, as an op with its mask as an input and as a function that draws the mask."""
+"""Dropout: the op, which takes a mask, and the function, which draws it."""
 
 import numpy as np
 import pytest

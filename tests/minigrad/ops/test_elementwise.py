@@ -56,7 +56,7 @@ def test_a_python_number_keeps_the_dtype_of_the_tensor() -> None:
             assert y.dtype == dtype
         for y in (mg.maximum(x, 0.5), mg.where(x > 0, x, 0.5), mg.clip(x, 0, 0.5), mg.power(x, x)):
             assert y.dtype == dtype
-    number = Tensor(np.array(2.0, np.float32))  # an array without axes is no Python number
+    number = Tensor(np.array(2.0, np.float32))  # an array without axes is not a Python number
     assert (number * 0.5).dtype == (number**2).dtype == mg.sqrt(number).dtype == np.float32
 
 
@@ -189,7 +189,7 @@ def test_where_takes_numbers_and_broadcasts() -> None:
 
 
 def test_where_lets_no_gradient_of_the_other_branch_through() -> None:
-    """The gradient of √x at 0 is infinite; ∞·0 would be NaN, so the safe form feeds √ a 1."""
+    """√x has an infinite gradient at 0, and ∞·0 is NaN. So the safe form computes √1 there."""
     (x,) = float64([0.0, 4.0])
     y = mg.where(x > 0, mg.sqrt(mg.where(x > 0, x, 1)), 0)
     assert grad(y.sum(), x).tolist() == [0, 0.25]

@@ -1,4 +1,4 @@
-"""embedding: rows of a table."""
+"""The op embedding: rows of a table."""
 
 from typing import Any
 

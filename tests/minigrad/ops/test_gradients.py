@@ -1,4 +1,4 @@
-"""Every op's first and second derivatives against central differences."""
+"""Compares every op's first and second derivatives with central differences."""
 
 import contextlib
 from collections.abc import Callable
@@ -18,14 +18,14 @@ CONTEXTS: dict[str, Callable[[], Any]] = {
     "textbook": mg.textbook,
     "kernels": contextlib.nullcontext,
 }
-# Without kernels both contexts run the same functions, so one will do.
+# Without a kernel both contexts run the same functions, so one suffices.
 RUNS = [
     pytest.param(case, context, id=f"{case.op}: {case.label} ({name})")
     for case in CASES
     for name, context in CONTEXTS.items()
     if name == "textbook" or case.op in kernels_of("cpu")
 ]
-# Of functions that are made of others, what has been tried of the ops of those.
+# These tests are skipped for functions made of others, whose ops have been tested.
 OPS_FIRST = [
     pytest.param(*run.values, id=run.id, marks=() if case.public == case.op else pytest.mark.slow)
     for run in RUNS
@@ -39,14 +39,14 @@ WITH_KERNEL = [
 
 
 def every_other(a: np.ndarray) -> np.ndarray:
-    """The same values, with a NaN after each along the last axis that does not belong to it."""
+    """The same values as a view; between them, along the last axis, lie NaN."""
     wide = np.full((*a.shape, 2), np.nan)
     wide[..., 0] = a
     return wide[..., 0]
 
 
 def first_axis_fastest(a: np.ndarray) -> np.ndarray:
-    """The same values, stored in Fortran's order."""
+    """The same values in Fortran order."""
     return np.array(a, order="F")
 
 
@@ -102,7 +102,7 @@ SEVERAL = [run for run in RUNS if sum(a.dtype.kind == "f" for a in run.values[0]
 def test_each_gradient_is_the_same_where_no_other_is_wanted(
     case: Case, context: Callable[[], Any]
 ) -> None:
-    """What nobody wants is not computed, and what is wanted does not depend on it."""
+    """Gradients that are not wanted are not computed, and the others do not depend on that."""
     floats = [i for i, array in enumerate(case.arrays) if array.dtype.kind == "f"]
     rng = np.random.default_rng(5)
     with context():
@@ -127,7 +127,7 @@ def test_gradient_of_an_op_that_is_used_twice(case: Case, context: Callable[[], 
 
 @pytest.mark.parametrize(("case", "context"), RUNS)
 def test_second_derivative(case: Case, context: Callable[[], Any]) -> None:
-    """The gradient, as a function of the inputs and of the upstream gradient, has a gradient."""
+    """The gradient itself is differentiated, by the inputs and by the upstream gradient."""
     inputs = case.tensors()
     y = case.function(*inputs)
     upstream = Tensor(np.random.default_rng(3).standard_normal(y.shape), requires_grad=True)
@@ -161,7 +161,7 @@ def test_float32_gives_float32_and_what_float64_gives(case: Case) -> None:
 @pytest.mark.parametrize("case", WITH_KERNEL)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_kernel_is_the_textbook(case: Case, dtype: Any) -> None:
-    """Value and gradients, to a few units of the last place of the largest element."""
+    """Value and gradients are equal, up to a few units in the last place of the largest element."""
 
     def run() -> list[np.ndarray]:
         inputs = [

@@ -1,4 +1,4 @@
-"""Indexing as NumPy does it, and its adjoint."""
+"""Indexing as in NumPy, and its adjoint."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ def test_an_index_out_of_range_is_an_index_error() -> None:
 
 
 def test_index_arrays_may_change_after_they_were_used() -> None:
-    """The graph keeps the index that was used, not the array that was passed."""
+    """The graph keeps a copy of the index, not the array that was passed."""
     (x,) = float64([1.0, 2.0, 3.0])
     ids = np.array([0, 1])
     y = x[ids]

@@ -1,4 +1,4 @@
-"""layer_norm, add_layer_norm and rms_norm."""
+"""The ops layer_norm, add_layer_norm and rms_norm."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ def test_rows_have_mean_0_and_variance_1(context: Any, rng: np.random.Generator)
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_a_large_mean_costs_no_precision_in_float32(context: Any, rng: np.random.Generator) -> None:
-    """E[x²] - E[x]² would lose every digit here."""
+    """E[x²] - E[x]² would have no correct digit here."""
     x = rng.standard_normal((4, 64)).astype(np.float32) + np.float32(1000)
     exact = (x - x.astype(float).mean(-1, keepdims=True)) / x.astype(float).std(-1, keepdims=True)
     with context():

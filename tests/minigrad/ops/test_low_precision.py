@@ -22,7 +22,7 @@ CONTEXTS: dict[str, Callable[[], Any]] = {
     "textbook": mg.textbook,
     "kernels": contextlib.nullcontext,
 }
-# Written gradients take a way of their own through kernels; for a textbook page they are `grad`'s.
+# Kernels have a separate function for written gradients; pages have not.
 RUNS = [
     pytest.param(
         *(case, context, how),
@@ -36,12 +36,12 @@ RUNS = [
     for how in ("grad", "graph", "write")
     if (name == "textbook" and how != "write") or case.op in kernels_of("cpu")
 ]
-# Cases of more than one op, each of which rounds its result: how many roundings, about.
+# Cases with several ops, each of which rounds its result: about how many roundings.
 ROUNDINGS = {"softplus": 12, "cross_entropy": 4, "einsum": 4, "matmul": 4}
 
 
 def run(case: Case, dtype: Any, how: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Value and gradients of a case in `dtype`, at numbers that float16 holds."""
+    """Value and gradients of a case in `dtype`, for inputs that float16 represents exactly."""
     inputs = [
         Tensor(a.astype(np.float16).astype(dtype), requires_grad=True)
         if a.dtype.kind == "f"
@@ -204,7 +204,7 @@ OPTIMIZERS: dict[str, Callable[[list[Any]], Any]] = {
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_of_float16_parameters(name: str, flat: bool, size: float) -> None:
-    """Each step is float64's from the same float16 parameters, rounded once."""
+    """Each step equals the one in float64 from the same float16 parameters, rounded once."""
     rng = np.random.default_rng(6)
     start = rng.standard_normal((4, 3)).astype(HALF)
     half, wide = nn.Parameter(start.copy()), nn.Parameter(start.astype(np.float64))

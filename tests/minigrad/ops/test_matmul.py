@@ -84,7 +84,7 @@ def test_einsum_is_numpys_and_torchs(
 
 
 def test_einsum_of_a_long_sum_that_is_stretched_to_nothing() -> None:
-    """An axis of size 1 beside one of size 0 has size 0."""
+    """An axis of size 1 broadcasts to size 0."""
     for left, right in (((200, 1), (200, 0)), ((200, 0), (200, 1)), ((1, 0), (200, 1))):
         x, y = (Tensor(np.ones(shape), requires_grad=True) for shape in (left, right))
         found = mg.einsum("ki,ki->i", x, y)
@@ -129,7 +129,7 @@ def test_einsum_of_many_operands_goes_two_at_a_time(
 
 
 def test_einsum_of_a_chain_costs_what_its_products_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four operands at once would be 7 nested loops forward; two at a time are 3."""
+    """Four operands at once would be 7 nested loops in forward; two at a time are 3."""
     letters = []
     real = np.einsum
     monkeypatch.setattr(

@@ -38,12 +38,12 @@ def test_var(axis: Any, ddof: int, keepdims: bool, rng: np.random.Generator) -> 
 
 
 def test_var_of_too_few_elements_is_not_a_number() -> None:
-    """As in NumPy, PyTorch and the Array API standard."""
+    """This is so in NumPy, PyTorch and the Array API standard."""
     assert np.isnan(mg.var(mg.ones((1, 3)), axis=0, ddof=1).numpy()).all()
 
 
 def test_a_number_has_the_axes_0_and_minus_1() -> None:
-    """Over which NumPy too lets it be summed, and over no other."""
+    """NumPy too allows these axes for a sum, and no others."""
     for name in ("sum", "mean", "max", "logsumexp"):
         for axis in (0, -1, None, ()):
             assert getattr(mg, name)(Tensor(2.0), axis).item() == 2
@@ -107,7 +107,7 @@ def test_softmax_family_neither_overflows_nor_underflows(shift: float, dtype: An
 
 
 def test_logsumexp_of_minus_infinity() -> None:
-    """-inf is e^-inf = 0 terms: none of them counts, and nothing but them is ln 0 = -inf."""
+    """A -inf adds e^-inf = 0 to the sum. If all are -inf, the result is ln 0 = -inf."""
     torch = pytest.importorskip("torch", reason="PyTorch is not there")
     x = np.array([[0.0, -np.inf, 1.0], [3.0, 2.0, -np.inf]])
     assert_same_as_torch(lambda x: mg.logsumexp(x, 1), lambda x: torch.logsumexp(x, 1), x)

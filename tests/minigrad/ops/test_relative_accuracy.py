@@ -1,13 +1,13 @@
-"""Element-wise ops, forward and gradient, are right in *every* digit, whatever their size.
+"""Element-wise ops and their gradients have a small *relative* error, for results of any size.
 
-An absolute tolerance cannot see that sigmoid(-20) is 0 instead of 2e-9, and a logarithm of it shows
-it at once. So the arguments go, in equal steps of the logarithm, from where numbers lose their
-digits to where they overflow, with both signs, and the error is stated in units of the rounding
-`eps` *of the result*. The true values are mpmath's.
+An absolute tolerance does not find a sigmoid(-20) of 0 instead of 2e-9, although its logarithm is
+then infinite. So the arguments have both signs and range, in equal steps of the logarithm, from the
+subnormal numbers to where results overflow. Errors are measured in `eps` times the *result*. The
+true values come from mpmath.
 
-Where the result is the small difference of larger terms (the gradients of silu and gelu have a root
-each) the unit is that of the terms, and where an exponent is rounded on the way, eᵘ carries |u|
-roundings: `condition` says so.
+If a result is the small difference of larger terms, errors are relative to the terms. (The
+gradients of silu and gelu are 0 at one point each.) If an exponent u is rounded, eᵘ has |u| times
+the error: this is `condition`.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def density(x: Any) -> Any:
 
 
 def inner(x: Any) -> Any:
-    """2u of the tanh form of gelu, which is x·σ(2u)."""
+    """2u, where gelu's tanh form is x·σ(2u)."""
     return 2 * mp.sqrt(2 / mp.pi) * (x + mp.mpf(0.044715) * x**3)
 
 
@@ -60,15 +60,15 @@ def inner_slope(x: Any) -> Any:
 
 @dataclass(frozen=True)
 class Truth:
-    """A function of one number, its derivative, and by how many roundings ours may be off.
+    """A function of one number, its derivative, and the bounds for errors of ours.
 
     Attributes:
         ours: the function on tensors.
-        value, slope: the true ones.
-        bounds: in eps, of the value and of the gradient.
-        domain: which arguments are tried.
-        terms: what the rounding of the gradient is relative to, if not to its value.
-        condition: how many times larger than a rounding an error must be, for an argument.
+        value, slope: the true value and derivative.
+        bounds: bounds for the errors of value and gradient, in eps.
+        domain: the arguments that are tried.
+        terms: the size to which errors of the gradient are relative, if not to its value.
+        condition: the factor by which rounding errors grow, for an argument.
     """
 
     ours: Callable[[Tensor], Tensor]
@@ -173,7 +173,7 @@ BINARY |= {"hypot", "arctan2", "remainder", "logaddexp"}
 
 
 def arguments(dtype: Any, number: int = 50) -> np.ndarray:
-    """Both signs, from below the smallest normal number to near the largest, denser around 1."""
+    """Arguments of both signs, from subnormal numbers to near the largest, denser around 1."""
     limits = np.finfo(dtype)
     smallest, largest = np.log10(float(limits.smallest_normal)) - 3, np.log10(float(limits.max))
     exponents = np.concatenate(
@@ -195,10 +195,11 @@ def assert_accurate(
     bound: float,
     factors: list[Any] | None = None,
 ) -> None:
-    """|got - true| <= bound·eps·unit, and numbers that do not fit into the dtype become infinite.
+    """|got - true| <= bound·eps·unit, and numbers beyond the dtype's range become infinite.
 
-    Below the smallest normal number a dtype has fewer digits, so a unit is never less than it, or
-    than one of `factors` times it: what a step in between that is so small is multiplied by.
+    Below the smallest normal number a dtype has fewer digits, so a unit is at least that number. If
+    an intermediate result is so small and is then multiplied by one of `factors`, the unit is at
+    least that factor times the smallest normal number.
     """
     limits = np.finfo(got.dtype)
     eps, tiny, largest = float(limits.eps), float(limits.smallest_normal), float(limits.max)
@@ -233,12 +234,14 @@ def test_function_of_one_number(name: str, dtype: Any) -> None:
     units = [v * c for v, c in zip(value, conditions, strict=True)]
     slope_units = [s * c for s, c in zip(terms, conditions, strict=True)]
     upstream = Tensor(np.ones_like(numbers))
-    with np.errstate(over="ignore"):  # a power may leave the range, as it should
+    with np.errstate(over="ignore"):  # a power may overflow
         y = truth.ours(x)
         dx = grad(y, x, upstream)
         on_tensors = grad(truth.ours(x), x, upstream, create_graph=True)
     assert y.dtype == dx.dtype == on_tensors.dtype == dtype
-    factors = exact if name.startswith(("silu", "gelu")) else None  # x times what vanishes
+    factors = (
+        exact if name.startswith(("silu", "gelu")) else None
+    )  # x is multiplied by a very small number
     assert_accurate(name, y.numpy(), value, units, truth.bounds[0], factors)
     for how, found in (("", dx), (" with create_graph", on_tensors)):
         what = f"gradient of {name}{how}"
@@ -321,12 +324,12 @@ def test_function_of_two_numbers(name: str, dtype: Any) -> None:
     y = Tensor(np.tile(others, len(numbers)), requires_grad=True)
     exact = [(mp.mpf(a), mp.mpf(b)) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
     upstream = Tensor(np.ones_like(x.numpy()))
-    with np.errstate(all="ignore"):  # products and powers leave the range, as they should
+    with np.errstate(all="ignore"):  # products and powers may overflow
         z = ours(x, y)
         gradients = grad(z, [x, y], upstream)
         on_tensors = grad(ours(x, y), [x, y], upstream, create_graph=True)
     true = [value(a, b) for a, b in exact]
-    # The exponent y - 1 is rounded, which ln x multiplies.
+    # The exponent y - 1 is rounded, and that error is multiplied by ln x.
     conditions = [1 + abs((b - 1) * mp.log(a)) if name == "power" else 1 for a, b in exact]
     assert_accurate(name, z.numpy(), true, true, bounds[0])
     for i, slope in enumerate((by_x, by_y)):
@@ -335,7 +338,7 @@ def test_function_of_two_numbers(name: str, dtype: Any) -> None:
         for how, found in (("", gradients), (" with create_graph", on_tensors)):
             what = f"gradient {i} of {name}{how}"
             assert found[i].dtype == dtype
-            factors = None  # what a quotient is divided by, what a power is multiplied by
+            factors = None  # the divisor of a quotient, the factor of a power
             if name in ("divide", "power", "arctan2", "hypot"):
                 factor = {
                     "divide": lambda a, b: 1 / b,
@@ -349,7 +352,7 @@ def test_function_of_two_numbers(name: str, dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_logarithm_of_a_sum_of_exponentials(dtype: Any) -> None:
-    """The larger number and ln(1 + e^-d) may cancel, and d, their distance, is rounded."""
+    """The larger number and ln(1 + e^-d) may cancel, and their distance d is rounded."""
     numbers = arguments(dtype, 12)
     numbers = numbers[np.abs(numbers) < np.finfo(dtype).max / 4]
     x = Tensor(np.repeat(numbers, len(numbers)), requires_grad=True)
@@ -368,7 +371,7 @@ def test_the_logarithm_of_a_sum_of_exponentials(dtype: Any) -> None:
 
 
 def test_a_sigmoid_far_out_keeps_its_digits() -> None:
-    """What was wrong once: 0, and a logarithm and a gradient that are infinite and NaN."""
+    """It was once 0, with an infinite logarithm and a gradient of NaN."""
     x = Tensor([-20.0, -100.0], requires_grad=True)
     y = mg.sigmoid(x)
     np.testing.assert_allclose(y.numpy(), [2.0611536e-9, 3.783506e-44], rtol=1e-6, atol=1e-45)
@@ -393,7 +396,7 @@ SURE = [
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_loss_of_a_sure_prediction_keeps_its_digits(dtype: Any) -> None:
-    """ln Σ e^z - z_t where both are 20 and their difference is 2e-9."""
+    """ln Σ e^z - z_t, where both terms are 20 and their difference is 2e-9."""
     exact = [[mp.mpf(z) for z in row] for row in SURE]
     log_sums = [
         max(row) + mp.log1p(mp.fsum(mp.exp(z - max(row)) for z in row) - 1) for row in exact
@@ -411,14 +414,14 @@ def test_the_loss_of_a_sure_prediction_keeps_its_digits(dtype: Any) -> None:
             for target in range(3):
                 loss = F.cross_entropy(z, np.full(len(SURE), target), reduction="none")
                 true = [-row[target] for row in log_p]
-                # from the kernel, larger ones carry the rounding of ln Σ and of the logit
+                # in the kernel, larger losses have the rounding errors of ln Σ and of the logit
                 units = [t if t < 1 / 16 else max(t, 40) for t in true]
                 assert_accurate("cross_entropy", loss.numpy(), true, units, 3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradients_of_the_soft_max_family(dtype: Any) -> None:
-    """The terms dy and p·Σ dy may cancel; what is left carries their rounding, and p its own."""
+    """The terms dy and p·Σ dy may cancel, so errors are relative to them; p has its own error."""
     dy = np.array([0.75, -1.5, 0.5])
     exact = [[mp.mpf(z) for z in row] for row in SURE]
     for name in ("softmax", "log_softmax", "logsumexp"):

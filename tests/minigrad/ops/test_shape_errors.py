@@ -1,4 +1,4 @@
-"""Inputs whose shapes do not fit: for every op a clear error that names the op and the shapes."""
+"""Inputs whose shapes do not fit: every op raises an error that names the op and the shapes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from minigrad import ShapeError, Tensor
 from minigrad.engine import apply
 from minigrad.ops import TEXTBOOK
 
-# Element-wise functions of one array take any shape.
+# Element-wise functions of one array accept any shape.
 ANY_SHAPE = {
     *("power_scalar", "negative", "exp", "log", "sqrt", "sin", "cos", "tanh", "abs", "erf"),
     *("clip", "astype", "relu", "sigmoid", "silu", "gelu", "to_device"),
@@ -21,7 +21,7 @@ ANY_SHAPE = {
 
 
 def bad(name: str, *shapes: tuple[int, ...], **statics: Any) -> Callable[[], Tensor]:
-    """Run an op directly, so that no function in front of it looks at the shapes first."""
+    """Run an op directly, so that no public function checks the shapes first."""
     return lambda: apply(TEXTBOOK[name], *[mg.ones(shape) for shape in shapes], **statics)
 
 
@@ -91,7 +91,7 @@ BAD: dict[str, Callable[[], Tensor]] = {
 }
 
 
-# The functions in front of them see to the shapes (see `functions.test_methods`).
+# For these the public functions check the shapes (see `functions.test_methods`).
 SEEN_TO = {"inv", "det", "log_abs_det", "cholesky", "prod", "cumprod", "norm"}
 SEEN_TO |= {"singular_values", "svd"}
 

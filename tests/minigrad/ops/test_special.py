@@ -1,4 +1,4 @@
-"""The array functions behind the ops, which textbook pages call on plain arrays."""
+"""The helper functions that pages call on plain arrays."""
 
 import math
 

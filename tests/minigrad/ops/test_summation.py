@@ -1,4 +1,4 @@
-"""Sums whose rounding does not grow with their length, in any direction and order of memory."""
+"""Sums whose rounding error does not grow with their length, along any axis in any memory order."""
 
 from itertools import combinations
 from typing import Any
@@ -13,11 +13,11 @@ from minigrad.ops.embedding import embedding_with_positions
 from minigrad.ops.special import scatter_add
 from minigrad.ops.summation import BLOCK, WIDTH, centred, mean_of, sum_of
 
-MANY = 2**24 + 2**12  # float32 cannot count further than 2²⁴ one by one
+MANY = 2**24 + 2**12  # adding 1 repeatedly in float32 stops at 2²⁴
 
 
 def test_the_mean_of_many_rows_of_ones_is_one() -> None:
-    """It was 0.8388608."""
+    """It was once 0.8388608."""
     ones = np.broadcast_to(np.float32(1), (20_000_000, 2))
     assert mg.mean(ones, 0).tolist() == [1, 1]
 
@@ -70,7 +70,7 @@ def test_is_the_sum(shape: tuple[int, ...]) -> None:
                 found = sum_of(np, x, axis, keepdims)
                 assert found.shape == true.shape
                 assert found.dtype == np.float32
-                # relative, as all terms are positive: three levels of blocks cost at most this
+                # terms are positive, so three levels of blocks have at most this relative error
                 np.testing.assert_allclose(found, true, rtol=3e-6)
 
 
@@ -96,14 +96,14 @@ def test_reductions_over_many_rows(name: str) -> None:
 
 
 def gradient_of_ones(function: Any, leaf: np.ndarray) -> np.ndarray:
-    """The gradient of `leaf`, every upstream being 1: it counts how often an element is used."""
+    """The gradient of `leaf` for an upstream of ones: how often each element is used."""
     x = Tensor(leaf, requires_grad=True)
     y = function(x)
     return grad(y, x, Tensor(np.broadcast_to(np.float32(1), y.shape))).numpy()
 
 
 def test_a_broadcast_gradient_counts_beyond_the_digits_of_float32() -> None:
-    """The engine's sum over the axes along which an input was stretched."""
+    """The engine sums over the axes along which an input was broadcast."""
     for shape, target in (((1,), (MANY, 1)), ((1, 1), (MANY, 1)), ((), (MANY,))):
         found = gradient_of_ones(
             lambda x, target=target: mg.broadcast_to(x, target), np.ones(shape, np.float32)
@@ -190,7 +190,7 @@ def test_scattered_numbers_are_added_in_double_precision() -> None:
 @pytest.mark.parametrize("offset", [1000.1, -7.7e4, 3e6])
 @pytest.mark.parametrize("channels", [3, 768, 1000])
 def test_constant_rows_have_no_spread(offset: float, channels: int) -> None:
-    """768 times 1000.1 had a norm of 0.13, as its mean is no float32."""
+    """768 times 1000.1 was once normalized to 0.13, because float32 cannot represent the mean."""
     x = np.full((4, 5, channels), offset, np.float32)
     assert np.abs(centred(np, x, -1)).max() <= 1e-6 * abs(offset) * 1e-3
     assert mg.var(x, -1).numpy().max() <= (1e-9 * offset) ** 2
@@ -204,7 +204,7 @@ def test_constant_rows_have_no_spread(offset: float, channels: int) -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 100.0, 1e4])
 def test_spread_beside_a_large_mean(offset: float) -> None:
-    """Exact for the numbers as float32 holds them, some rows far from 0 and others not."""
+    """Accurate for the numbers as float32 holds them; some rows are far from 0, others are not."""
     rng = np.random.default_rng(3)
     x = (rng.standard_normal((40, 384)) + offset * (np.arange(40) % 2)[:, None]).astype(np.float32)
     wide = x.astype(np.float64)

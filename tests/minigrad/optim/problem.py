@@ -1,4 +1,4 @@
-"""One problem for all optimizer tests: the same start and the same gradients for us and PyTorch."""
+"""One problem for all optimizer tests: minigrad and PyTorch get the same start and gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +19,14 @@ def parameters(dtype: Any = np.float64) -> list[nn.Parameter]:
 
 
 def gradients(step: int) -> list[np.ndarray]:
-    """What step number `step` sees: scales from 1e-3 to 1e2, and now and then a zero."""
+    """The gradients of step number `step`: scales from 1e-3 to 1e2, with some zeros."""
     rng = np.random.default_rng(1000 + step)
     values = [np.asarray(rng.standard_normal(s) * 10.0 ** rng.uniform(-3, 2, s)) for s in SHAPES]
     return [np.where(rng.random(v.shape) < 0.1, 0, v) for v in values]
 
 
 def set_gradients(params: list[Any], step: int) -> None:
-    """Into the gradient that is there (a view of flat memory), or as a new one."""
+    """Write gradients to existing ones (views of flat memory), or set new ones."""
     for p, g in zip(params, gradients(step), strict=True):
         if p.grad is None:
             p.grad = Tensor(g.astype(p.dtype))
@@ -47,7 +47,7 @@ def assert_equal_to_torch(
     flat: bool = False,
     steps: int = 100,
 ) -> None:
-    """The parameters after each step, to 1e-10 of the largest."""
+    """The parameters equal PyTorch's after each step, up to 1e-10 of the largest."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
     params = parameters()
     others = [torch.nn.Parameter(torch.tensor(p.numpy())) for p in params]

@@ -1,4 +1,4 @@
-"""AdamW against PyTorch's, on its flat path and off it."""
+"""Compares AdamW with PyTorch's, with flat memory and without."""
 
 import json
 from typing import Any
@@ -75,7 +75,7 @@ def test_a_parameter_that_gets_its_first_gradient_late() -> None:
 
 
 def test_parameters_of_two_dtypes_in_one_group() -> None:
-    """Each parameter's averages have its own precision."""
+    """Each parameter's averages have the parameter's precision."""
     torch = pytest.importorskip("torch", reason="PyTorch is not there")
     params = [nn.Parameter(np.ones(3, np.float32)), nn.Parameter(np.ones(3))]
     others = [torch.nn.Parameter(torch.tensor(p.numpy())) for p in params]
@@ -179,7 +179,7 @@ def test_a_state_goes_on_bit_for_bit(flat: bool, through_json: bool) -> None:
     other = AdamW(copies, lr=5.0)
     if flat:
         other.flatten().zero_grad()
-    run(other, copies, range(1))  # whatever it did before is forgotten
+    run(other, copies, range(1))  # loading must replace what this did before
     for p, q in zip(params, copies, strict=True):
         q.assign(p)
     other.load_state_dict(state)

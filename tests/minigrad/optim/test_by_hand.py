@@ -1,8 +1,7 @@
-"""Every optimizer's rule, computed by hand: nothing here needs another framework.
+"""Every optimizer's rule compared with results by hand, without another framework.
 
-Each rule is held three times: the textbook page, the optimizer, and the optimizer over parameters
-that lie side by side in memory. The numbers come from fractions, or from a few lines that follow
-the paper number by number.
+Each rule is tested three times: the page, the optimizer, and the optimizer with flat memory. The
+expected numbers are fractions, or come from a few lines that follow the paper number by number.
 """
 
 from collections.abc import Callable
@@ -42,12 +41,12 @@ def path_of(make: Callable[[list[Any]], Optimizer], *, flat: bool = False) -> li
     return path
 
 
-# SGD with lr 1/4 from 4, gradients 1, -2, 1/2. What the velocity or the direction is stands beside.
+# SGD with lr 1/4 from 4, gradients 1, -2, 1/2. The comments list velocities or directions.
 SGD_BY_HAND: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
     "plain": ({}, ("15/4", "17/4", "33/8")),
     # 1; 1/2 - 2; -3/4 + 1/2
     "momentum": ({"momentum": 0.5}, ("15/4", "33/8", "67/16")),
-    # 1, not dampened; 1/2 - 3/2; -1/2 + 3/8
+    # 1, without dampening; 1/2 - 3/2; -1/2 + 3/8
     "dampening": ({"momentum": 0.5, "dampening": 0.25}, ("15/4", "4", "129/32")),
     # velocities as with momentum; 1 + 1/2, -2 - 3/4, 1/2 - 1/8
     "nesterov": ({"momentum": 0.5, "nesterov": True}, ("29/8", "69/16", "135/32")),
@@ -68,7 +67,7 @@ def test_sgd(label: str, flat: bool, context: Any) -> None:
     settings, expected = SGD_BY_HAND[label]
     with context():
         path = path_of(lambda p: SGD(p, lr=0.25, **settings), flat=flat)
-    assert path == [float(Fraction(x)) for x in expected]  # powers of 2: nothing is rounded
+    assert path == [float(Fraction(x)) for x in expected]  # sums of powers of 2 are exact
 
 
 @pytest.mark.parametrize("label", SGD_BY_HAND)
@@ -149,7 +148,7 @@ def test_adamw(label: str, flat: bool, context: Any) -> None:
 
 
 def test_the_first_steps_of_adamw_are_known() -> None:
-    """The average over its correction is the gradient: |step| is lr, whatever the gradient is."""
+    """The corrected average equals the gradient, so |step| is lr for any gradient."""
     path = path_of(lambda p: AdamW(p, lr=0.5, eps=0.0, weight_decay=0.25))
     assert path[0] == pytest.approx(4 * (1 - 0.5 * 0.25) - 0.5, rel=1e-14)
     # m̂ = (0.09 - 0.2)/0.19, v̂ = (0.000999 + 0.004)/0.001999
@@ -169,7 +168,7 @@ def test_the_page_of_adamw(label: str) -> None:
 
 
 def muon_by_hand(w: Any, grads: list[Any], lr: float, mu: float, decay: float) -> list[Any]:
-    """With the singular value decomposition, and Jordan's polynomial of each singular value."""
+    """Muon by the singular value decomposition, with Jordan's polynomial of the singular values."""
     b, path = np.zeros_like(w), []
     for g in grads:
         b = mu * b + (1 - mu) * g
@@ -194,19 +193,21 @@ def test_muon(shape: tuple[int, int], decay: float, rng: np.random.Generator) ->
         w, buffer = muon.step(np, w, g, buffer, **settings)
         parameter.grad = Tensor(g)
         optimizer.step()
-        # what is left of singular vectors whose values come near 0 is amplified by 3.4445⁵
+        # errors along singular vectors whose values are near 0 are amplified by 3.4445⁵
         np.testing.assert_allclose(w, wanted, rtol=1e-9, atol=1e-11)
         np.testing.assert_allclose(parameter.numpy(), wanted, rtol=1e-9, atol=1e-11)
 
 
 def test_a_row_goes_its_own_length(rng: np.random.Generator) -> None:
-    """A row has one singular value, which starts at 1: five turns of the polynomial."""
+    """A row has one singular value, which starts at 1; five rounds of the polynomial follow."""
     s = 1.0
     for _ in range(5):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
     row = rng.standard_normal((1, 1, 7))
     found = muon_pages.orthogonalized(np, row)
-    np.testing.assert_allclose(found, s * row / np.linalg.norm(row), rtol=1e-6)  # 1e-7 in the norm
+    np.testing.assert_allclose(
+        found, s * row / np.linalg.norm(row), rtol=1e-6
+    )  # 1e-7 is added to the norm
     assert 0.65 < s < 1.25
 
 
@@ -244,7 +245,7 @@ def test_adam_and_the_largest_average(kind: Any, largest: bool, flat: bool, labe
 def rmsprop_by_hand(
     lr: float, alpha: float, eps: float, decay: float, momentum: float, centered: bool
 ) -> list[float]:
-    """Hinton's lecture, with Graves' variance in the place of the mean square, number by number."""
+    """Hinton's lecture number by number, or with Graves' variance instead of the mean square."""
     theta, square, mean, velocity, path = START, 0.0, 0.0, 0.0, []
     for g in GRADIENTS:
         g = g + decay * theta
@@ -279,7 +280,7 @@ def test_rmsprop(label: str, flat: bool, context: Any) -> None:
 
 
 def test_the_first_step_of_rmsprop_is_known() -> None:
-    """The mean square is (1 - α)g²: |step| is lr/√(1 - α), whatever the gradient is."""
+    """The mean square is (1 - α)g², so |step| is lr/√(1 - α) for any gradient."""
     path = path_of(lambda p: RMSprop(p, lr=0.5, alpha=0.75, eps=0.0))
     assert path[0] == pytest.approx(4 - 0.5 / 0.5, rel=1e-14)
     centered = path_of(lambda p: RMSprop(p, lr=0.5, alpha=0.75, eps=0.0, centered=True))

@@ -1,4 +1,4 @@
-"""Limiting gradients: by a norm of any order, and number by number."""
+"""Gradient clipping: by a norm of any order, and by value."""
 
 from math import inf, nan
 from typing import Any

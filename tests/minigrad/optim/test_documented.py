@@ -1,4 +1,4 @@
-"""The examples in the docstrings run."""
+"""The examples in docstrings run."""
 
 import inspect
 import textwrap

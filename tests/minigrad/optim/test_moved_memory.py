@@ -1,7 +1,7 @@
-"""Parameters, gradients and averages whose memory is exchanged between two steps.
+"""Arrays of parameters, gradients and averages are replaced between two steps.
 
-What an optimizer has laid side by side is updated as one array. So a step must notice when it is
-given other arrays, even where their number and shapes are the same.
+An optimizer updates flat memory as one array. So a step must notice if an array was replaced by
+another one of the same shape.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def one_of_them_with_an_array_of_its_own(params: list[Parameter]) -> None:
     ],
 )
 def test_a_step_after_memory_was_exchanged(change: Callable[[list[Parameter]], None]) -> None:
-    """The same steps as an optimizer that has seen separate arrays from the start."""
+    """The steps equal those of an optimizer that had separate arrays from the start."""
     params, others = parameters(), parameters()
     ours, plain = AdamW(params, lr=1e-2), AdamW(others, lr=1e-2)
     ours.flatten().zero_grad()

@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps for matrices, AdamW's for the rest."""
+"""Muon: orthogonal steps for matrices, AdamW steps for other parameters."""
 
 import numpy as np
 import pytest
@@ -124,7 +124,7 @@ def test_steps_are_counted_and_parts_are_of_rows(rng):
             parameter.grad = Tensor(np.ones(parameter.shape))
         optimizer.step()
     assert [entry["step"] for entry in optimizer.state_dict()["state"].values()] == [2, 2]
-    Muon([leaf(np.zeros((4, 4)))], momentum=0.0, orthogonal=True)  # the least that is allowed
+    Muon([leaf(np.zeros((4, 4)))], momentum=0.0, orthogonal=True)  # the smallest that is allowed
     with pytest.raises(ValueError, match=r"shape \(4, 6\) is no matrix of 3 equal"):
         Muon([leaf(np.zeros((4, 6)))], orthogonal=True, parts=3)
 

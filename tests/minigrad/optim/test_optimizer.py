@@ -1,4 +1,4 @@
-"""What all optimizers share, flat parameters and clipping."""
+"""The base class of optimizers, flat parameters and clipping."""
 
 from typing import Any
 

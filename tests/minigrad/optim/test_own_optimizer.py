@@ -42,7 +42,7 @@ class signs(Rule):
 
 
 class Signs(Optimizer):
-    """No state, and a setting that climbs."""
+    """An optimizer without state, with the setting `maximize`."""
 
     rule = signs
 

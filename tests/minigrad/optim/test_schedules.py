@@ -1,4 +1,4 @@
-"""Learning-rate schedules against PyTorch's, and the warm-up by hand."""
+"""Compares learning-rate schedules with PyTorch's, and the warm-up with results by hand."""
 
 import json
 from math import cos, pi
@@ -61,11 +61,11 @@ def torch_pair(label: str) -> tuple[Schedule, Any]:
 def test_equal_to_torch_over_many_steps(label: str) -> None:
     ours, theirs = torch_pair(label)
     for _ in range(200):
-        # The annealed rate is a difference of numbers of the size of lr, hence atol at its zeros;
-        # PyTorch's own recursion drifts by as much.
+        # The annealed rate is a difference of numbers of the size of lr, so it needs atol at 0.
+        # PyTorch's own recursion has errors of this size.
         assert np.allclose(ours.get_last_lr(), theirs.get_last_lr(), rtol=1e-10, atol=1e-14)
         ours.step()
-        theirs.optimizer.step()  # PyTorch warns of schedules that step before the optimizer
+        theirs.optimizer.step()  # PyTorch warns if a schedule steps before the optimizer
         theirs.step()
 
 
@@ -83,7 +83,7 @@ def test_restarts_at_fractions_of_an_epoch(label: str) -> None:
 
 
 def test_every_restart_starts_at_the_peak() -> None:
-    """Also far out, where the logarithm that finds the period is within rounding of an integer."""
+    """Also after many steps, where the logarithm that gives the period is rounded to an integer."""
     for factor in (2, 3, 5):
         schedule = CosineAnnealingWarmRestarts(optimizer(), T_0=3, T_mult=factor)
         start, length = 0, 3
@@ -96,7 +96,7 @@ def test_every_restart_starts_at_the_peak() -> None:
 
 
 def test_restarts_by_hand() -> None:
-    """Peaks at 0, 4 and 12; a step may be a fraction of an epoch."""
+    """Peaks are at 0, 4 and 12; a step may be a fraction of an epoch."""
     schedule = CosineAnnealingWarmRestarts(optimizer(), T_0=4, T_mult=2, eta_min=0.02)
     rates = {}
     for epoch in (0.0, 0.5, 3.0, 4.0, 5.0, 8.0, 12.0, 20.0):
@@ -114,7 +114,7 @@ def test_restarts_by_hand() -> None:
 
 
 def test_a_line_by_hand() -> None:
-    """Without settings from a third of the rate to the whole in five steps."""
+    """By default from a third of the rate to the whole rate in five steps."""
     schedule, rates = LinearLR(optimizer()), []
     for _ in range(7):
         rates.append(schedule.get_last_lr()[1])
@@ -157,7 +157,7 @@ def test_a_line_over_a_share_of_the_steps_by_hand() -> None:
 
 
 def test_the_shortest_schedules() -> None:
-    """Of one step."""
+    """Schedules with one step."""
     assert WarmupCosineLR(optimizer(), warmup_steps=1, total_steps=1).get_last_lr() == [0.1, 0.5]
     schedule = CosineAnnealingLR(optimizer(), T_max=1)
     schedule.step()
@@ -211,7 +211,7 @@ def test_a_learning_rate_set_by_hand_stays_until_the_schedule_changes_it() -> No
 
 
 def test_a_state_without_present_learning_rates_loads() -> None:
-    """As saved before states held them."""
+    """Earlier versions saved states without them."""
     schedule = StepLR(optimizer(), step_size=3, gamma=0.5)
     schedule.load_state_dict({"last_epoch": 4, "base_lrs": [1.0, 2.0]})
     assert schedule.get_last_lr() == [0.5, 1.0]
@@ -245,7 +245,7 @@ def test_a_state_goes_on(label: str) -> None:
 
 
 def test_a_schedule_on_a_resumed_optimizer_keeps_the_peak() -> None:
-    """The optimizer's saved lr is the annealed one; the peak is in the schedule's state."""
+    """The optimizer's saved lr is the annealed one, but the schedule's state has the peak."""
     opt = optimizer()
     schedule = CosineAnnealingLR(opt, T_max=10)
     for _ in range(9):

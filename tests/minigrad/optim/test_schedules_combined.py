@@ -1,4 +1,4 @@
-"""One cycle, schedules one after the other, and the one that depends on a value."""
+"""OneCycleLR, SequentialLR and ReduceLROnPlateau."""
 
 import json
 from typing import Any
@@ -68,7 +68,7 @@ def test_one_cycle_is_torchs(label: str) -> None:
 
 
 def test_one_cycle_by_hand() -> None:
-    """Along lines: up in 4 steps, down in 5; momentum the other way."""
+    """Linear: up in 4 steps, down in 5; momentum in the opposite direction."""
     optimizer = AdamW([nn.Parameter([1.0])], betas=(0.5, 0.99))
     schedule = OneCycleLR(
         optimizer,
@@ -107,7 +107,7 @@ def test_one_cycle_resumes_with_its_momentum() -> None:
 
 
 def sequence(optimizer: Any, module: Any) -> Any:
-    """Three schedules, of our package or of PyTorch's, which has the same names."""
+    """Three schedules, from minigrad or from PyTorch, which has the same names."""
     parts = [
         module.LinearLR(optimizer, 0.1, 1.0, total_iters=4),
         module.ExponentialLR(optimizer, 0.9),
@@ -122,7 +122,7 @@ class Ours:
 
 
 def test_sequential_by_hand() -> None:
-    """A constant rate, then one halved every two steps, both from the optimizer's own rate."""
+    """A constant rate, then one halved every two steps, both based on the optimizer's rate."""
     optimizer = sgd()
     parts = [ConstantLR(optimizer, 0.1, total_iters=10), StepLR(optimizer, 2, 0.5)]
     schedule = SequentialLR(optimizer, parts, [3])
@@ -196,7 +196,8 @@ def test_plateau_by_hand() -> None:
     for value in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, 2.0, 2.0):
         schedule.step(value)
         rates.append(optimizer.param_groups[0]["lr"])
-    # The second bad value in a row halves. The next one is not counted. Two more: to the floor.
+    # The second bad value in a row halves the rate. The next one does not count (cooldown). Two
+    # more reduce it to min_lr.
     assert rates == [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.04, 0.04, 0.04, 0.04]
 
 
@@ -260,7 +261,7 @@ def test_the_length_of_a_cycle_is_its_epochs_times_their_steps() -> None:
 
 
 def test_a_plateau_by_hand_with_a_threshold() -> None:
-    """An improvement counts from the threshold on, relative or absolute."""
+    """A change counts as an improvement from the threshold on, relative or absolute."""
     for mode, value, better in (("min", 1.9, 1.88), ("max", 2.1, 2.12)):
         for kind, threshold in (("rel", 0.055), ("abs", 0.11)):
             schedule = ReduceLROnPlateau(

@@ -1,4 +1,4 @@
-"""SGD against PyTorch's."""
+"""Compares SGD with PyTorch's."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""State belongs to parameters: groups that grow, copies, saved states, and gradients' memory."""
+"""An optimizer's state: groups that grow, copies, saved states, and the memory of gradients."""
 
 import copy
 import gc
@@ -55,7 +55,7 @@ def assert_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
 @ALL
 @pytest.mark.parametrize("by_hand", [False, True])
 def test_a_new_parameter_takes_nobodys_averages(make: Any, by_hand: bool) -> None:
-    """As with an optimizer of its own for each: the others go on, the new one starts anew."""
+    """The others continue and the new one starts without averages, as with separate optimizers."""
     params = parameters()
     a, b, c = params[:2], params[2:3], params[3:]
     optimizer = make([{"params": a}, {"params": b}])
@@ -258,7 +258,7 @@ def test_forgotten_gradients_are_free(make: Any, flat: bool) -> None:
 def test_flat_gradients_come_back_as_zeros() -> None:
     params = parameters()
     flat = FlatParameters(params)
-    flat.grad[...] = 3  # before they are attached
+    flat.grad[...] = 3  # before gradients are attached
     flat.attach_grad()
     assert all((p.grad.numpy() == 3).all() for p in params)
     flat.grad *= 2
@@ -348,7 +348,7 @@ def test_a_state_of_another_kind_changes_nothing(own: str, other: str, stepped: 
         "orthogonal",
         False,
     ):
-        return  # the same kind with other settings
+        return  # the same kind of optimizer, with other settings
     theirs, ours = kinds[other](matrices), kinds[own](matrices)
     for p in matrices:
         p.grad = Tensor(np.full(p.shape, 0.5) + np.eye(*p.shape))
@@ -411,7 +411,7 @@ def assert_states_equal(found: Any, expected: Any) -> None:
 
 
 def test_steps_may_be_arrays_and_numbers_text() -> None:
-    """As PyTorch's tensors and JSON's keys are."""
+    """PyTorch saves steps as tensors, and JSON's keys are text."""
     params = parameters()
     optimizer = AdamW(params)
     steps(optimizer, params, range(2))
@@ -442,7 +442,7 @@ def test_gradients_that_were_given_other_arrays_come_home_when_they_are_attached
 @ALL
 @pytest.mark.parametrize("flat", [False, True])
 def test_what_a_state_does_not_hold_starts_anew(make: Any, flat: bool) -> None:
-    """As an optimizer that has made no step: nothing is left of earlier averages."""
+    """Its averages are as in an optimizer without steps; earlier ones are dropped."""
     params, others = parameters(), parameters()
     optimizer, other = make(params), make(others)
     if flat:

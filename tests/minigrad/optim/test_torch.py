@@ -1,4 +1,4 @@
-"""Adam, RMSprop and the switches of all optimizers against PyTorch, over 50 steps in float64."""
+"""Compares Adam, RMSprop and the switches of all optimizers with PyTorch, over 50 float64 steps."""
 
 from typing import Any
 
@@ -107,7 +107,7 @@ def test_a_saved_state_goes_on_bit_for_bit(label: str, flat: bool) -> None:
     run(optimizer, params, range(5))
     if flat:
         other.flatten().zero_grad()
-    run(other, copies, range(2))  # what it did before is forgotten
+    run(other, copies, range(2))  # loading must replace what this did before
     for p, q in zip(params, copies, strict=True):
         q.assign(p)
     other.load_state_dict(optimizer.state_dict())

@@ -1,4 +1,4 @@
-"""What the ranks of `test_mpi.py` do; `test_mpi.py` itself does it as a single process.
+"""The program of the ranks in `test_mpi.py`, which also runs it as a single process.
 
 mpirun -n 2 python mpi_program.py train FOLDER
 """
@@ -22,7 +22,7 @@ from minigrad.optim.muon import Muon
 from minigrad.parallel import mpi
 
 BATCH, STEPS = 12, 9
-PATIENCE = 3  # seconds, where somebody is waited for in vain
+PATIENCE = 3  # seconds that a rank waits for another one
 
 
 def make(kind: str, dtype: str) -> tuple[Any, Any, Any]:
@@ -55,7 +55,7 @@ def make(kind: str, dtype: str) -> tuple[Any, Any, Any]:
 
 
 def without_dropout(model: Any) -> Any:
-    """The loss of a validation."""
+    """A validation loss, without dropout."""
 
     def loss(part: Any, key: int) -> Any:
         x, y = part
@@ -66,7 +66,7 @@ def without_dropout(model: Any) -> Any:
 
 
 def batches(dtype: str) -> list[Any]:
-    """Of two steps in three a whole batch, else one of 7 rows, or of fewer than there are ranks."""
+    """Batches of three steps: two are whole, one has 7 rows, or fewer than there are ranks."""
     rng = np.random.default_rng(1)
     sizes = [BATCH if step % 3 else (7, 1)[step % 2] for step in range(2 * STEPS)]
     return [tuple(rng.standard_normal((n, 6)).astype(dtype) for _ in "xy") for n in sizes]
@@ -76,7 +76,7 @@ CASES = list(product(("adamw", "muon"), ("float32", "float64"), (1, 2), (False, 
 
 
 def trained(case: Any, ranks: Any = None, workers: int = 1) -> dict[str, Any]:
-    """Losses and norms of all steps, the validation, the weights' hash, and the averages' sum."""
+    """Losses and norms of all steps, the validation loss, a hash of weights, a sum of averages."""
     kind, dtype, accumulate, shard = case
     model, optimizer, loss = make(kind, dtype)
     engine = mpi.DataParallel(
@@ -87,7 +87,7 @@ def trained(case: Any, ranks: Any = None, workers: int = 1) -> dict[str, Any]:
         check_every=1,
         shard_optimizer=shard,
     )
-    if engine.ranks.rank:  # rank 0's are everybody's
+    if engine.ranks.rank:  # rank 0 reports for all
         engine.flat.data[...] = 0
     seen, parts = [], batches(dtype)
     for step in range(STEPS):
@@ -120,7 +120,7 @@ def train(ranks: Any) -> Any:
 
 
 def workers(ranks: Any) -> Any:
-    """Two workers a rank, forked before MPI starts; later ones are threads."""
+    """Two workers per rank, forked before MPI starts; later ones are threads."""
     from minigrad.parallel import why_not_processes
 
     before = why_not_processes()
@@ -129,7 +129,7 @@ def workers(ranks: Any) -> Any:
 
 
 def by_hand(ranks: Any) -> Any:
-    """A loop of one's own with `allreduce_gradients`."""
+    """Your own training loop with `allreduce_gradients`."""
     rng = mg.Generator(3 + ranks.rank)
     model = nn.Sequential(nn.Linear(6, 4, rng=rng), nn.Linear(4, 6, rng=rng)).astype("float64")
     unused = nn.Linear(2, 2, rng=rng).parameters()
@@ -148,7 +148,7 @@ def by_hand(ranks: Any) -> Any:
 
 
 def fail(ranks: Any, how: str, who: int) -> Any:
-    """One rank fails in the midst of training; the others tell what they have noticed."""
+    """One rank fails during training; the others report what they have noticed."""
     model, optimizer, loss = make("adamw", "float32")
     engine = mpi.DataParallel(model, optimizer, loss, ranks=ranks, check_every=3)
     for step, batch in enumerate(batches("float32")):
@@ -175,7 +175,7 @@ def fail(ranks: Any, how: str, who: int) -> Any:
 
 
 def memory(ranks: Any, shard: bool) -> Any:
-    """Kilobytes of shared memory that this rank has, after a step and after the averages' visit."""
+    """Kilobytes of this rank's shared memory, after a step and after gathering the averages."""
     model = nn.Linear(1000, 3000, bias=False, rng=mg.Generator(0))
     optimizer = optim.AdamW(model.parameters())
     engine = mpi.DataParallel(
@@ -197,7 +197,7 @@ def resident() -> int:
 
 
 def forever(ranks: Any) -> Any:
-    """Training that ends when another rank is lost; a file says that it has begun."""
+    """Train until another rank is lost; a file shows that training has begun."""
     model, optimizer, loss = make("adamw", "float32")
     engine = mpi.DataParallel(model, optimizer, loss, ranks=ranks)
     parts, step = batches("float32"), 0

@@ -84,7 +84,7 @@ def _pid(number: int) -> int:
 
 
 def test_a_daemonic_process_shares_its_work_too():
-    """As a pool's worker that generates texts; `multiprocessing` lets it have no children."""
+    """Such as a pool's worker that generates texts. `multiprocessing` allows it no children."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     daemon = context.Process(target=_from_a_daemon, args=(theirs,), daemon=True)

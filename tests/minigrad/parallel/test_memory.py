@@ -1,4 +1,4 @@
-"""What the C library and the system do with freed memory, in separate processes."""
+"""Freed memory: whether the C library and the system keep it. Tested in separate processes."""
 
 import subprocess
 import sys

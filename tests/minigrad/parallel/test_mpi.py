@@ -1,4 +1,4 @@
-"""Many processes compute what one computes, and none of them waits for ever."""
+"""Many processes compute the same as one, and none of them waits for ever."""
 
 import json
 import sys
@@ -21,17 +21,19 @@ TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 
 
 def assert_close(ours, alone, dtype):
-    """Up to the rounding of sums, which steps of training carry along."""
+    """Results are equal up to rounding errors of sums, which accumulate over training steps."""
     np.testing.assert_allclose(ours["steps"], alone["steps"], rtol=TOLERANCE[dtype])
     assert ours["score"] == pytest.approx(alone["score"], rel=TOLERANCE[dtype])
-    tolerance = 100 * TOLERANCE[dtype]  # of single weights, which Adam moves by their signs
+    tolerance = (
+        100 * TOLERANCE[dtype]
+    )  # for single weights: Adam's steps have full length even for a tiny gradient
     np.testing.assert_allclose(ours["weights"], alone["weights"], atol=tolerance)
     np.testing.assert_allclose(ours["averages"], alone["averages"], rtol=tolerance)
 
 
 @pytest.mark.parametrize("size", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
 def test_losses_and_weights_are_those_of_one_process(tmp_path, size):
-    """AdamW and Muon, with and without accumulation and sharded averages, in both precisions."""
+    """With AdamW and Muon, with and without accumulation and sharded averages, in both dtypes."""
     ranks = answers(size, [PROGRAM, "train"], tmp_path)
     for number, case in enumerate(program.CASES):
         ours = [rank[number] for rank in ranks]
@@ -49,7 +51,7 @@ def test_workers_are_forked_before_mpi_starts(tmp_path):
 
 
 def test_a_loop_of_ones_own(tmp_path):
-    """The mean of the ranks' mean gradients is the gradient of the mean."""
+    """The mean of the ranks' mean gradients is the gradient of the mean loss."""
     ours, other = answers(2, [PROGRAM, "by_hand"], tmp_path)
     assert ours == other
     for a, b in zip(ours, program.by_hand(mpi.Ranks(place=mpi.Place())), strict=True):
@@ -58,7 +60,7 @@ def test_a_loop_of_ones_own(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much memory there is")
 def test_averages_of_others_take_no_memory(tmp_path):
-    """Of 3 M parameters' averages, 24 MB, each of two ranks keeps half, also after a save."""
+    """Averages of 3 M parameters take 24 MB. Each of two ranks keeps half, also after a save."""
     for name in ("shard", "whole"):
         (tmp_path / name).mkdir()
     shared = answers(2, [PROGRAM, "memory", "shard"], tmp_path / "shard")
@@ -82,8 +84,8 @@ FAILURES = [
 
 @pytest.mark.parametrize(("how", "who", "told"), FAILURES)
 def test_the_others_stop_and_name_the_rank(tmp_path, how, who, told):
-    """Whoever dies, hangs, raises an error or computes something else, in time."""
-    for _ in range(3):  # on a crowded machine MPICH's launcher at times ends all the same
+    """This works in time if a rank dies, hangs, raises an error or computes something else."""
+    for _ in range(3):  # on a busy machine MPICH's launcher sometimes ends all ranks itself
         done = mpirun(3, [PROGRAM, "fail", how, str(who), str(tmp_path)], cleanup=False, timeout=60)
         if list(tmp_path.glob("*.json")):
             break
@@ -95,7 +97,7 @@ def test_the_others_stop_and_name_the_rank(tmp_path, how, who, told):
     for message, ranks, seconds in written.values():
         assert message.startswith(start) and end.rstrip(")") in message, message
         assert ranks == [who]
-        assert seconds < 20  # twice the patience, and a crowded machine
+        assert seconds < 20  # twice the patience, and time for a busy machine
 
 
 def test_two_that_differ_are_both_named():
@@ -109,7 +111,7 @@ def test_two_that_differ_are_both_named():
 
 
 def test_one_process_needs_no_mpi(monkeypatch):
-    """Its numbers are bitwise identical to those of the engine below."""
+    """Its numbers are bitwise identical to those of the engine that it uses."""
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     monkeypatch.setitem(sys.modules, "mpi4py.MPI", None)
     monkeypatch.setattr(mpi.place, "__defaults__", ({},))
@@ -163,7 +165,7 @@ LAUNCHERS = [
         },
         (6, 8, 0, 2, "Slurm", 0),
     ),
-    # The script of a batch job is no task of a step.
+    # The script of a batch job is not a task of a job step.
     ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, (0, 1, 0, 1, "", 0)),
     (
         {"FLUX_TASK_RANK": "0", "FLUX_JOB_SIZE": "2", "FLUX_TASK_LOCAL_ID": "0"},

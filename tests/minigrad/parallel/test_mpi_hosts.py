@@ -1,7 +1,7 @@
-"""Ranks on several hosts, imitated by network namespaces, one of which is cut off.
+"""Ranks on several hosts, simulated by network namespaces. One host is disconnected.
 
-Each host has its own network, name and process numbers, so that a rank knows no more of one on
-another host than the network tells. It takes root and Linux's `ip` and `unshare`.
+Each host has its own network, name and process numbers, so that ranks on different hosts know each
+other only through the network. These tests need root and Linux's `ip` and `unshare`.
 """
 
 import json
@@ -35,7 +35,7 @@ def ip(*words: str) -> None:
 
 @pytest.fixture
 def hosts(tmp_path):
-    """Two network namespaces with a cable between them; gives the launcher's options."""
+    """Two network namespaces with a virtual cable between them; the launcher's options."""
     mpiexec = launcher()
     if "hydra" not in os.path.realpath(mpiexec) and not Path(f"{mpiexec}.hydra").exists():
         pytest.skip("this mpiexec takes other options")
@@ -54,7 +54,7 @@ def hosts(tmp_path):
             ip("-n", name, "link", "set", f"mg{number}", "up")
             ip("-n", name, "link", "set", "lo", "up")
         subprocess.run(["unshare", "--uts", "--pid", "--fork", "true"], check=True)
-        for name in HOSTS.values():  # a cable takes a moment until it carries
+        for name in HOSTS.values():  # the cable takes a moment until it works
             words = ["ip", "-n", name, "-br", "link", "show", "up", "type", "veth"]
             end = time.monotonic() + 20
             while " UP " not in subprocess.run(words, capture_output=True, text=True).stdout:
@@ -76,7 +76,7 @@ def hosts(tmp_path):
 
 
 def start(hosts, what, folder):
-    # MPICH would see that it is one machine after all, and try shared memory.
+    # Otherwise MPICH detects that it is one machine, and tries shared memory.
     variables = environment(UCX_TLS="tcp,self", FI_PROVIDER="tcp")
     words = [*hosts, "-n", "2", sys.executable, str(Path(program.__file__)), what, str(folder)]
     return subprocess.Popen(
@@ -97,7 +97,7 @@ def wait_for(files, process, seconds=60.0):
 
 
 def end(process):
-    """The launcher and what it has started; what it printed."""
+    """End the launcher and what it has started; returns the output."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     return process.communicate(timeout=30)[0]
@@ -114,7 +114,7 @@ def test_two_hosts_compute_the_same(hosts, tmp_path):
 
 
 def test_a_host_that_is_cut_off_is_named(hosts, tmp_path):
-    """By both sides, each of which misses the other; neither waits on."""
+    """Each side names the other one, and neither keeps waiting."""
     process = start(hosts, "forever", tmp_path)
     try:
         wait_for([tmp_path / "begun 0", tmp_path / "begun 1"], process)

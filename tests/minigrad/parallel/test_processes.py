@@ -1,4 +1,4 @@
-"""A team does every item of a job once, whether its processes are awake or asleep."""
+"""A team computes every item of a job once, whether its processes spin or sleep."""
 
 import os
 import signal
@@ -23,14 +23,14 @@ def test_every_item_is_done_once_and_before_run_returns(awake, monkeypatch):
 
     def do(kind, payload, item):
         if item % 3 == 2:
-            time.sleep(payload)  # so that others wait, asleep or not
+            time.sleep(payload)  # so that others wait, spinning or sleeping
         done[item] += 1
 
     processes = make_team(do, 3, "processes")
     try:
         for job in range(1, 31):
             if job % 7 == 0:
-                time.sleep(0.005)  # so that workers wait, asleep or not
+                time.sleep(0.005)  # so that workers wait, spinning or sleeping
             processes.run("count", 0.003 if job % 5 == 0 else 0.0, 7)
             assert done.tolist() == [job] * 7
     finally:
@@ -84,7 +84,7 @@ def test_an_exception_in_the_calling_process_leaves_the_workers_in_step():
 @fork
 @pytest.mark.parametrize("moment", ["_send", "_answer"])
 def test_who_is_interrupted_while_others_work_goes_on_alone(moment, monkeypatch):
-    """Their answers must not be taken for those of the next job."""
+    """The others' answers must not be taken for those of the next job."""
     caller, done = os.getpid(), shared_array(4, np.int64)
 
     def do(kind, payload, item):

@@ -1,4 +1,4 @@
-"""Workers: the gradient of a batch is the same for any number and kind of workers."""
+"""The gradient of a batch is the same for any number and kind of workers."""
 
 import os
 import signal
@@ -118,7 +118,7 @@ def test_a_worker_that_dies_is_a_clear_error(batch):
         ) as workers,
         pytest.raises(WorkerError, match="was killed by signal 9"),
     ):
-        for _ in range(50):  # the other worker may be too late for a lane at first
+        for _ in range(50):  # at first the other worker may be too late to get a lane
             workers.gradients(batch, scale=1.0)
 
 
@@ -144,7 +144,7 @@ def test_an_exception_in_a_worker_comes_back(batch):
 @fork
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_process_outlives_its_parent(signal_number):
-    """However the main process ends, its workers end as well."""
+    """Workers end when the main process ends, in any way."""
     program = """
         import os, time
         import numpy as np
@@ -247,7 +247,7 @@ def steps(batch, *, shared, groups, workers, backend="processes"):
 @pytest.mark.parametrize("groups", [False, True], ids=["one group", "two groups"])
 @pytest.mark.parametrize(("workers", "backend"), TEAMS)
 def test_a_shared_update_is_the_optimizers_own(batch, monkeypatch, groups, workers, backend):
-    monkeypatch.setattr("minigrad.parallel.cpu.SLICE", 50)  # several slices a parameter group
+    monkeypatch.setattr("minigrad.parallel.cpu.SLICE", 50)  # several slices per parameter group
     plain, plain_state = steps(batch, shared=False, groups=groups, workers=1)
     ours, state = steps(batch, shared=True, groups=groups, workers=workers, backend=backend)
     alone, _ = steps(batch, shared=True, groups=groups, workers=1)
@@ -262,7 +262,7 @@ def test_a_shared_update_is_the_optimizers_own(batch, monkeypatch, groups, worke
 
 
 class nudge(optim.Rule):
-    """A user's: towards 0 by the size of what has been seen, and whole parameters at a time."""
+    """A user's rule that needs whole parameters: moves towards 0 by the size of the gradients."""
 
     state = ("step", "seen")
     elementwise = False
@@ -298,7 +298,7 @@ KINDS = {
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize(("workers", "backend"), TEAMS)
 def test_every_optimizer_is_shared(batch, monkeypatch, make, workers, backend):
-    """The weights and the state of its own steps, to the last bit."""
+    """Weights and state are bitwise identical to those without sharing."""
     monkeypatch.setattr("minigrad.parallel.cpu.SLICE", 50)
     results = []
     for shared in (False, True):
@@ -323,7 +323,7 @@ def test_every_optimizer_is_shared(batch, monkeypatch, make, workers, backend):
 
 
 def test_what_is_not_in_shared_memory_is_stepped_all_the_same(batch):
-    """A group that came later, and a parameter whose array was exchanged."""
+    """A group that was added later, and a parameter whose array was replaced."""
     weights = []
     for shared in (False, True):
         model, late = make_model(), nn.Parameter(np.ones(3, np.float32))
@@ -395,7 +395,7 @@ def test_another_optimizer_is_stepped_as_it_is(batch):
 
 @pytest.mark.parametrize(("workers", "backend"), TEAMS)
 def test_every_worker_has_single_threaded_blas(workers, backend):
-    """BLAS threads of several workers would fight for the same cores."""
+    """BLAS threads of several workers would compete for the same cores."""
     weight = nn.Parameter(np.ones(3, np.float32))
     threads = shared_array(8, np.int64)
 

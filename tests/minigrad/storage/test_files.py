@@ -1,4 +1,4 @@
-"""Files are replaced as a whole or not at all, and say what went wrong."""
+"""Files are replaced atomically, and errors say what went wrong."""
 
 import copy
 import errno
@@ -79,7 +79,7 @@ def test_full_disk_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch, f
 
 @pytest.mark.skipif(os.name == "nt", reason="limits on file sizes are Unix's")
 def test_file_larger_than_the_system_allows(tmp_path):
-    """A real failure of a real write, in a process that may write 64 KiB a file."""
+    """A write fails in a process that may write only 64 KiB per file."""
     path = tmp_path / "model.bin"
     path.write_bytes(b"old")
     program = (
@@ -109,7 +109,7 @@ def test_read_only_folder():
         os.chmod(folder, 0o555)
         user = os.geteuid()
         try:
-            if user == 0:  # permissions do not bind root
+            if user == 0:  # permissions do not apply to root
                 os.seteuid(65534)
             with pytest.raises(PermissionError, match=r"model\.bin.*unchanged.*writable"):
                 write_bytes_atomically(path, b"new")

@@ -1,4 +1,4 @@
-"""safetensors: what is written is what is read, by us and by PyTorch; damage is refused."""
+"""safetensors: we and PyTorch read what was written; damaged files are refused."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ DTYPES = ["f8", "f4", "f2", "c8", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1"
 
 
 def random_bytes_as(dtype, shape, seed=0):
-    """Every bit pattern is fair game: NaN payloads, subnormals, extremes."""
+    """An array of random bits, which include NaN payloads, subnormals and extremes."""
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.random.default_rng(seed).integers(0, 256, count, dtype=np.uint8)
     return (raw & 1 if dtype == "?" else raw).view(dtype).reshape(shape)
@@ -150,7 +150,7 @@ def test_any_memory_layout_and_byte_order(tmp_path):
 
 
 class Wrapped:
-    """Something that is no array but can give one, as tensors and GPU arrays do."""
+    """An object that is not an array but can return one, like tensors and GPU arrays."""
 
     def __init__(self, array, method):
         self.shape = array.shape
@@ -299,7 +299,7 @@ def test_foreign_and_malformed_files_are_refused(tmp_path, data):
 
 
 def test_random_damage_raises_nothing_else(tmp_path):
-    """Flipped bytes: an error of the one class, or a file that still loads (names changed, say)."""
+    """Flipped bytes give an error of this class, or a file that still loads (names may change)."""
     path = tmp_path / "a.safetensors"
     tensors = {"w": np.arange(24.0).reshape(4, 6), "b": np.ones(3, np.float16), "n": np.arange(5)}
     save_safetensors(tensors, path, {"k": "v"})
@@ -330,7 +330,7 @@ def test_missing_file_is_an_os_error(tmp_path):
 
 
 def test_a_tied_model_of_save_model(tmp_path):
-    """Safetensors' `save_model` writes one name of a shared tensor, the others as metadata."""
+    """Safetensors' `save_model` writes a shared tensor once, its other names as metadata."""
     table = np.arange(6, dtype=np.float32).reshape(3, 2)
     path = tmp_path / "tied.safetensors"
     save_safetensors(

@@ -1,4 +1,4 @@
-"""Floats that NumPy does not have, against their definition and against PyTorch."""
+"""Compares floats that NumPy does not have with their definition and with PyTorch."""
 
 import numpy as np
 import pytest
@@ -83,7 +83,7 @@ def test_bfloat16_at_the_edges():
         np.float32([np.inf, -np.inf, np.inf, np.inf, -np.inf, 0, 255 * 2.0**120]),
     )
     all_nan = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF800001], np.uint32)
-    for nan in all_nan:  # 0-d too, where NumPy would warn of an overflow
+    for nan in all_nan:  # without axes too, for which NumPy would warn of an overflow
         assert np.isnan(widen(round_to_bfloat16(nan.reshape(()).view(np.float32)).reshape(1)))
 
 

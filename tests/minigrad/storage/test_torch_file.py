@@ -1,4 +1,4 @@
-"""State dicts that PyTorch wrote, and that we wrote by hand as it would, become the same arrays."""
+"""State dicts written by PyTorch, or by hand in its format, are read as the same arrays."""
 
 import collections
 import io
@@ -61,7 +61,7 @@ def test_strided_and_shared_views(tmp_path):
     np.testing.assert_array_equal(tensors["odd_stride"], base[None])
     tensors["column"][0] = 42  # as in PyTorch, views of one storage share memory
     assert tensors["transposed"][1, 0] == 42
-    tensors["repeated"][0, 0] = 43  # but what repeats elements is a copy
+    tensors["repeated"][0, 0] = 43  # but a view that repeats elements is copied
     assert tensors["transposed"][0, 1] == 3.5
     assert tensors["repeated"][1, 0] == 3.5
 
@@ -182,7 +182,7 @@ def saved(torch, path, thing, **options):
 
 
 def assert_equal_to_torch(torch, ours, theirs):
-    """Equal bits, after the widening of what NumPy does not have."""
+    """Bitwise identical, after dtypes that NumPy lacks have been widened."""
     assert list(ours) == list(theirs)
     for key, value in theirs.items():
         value = value.detach()
@@ -276,7 +276,7 @@ def test_checkpoint_of_a_training_script(torch, tmp_path):
     checkpoint["my net"] = checkpoint.pop("model")
     torch.save(checkpoint, tmp_path / "a.pth")
     with pytest.raises(FileFormatError, match=r"entry 'optimizer' is a dict.*key="):
-        load_torch(tmp_path / "a.pth")  # a tensor at the top: not clear which is meant
+        load_torch(tmp_path / "a.pth")  # the file is a tensor, not a dict
     assert_equal_to_torch(torch, load_torch(tmp_path / "a.pth", key="my net"), model.state_dict())
 
 
@@ -341,14 +341,14 @@ def test_torch_itself_reads_the_files_made_by_hand(torch, tmp_path):
 
 
 def test_group_and_dict_instructions_of_the_helper(tmp_path):
-    """The hand-written instructions are what they claim, so that refusals are not of typos."""
+    """The hand-written instructions are right, so that files are not refused because of a typo."""
     program = mapping(w=tensor(), extra=group(integer(-(1 << 40)), text("é")))
     with pytest.raises(FileFormatError, match="entry 'extra' is a tuple"):
         load_torch(write_archive(tmp_path / "a.pth", program))
 
 
 def plain(torch, value):
-    """What `load_torch_checkpoint` should make of what PyTorch has read."""
+    """The expected result of `load_torch_checkpoint`, from what PyTorch has read."""
     if isinstance(value, torch.Tensor):
         return value.detach().float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
     if isinstance(value, dict):
@@ -461,7 +461,7 @@ def test_shared_and_circular_data(tmp_path):
         doubled += b"h%c\x86q%c" % (level, level + 1)
     made = load_torch_checkpoint(write_archive(tmp_path / "a.pth", mapping(x=doubled)))
     assert isinstance(made["x"], tuple)
-    depth = 20_000  # each tuple holds the one before and lies in the list as well
+    depth = 20_000  # each tuple contains the previous one and is also in the list
     chain = b"](" + b")q\x00" + b"h\x00\x85q\x00" * depth + b"e"
     made = load_torch_checkpoint(write_archive(tmp_path / "a.pth", chain))
     assert len(made) == depth + 1

@@ -1,4 +1,4 @@
-"""Hostile and damaged archives: none exhausts memory, each is one clear error."""
+"""Malicious and damaged archives: none exhausts memory, and each gives one clear error."""
 
 import struct
 import zipfile
@@ -79,7 +79,7 @@ def test_sizes_that_are_not_those_of_the_record(tmp_path, field, size):
 
 
 def test_records_that_overlap(tmp_path):
-    """One record around another: a bomb that needs no compression."""
+    """Records inside each other: a zip bomb without compression."""
     path = tmp_path / "a.pth"
     levels, payload = 20, bytes(20_000)
     inner, entries = payload, []
@@ -159,7 +159,7 @@ def flip(data, rng, low, high):
 
 
 def test_random_damage_of_the_archive(tmp_path):
-    """Flipped bytes anywhere: one class of error, or a file whose names or strings changed."""
+    """Flipped bytes give one class of error, or a file whose names or strings have changed."""
     path = write_archive(tmp_path / "a.pth", mapping(w=tensor(), b=tensor((3,), (1,))))
     data = np.frombuffer(path.read_bytes(), np.uint8)
     rng = np.random.default_rng(0)
@@ -175,7 +175,7 @@ def test_random_damage_of_the_archive(tmp_path):
 
 
 def test_random_damage_of_the_program(tmp_path):
-    """The same behind a right checksum, so that the damage reaches the pickle reader."""
+    """The same with a correct checksum, so that the damage reaches the pickle reader."""
     path = tmp_path / "a.pth"
     inner = mapping(w=tensor(), b=tensor((3,), (1,)), scalar=tensor((), ()), step=integer(300))
     program = np.frombuffer(mapping(model=inner, epoch=integer(7)) + b".", np.uint8)

@@ -1,4 +1,4 @@
-"""Hostile PyTorch files: nothing in them runs, none exhausts memory, each is one clear error."""
+"""Malicious PyTorch files: nothing in them runs, none exhausts memory, each gives a clear error."""
 
 import pickle
 import pickletools
@@ -28,7 +28,7 @@ from tests.minigrad.storage.torch_files import (
 REBUILD = name("torch._utils", "_rebuild_tensor_v2")
 
 
-# What would run code.
+# Files that would run code.
 
 RUNNING = {
     "os.system": call(name("os", "system"), text("touch canary")),
@@ -79,7 +79,7 @@ def test_names_by_stack_are_refused_too(tmp_path):
 
 
 def test_nothing_is_run_opened_or_imported(tmp_path):
-    """Python itself reports what happens while the files are read, in a process of their own."""
+    """Files are read in a separate process, in which Python's audit hook reports all actions."""
     paths = [
         str(write_archive(tmp_path / f"{index}.pth", mapping(w=tensor(), bad=program)))
         for index, program in enumerate(RUNNING.values())
@@ -92,7 +92,7 @@ def test_nothing_is_run_opened_or_imported(tmp_path):
         "        load_torch(path)\n"
         "    except FileFormatError:\n"
         "        return 'refused'\n"
-        "load(sys.argv[1])\n"  # what zipfile imports late, it has imported now
+        "load(sys.argv[1])\n"  # so zipfile has imported everything it needs
         "events, watching = [], True\n"
         "sys.addaudithook(lambda *event: watching and events.append(event))\n"
         "outcomes = [load(path) for path in sys.argv[1:]]\n"
@@ -170,7 +170,7 @@ def test_calls_are_of_known_functions_with_the_right_arguments(tmp_path):
         (group(text("module"), *([integer(1)] * 4)) + b"Q", "not a storage"),
         (storage(kind="float32"), "storage of type torch.float32"),
         (storage(key="../../etc/passwd"), "key is not a number"),
-        (storage(key="٣"), "key is not a number"),  # a digit, but not of ASCII
+        (storage(key="٣"), "key is not a number"),  # a digit, but not in ASCII
         (storage(key="1" * 1000), "key is not a number"),
         (tensor() + b"}b", "sets attributes of a TensorRef"),
         (REBUILD + b"}b", "sets attributes of a torch._utils._rebuild"),
@@ -193,7 +193,7 @@ def test_a_name_alone_is_no_value(tmp_path):
 
 
 def test_deep_nesting(tmp_path):
-    """Each of these overflows the stack of a reader that recurses."""
+    """Each of these would overflow the stack of a recursive reader."""
     depth = 20_000
     tuples = b")" + b"\x85" * depth
     for program, message in [
@@ -278,7 +278,7 @@ def test_length_of_programs_is_limited(tmp_path, monkeypatch):
     refused(write_archive(tmp_path / "a.pth", b"N" * 1000), "more than 1,000 instructions")
 
 
-# Tensors that lie about their storage.
+# Tensors whose sizes do not fit their storage.
 
 
 @pytest.mark.parametrize(

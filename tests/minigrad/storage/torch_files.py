@@ -82,7 +82,7 @@ def write_archive(
     records: dict[str, bytes] | None = None,
     compression: int = zipfile.ZIP_STORED,
 ) -> Path:
-    """`path`, now an archive with this pickle, whose beginning and end are added, and records."""
+    """Write an archive to `path`, with these records and this pickle; its frame is added."""
     if records is None:
         records = {"data/0": SIX_FLOATS}
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -94,9 +94,9 @@ def write_archive(
 
 
 def refused(path, message, growth=8):
-    """`path` is refused, in little time and in memory of at most 4 MiB + growth * its size.
+    """`path` is refused quickly, with at most 4 MiB + growth * its size of memory.
 
-    With `growth` None, memory is not watched, which takes ten times as long as the reading itself.
+    With `growth` None memory is not measured, because that takes ten times as long as reading.
     """
     started = time.process_time()
     if growth is not None:
