@@ -33,7 +33,7 @@ COMMAND_LINES = [
 def write_book(folder):
     """The text that the second example learns."""
     words = ("the king", "and", "the queen", "speak", "no more,\n", "thou")
-    text = " ".join(words[n * n % 7 % 6] for n in range(3000))
+    text = " ".join(words[n * n % 7 % 6] for n in range(1000))
     (folder / "my_book.txt").write_text(text, encoding="utf-8")
 
 

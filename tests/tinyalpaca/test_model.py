@@ -88,15 +88,20 @@ def test_logits_and_gradients_equal_pytorchs(rng, dtype, tolerance, kernels):
         assert difference / largest < tolerance, name
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_gradients_of_the_whole_model_are_proved(rng, options):
+@pytest.mark.parametrize(
+    ("options", "full_limit"),
+    [*((options, 12) for options in OPTIONS), pytest.param({}, 1000, marks=pytest.mark.slow)],
+    ids=str,
+)
+def test_gradients_of_the_whole_model_are_proved(rng, options, full_limit):
+    """Of small parameters every element, of larger ones along random directions."""
     model = spread(make(**options).astype("float64"), rng)
     ids, targets = mg.Tensor(ids_of(rng)), ids_of(rng)
     mg.gradcheck_module(
         model,
         [ids],
         lambda logits: mg.nn.functional.cross_entropy(logits, targets, reduction="none"),
-        full_limit=1000 if not options else 12,
+        full_limit=full_limit,
         directions=4,
     )
 
