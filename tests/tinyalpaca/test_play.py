@@ -65,6 +65,34 @@ def test_it_listens_on_loopback_alone(server):
     assert server.socket.family is socket.AF_INET
 
 
+def test_no_answer_says_which_python_runs_here(server):
+    for path in ("/", f"/{server.token}/"):
+        assert request(server, path)[1]["Server"].strip() == "tinyalpaca"
+
+
+def test_a_prompt_that_others_would_wait_for_is_refused(server):
+    (line,) = written(server, prompt="the cat " * 5000)
+    assert re.match(
+        "the prompt has .* tokens, and this page takes 4,096: shorten it", line["error"]
+    )
+    assert "attention" in written(server, prompt="the cat", max_new_tokens=2)[-1]
+
+
+def test_a_request_that_does_not_come_to_its_end_is_given_up(server, monkeypatch):
+    monkeypatch.setattr("tinyalpaca.play.server.Handler.timeout", 0.2)
+    with socket.create_connection(server.server_address, timeout=60) as connection:
+        head = f"POST /{server.token}/write HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n".encode())
+        assert connection.recv(100) == b""
+
+
+def test_a_fault_of_the_server_is_not_silent(server, monkeypatch, capsys):
+    monkeypatch.setattr(server.session, "curves", lambda: 1 / 0)
+    with pytest.raises(http.client.RemoteDisconnected):
+        request(server, f"/{server.token}/curves")
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 def test_who_does_not_know_the_token_is_refused(server):
     body = json.dumps({"prompt": "the cat"})
     for path in (

@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from minigrad.device import choose_device
     from tinyalpaca.play import PlayServer
     from tinyalpaca.play.session import Session
+    from tinyalpaca.runs.layout import CHECKPOINTS
     from tinyalpaca.training.metrics_file import METRICS
 
     require_output()
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         session.generator()
     except FileNotFoundError:
-        if not (session.folder / METRICS).is_file():  # no run that will have a model soon
+        begun = (session.folder / METRICS).is_file() or (session.folder / CHECKPOINTS).is_dir()
+        if not begun:  # no run that will have a model soon
             raise
         warn(f"{args.checkpoint} has no weights yet: they are taken as soon as there are some.")
     with PlayServer(session, args.port) as server:

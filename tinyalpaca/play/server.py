@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,6 +18,7 @@ from tinyalpaca.play.session import Session
 
 LOOPBACK = "127.0.0.1"
 LONGEST_REQUEST = 1 << 20  # bytes
+PATIENCE = 60  # seconds that a request may be silent, or its answer unread
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -52,7 +54,9 @@ class PlayServer(ThreadingHTTPServer):
         self.address: str = f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore that a browser has closed the connection."""
+        """Ignore that a browser has closed the connection, and tell of anything else."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -62,6 +66,8 @@ class Handler(BaseHTTPRequestHandler):
 
     server: PlayServer
     protocol_version = "HTTP/1.1"
+    server_version, sys_version = "tinyalpaca", ""  # in each answer, also to who is refused
+    timeout = PATIENCE  # of the socket
 
     def do_GET(self) -> None:
         """The page, or the curves of a run."""

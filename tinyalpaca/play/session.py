@@ -34,6 +34,7 @@ SETTINGS: dict[str, tuple[type, float, float]] = {
 # A slider at its end leaves the filter out.
 OFF: dict[str, float] = {"top_k": 0, "top_p": 0.0, "min_p": 0.0}
 ALTERNATIVES = 8
+LONGEST_PROMPT = 4096  # tokens; more would take long to read, and others wait meanwhile
 
 
 class Session:
@@ -76,7 +77,8 @@ class Session:
             asked: "prompt", and any of SETTINGS.
 
         Raises:
-            ValueError: a setting is no number, or out of its bounds; the prompt is empty.
+            ValueError: a setting is no number, or out of its bounds; the prompt is empty or longer
+                than LONGEST_PROMPT.
         """
         settings = checked_settings(asked)
         prompt = asked.get("prompt")
@@ -85,6 +87,12 @@ class Session:
         with self._lock:
             generator = self.generator()
             tokens = generator.prompt_tokens(prompt)
+            if len(tokens) > LONGEST_PROMPT:
+                raise ValueError(
+                    f"the prompt has {len(tokens):,} tokens, and this page takes "
+                    f"{LONGEST_PROMPT:,}: shorten it. The model looks back at the last "
+                    f"{generator.model.config.max_seq_len:,} only."
+                )
             shown = TokensShown(generator.tokenizer)
             readings = read_back(generator, tokens)
             first = [{**shown.next(tokens[0]), "bits": None, "best": []}]
