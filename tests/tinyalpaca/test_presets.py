@@ -14,7 +14,7 @@ from tinyalpaca.training.metrics_file import read_metrics
 from tinyalpaca.training.resuming import find_checkpoint
 
 ORIGINAL = 235_912  # parameters of the original, with the 216 tokens that its tokenizer had
-VOCABULARY = {"original": 356, "best": 1024, "small-cpu": 65, "baby-gpt": 65}  # of Tiny Shakespeare
+VOCABULARY = {"original": 356, "best": 1536, "small-cpu": 65, "baby-gpt": 65}  # of Tiny Shakespeare
 
 
 def parameters_of(name):

@@ -325,6 +325,7 @@ def _as_json(generator: Generator, prompt: Prompt, sample: Any, args: argparse.N
 
 
 def report_speed(tokens: int, seconds: float) -> None:
-    """A line on standard error, which does not spoil a pipe."""
+    """A line on standard error, which does not spoil a pipe, after what was written before."""
+    sys.stdout.flush()
     rate = tokens / seconds if seconds else 0.0
     warn(f"{tokens} tokens in {seconds:.2f} s: {rate:,.0f} tokens/s")
