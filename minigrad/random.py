@@ -152,25 +152,18 @@ class Generator:
 
 
 def _require_shape_first(name: str, shape: Any, **numbers: Any) -> None:
-    """Raise TypeError for the orders of arguments of NumPy and PyTorch, which give other numbers.
+    """Raise TypeError for NumPy's order of arguments, which would give other numbers.
 
-    NumPy's `normal(0, 1, (2, 3))` would be no number at all, and PyTorch's `randn(2, 3)` two
-    numbers around 3.
+    NumPy's `normal(0, 1, (2, 3))` would be no number at all.
     """
-    (first, value), *others = numbers.items()
     sizes = list(shape) if isinstance(shape, Iterable) else [shape]
     swapped: list[Any] = [size for size in sizes if isinstance(size, float)]
-    swapped += [number for number in numbers.values() if isinstance(number, (tuple, list))]
+    if not isinstance(shape, Iterable):
+        swapped += [number for number in numbers.values() if isinstance(number, (tuple, list))]
     if swapped:
         raise TypeError(
             f"{name}: the shape comes first, then {' and '.join(numbers)}, as in "
             f"{name}((2, 3), {', '.join(f'{k}=...' for k in numbers)})"
-        )
-    by_default = [number for _, number in others] == [1.0]
-    if by_default and type(shape) is type(value) is int and value > 0:
-        raise TypeError(
-            f"{name}({shape}, {value}) would be {shape} numbers with {first}={value}. A shape is "
-            f"one tuple: {name}(({shape}, {value})). If {first} is meant, write {first}={value}.0"
         )
 
 
