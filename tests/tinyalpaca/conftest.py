@@ -11,7 +11,7 @@ from tinyalpaca.tokenizer.pretokenize import byte_alphabet
 
 @pytest.fixture(scope="session", autouse=True)
 def signals_as_in_a_terminal():
-    """A shell ignores some signals for what it starts in the background, children included."""
+    """Handle signals as in a terminal: a shell ignores some signals for background processes."""
     before = {}
     for name in ("SIGINT", "SIGHUP"):
         number = getattr(signal, name, None)
@@ -32,7 +32,7 @@ def transformers():
 
 @pytest.fixture(scope="module")
 def gpt2(transformers, tmp_path_factory):
-    """A folder as Hugging Face writes it, and its model and tokenizer."""
+    """A folder in Hugging Face's format, with its model and tokenizer."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
     folder = tmp_path_factory.mktemp("gpt2")
     ours, alphabet = tiny_tokenizer(), byte_alphabet()

@@ -1,4 +1,4 @@
-"""What the ranks of `test_distributed.py` run: a small training with the settings that are given.
+"""The program of the ranks in `test_distributed.py`: a small training with given settings.
 
 mpirun -n 2 python distributed_program.py SETTINGS.json
 """
@@ -32,7 +32,7 @@ class Double(TinyAlpaca):
 
 
 class Remembered(TinyAlpaca):
-    """A model that is found again."""
+    """A model that stays accessible to the test."""
 
     made: ClassVar[list[Any]] = []
 
@@ -42,7 +42,7 @@ class Remembered(TinyAlpaca):
 
 
 class Happens(Hook):
-    """What happens to one rank after a step."""
+    """Makes something happen to one rank after a step."""
 
     def __init__(self, what: str, rank: int, step: int) -> None:
         self.what, self.rank, self.at = what, rank, step
@@ -63,7 +63,7 @@ class Happens(Hook):
 
 
 def train(settings: dict[str, Any]) -> Any:
-    """A run, with what is special about it taken out of the settings."""
+    """Run a training. The special settings of these tests are removed first."""
     settings = dict(settings)
     double, resume = settings.pop("double", False), settings.pop("resume", False)
     happens, differs = settings.pop("happens", None), settings.pop("differs", None)

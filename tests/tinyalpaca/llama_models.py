@@ -5,9 +5,9 @@ from typing import Any
 
 from tests.tinyalpaca.tiny_models import TEXT
 
-# What each is there for: its class, and settings beside `SIZES`.
+# For each kind: the class of its configuration, and settings besides `SIZES`.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": (  # as Llama 3.1: scaled positions, heads that share; here wider than their part, too
+    "llama": (  # like Llama 3.1: scaled positions, shared keys and values; also wider heads
         "Llama",
         {
             **{"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8},
@@ -18,7 +18,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
-    "llama with linear scaling": (  # as Llama 2: a head of keys and values for each of queries
+    "llama with linear scaling": (  # like Llama 2: as many heads of keys and values as of queries
         "Llama",
         {
             **{"num_attention_heads": 3, "num_key_value_heads": 3, "rms_norm_eps": 1e-2},
@@ -48,7 +48,7 @@ SIZES = {
     **{"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2},
     "max_position_embeddings": 40,
 }
-# How the families cut a text into words.
+# How the families split a text into words.
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -57,7 +57,7 @@ QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
 def tokenizer_of(transformers: Any, kind: str = "llama") -> Any:
-    """A byte-level BPE as a family has it, trained by the library `tokenizers`."""
+    """A byte-level BPE like that of a family, trained by the library `tokenizers`."""
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 

@@ -6,7 +6,7 @@ from tinyalpaca.data import load_corpus
 
 
 def tiny_shakespeare() -> str:
-    """As `load_corpus` finds it without the network."""
+    """The text that `load_corpus` finds without the network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINYALPACA_OFFLINE", "1")
         try:

@@ -1,4 +1,4 @@
-"""A training small enough to be run many times in a test."""
+"""A training that is small enough to be run many times in a test."""
 
 import os
 from pathlib import Path
@@ -34,7 +34,7 @@ TRAINING = {
 
 
 def write_text(folder: Path) -> Path:
-    """About 1,500 characters with something to learn in them."""
+    """Write a text of about 1,500 characters that has something to learn in it."""
     rng = np.random.default_rng(7)
     words = np.array(["the ", "king ", "and ", "queen ", "speak ", "no ", "more,\n", "thou "])
     path = folder / "text.txt"
@@ -43,13 +43,13 @@ def write_text(folder: Path) -> Path:
 
 
 def train(folder: Path, text: Path, model: dict[str, Any] | None = None, **settings: Any):
-    """A new run."""
+    """Start a new run."""
     config = TrainConfig(**{**TRAINING, "data": str(text), "out": str(folder), **settings})
     return run_training(ModelConfig(**{**MODEL, **(model or {})}), config)
 
 
 def resume(folder: Path, **settings: Any):
-    """Go on with a run."""
+    """Resume a run."""
     return resume_training(folder, {}, settings)
 
 
@@ -69,13 +69,13 @@ def assert_same_weights(a: Path, b: Path) -> None:
 
 
 def results(run: Any) -> list[tuple]:
-    """What must be the same in two runs: of each epoch, losses and learning rate."""
+    """The results that must be the same in two runs: losses and learning rate of each epoch."""
     keys = ("epoch", "step", "train_loss", "val_loss", "learning_rate", "grad_norm")
     return [tuple(record[key] for key in keys) for record in run.state.records]
 
 
 class StopAt(Stopping):
-    """Asks to stop after a number of questions: in the loop, the validation or the sample."""
+    """Says "stop" when it has been asked a number of times: in the loop, validation or sampling."""
 
     def __init__(self, questions: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Our trainer beside losses that another program has given: `tests/tinyalpaca/reference/make.py`.
+"""Compares our trainer with losses from an independent program, `reference/make.py`.
 
-Resumed against whole, or one device against another, both sides share their faults. These do not.
+Tests that compare a resumed run with a whole one, or two devices, miss faults that both sides have.
 """
 
 import json
@@ -25,14 +25,14 @@ from tinyalpaca.training.run import Run
 from tinyalpaca.training.task import Data
 
 STORED = json.loads(LOSSES.read_text(encoding="utf-8"))
-# Ours is in single precision, the other in double. Ten steps of Adam enlarge the difference, the
-# more the smaller gradients are; the largest seen is a sixth of this.
+# Our trainer computes in float32, the other program in float64. Ten steps of Adam enlarge the
+# difference, more for small gradients; the largest difference seen is a sixth of this.
 RELATIVE = 3e-5
 TOKENIZER = CharTokenizer.train(["abcdefghijk"])
 
 
 def run_of(case, folder, saved=None, stopping=None, **more):
-    """A run with a case's settings and the weights that both sides begin with."""
+    """A run with a case's settings and the common initial weights."""
     model_changes, changes = CASES[case]
     model = TinyAlpaca(ModelConfig(**{**MODEL, **model_changes}), Generator(0))
     shapes = {name: value.shape for name, value in model.state_dict().items()}
@@ -88,7 +88,7 @@ def test_so_does_a_run_that_was_stopped_and_resumed(tmp_path, case, stop):
 
 
 def test_every_setting_of_a_case_matters():
-    """No two cases have the same losses, so a setting that were ignored would be seen."""
+    """No two cases have the same losses, so this finds a setting that is ignored."""
     found = list(STORED.values())
     for number, one in enumerate(found):
         for other in found[:number]:
@@ -107,11 +107,11 @@ def test_the_other_program_still_gives_these_numbers():
     assert main(["--check"]) == 0
 
 
-# What a run says about itself
+# Errors and reports of a run
 
 
 def test_another_seed_at_resume_is_refused(tmp_path, monkeypatch):
-    """Half a run with one seed and half with another would be the run of neither."""
+    """A run with half of its steps from each seed would be the run of neither seed."""
     text = write_text(tmp_path)
     monkeypatch.setattr(job, "Stopping", lambda *_: StopAt(4))
     train(tmp_path / "run", text, seed=1)
@@ -119,7 +119,7 @@ def test_another_seed_at_resume_is_refused(tmp_path, monkeypatch):
     step = RunFolder(tmp_path / "run").latest().name
     with pytest.raises(ConfigError, match="seed: 1 before, 2 now"):
         resume(tmp_path / "run", seed=2)
-    assert RunFolder(tmp_path / "run").latest().name == step  # nothing has happened
+    assert RunFolder(tmp_path / "run").latest().name == step  # nothing has changed
     assert resume(tmp_path / "run", seed=1).config.seed == 1
 
 
@@ -139,7 +139,7 @@ def test_the_report_says_bits_where_it_says_bits(tmp_path):
 
 
 def test_the_curves_have_every_step(tmp_path, monkeypatch):
-    """In the report and in the picture: each step's loss, and each epoch's validation."""
+    """Report and picture have each step's loss and each epoch's validation loss."""
     figure = pytest.importorskip("matplotlib.figure", reason="the loss curve is drawn with it")
     drawn = []
 
@@ -164,4 +164,4 @@ def test_the_curves_have_every_step(tmp_path, monkeypatch):
     lines = [part.split('"')[0] for part in chart.split('<path d="M')[1:]]
     assert [line.count("L") for line in lines] == [9, 1, 9]  # smoothed, validation, each step
     heights = [float(point.split()[1]) for point in lines[2].split("L")]
-    assert np.corrcoef(heights, losses)[0, 1] < -0.999  # up is less in an SVG
+    assert np.corrcoef(heights, losses)[0, 1] < -0.999  # in an SVG y grows downwards

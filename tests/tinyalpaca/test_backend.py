@@ -1,4 +1,4 @@
-"""Workers are processes or threads, as the command chooses; the output says which."""
+"""Workers are processes or threads, as chosen in the command; the output says which."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def command(*argv):
     "start", [["-m", "tinyalpaca", "train"], [str(ROOT / "examples" / "train_shakespeare.py")]]
 )
 def test_a_fresh_run_trains_on_processes_and_says_so(tmp_path, start):
-    """The tokenizer's progress bar comes first: it must leave no thread that forbids a fork."""
+    """The tokenizer's progress bar runs before: it must leave no thread that prevents a fork."""
     text = write_text(tmp_path)
     done = command(*start, "--data", str(text), "--out", str(tmp_path / "run"), *SMALL)
     assert done.returncode == 0, done.stderr

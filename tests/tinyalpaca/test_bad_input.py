@@ -1,4 +1,4 @@
-"""A user's mistakes: each is one clear sentence on standard error, before any work is done."""
+"""A user's mistakes: each gives one clear sentence on standard error, before any work is done."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ from tinyalpaca.config import TrainConfig
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder that a short run wrote; tests copy it before they damage it."""
+    """The folder of a short run; tests copy it before they damage it."""
     folder = tmp_path_factory.mktemp("trained")
     text = folder / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
@@ -95,7 +95,7 @@ def test_settings_out_of_range(tmp_path, capsys, flag, value, message):
 
 
 def test_restarts_have_no_warm_up(tmp_path, capsys):
-    """It would be left out silently, also when it comes from a preset."""
+    """Otherwise the warm-up would be ignored silently, also one from a preset."""
     for more in (["--warmup-steps", "3"], ["--preset", "best"]):
         argv = train_on(tmp_path, TEXT.encode(), "--schedule", "cosine-restarts", *more)
         assert "cosine-restarts has no warm-up, and warmup_steps is" in error_of(

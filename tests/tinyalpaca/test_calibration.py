@@ -11,7 +11,7 @@ from tinyalpaca.training.calibration import choose_micro_batch, remembered
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that passes only as the work says."""
+    """A clock that only the measured work advances."""
 
     class Clock:
         now = 0.0
@@ -46,7 +46,7 @@ def test_a_cache_that_is_left_asks_for_small_sizes(clock):
 
 @pytest.mark.parametrize(("saving", "chosen"), [(0.02, 2), (0.05, 16)])
 def test_memory_is_spent_only_on_what_is_worth_it(clock, saving, chosen):
-    """From 2 sequences on, each doubling saves a little of the time that one sequence takes."""
+    """From 2 sequences on, each doubling reduces the time per sequence by `saving`."""
     run = work(clock, lambda size: size * ((1 - saving) ** log2(size) if size > 1 else 2))
     assert choose_micro_batch(run, 32, 2) == chosen
 
@@ -59,7 +59,14 @@ def test_long_runs_are_few(clock):
         clock.now += size * (12 if size == 1 else 10)
 
     assert choose_micro_batch(run, 8, 1) == 2
-    assert sizes == [1, 1, 2, 2, 3, 3]  # each once to warm up, and none after one in vain
+    assert sizes == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+    ]  # each is run once to warm up; it stops after a size that saves nothing
 
 
 def test_a_batch_of_one(clock):

@@ -1,4 +1,4 @@
-"""A model that a user has changed writes its own text, not that of the unchanged model."""
+"""A model whose code a user has changed writes its own text, not that of the unchanged model."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ PROMPTS = ["the", "the cat sat on the mat, the hat"]
 
 @pytest.fixture(autouse=True)
 def nothing_announced(monkeypatch):
-    """A warning comes once for each message: begin anew in each test."""
+    """Forget earlier warnings before each test, because each message is shown once."""
     monkeypatch.setattr(announce, "_announced", set())
 
 
@@ -52,7 +52,7 @@ class Parallel(DecoderLayer):
 
 
 class Adapted(nn.Module):
-    """A linear layer with low-rank additions beside it."""
+    """A linear layer plus a low-rank product."""
 
     def __init__(self, linear):
         self.linear = linear
@@ -175,7 +175,7 @@ def assert_same(ours, expected):
 )
 def test_a_changed_model_writes_its_own_text(change, options):
     generator = tiny_generator(**options)
-    before = texts(generator)  # so that folded weights are there
+    before = texts(generator)  # so that there are folded weights
     change(generator.model)
     with mg.textbook():
         expected = texts(generator)
@@ -213,7 +213,7 @@ def test_a_model_as_it_was_made_takes_the_fast_way(options):
         model = tiny_model(**options, **more)
         assert why_not_as_written(dict(model.named_modules())) is None
         assert largest_size(model.config) == max(p.size for p in model.parameters())
-    texts(tiny_generator(**options))  # where a warning would be an error
+    texts(tiny_generator(**options))  # a warning would be an error
 
 
 @pytest.mark.parametrize("options", [{}, {"pre_norm": True, "bias": False}])
@@ -288,7 +288,7 @@ WAYS = {
 
 
 def changes_what_is_written(way, written):
-    """`written(generator)` after a change of the weights is what the textbook writes then."""
+    """After a change of the weights, `written(generator)` is what the textbook writes."""
     generator = tiny_generator()
     handed_out = generator.model.final_linear.weight.data
     before = written(generator)
@@ -309,7 +309,7 @@ def test_changed_weights_are_seen_whatever_their_sum(way):
 
 @pytest.fixture
 def large(monkeypatch):
-    """Models of any size count as large: nothing is folded."""
+    """All models count as large, so nothing is folded."""
     monkeypatch.setattr(ready_model, "FOLDED", 0)
 
 
@@ -331,7 +331,7 @@ def test_a_changed_large_model_writes_its_own_text(change, options, large):
     change(generator.model)
     with mg.textbook():
         expected = text_of(generator)
-    if change is not two_dtypes:  # which the model itself computes
+    if change is not two_dtypes:  # then the model itself runs
         with pytest.warns(KernelFallbackWarning, match="generation runs the whole model for every"):
             assert_same(text_of(generator), expected)
     assert_same(text_of(generator), expected)
@@ -384,7 +384,7 @@ def test_pages_and_alternatives_are_the_changed_models():
 
 def test_a_page_of_a_model_without_attention_of_ours():
     class Bigrams(nn.Module):
-        """Each token tells the next one."""
+        """A model in which the next token depends on the last one only."""
 
         def __init__(self):
             self.config = ModelConfig(vocab_size=300, max_seq_len=11)

@@ -1,4 +1,4 @@
-"""Conversations by a model's template: ids and answers are those of `transformers`."""
+"""Conversations by a model's template: ids and answers equal those of `transformers`."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from tinyalpaca.generation import Generator
 from tinyalpaca.runs import load_model, save_model
 
 jinja2 = pytest.importorskip("jinja2", reason="jinja2 is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has to say
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of transformers
 
 CHATML = (
     "{%- if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}"
@@ -56,7 +56,7 @@ ONE = [{"role": "user", "content": "the cat"}]
 
 @pytest.fixture(scope="module", params=TEMPLATES)
 def chatty(request, transformers, tmp_path_factory):
-    """A folder with a model, and a tokenizer that has a template; and both."""
+    """A folder with a model and a tokenizer with a template; also these two."""
     folder = tmp_path_factory.mktemp("theirs")
     model, tokenizer = save_tiny_llama(transformers, request.param, folder)
     tokenizer.chat_template = TEMPLATES[request.param]
@@ -110,7 +110,7 @@ def test_the_template_stays_with_the_model(chatty, tmp_path, capsys):
 
 
 def test_where_templates_are(chatty, tmp_path):
-    """A file of its own comes first; of several in the settings the one named default."""
+    """A separate file is preferred; of several templates in the settings, the one named default."""
     folder = shutil.copytree(chatty[0], tmp_path / "theirs")
     file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     file.write_text("of the file {{ eos_token }}", encoding="utf-8")
@@ -186,12 +186,12 @@ def test_without_a_template_or_jinja2(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ChatError, match=r"chat templates need jinja2: pip install .*\[chat\]"):
         with_template(ChatTemplate("a template that nobody has compiled")).chat(ONE)
-    assert generator.generate("the", 3, seed=1)  # which needs neither
+    assert generator.generate("the", 3, seed=1)  # needs neither a template nor jinja2
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A checkpoint with a template of ordinary letters."""
+    """A checkpoint with a template that uses ordinary letters only."""
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }}. {% endfor %}me: "
     generator = with_template(ChatTemplate(template))
     generator.model.seen_tokens = np.ones(generator.tokenizer.vocab_size, bool)

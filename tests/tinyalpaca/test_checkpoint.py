@@ -1,4 +1,4 @@
-"""A changed byte in a checkpoint is noticed, and good checkpoints are never harmed."""
+"""A changed byte in a checkpoint is detected, and good checkpoints are never damaged."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Models to and from PyTorch: the original's files, and GPT-2's."""
+"""Models to and from PyTorch: files of the original and of GPT-2."""
 
 import io
 import json
@@ -27,7 +27,7 @@ TOKENS = ["▁", "[UNK]", "\n", *"abcdehmnst,", "th", "the", "at", "▁that"]
 
 @pytest.fixture
 def original(tmp_path):
-    """The two files of a small original, and its PyTorch model."""
+    """The two files of a small model of the original, and the PyTorch model."""
     model = tiny_model(vocab_size=len(TOKENS), max_seq_len=16)
     twin = twin_of(model, torch.float32)
     torch.save(twin.state_dict(), tmp_path / "tinyalpaca.pth")
@@ -54,7 +54,7 @@ def greedy(twin, ids, count, context):
 
 
 def test_the_originals_model_converts_and_writes_the_same(tmp_path, original, capsys):
-    """Sizes are read off the tensors; logits to 1e-4 in float32; greedy text the same."""
+    """Sizes are read from the tensors. Logits differ by less than 1e-4, and greedy text is equal."""
     assert convert(*files(tmp_path), tmp_path / "out", "--num-heads", 3) == 0
     assert (
         "2 layers, d_model 24, d_ff 40, 3 heads, context 16, 18 tokens" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from tinyalpaca.generation import Generator
 from tinyalpaca.runs import load_model
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
-pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has to say
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of transformers
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,13 @@ def converted(gpt2, tmp_path_factory):
 
 
 def test_a_run_begins_with_it(gpt2, converted, tmp_path):
-    """Weights, sizes and tokenizer are taken; what was learned is not lost in a few steps."""
+    """Weights, sizes and tokenizer are used, and a few steps do not destroy what was learned."""
     folder = tmp_path / "out"
     assert cli.main(["convert", str(gpt2[0]), str(folder)]) == 0
     text = write_text(tmp_path)
-    sizes = {name: getattr(ModelConfig, name) for name in MODEL}  # the defaults: taken as they are
+    sizes = {
+        name: getattr(ModelConfig, name) for name in MODEL
+    }  # the defaults mean: as in the file
     settings = {"init_from": str(folder), "epochs": 1, "learning_rate": 1e-9, "weight_decay": 0.0}
     run = train(tmp_path / "run", text, sizes, seq_len=17, **settings)
     assert run.model.config == converted.model.config
@@ -57,7 +59,7 @@ def test_equal_logits(gpt2, converted):
 
 
 def test_equal_greedy_text(gpt2, converted):
-    """Theirs may choose a token that the tokenizer does not have; that is forbidden them here."""
+    """transformers may choose tokens that the tokenizer lacks; here they are excluded."""
     _, model, tokenizer = gpt2
     ids = tokenizer("the cat", return_tensors="pt")
     size = converted.tokenizer.vocab_size
@@ -92,7 +94,7 @@ def test_equal_greedy_text(gpt2, converted):
     ],
 )
 def test_the_filters_and_their_order_are_hugging_faces(gpt2, setting):
-    """What their `generate` draws from, step by step, against our filters on its raw logits."""
+    """Compares the distributions of their `generate` with our filters on the same raw logits."""
     from tinyalpaca.generation.sampling import Sampling, filtered, penalised
 
     _, model, tokenizer = gpt2

@@ -20,12 +20,12 @@ from tinyalpaca.runs import load_model, save_model
 from tinyalpaca.tokenizer import BPETokenizer, CharTokenizer
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
-pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has to say
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of transformers
 
 
 @pytest.fixture
 def folder(gpt2, tmp_path):
-    """The folder of a GPT-2, to be changed."""
+    """A copy of a GPT-2 folder, which the test may change."""
     return shutil.copytree(gpt2[0], tmp_path / "theirs")
 
 
@@ -50,7 +50,7 @@ def assert_same_logits(ours, theirs, atol=1e-4, rtol=0.0):
 
 
 def rewrite(folder, change, file="model.safetensors"):
-    """Change the tensors of a folder and write them as a file of another name."""
+    """Change the tensors of a folder and write them to a file with another name."""
     tensors = change(dict(load_safetensors(folder / "model.safetensors")[0]))
     (folder / "model.safetensors").unlink()
     if file.endswith(".bin"):
@@ -60,7 +60,7 @@ def rewrite(folder, change, file="model.safetensors"):
 
 
 def shards_of(folder, suffix):
-    """Replace the file of weights by three shards and an index."""
+    """Replace the weights file by three shards and an index."""
     tensors = dict(load_safetensors(folder / "model.safetensors")[0])
     (folder / "model.safetensors").unlink()
     stem = "model" if suffix == "safetensors" else "pytorch_model"
@@ -186,7 +186,7 @@ def test_special_tokens_without_an_embedding_are_left_out(gpt2, transformers, tm
     assert "the model only" in refused(folder, capsys)
 
 
-# Ours for them.
+# Our models in their format.
 
 OPTIONS = {"pre_norm": True, "activation": "gelu", "bias": False, "tie_weights": True}
 
@@ -279,7 +279,7 @@ def test_a_bias_in_the_head_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
 @pytest.mark.parametrize("several", [False, True])
 def test_a_fine_tuned_models_own_end_of_a_text(folder, capsys, file, several):
-    """Both libraries stop at it; what we export says so to theirs."""
+    """Both libraries stop at it, and our export names it for theirs."""
     for name in ("generation_config.json", "config.json"):
         content = json.loads((folder / name).read_bytes())
         old = content["eos_token_id"]
@@ -340,7 +340,7 @@ def test_pipes_in_the_place_of_files_are_not_waited_for(folder, capsys):
 
 
 def test_text_is_written_without_converting_first(folder, capsys, tmp_path):
-    """From the command line, by `Generator`, by `tinyalpaca.load`; as after converting."""
+    """The command, `Generator` and `tinyalpaca.load` write the same text as after converting."""
     wanted = Generator(*converted(folder)[:2]).generate("the cat", 20, seed=3)
     flags = ["--checkpoint", str(folder), "--prompt", "the cat", "--seed", "3"]
     capsys.readouterr()
@@ -358,7 +358,7 @@ def test_text_is_written_without_converting_first(folder, capsys, tmp_path):
 
 
 def test_a_large_file_of_weights_stays_where_it_is(folder, monkeypatch):
-    """It is mapped, and what is changed is changed in memory alone."""
+    """The file is memory-mapped, and changes are made in memory only."""
     monkeypatch.setattr(safetensors_file, "MAPPED", 1)
     before = (folder / "model.safetensors").read_bytes()
     wanted = Generator.from_checkpoint(folder).generate("the cat", 20, seed=3)

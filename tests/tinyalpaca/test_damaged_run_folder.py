@@ -1,4 +1,4 @@
-"""Bits flipped in the files of a run: the right content, or one line that names the file."""
+"""Flipped bits in the files of a run give the right content, or one line that names the file."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def flip(path: Path, rng: np.random.Generator) -> None:
 
 
 def one_line(error: Exception, run: Path) -> bool:
-    """Whether an error is for people, and says which file."""
+    """Whether an error is one readable line that names a file of the run."""
     return isinstance(error, (ValueError, OSError)) and (
         str(run) in f"{error} {getattr(error, 'filename', '')}"
     )
@@ -57,7 +57,7 @@ def written_by(folder: Path) -> str:
 
 
 def flips(begun: Path, tmp_path: Path, count: int, seed: int) -> None:
-    """Flip bits in every file of a run in turn, and use it as generation and training do."""
+    """Flip bits in each file of a run in turn, and read the run as generation and training do."""
     rng = np.random.default_rng(seed)
     run = shutil.copytree(begun / "run", tmp_path / "run")
     files = sorted(path for path in run.rglob("*") if path.is_file() and path.stat().st_size)
@@ -72,7 +72,7 @@ def flips(begun: Path, tmp_path: Path, count: int, seed: int) -> None:
         path = files[number % len(files)]
         before = path.read_bytes()
         flip(path, rng)
-        # What reads this file: its own folder, or what is reached by the pointers.
+        # Read this file through its own folder, or through the pointers.
         source = path.parent if path.parent in wanted else run / "checkpoints" / path.name
         try:
             assert written_by(source) == wanted.get(source, wanted[latest]), path
@@ -89,7 +89,9 @@ def flips(begun: Path, tmp_path: Path, count: int, seed: int) -> None:
         except (ValueError, OSError) as error:
             assert one_line(error, run), (path, error)
         else:
-            assert saved.folder == latest or told, path  # an earlier one is never taken silently
+            assert saved.folder == latest or told, (
+                path
+            )  # an earlier one is never used without a message
             for name, array in weights[saved.folder].items():
                 assert np.array_equal(array, saved.weights[name]), path
         told.clear()
@@ -135,7 +137,7 @@ def test_a_damaged_line_of_the_metrics_costs_that_line(run, capsys, damage):
     steps = [record["step"] for record in read_metrics(path) if record["kind"] == "step"]
     assert steps[-2:] == [7, 8] and len(steps) >= 8 - lost
     epochs = [record for record in read_metrics(path) if record["kind"] == "epoch"]
-    assert epochs == resumed.state.records  # those are in the checkpoints as well
+    assert epochs == resumed.state.records  # the checkpoints have them too
 
 
 def test_metrics_of_an_older_version_are_read(tmp_path):
@@ -156,7 +158,7 @@ BAD_POINTERS = [b"", b"step-99999999\n", b"\xff\xfe", b"../../etc\n", b"step-000
 
 @pytest.mark.parametrize("content", BAD_POINTERS)
 def test_with_best_unreadable_the_best_weights_stay(run, capsys, content):
-    """They are found again by their step, and nothing else ever takes their place."""
+    """They are found by their step, and nothing else ever replaces them."""
     folder = RunFolder(run)
     best, published = folder.best(), (run / "model.safetensors").read_bytes()
     (folder.checkpoints / "best").write_bytes(content)
@@ -223,7 +225,7 @@ def test_shapes_are_known_without_a_model(options):
 )  # fmt: skip
 @pytest.mark.parametrize("sums", [False, True])
 def test_absurd_sizes_are_found_before_memory_is_asked_for(run, capsys, size, sums):
-    """Even if the checksums are right, as those of somebody who means it are."""
+    """Also if the checksums are right, as in a malicious file."""
     for folder in (run, *RunFolder(run).all()):
         content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         content["model"] |= size

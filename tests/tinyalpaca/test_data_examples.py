@@ -1,4 +1,4 @@
-"""The examples in the docstrings of tokenizers and data are true."""
+"""The examples in docstrings of tokenizers and data are right."""
 
 import doctest
 

@@ -1,4 +1,4 @@
-"""One run in many processes: the numbers of one process, and no rank that waits for ever."""
+"""One run in many processes has the numbers of one process, and no rank waits for ever."""
 
 import json
 import signal
@@ -32,7 +32,7 @@ def text(tmp_path_factory):
 
 
 def start(size, folder, text, *, cleanup=True, **settings):
-    """Run so many ranks with these settings; the finished command."""
+    """Run `size` ranks with these settings; returns the finished command."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "settings.json"
     content = {"data": str(text), "out": str(folder / "run"), "distributed": True, **settings}
@@ -45,7 +45,7 @@ def alone(folder, text, **settings):
 
 
 def numbers(folder):
-    """Losses and gradient norms of all steps, and losses of all validations."""
+    """The losses and gradient norms of all steps, and all validation losses."""
     lines = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     steps = [(r["step"], r["loss"], r["grad_norm"]) for r in records if r["kind"] == "step"]
@@ -58,7 +58,7 @@ def assert_same_numbers(ours, other, rtol, steps):
     assert len(made) == steps
     np.testing.assert_allclose(made[:, :2], expected[:, :2], rtol=rtol)
     np.testing.assert_allclose(scores, expected_scores, rtol=rtol)
-    # Near a minimum a gradient is a small difference of large terms, whose rounding it keeps.
+    # Near a minimum a gradient is a small difference of large terms, with their rounding errors.
     np.testing.assert_allclose(made[:, 2], expected[:, 2], rtol=10 * rtol)
 
 
@@ -94,7 +94,7 @@ def test_steps_are_those_of_one_process(tmp_path, text, size, settings, rtol):
 
 
 def test_a_signal_to_one_rank_saves_and_others_go_on(tmp_path, text):
-    """All stop after the same step; then another number of ranks goes on, then one process."""
+    """All stop after the same step; then another number of ranks resumes, then one process."""
     settings = {**LONG, "max_steps": 50, "shard_optimizer": True, "happens": ["SIGTERM", 1, 23]}
     done = start(2, tmp_path / "ranks", text, **settings)
     assert done.returncode == 128 + signal.SIGTERM
@@ -138,7 +138,7 @@ def test_a_full_disk_at_rank_0_stops_all(tmp_path, text):
 
 
 def test_weights_that_differ_are_not_saved(tmp_path, text):
-    """They are compared before each checkpoint: the last one is good."""
+    """Weights are compared before each checkpoint, so the last checkpoint is good."""
     happens = {"happens": ["diverges", 1, 5], "save_every": 4, "batch_size": 6, **FOREVER}
     done = start(3, tmp_path, text, **happens)
     assert done.returncode == 1 and done.stderr.count("error:") == 1
@@ -158,7 +158,7 @@ DEATHS = [
 def test_the_others_save_the_last_step_and_name_the_rank(tmp_path, text, what, rank, told):
     settings = {"happens": [what, rank, 9], "batch_size": 6, **FOREVER}
     settings |= {"rank_timeout": 5.0} if what == "SIGSTOP" else {}
-    for attempt in range(3):  # on a crowded machine MPICH's launcher at times ends all the same
+    for attempt in range(3):  # on a busy machine MPICH's launcher sometimes ends all ranks itself
         folder = tmp_path / str(attempt)
         done = start(3, folder, text, cleanup=False, **settings)
         if "error:" in done.stderr:
@@ -172,7 +172,7 @@ def test_the_others_save_the_last_step_and_name_the_rank(tmp_path, text, what, r
 
 @pytest.mark.slow
 def test_what_a_kill_at_any_moment_leaves_can_be_gone_on_with(tmp_path, text):
-    """Twenty moments, with the launcher's clean-up: the next start goes on from a good step."""
+    """At twenty moments, with the launcher's clean-up: the next start resumes from a good step."""
     settings = {**LONG, "max_steps": 200, "save_every": 5, "distributed": True}
     for moment in range(20):
         resume = (tmp_path / "ranks" / "run" / "checkpoints" / "latest").exists()
@@ -187,7 +187,7 @@ def test_what_a_kill_at_any_moment_leaves_can_be_gone_on_with(tmp_path, text):
 
 @pytest.mark.slow
 def test_a_step_that_is_not_finite_is_left_out_by_all(tmp_path, text):
-    """A learning rate that is far too high ends both ways alike."""
+    """With a learning rate that is far too high, both ways end the same."""
     settings = {"learning_rate": 1e20, "batch_size": 6, "grad_clip": 0.0, **FOREVER}
     done = start(3, tmp_path, text, **settings)
     assert done.returncode == 1
@@ -286,7 +286,7 @@ def test_the_command_tells_everything_once(tmp_path, text):
 
 def test_other_versions_and_texts_are_named():
     class Two(mpi.Ranks):
-        """Of which the second has another NumPy and another text."""
+        """Two ranks, of which the second has another NumPy and another text."""
 
         def __init__(self):
             super().__init__(place=mpi.Place())

@@ -1,4 +1,4 @@
-"""Every token but the first is predicted once, whatever the stride of windows."""
+"""Every token but the first is predicted once, for any stride of windows."""
 
 import numpy as np
 import pytest

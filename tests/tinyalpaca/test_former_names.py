@@ -26,7 +26,7 @@ def former(name: str) -> str:
 
 
 def make_former(folder):
-    """Give the files of a checkpoint the names that they had."""
+    """Rename the embeddings in the files of a checkpoint to their former names."""
     changed = 0
     for path in folder.glob("*.safetensors"):
         arrays, metadata = load_safetensors(path)
@@ -73,7 +73,7 @@ def test_a_former_checkpoint_loads_and_writes(tmp_path):
 
 
 def test_a_former_file_for_pytorch_converts(tmp_path):
-    """What `--to torch` wrote before, with the vocabulary of an original."""
+    """A file that `--to torch` wrote before, with a vocabulary of the original."""
     model = tiny_model(vocab_size=4, max_seq_len=16)
     weights = tmp_path / "a.safetensors"
     for prefix in ("", "module."):
@@ -91,12 +91,12 @@ def test_a_former_file_for_pytorch_converts(tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, HARD], ids=["plain", "hard"])
 def test_a_former_run_goes_on_bit_for_bit(tmp_path, settings):
-    """Weights, their average, the optimizer's averages and counters find their parameters."""
+    """Weights, their average, the optimizer's averages and counters are matched to parameters."""
     text = write_text(tmp_path)
     train(tmp_path / "half", text, epochs=1, **settings)
     shutil.copytree(tmp_path / "half", tmp_path / "former")
     for checkpoint in (RunFolder(tmp_path / "former").path / "checkpoints").glob("step-*"):
-        assert make_former(checkpoint) >= 6  # weights and two averages of either table
+        assert make_former(checkpoint) >= 6  # weights and two averages for each table
     resume(tmp_path / "half", epochs=2)
     resume(tmp_path / "former", epochs=2)
     assert_same_weights(tmp_path / "half", tmp_path / "former")

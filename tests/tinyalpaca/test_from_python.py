@@ -1,4 +1,4 @@
-"""Training from Python, with parts of your own, which the written files name."""
+"""Training from Python with your own model, optimizer and hooks, which the written files name."""
 
 import dataclasses
 import json
@@ -36,14 +36,14 @@ ROOT = Path(__file__).parents[2]
 
 
 class Squared(TinyAlpaca):
-    """Another model: its logits are half as large."""
+    """Another model, whose logits are half as large."""
 
     def forward(self, ids):
         return super().forward(ids) * 0.5
 
 
 class Table(nn.Module):
-    """A model that has nothing in common with ours: the next token depends on the last alone."""
+    """A model of another kind: the next token depends on the last one only."""
 
     def __init__(self, config, rng):
         self.config = config
@@ -54,7 +54,7 @@ class Table(nn.Module):
 
 
 class Told(Hook):
-    """Writes down what it is told."""
+    """Records the calls of its methods."""
 
     def __init__(self):
         self.steps, self.epochs, self.ended = [], [], None
@@ -188,7 +188,7 @@ def test_the_hook_in_the_documentation(tmp_path, text, monkeypatch):
 
 
 def test_the_text_is_that_of_the_model_itself(tmp_path):
-    """Generation has a copy of TinyAlpaca's forward pass, and uses it for nothing else."""
+    """Generation has a copy of TinyAlpaca's forward pass, and uses it for TinyAlpaca only."""
     tokenizer = tiny_tokenizer()
     sizes = ModelConfig(**{**MODEL, "vocab_size": tokenizer.vocab_size})
     ours, other = (kind(sizes, mg.Generator(0)) for kind in (TinyAlpaca, Squared))

@@ -1,4 +1,4 @@
-"""`examples/generate.py` as a person uses it: on a terminal, in a pipe, with each of its flags."""
+"""`examples/generate.py` as a user runs it: on a terminal, in a pipe, with each of its flags."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_text_goes_out_and_the_speed_beside_it(generate, folder):
 
 
 def test_in_a_pipe_through_the_script(folder):
-    """The output is text and nothing else; a reader that leaves early is no error."""
+    """The output is only the text, and a reader that stops early is not an error."""
     script = [sys.executable, str(ROOT / "examples" / "generate.py"), "--checkpoint", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     flags = ["--prompt", "-", "--max-new-tokens", "30", "--seed", "3"]
@@ -127,7 +127,7 @@ def test_alternatives_are_listed_and_coloured_where_there_are_colours(generate, 
     for line in lines:
         chosen, best = line.split(" | ")
         assert re.fullmatch(r'".*" [\d.]+% *', chosen)
-        assert best.startswith(chosen.strip())  # greedy takes the likeliest
+        assert best.startswith(chosen.strip())  # greedy sampling takes the most probable token
         assert len(re.findall(r"[\d.]+%", best)) == 5
     monkeypatch.setenv("FORCE_COLOR", "1")
     _, coloured, _ = generate(*flags)
@@ -192,7 +192,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Terminal:
-    """`tinyalpaca generate` on a terminal of its own, so that Ctrl-C is a key there."""
+    """`tinyalpaca generate` on its own terminal, where Ctrl-C is a key."""
 
     def __init__(self, *flags):
         self.seen = ""
@@ -229,12 +229,12 @@ class Terminal:
         os.write(self.terminal, text.encode())
 
     def status(self):
-        """The exit status, once it ends."""
+        """Wait for the end; returns the exit status."""
         return self.process.wait(60)
 
 
 def test_interactive_on_a_terminal(folder):
-    """Ctrl-C stops the text, not the program; arrow up brings the last line back; Ctrl-D ends."""
+    """Ctrl-C stops the text, not the program; arrow up shows the last line; Ctrl-D ends."""
     flags = ["--checkpoint", folder, "--max-new-tokens", 1000000, "--stop", "zzz", "--seed", 1]
     with Terminal(*flags, "--interactive") as program:
         assert "Ctrl-D ends" in program.until("> ")
@@ -244,7 +244,7 @@ def test_interactive_on_a_terminal(folder):
         program.until(r"\(stopped\)[^>]*> ")
         program.type("half a line")
         program.until("half a line")
-        time.sleep(0.2)  # readline misses a signal that comes just before it waits for a key
+        time.sleep(0.2)  # readline misses a signal that arrives just before it waits for a key
         program.type("\x03")
         program.until("> $")
         program.type("\x1b[A\n")  # the arrow up

@@ -42,7 +42,7 @@ def generator():
     ],
 )
 def test_the_cache_changes_no_token(options, sampling):
-    """Under the same seed, alone and in a batch, past the context length (11) several times."""
+    """With the same seed, alone and in a batch, several times beyond the context length (11)."""
     generator = tiny_generator(**options)
     prompts = ["the", "the cat sat on the mat, the hat", "é", "🦙 that"]
     with minigrad.textbook():
@@ -75,7 +75,7 @@ def test_a_stream_joined_is_what_generate_returns(generator, sampling):
 
 
 def test_a_stream_never_gives_half_a_character():
-    """With a model that writes nothing but llamas, a byte at a time."""
+    """With a model that writes only llama emojis, one byte at a time."""
     tokenizer = tiny_tokenizer(num_merges=0)
     model = tiny_model(tokenizer.vocab_size, spread=0)
     llama = tokenizer.encode("🦙")
@@ -98,7 +98,7 @@ def test_samples_differ_and_the_first_is_the_single_one(generator):
 
 
 def test_results_do_not_depend_on_what_else_is_in_the_batch(monkeypatch):
-    """Nor on how many processes share it."""
+    """They do not depend on the number of processes either."""
     monkeypatch.setattr("tinyalpaca.generation.generator.TOKENS_PER_WORKER", 100)
     prompts = [TEXT[i : i + 3 + i] for i in range(20)]
     options = {"temperature": 1.0, "num_samples": 2, "stop": ["at", "zz"]}
@@ -127,7 +127,7 @@ def test_shapes_of_what_comes_back(generator):
 
 
 def test_logprobs_are_the_models_own(generator):
-    """Before penalty, temperature and filters."""
+    """They are computed before penalty, temperature and filters."""
     prompt = "the cat"
     result = generator.generate(
         prompt, 4, 0.5, top_k=5, repetition_penalty=1.7, seed=1, return_logprobs=True
@@ -166,7 +166,7 @@ def test_steps_tell_what_might_have_been(generator):
 
 
 def test_no_padding_of_the_vocabulary_is_ever_chosen():
-    """The model has rows that the tokenizer knows nothing of, and wants them most."""
+    """The model has more rows than the tokenizer has tokens, and gives those the highest logits."""
     generator = tiny_generator(padding=5)
     size = generator.tokenizer.vocab_size
     bias = generator.model.final_linear.bias
@@ -240,7 +240,7 @@ def test_no_new_tokens_is_no_text(generator, sampling):
 
 
 def test_how_tokens_are_chosen_is_said_in_one_way(generator):
-    """By a `Sampling`, by its settings, or by a temperature; by no two of them."""
+    """By a `Sampling`, by its settings, or by a temperature, but not by two of them."""
     sampling = Sampling(temperature=0.9, top_k=5)
     settings = {"temperature": 0.9, "top_k": 5}
     wanted = generator.generate("the", 20, seed=1, **settings)
@@ -257,7 +257,7 @@ def test_how_tokens_are_chosen_is_said_in_one_way(generator):
 
 
 def test_a_sampler_of_your_own(generator):
-    """It sees the logits of what may come, the text so far, and the sequence's random numbers."""
+    """It gets the logits of allowed tokens, the text so far, and the sequence's generator."""
 
     def greedy(logits, tokens, rng):
         return int(logits.argmax())
@@ -275,7 +275,7 @@ def test_a_sampler_of_your_own(generator):
 
     def repeat(logits, tokens, rng):
         seen.append(len(tokens))
-        logits[tokens[-1]] = np.inf  # it may do with them what it likes
+        logits[tokens[-1]] = np.inf  # it may change them
         return tokens[-1]
 
     start = generator.tokenizer.encode("the")
@@ -302,7 +302,7 @@ def test_filters_that_leave_everything_or_one_token(generator):
 
 
 def test_characters_never_seen():
-    """Bytes can say everything; a vocabulary of characters cannot, and says which."""
+    """Bytes represent any text. A vocabulary of characters does not; the error names one."""
     assert tiny_generator().generate("日本語 ∑", 5, seed=0)
     tokenizer = CharTokenizer.train(TEXT)
     generator = Generator(tiny_model(tokenizer.vocab_size), tokenizer)
@@ -313,7 +313,7 @@ def test_characters_never_seen():
 
 @pytest.mark.parametrize("stride", [0, 1, 5])
 def test_score_adds_up_what_each_token_costs(generator, stride):
-    """Each window on its own, token by token."""
+    """Compared with a sum over windows, token by token."""
     text = TEXT[:60]
     ids = generator.tokenizer.encode(text)
     context, nats, done = generator.model.config.max_seq_len - 1, 0.0, 1

@@ -1,4 +1,4 @@
-"""Where a text begins and ends: token ids as a prompt, empty prompts, `<|endoftext|>`."""
+"""Beginning and end of a text: token ids as a prompt, empty prompts, `<|endoftext|>`."""
 
 import json
 
@@ -26,7 +26,7 @@ def tokenizer():
 def generator(tokenizer):
     model = tiny_model(vocab_size=tokenizer.vocab_size, max_seq_len=32)
     bias = np.zeros(tokenizer.vocab_size, np.float32)
-    bias[tokenizer.end_token] = 2  # it comes now and then
+    bias[tokenizer.end_token] = 2  # it is drawn sometimes
     model.final_linear.bias.assign(model.final_linear.bias.numpy() + bias)
     return Generator(model, tokenizer)
 
@@ -150,7 +150,7 @@ def test_the_files_that_are_ready_to_use_are_enough(tmp_path, capsys):
 
 
 def test_end_tokens_that_a_models_maker_has_named(generator, tokenizer, tmp_path):
-    """One text, many together and a stream end there, and a saved model remembers them."""
+    """One text, many together and a stream end there, and a saved model keeps these tokens."""
     seeds = list(range(12))
     free = generator.generate(["the"] * 12, 20, seed=seeds, return_logprobs=True)
     drawn = [token for one in free for token in one.tokens if token != tokenizer.end_token]

@@ -56,7 +56,7 @@ class Expected(UncachedDecoder):
 
 
 class PlainDecoder(FewDecoder):
-    """With the weights as they lie in the model."""
+    """A decoder with the model's own weights, not folded."""
 
 
 def made(kind, model, vocab_size, sequences, capacity=None):
@@ -72,7 +72,7 @@ def made(kind, model, vocab_size, sequences, capacity=None):
 DECODERS = pytest.mark.parametrize(
     "decoder", [FewDecoder, PlainDecoder, BatchDecoder, ModelDecoder]
 )
-# What folding does not know.
+# Options that folding does not support.
 SHARED = [{"num_kv_heads": 1}, {"head_size": 10}, {"activation": "swiglu"}, LLAMA]
 OPTIONS = [
     dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
@@ -80,7 +80,7 @@ OPTIONS = [
 
 
 def compare(cached, uncached, sequences, steps, rtol):
-    """Equal logits along the greedy path of the uncached decoder."""
+    """Logits are equal along the greedy path of the uncached decoder."""
     for _ in range(steps):
         ours, expected = cached.next_logits(), uncached.next_logits()
         np.testing.assert_allclose(ours, expected, rtol=0, atol=rtol * np.abs(expected).max())
@@ -90,7 +90,7 @@ def compare(cached, uncached, sequences, steps, rtol):
 
 @pytest.fixture(params=[0, 4, 10])
 def short(request, monkeypatch):
-    """How long a prompt is that is computed one token at a time; the models' context is 11."""
+    """The length up to which prompts are computed token by token; the models' context is 11."""
     monkeypatch.setattr(single_step, "SHORT", request.param)
 
 
@@ -98,13 +98,13 @@ def short(request, monkeypatch):
 @pytest.mark.parametrize("lengths", [(1,), (3, 14)])
 @pytest.mark.parametrize(
     "options",
-    [  # every ninth has each choice several times; all of them are slow tests
+    [  # every ninth combination has each choice several times; the others are slow tests
         pytest.param(o, marks=() if i % 9 == 0 else pytest.mark.slow) for i, o in enumerate(OPTIONS)
     ],
     ids=lambda o: "-".join(map(str, o.values())),
 )
 def test_cached_logits_are_the_models(decoder, options, lengths, rng):
-    """Every option, prompts shorter and longer than the context, past its end more than once."""
+    """For every option; prompts are shorter and longer than the context, texts exceed it."""
     model = tiny_model(**options)
     sequences = [rng.integers(0, 27, n).tolist() for n in lengths]
     uncached = Expected(model, 27, sequences)
@@ -120,7 +120,7 @@ TURNED = {
 @DECODERS
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_what_the_copies_take_from_the_model(decoder, pre_norm, rng):
-    """Angles, epsilon and biases are not the usual ones, and are seen in the logits."""
+    """Unusual angles, epsilon and biases of the model change the logits."""
     model = tiny_model(pre_norm=pre_norm, **TURNED)
     sequences = [rng.integers(0, 30, n).tolist() for n in (3, 14)]
     uncached = Expected(model, 30, sequences)
@@ -130,7 +130,7 @@ def test_what_the_copies_take_from_the_model(decoder, pre_norm, rng):
 @pytest.mark.parametrize("options", SHARED, ids=str)
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-13)])
 def test_what_is_not_folded_is_computed_with_the_models_own_weights(options, dtype, rtol, rng):
-    """Of few sequences; of many by the model itself."""
+    """For few sequences; for many the model itself runs."""
     model = tiny_model(**options).astype(dtype)
     for count, kind in ((1, FewDecoder), (FEW, FewDecoder), (FEW + 1, ModelDecoder)):
         sequences = [rng.integers(0, 30, n).tolist() for n in range(2, 2 + count)]
@@ -156,7 +156,7 @@ def test_no_weight_of_a_large_model_is_copied(options, monkeypatch):
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 def test_a_mean_far_from_0(norm):
-    """The mean of what is normalised is thousands of standard deviations."""
+    """The mean of the normalized vectors is thousands of standard deviations."""
     model = tiny_model(norm=norm, pre_norm=True)
     model.embedding.token_embed.assign(model.embedding.token_embed.array + np.float32(3000))
     sequences = [[1, 2, 3]]
@@ -283,7 +283,7 @@ def test_the_window_slides_by_halves_and_depends_on_the_length_alone():
 
 @DECODERS
 def test_prompts_are_computed_in_parts_and_each_once(decoder, rng, monkeypatch):
-    """Of the same windows, as several samples have them, one is computed."""
+    """Equal windows, as in several samples of a prompt, are computed once."""
     monkeypatch.setattr(decoders, "PREFILL_ROWS", 20)
     model = tiny_model()
     seen = []
@@ -292,7 +292,7 @@ def test_prompts_are_computed_in_parts_and_each_once(decoder, rng, monkeypatch):
     sequences = [first.copy(), other.copy(), first.copy(), [4], first.copy(), [4, 5]]
     cached = made(decoder, model, 30, sequences)
     logits = cached.next_logits()
-    alone = issubclass(decoder, FewDecoder)  # which computes what is short one by one
+    alone = issubclass(decoder, FewDecoder)  # it computes short prompts token by token
     assert seen[:2] == ([] if alone else [(2, 10), (2, 1)])
     seen.clear()
     expected = Expected(model, 30, sequences).next_logits()
@@ -331,7 +331,7 @@ HALF = {
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("lengths", [(5,), (5, 9, 3, 14, 2, 7)])
 def test_a_model_in_float16_is_run_itself(options, large, lengths, rng, monkeypatch):
-    """Its activations' squares, and their sums, are beyond 65504, which float16 has not."""
+    """The squares of its activations, and their sums, exceed float16's largest number, 65504."""
     if large:
         monkeypatch.setattr(ready_model, "FOLDED", 0)
     model = tiny_model(**options)
@@ -373,7 +373,7 @@ def test_scores_beyond_float16():
 
 
 def test_a_row_of_zeros_and_an_eps_that_float32_has_not(monkeypatch):
-    """As the model's own, these logits are no numbers."""
+    """These logits are NaN, like the model's own."""
     options = {"pre_norm": True, "norm": "rms", "norm_eps": 1e-60, "bias": False}
     for few in (0, 1 << 25):
         monkeypatch.setattr(ready_model, "FOLDED", few)

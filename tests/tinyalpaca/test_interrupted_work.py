@@ -1,4 +1,4 @@
-"""If something fails in the middle of a run, no step that was made is lost."""
+"""If something fails during a run, no step that was made is lost."""
 
 import argparse
 import os
@@ -26,7 +26,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked
 
 
 def failing_at(monkeypatch, step, act):
-    """Let the loss of a step (from 0) end in `act()`, in whichever process computes it."""
+    """Call `act()` in the loss of a step (from 0), in the process that computes it."""
     real = Loss.training
 
     def loss(self, part, key):
@@ -67,7 +67,7 @@ def test_a_worker_that_is_killed_costs_no_step(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
-        for step in range(3, 30):  # the other worker may be too late for a lane at first
+        for step in range(3, 30):  # at first the other worker may be too late to get a lane
             failing_at(patch, step, die)
         with pytest.raises(TrainingStopped, match="was killed by signal 9") as error:
             train(tmp_path / "run", text, workers=2, micro_batch_size=1)
@@ -159,4 +159,4 @@ def test_what_fits_and_what_does_not(monkeypatch):
     with pytest.raises(ConfigError, match=r"this model has .* parameters; .* machine has 0\.0 GB"):
         check_memory(config)
     monkeypatch.setattr(memory_need, "memory_of_machine", lambda: None)
-    check_memory(config)  # nothing is known
+    check_memory(config)  # the free memory is unknown

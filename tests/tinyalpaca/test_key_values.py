@@ -1,4 +1,4 @@
-"""A model with cached keys and values gives the same as for the whole text."""
+"""A model with cached keys and values gives the same logits as for the whole text."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_parts_give_what_the_whole_gives(options, parts, rng):
 
 @MODELS
 def test_sequences_of_several_lengths(options, rng):
-    """Begun apart, gone on with together, one forgotten and one begun anew in between."""
+    """They begin separately and continue together; one is removed and one added in between."""
     model = tiny_model(**options).astype(np.float64)
     ids = rng.integers(0, 30, (3, 11))
     whole = model(ids).numpy()

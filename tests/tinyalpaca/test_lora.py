@@ -17,7 +17,7 @@ ALL = "*.qkv_proj,*.out_proj,*.fc1,*.fc2,final_linear"
 
 
 def adapted(rng, layers=ALL, **changes):
-    """A model whose adapters do something, and the model that it was."""
+    """A model with adapters that are not 0, and the model before."""
     config = ModelConfig(**{**MODEL, "vocab_size": 11, **changes})
     models = [TinyAlpaca(config, mg.Generator(0)) for _ in range(2)]
     add_adapters(models[0], LoRA(2, 6.0, layers), mg.Generator(1))
@@ -51,14 +51,14 @@ DEFAULT = {"d_model": 64, "num_heads": 4, "num_layers": 4, "d_ff": 256}
     ("sizes", "dtype", "absolute", "relative"),
     [
         ({}, "float32", 1e-6, 1e-6),  # measured: 7e-7 where the largest logit is 1.8
-        # Measured: 3e-6, and 1.3e-6 of the largest logit, 2.9. That is rounding in four layers, as
-        # float64 shows (3e-15): adapters of 0.3 are as large as the weights.
+        # Measured: 3e-6, and 1.3e-6 relative to the largest logit, 2.9. These are rounding errors
+        # of four layers, as in float64 it is 3e-15. Adapters of 0.3 are as large as the weights.
         (DEFAULT, "float32", 6e-6, 3e-6),
         (DEFAULT, "float64", 1e-13, 1e-13),
     ],
 )
 def test_merged_is_unmerged(rng, sizes, dtype, absolute, relative):
-    """To 1e-6, absolutely and as a share of the largest logit; of larger models to 3e-6."""
+    """Up to 1e-6, absolute and relative to the largest logit; more for the larger model."""
     model = adapted(rng, **sizes)[0].astype(dtype).eval()
     ids = rng.integers(0, 11, (2, 16))
     before = model(ids).numpy()
@@ -93,7 +93,7 @@ def test_adapters_that_make_no_sense(lora, changes, problem):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, request):
-    """A trained model, and a text that it has not seen."""
+    """A trained model, and a text that was not in its training."""
     folder = tmp_path_factory.mktemp("base")
     text = write_text(folder)
     train(folder / "run", text, save_minutes=0.0)
@@ -131,7 +131,7 @@ GPT2 = {"pre_norm": True, "activation": "gelu_tanh", "tie_weights": True, "num_l
 
 
 def write_chain(path, step, other):
-    """A text of eight words, each followed by that `step` places on, or else by the `other`."""
+    """Write a text of eight words. The next word is `step` words on, or sometimes `other` words."""
     words = ("the ", "king ", "and ", "queen ", "speak ", "no ", "more,\n", "thou ")
     moves = np.where(np.random.default_rng(step).random(600) < 0.8, step, other)
     path.write_text("".join(words[n % 8] for n in np.cumsum(moves)), encoding="utf-8")
@@ -139,7 +139,7 @@ def write_chain(path, step, other):
 
 
 def test_a_model_like_gpt2_gets_better_on_text_that_it_has_not_seen(tmp_path):
-    """The same words in another order: what is held out is learned by adapters alone."""
+    """The same words in another order, with a held-out part. Only adapters are trained."""
     first = write_chain(tmp_path / "first.txt", 1, 3)
     second = write_chain(tmp_path / "second.txt", 5, 2)
     train(tmp_path / "gpt2", first, GPT2, epochs=12)

@@ -1,4 +1,4 @@
-"""The main job as a user runs it: train on a text, check the written files, generate."""
+"""The main job as a user runs it: trains on a text, checks the written files, generates."""
 
 import json
 import math

@@ -23,7 +23,7 @@ LARGE = ModelConfig(
     ids=["seed", "medium", "large"],
 )
 def test_the_rule_gives_what_was_measured_best(model, batch_size, time, size):
-    """The sizes in tests/benchmarks/results, measured on a quiet machine."""
+    """The sizes in tests/benchmarks/results, measured on an idle machine."""
     assert micro_batch_size(model, batch_size, time) == size
 
 
@@ -47,20 +47,20 @@ def test_every_batch_is_shared_and_no_part_is_empty(model, batch_size):
     ids=["many", "long", "many tokens", "narrow", "wide", "many, large"],
 )
 def test_the_rule_elsewhere(model, batch_size, time, size):
-    """Within 6% of the fastest, measured with one worker in turns, shortest times."""
+    """Sizes within 6% of the fastest, by shortest times, measured in turns with one worker."""
     assert micro_batch_size(model, batch_size, time) == size
 
 
 def test_operations_are_those_of_the_products():
     model = ModelConfig(vocab_size=7, d_model=4, d_ff=6, num_heads=2, num_layers=3, max_seq_len=5)
-    products = 5 * 4 * 12 + 5 * 4 * 4 + 2 * 5 * 4 * 6  # qkv, out, two of the feed-forward network
-    attention = 2 * 5 * 5 * 4 / 2  # two, of which the causal mask spares half
+    products = 5 * 4 * 12 + 5 * 4 * 4 + 2 * 5 * 4 * 6  # qkv, out, both of the feed-forward network
+    attention = 2 * 5 * 5 * 4 / 2  # two matmuls, half of which the causal mask saves
     assert layer_operations(model, 5) == 6 * (products + attention)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_fresh_caches_slow_clocks_and_workers_change_nothing(tmp_path, monkeypatch, preset):
-    """Six caches, each with a clock of its own kind, under 1 to 3 workers: one result."""
+    """Six caches, each with another clock, with 1 to 3 workers, give the same result."""
     text = write_text(tmp_path)
     model = {**PRESETS[preset].model, "d_model": 16, "d_ff": 32, "num_layers": 1, "num_heads": 2}
     model["max_seq_len"] = 16
@@ -78,7 +78,7 @@ def test_fresh_caches_slow_clocks_and_workers_change_nothing(tmp_path, monkeypat
         )
         workers = 1 + number % 3
         runs.append(train(tmp_path / f"run {number}", text, model, workers=workers, **settings))
-        assert not (tmp_path / f"cache {number}").exists()  # nothing has been measured
+        assert not (tmp_path / f"cache {number}").exists()  # nothing was measured
     for number, run in enumerate(runs):
         assert_same_weights(tmp_path / "run 0", tmp_path / f"run {number}")
         assert results(run) == results(runs[0])
@@ -89,8 +89,8 @@ def test_it_is_measured_on_request_and_kept_with_the_run(tmp_path, monkeypatch):
     text = write_text(tmp_path)
 
     def measured(run, batch_size, workers):
-        run(2)  # a measurement leaves no trace in the numbers
-        with open(tmp_path / "asked", "a") as file:  # it happens in a process of its own
+        run(2)  # a measurement does not change numbers
+        with open(tmp_path / "asked", "a") as file:  # this runs in another process
             file.write(f"{batch_size} sequences, {workers} worker\n")
         return 3
 

@@ -1,4 +1,4 @@
-"""The model: equal to the original, proved gradients, and able to learn."""
+"""The model equals the original, its gradients are right, and it can learn."""
 
 import math
 from contextlib import nullcontext
@@ -45,7 +45,7 @@ def make(seed=0, **options):
 
 
 def spread(model, rng):
-    """Give every parameter, zeros and ones included, random values, so that none is special."""
+    """Give every parameter random values, also those that start as zeros or ones."""
     for parameter in model.parameters():
         noise = rng.standard_normal(parameter.shape) * 0.3
         parameter.assign(parameter.data + noise.astype(parameter.dtype))
@@ -210,7 +210,7 @@ def rotation(**options):
 
 
 def test_rotary_scores_depend_on_distance_alone(rng):
-    """Turned queries and keys give the same scores wherever the pair of positions begins."""
+    """Scores of rotated queries and keys do not change if both positions are shifted."""
     q, k = rng.standard_normal((2, 8))
     cos, sin = rotation(head_size=8).angles(20)
 
@@ -238,7 +238,7 @@ def test_scaled_rotary_positions():
     factors = rotation(head_size=8, **LLAMA3).frequencies() / unscaled
     turns = 40 * unscaled / (2 * math.pi)  # 6.37, 1.35, 0.28, 0.06 in the first context
     assert factors[0] == 1 and factors[2] == factors[3] == 1 / 8
-    share = (turns[1] - 1) / (4 - 1)  # of the way from the slow to the unchanged
+    share = (turns[1] - 1) / (4 - 1)  # interpolates between slowed and unchanged
     assert factors[1] == pytest.approx(1 / 8 + share * 7 / 8, rel=1e-12)
 
 
@@ -262,7 +262,7 @@ def test_options_make_the_parameters_that_their_names_say():
 
 
 def test_heads_that_share_keys_and_values_are_heads_with_equal_ones(rng):
-    """Queries that share keys and values see what they would see with a copy each."""
+    """Queries that share keys and values give the same as queries with a copy each."""
     shared = spread(make(**{**LLAMA, "num_layers": 1}).astype("float64"), rng)
     apart = make(**{**LLAMA, "num_layers": 1, "num_kv_heads": 4}).astype("float64")
     state = shared.state_dict()

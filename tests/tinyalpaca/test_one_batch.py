@@ -1,4 +1,4 @@
-"""The docstring that follows one batch through the files is true."""
+"""The docstring that follows one batch through the files is right."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ HERE = Path(page.__file__).parent
 
 
 def named(text: str) -> list[Path]:
-    """The files and folders in a text; those without a folder lie beside the page."""
+    """The files and folders named in a text; names without a folder are beside the page."""
     names = re.findall(r"`([\w/]+(?:\.py|/))`", text)
     return [ROOT / n if "/" in n.rstrip("/") else HERE / n for n in names]
 
@@ -30,7 +30,7 @@ def test_the_files_that_the_page_names_exist():
 
 
 def test_a_batch_meets_these_files_and_no_others():
-    """Whoever is called with the batch or a part of it, or returns one, has met it."""
+    """A file meets the batch if one of its functions gets or returns it or a part of it."""
     steps = re.findall(r"^\d\. (.*?)(?=^\d\. |^$)", page.__doc__, re.M | re.S)
     numbered = [named(step)[0] for step in steps]
     assert len(set(numbered)) == len(numbered) <= 6 and numbered[0].name == "loop.py"

@@ -184,7 +184,7 @@ def test_standard_input_is_read_as_a_file(name):
     assert done.stdout.decode() == f"{SAID!a} True\n"
 
 
-# What training makes of them.
+# Training on them.
 
 
 def argv(text, out, *more):
@@ -355,7 +355,7 @@ def test_a_tokenizer_and_a_token_file_of_ones_own(tmp_path, text_file, capsys):
 
 
 def test_texts_that_a_tokenizer_cannot_tell_apart(tmp_path, text_file, capsys):
-    """They follow one another, which is said; an unknown character names its file."""
+    """Such texts are joined, with a message; an error about an unknown character names the file."""
     folder = tmp_path / "texts"
     folder.mkdir()
     for name in "ab":
@@ -368,7 +368,9 @@ def test_texts_that_a_tokenizer_cannot_tell_apart(tmp_path, text_file, capsys):
     encode = ["tokenize", "encode", str(folder), "--out", str(tmp_path / "x.tokens")]
     assert main([*encode, "--tokenizer", str(own)]) == 0
     assert marks in capsys.readouterr().err
-    assert example("train", argv(folder, tmp_path / "b")) == 0  # our own tokenizer has the mark
+    assert (
+        example("train", argv(folder, tmp_path / "b")) == 0
+    )  # our own tokenizer has the end token
     assert marks not in capsys.readouterr().err
     kind = ["--kind", "characters"]
     assert main(["tokenize", "train", str(text_file), "--out", str(own), *kind]) == 0

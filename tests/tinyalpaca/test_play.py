@@ -1,4 +1,4 @@
-"""The page of `tinyalpaca play`: its server by plain requests, and in a real browser."""
+"""The page of `tinyalpaca play`: requests to its server, and the page in a real browser."""
 
 import http.client
 import json
@@ -233,14 +233,14 @@ def page(server):
 
 
 def said(page, pattern):
-    """Wait until the page says so."""
+    """Wait until the page's status matches a pattern."""
     from playwright.sync_api import expect
 
     expect(page.locator("#note")).to_have_text(re.compile(pattern), timeout=60_000)
 
 
 def test_in_a_browser(server, folder, page, tmp_path):
-    """A click, a stream, pointing, attention, sliders, curves; nothing but this server is asked."""
+    """A click, a stream, pointing, attention, sliders, curves; only this server is contacted."""
     losses = (line_of({"kind": "step", "step": s, "loss": 5 - s / 50}) for s in range(10, 110, 10))
     (folder / METRICS).write_text("".join(losses), encoding="utf-8")
     page.goto(server.address)
@@ -248,7 +248,7 @@ def test_in_a_browser(server, folder, page, tmp_path):
     page.evaluate("""() => { temperature.value = 0.8; max_new_tokens.value = 40;
         for (const s of [temperature, max_new_tokens]) s.dispatchEvent(new Event("input")); }""")
     page.click("#write")
-    # The first token, while others come; it may be a part of a letter, which shows nothing.
+    # The first token, while others arrive. It may be a part of a letter, which shows nothing.
     page.wait_for_selector("#text span:not(.prompt)", state="attached")
     said(page, r"^40 tokens")
     assert page.inner_text("#text").startswith("the cat sat ")
@@ -257,7 +257,7 @@ def test_in_a_browser(server, folder, page, tmp_path):
     colour = "(span) => getComputedStyle(span).backgroundColor"
     surprises = {spans.nth(i).evaluate(colour) for i in range(count)}
     assert len(surprises) > 5
-    # A control character, which any token may be, has no width to point at.
+    # A token may be a control character, which has no width to point at.
     *_, other, last = (i for i in range(count) if spans.nth(i).is_visible())
     spans.nth(other).hover()
     assert "% likely" in page.inner_text("#detail") and page.locator("#detail tr").count() == 8

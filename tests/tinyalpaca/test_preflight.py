@@ -1,4 +1,4 @@
-"""The pre-flight before training: what passes, what is refused, what does not change."""
+"""The pre-flight before training: what it accepts, what it refuses, and what it does not change."""
 
 import math
 

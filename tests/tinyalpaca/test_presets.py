@@ -1,4 +1,4 @@
-"""Presets: their budgets, flags that override them, and a run of each."""
+"""Presets: their sizes, flags that override them, and a run with each."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Generated text is UTF-8, of tokens that training has seen, in every way of generation."""
+"""Generated text is valid UTF-8 and of tokens seen in training, in every way of generation."""
 
 import json
 import os
@@ -26,7 +26,7 @@ HALVES = [b"\xf0\x9f", b"\xa6\x99", b"\xe2\x82", b"\xac!", b"a\xc3", b"\xa9\xc3"
 
 
 def can_go_on(data: bytes) -> bool:
-    """Whether bytes are the beginning of UTF-8, as Python's own decoder says."""
+    """Whether bytes are the beginning of valid UTF-8, by Python's decoder."""
     ends = [b""] + [bytes([a]) for a in (0x80, 0x90, 0xA0)]
     ends += [first + b"\x80" * more for first in ends[1:] for more in (1, 2)]
     for end in ends:
@@ -39,14 +39,14 @@ def can_go_on(data: bytes) -> bool:
 
 
 def halves_tokenizer() -> BPETokenizer:
-    """Bytes, and tokens that begin, end or cross characters."""
+    """A tokenizer of single bytes, and of tokens that begin, end or cross characters."""
     plain = BPETokenizer.from_merges([])
     return BPETokenizer([*plain.vocabulary, *HALVES], [])
 
 
 def test_the_automaton_is_pythons_decoder(rng):
-    """From every state, for every byte and for longer tokens: overlong forms, surrogates, beyond
-    the last code point, and what merely ends inside a character."""
+    """From every state, for every byte and for longer tokens: overlong forms, surrogates, numbers
+    beyond the last code point, and tokens that end inside a character."""
     before = [b"", b"\xc3", b"\xe2", b"\xf1", b"\xe0", b"\xed", b"\xf0", b"\xf4"]
     state_of = [int(states_after([start])[BETWEEN, 0]) for start in before]
     assert sorted(state_of) == list(range(8))
@@ -104,7 +104,7 @@ def test_a_text_of_any_length_ends_between_characters(length):
 
 
 def test_what_has_never_been_seen_is_never_drawn():
-    """And among it may be what a character needs: then its beginning is not drawn either."""
+    """If a character needs a token that was never seen, its first bytes are not drawn either."""
     tokenizer = tiny_tokenizer(num_merges=0)
     seen = np.zeros(tokenizer.vocab_size, bool)
     seen[tokenizer.encode("abc é")] = True
@@ -120,7 +120,7 @@ def test_what_has_never_been_seen_is_never_drawn():
 
 
 def continued(tokens, count, tokenizer, readable, seed=0) -> Any:
-    """A text that goes on from token ids."""
+    """The continuation of token ids."""
     stream = TextStream(tokenizer)
     if readable.state_after(tokens) != BETWEEN:
         stream.begin_inside(tokens)
@@ -138,7 +138,7 @@ def continued(tokens, count, tokenizer, readable, seed=0) -> Any:
 
 
 def test_a_prompt_that_ends_inside_a_character_goes_on_with_it():
-    """The character is the first of the new text. Where no seen token ends it, another one does."""
+    """The character is the first of the new text. If no seen token completes it, another does."""
     tokenizer = tiny_tokenizer(num_merges=0)
     llama = tokenizer.encode("🦙")
     only_ascii = np.zeros(tokenizer.vocab_size, bool)
@@ -187,7 +187,7 @@ def test_characters_are_left_alone():
 )
 @pytest.mark.parametrize("rows", [1, 6])
 def test_the_filters_work_as_if_the_vocabulary_were_only_the_rest(setting, rows, rng):
-    """In a smaller vocabulary the same tokens come, with the same random numbers."""
+    """With the same random numbers, a smaller vocabulary gives the same tokens."""
     tokenizer = tiny_tokenizer(num_merges=0)
     seen = np.zeros(tokenizer.vocab_size, bool)
     seen[tokenizer.encode("abcdefgh")] = True
@@ -203,7 +203,7 @@ def test_the_filters_work_as_if_the_vocabulary_were_only_the_rest(setting, rows,
     before = logits.copy()
     for _ in range(20):
         assert ours.pick(logits) == ids[smaller.pick(logits[:, ids])].tolist()
-    assert np.array_equal(logits, before)  # they belong to who asks for log-probabilities
+    assert np.array_equal(logits, before)  # the caller computes log-probabilities from them
 
 
 def test_probabilities_stay_the_models_own():
@@ -218,7 +218,7 @@ def test_probabilities_stay_the_models_own():
     for step, logprob in zip(steps, written.logprobs, strict=True):
         assert step.logprob == pytest.approx(logprob, abs=1e-5)
         assert step.alternatives[0] == (step.token, pytest.approx(np.exp(step.logprob)))
-    assert max(written.logprobs) < np.log(0.9)  # others have the rest
+    assert max(written.logprobs) < np.log(0.9)  # the rest is on other tokens
 
 
 @pytest.mark.parametrize("kind", [TinyPacaDataset, RandomWindows])
@@ -246,7 +246,7 @@ def test_a_run_keeps_what_it_has_seen_and_samples_are_of_that(run, tmp_path):
         assert all(token in text for token in seen) and len(seen) < 60
     for record in trained.state.records:
         assert set(record["sample"]) <= set(text) | set("the ")
-    save_model(tmp_path, model, tokenizer)  # and goes with the model
+    save_model(tmp_path, model, tokenizer)  # the record is saved with the model
     assert np.array_equal(load_model(tmp_path).model.seen_tokens, model.seen_tokens)
 
 

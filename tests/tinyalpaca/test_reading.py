@@ -8,7 +8,7 @@ from tinyalpaca.generation.windows import window_start
 
 @pytest.mark.parametrize("options", [{}, {"pre_norm": True, "positions": "rotary"}])
 def test_a_text_is_read_as_it_was_written(options):
-    """The probabilities of the draws, past the context length too."""
+    """Probabilities equal those of the draws, beyond the context length too."""
     generator = tiny_generator(**options)
     prompt = generator.tokenizer.encode("the cat")
     result = generator.generate("the cat", 40, seed=1, return_logprobs=True)

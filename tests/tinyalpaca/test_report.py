@@ -1,4 +1,4 @@
-"""The page about a run: complete, correct, and a picture in a real browser."""
+"""The report of a run: complete, correct, and displayed in a real browser."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ CHROMIUM = next(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The folder of a run with a prompt that would be markup."""
+    """The folder of a run with a prompt that looks like HTML."""
     folder = tmp_path_factory.mktemp("run")
     settings = {"epoch_sample_tokens": 5, "sample_tokens": 20, "prompt": "<b>the & king</b>"}
     train(folder / "run", write_text(folder), epochs=3, eval_stride=4, **settings)
@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 
 
 class Reader(HTMLParser):
-    """Collects text, and complains about elements that are not closed in order."""
+    """Collects text, and fails if elements are not closed in order."""
 
     VOID = frozenset({"meta", "img"})
 
@@ -65,7 +65,7 @@ def test_it_holds_what_happened_and_needs_nothing_else(run):
     records = [r for r in read_metrics(run / "metrics.jsonl") if r["kind"] == "epoch"]
     assert f"{records[-1]['val_nats_per_char']:.4f}" in reader.text
     for record in records:
-        assert record["sample"] in reader.text  # escaped: "<b>" is text, no element
+        assert record["sample"] in reader.text  # escaped: "<b>" is text, not an element
     assert not any(tag == "b" and "class" in attributes for tag, attributes in reader.seen)
     tags = [tag for tag, _ in reader.seen]
     assert tags.count("svg") == 6 and "script" not in tags
@@ -92,7 +92,7 @@ def test_a_browser_draws_it(run, tmp_path):
     assert rows.shape[:2] == (2600, 1000)
     colours = {tuple(colour) for colour in rows.reshape(-1, 3)[::7].tolist()}
     assert (0x2B, 0x6C, 0xB0) in colours and (0xC0, 0x56, 0x21) in colours  # the chart's lines
-    assert (68, 1, 84) in colours  # attention maps: where nobody may look
+    assert (68, 1, 84) in colours  # attention maps: masked positions
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -123,7 +123,7 @@ def read_png(path: Path) -> np.ndarray:
 
 
 def unfiltered(kind: int, line: np.ndarray, above: np.ndarray, channels: int) -> np.ndarray:
-    """PNG's filters 3 (average) and 4 (Paeth), which look left, so byte by byte."""
+    """PNG's filters 3 (average) and 4 (Paeth), which use the byte to the left, so byte by byte."""
     line, above, left = line.tolist(), above.tolist(), [0] * channels
     for n, value in enumerate(line):
         a, b, c = left[n], above[n + channels], above[n]
@@ -171,7 +171,7 @@ def test_charts_take_anything(logarithmic):
     ],
 )
 def test_attention_maps_are_the_models_own(rng, options):
-    """The values weighted with the map are what the attention gives to its projection."""
+    """The values weighted by the map are the input of the output projection."""
     config = ModelConfig(**{**MODEL, "num_layers": 2, "vocab_size": 13, **options})
     model = TinyAlpaca(config, Generator(3)).astype(np.float64).eval()
     ids = rng.integers(0, 13, 9)

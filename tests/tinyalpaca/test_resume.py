@@ -1,4 +1,4 @@
-"""A run that is stopped and resumed is bitwise identical to one that never was."""
+"""A run that is stopped and resumed is bitwise identical to one that was not."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from tinyalpaca.training.hooks.samples import Samples
 from tinyalpaca.training.metrics_file import read_metrics
 from tinyalpaca.training.stopping import TrainingStopped
 
-HARD = {  # everything that has a state of its own
+HARD = {  # all settings with a state
     "optimizer": "muon",
     "schedule": "cosine",
     "warmup_steps": 5,
@@ -87,7 +87,9 @@ def test_a_chain_of_stops_changes_nothing_and_the_metrics_have_every_step_once(
         with monkeypatch.context() as patch:
             patch.setattr(job, "Stopping", lambda minutes: StopAt(4))
             run = resume(tmp_path / "chain")
-        if run.task.validation_is_due(run.state):  # it takes more questions than this chain allows
+        if run.task.validation_is_due(
+            run.state
+        ):  # it asks more often whether to stop than this test allows
             run = resume(tmp_path / "chain")
     assert results(run) == results(whole)
     assert_same_weights(tmp_path / "chain", tmp_path / "whole")
@@ -108,7 +110,7 @@ def test_the_number_of_workers_may_change_at_resume(tmp_path, text, monkeypatch)
 
 
 def test_the_size_of_micro_batches_is_kept_at_resume(tmp_path, text, monkeypatch):
-    """It is measured where a run begins; another machine, or day, may find another."""
+    """It is chosen when a run begins; another machine might choose another size."""
     sizes = iter([2, 2, 3])
     monkeypatch.setattr(defaults, "calibrated_micro_batch", lambda *_: next(sizes))
     train(tmp_path / "whole", text, micro_batch_size=0)
@@ -215,7 +217,7 @@ def test_clocks_play_no_part(tmp_path, text, monkeypatch):
     train(tmp_path / "whole", text)
     train_and_stop(monkeypatch, 6, tmp_path / "run", text, save_every=2, keep=9)
     checkpoints = RunFolder(tmp_path / "run").all()
-    for age, path in enumerate(checkpoints):  # the newest looks oldest
+    for age, path in enumerate(checkpoints):  # the newest has the oldest time
         os.utime(path, (10**9 - age * 1000, 10**9 - age * 1000))
     monkeypatch.setattr("time.time", lambda: -1.0)
     resumed = resume(tmp_path / "run")
@@ -234,7 +236,7 @@ def test_max_minutes_stops_saves_and_can_go_on(tmp_path, text):
 
 @pytest.mark.parametrize("place", ["validation", "save", "sampling"])
 def test_sigterm_between_steps(tmp_path, text, monkeypatch, place):
-    """Validation, save and sampling: a save is finished, the others are made again."""
+    """In validation, saving and sampling: a save is finished, the others are repeated."""
     settings = {"epoch_sample_tokens": 5}
     whole = train(tmp_path / "whole", text, **settings)
     owner, name = {
@@ -262,7 +264,7 @@ def test_sigterm_between_steps(tmp_path, text, monkeypatch, place):
 
 
 def test_workers_that_die_within_an_update_cost_steps_but_no_exactness(tmp_path, text, monkeypatch):
-    """A signal to the whole group may end a worker with half of the weights updated."""
+    """A signal to the process group may end a worker that has updated half of the weights."""
     train(tmp_path / "whole", text)
     original, calls = Workers.update, 0
 

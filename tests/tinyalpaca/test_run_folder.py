@@ -49,7 +49,7 @@ def test_killed_at_random_moments_nothing_is_lost(tmp_path, capsys):
 
 
 def resume_and_die_at(flush, folder):
-    """Go on until the n-th flush to disk, where the process ends with status 99."""
+    """Resume until the n-th flush to disk, at which the process ends with status 99."""
     left, fsync = flush, os.fsync
 
     def flush_or_die(descriptor):
@@ -68,7 +68,7 @@ def resume_and_die_at(flush, folder):
 
 @pytest.mark.slow
 def test_a_kill_at_any_flush_of_a_save_leaves_good_checkpoints(tmp_path, text):
-    """The process ends, without any cleaning up, at the n-th flush to disk, for every n."""
+    """For every n, the process ends at the n-th flush to disk, without any clean-up."""
     train(tmp_path / "start", text, max_steps=2)
     ended = 0
     for flush in range(1, 200, 3):
@@ -143,7 +143,7 @@ def test_two_runs_in_one_folder_the_second_says_who_is_there(tmp_path, text):
             train(tmp_path / "run", text)
         assert f"process {holder.pid}" in str(error.value) and "--out" in str(error.value)
         holder.kill()
-    train(tmp_path / "run", text, max_steps=1)  # the lock has ended with its process
+    train(tmp_path / "run", text, max_steps=1)  # the lock ended with its process
 
 
 def test_two_runs_of_one_process(tmp_path, text):
@@ -195,7 +195,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_harms_nothing(tmp_path, text):
 
 @pytest.fixture
 def ordinary_user():
-    """A folder, and no more rights than an ordinary user has: root may write anywhere."""
+    """Run with the rights of an ordinary user, because root may write anywhere."""
     folder = Path(tempfile.mkdtemp())
     os.chmod(folder, 0o777)
     root = os.geteuid() == 0
@@ -242,7 +242,7 @@ def test_a_read_only_folder_is_found_before_training(ordinary_user):
 
 
 def start_command(folder):
-    """The command itself, on two workers, in a process group of its own."""
+    """Start the command with two workers, in its own process group."""
     text = folder.parent / "long.txt"
     text.write_text("the king and the queen speak no more\n" * 3000, encoding="utf-8")
     flags = {"d-model": 8, "d-ff": 16, "num-heads": 2, "num-layers": 1, "max-seq-len": 16}
@@ -269,7 +269,7 @@ def wait_until(condition, seconds=60.0):
 
 @pytest.fixture
 def command(tmp_path):
-    """The command, training in `tmp_path / "run"`; ended, if need be, when the test is over."""
+    """The command, training in `tmp_path / "run"`; it is ended after the test if it still runs."""
     process = start_command(tmp_path / "run")
     yield process
     if process.poll() is None:
@@ -278,7 +278,7 @@ def command(tmp_path):
 
 
 def nobody_left(group):
-    """True when no process of the group is alive."""
+    """Whether no process of the group is alive."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -317,7 +317,7 @@ def test_no_worker_outlives_a_command_that_is_killed(tmp_path, command):
 
 
 def test_a_checkpoint_is_written_when_so_many_minutes_have_gone_by(tmp_path, text, monkeypatch):
-    """A clock that goes on by a minute with every look: a checkpoint is due at every step."""
+    """With a clock that advances by a minute at each call, a checkpoint is due at every step."""
     minutes = itertools.count()
     clock = SimpleNamespace(monotonic=lambda: 60.0 * next(minutes))
     monkeypatch.setattr(checkpoints, "time", clock)
@@ -330,7 +330,7 @@ def test_a_checkpoint_is_written_when_so_many_minutes_have_gone_by(tmp_path, tex
 
 
 class Killed(BaseException):
-    """Nothing is done after it."""
+    """An exception that no code handles, like a kill."""
 
 
 @pytest.mark.parametrize("moment", ["metrics", "checkpoint"])

@@ -34,14 +34,14 @@ def test_permute_does_not_depend_on_how_it_is_asked():
 
 
 def test_permutations_are_fair():
-    # Where the first of 10 goes, over 2,000 seeds: 200 each, standard deviation 13.4.
+    # The new positions of the first of 10, for 2,000 seeds: 200 each, standard deviation 13.4.
     goes = [int(permute(np.array([0]), 10, seed, 0)[0]) for seed in range(2000)]
     assert np.abs(np.bincount(goes, minlength=10) - 200).max() < 5 * 13.4
     # All 24 orders of 4 occur about as often: 50 each, standard deviation 6.9.
     orders = [tuple(permute(np.arange(4), 4, 0, epoch).tolist()) for epoch in range(1200)]
     counts = [orders.count(order) for order in itertools.permutations(range(4))]
     assert np.abs(np.array(counts) - 50).max() < 5 * 6.9
-    # Neighbours are torn apart, and nothing of the order is left.
+    # Neighbours are separated, and the original order does not show.
     order = permute(np.arange(10_000), 10_000, 0, 0)
     assert abs(np.corrcoef(np.arange(10_000), order)[0, 1]) < 0.05
     assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 0.05
@@ -79,7 +79,7 @@ def test_random_windows_cover_the_data_evenly():
 
 @pytest.mark.parametrize(("windows", "stride"), [(134, 10), (130, 10), (39, 10), (10, 10), (5, 1)])
 def test_shifted_windows_lie_side_by_side_from_another_place_each_epoch(windows, stride):
-    """All places from which all windows of an epoch fit are taken, and nothing reaches further."""
+    """All starts with which an epoch's windows fit are used, and no window exceeds the text."""
     sampler = ShiftedSampler(windows, 8, stride=stride)
     count, shifts = windows // stride, []
     for _ in range(200):
@@ -94,7 +94,7 @@ def test_shifted_windows_lie_side_by_side_from_another_place_each_epoch(windows,
 
 
 def test_shifted_windows_of_a_short_text():
-    """Of two windows at least there is room for, unless the text is shorter than two."""
+    """There are at least two windows, unless the text is shorter than that."""
     sampler = ShiftedSampler(7, 8, stride=10)
     starts = [epoch_of(sampler) for _ in range(100)]
     assert {tuple(map(tuple, epoch)) for epoch in starts} == {((start,),) for start in range(7)}

@@ -27,7 +27,7 @@ def softmax(scores):
 
 
 def reference(logits, seen, temperature, top_k, top_p, min_p, repetition_penalty):
-    """The seven steps as the documentation reads, for one row, in plain Python."""
+    """The seven steps of the documentation, for one row, in plain Python."""
     scores = [float(x) for x in logits]
     for token in sorted(seen):
         x = scores[token]
@@ -74,7 +74,7 @@ def chi_square_limit(freedom: int) -> float:
 @pytest.mark.parametrize(
     ("setting", "batch"),
     [
-        ({"temperature": 1.0}, 1),  # has a path of its own
+        ({"temperature": 1.0}, 1),  # has its own code
         ({"temperature": 1.0}, 1000),
         ({"temperature": 0.5}, 1000),
         ({"temperature": 1.3, "top_k": 7}, 1000),
@@ -85,7 +85,7 @@ def chi_square_limit(freedom: int) -> float:
     ],
 )
 def test_draws_follow_the_filtered_distribution(setting, batch, rng):
-    """Chi-square of 12,000 draws."""
+    """A chi-square test of 12,000 draws."""
     logits, seen = rng.normal(0, 1, 17).astype(np.float32), [2, 3, 5]
     full = {"top_k": None, "top_p": None, "min_p": None, "repetition_penalty": 1.0, **setting}
     expected = np.array(softmax(reference(logits, seen, **full))) * 12_000
@@ -94,7 +94,7 @@ def test_draws_follow_the_filtered_distribution(setting, batch, rng):
     sampler = Sampler(Sampling(**setting), rngs, 17, [seen] * batch)
     for _ in range(12_000 // batch):
         np.add.at(counts, sampler.pick(np.tile(logits, (batch, 1))), 1)
-        if sampler._seen is not None:  # each draw as if it were the first
+        if sampler._seen is not None:  # each draw starts without seen tokens
             sampler._seen[:] = np.isin(np.arange(17), seen)
     assert counts[expected == 0].sum() == 0
     counts, expected = counts[expected > 0], expected[expected > 0]

@@ -1,4 +1,4 @@
-"""How a run begins: from a file of settings, from existing weights, with some frozen."""
+"""How a run begins: from a file of settings, from existing weights, with frozen parameters."""
 
 import json
 import re
@@ -106,7 +106,7 @@ def test_every_setting_is_in_a_group():
     assert sum(map(len, groups.values())) == len(TrainConfig.__dataclass_fields__)
 
 
-# Weights that there are
+# Existing weights
 
 
 @pytest.mark.parametrize("changes", [{}, {"pre_norm": True, "tie_weights": True}])
@@ -114,7 +114,9 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path, text, monkeypatch, c
     first = train(tmp_path / "first", text, changes)
     other = tmp_path / "other.txt"
     other.write_text(text.read_text(encoding="utf-8")[::-1], encoding="utf-8")
-    sizes = {name: getattr(ModelConfig, name) for name in MODEL}  # the default: taken as they are
+    sizes = {
+        name: getattr(ModelConfig, name) for name in MODEL
+    }  # the defaults mean: as in the file
     second = train(
         *(tmp_path / "second", other, sizes), init_from=str(tmp_path / "first"), max_steps=3
     )
@@ -130,7 +132,7 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path, text, monkeypatch, c
     assert config["training"]["init_from"] == str(tmp_path / "first")
     whole = train(tmp_path / "whole", other, sizes, init_from=str(tmp_path / "first"))
     assert whole.metrics.losses[0][1] < 5  # ln V is 5.5
-    latest = RunFolder(tmp_path / "first").latest()  # a checkpoint will do
+    latest = RunFolder(tmp_path / "first").latest()  # a checkpoint works too
     third = train(tmp_path / "third", other, sizes, init_from=str(latest), max_steps=1)
     assert third.model.config == first.model.config and third.metrics.losses[0][1] < 5
     monkeypatch.chdir(tmp_path)  # where "first" is a path too
@@ -140,7 +142,7 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path, text, monkeypatch, c
 
 
 def test_how_texts_end_and_conversations_are_written_stays(tmp_path, text):
-    """In a run that begins with another's weights, and after it was gone on with."""
+    """In a run that begins with another run's weights, and after it was resumed."""
     train(tmp_path / "first", text, max_steps=1)
     model, tokenizer, _ = load_model(tmp_path / "first")
     model.end_tokens, model.chat_template = (7,), ChatTemplate("{{ messages }}", {"bos_token": "a"})

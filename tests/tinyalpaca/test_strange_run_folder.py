@@ -1,4 +1,4 @@
-"""A run folder from somebody else: nothing is written through links in it."""
+"""A run folder from an unknown source: nothing is written through links in it."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SECRET = b"export PATH=/usr/bin\n"
 
 
 def begin(folder: Path, text: Path) -> None:
-    """A short run, with all the files that a run can have."""
+    """Make a short run with all the files that a run can have."""
     run = train(folder, text, epoch_sample_tokens=3, max_steps=4)
     batch = np.zeros((1, 3), np.int64)
     save_report(folder, {"step": run.state.step}, [(batch, batch)], ["a"])
@@ -34,7 +34,7 @@ def begin(folder: Path, text: Path) -> None:
 
 
 def copied(source: Path, target: Path) -> Path:
-    """A copy in which every file is its own; the pointers and checkpoints as they were."""
+    """A copy without shared files, with the same pointers and checkpoints."""
     subprocess.run(["cp", "-r", str(source), str(target)], check=True)
     return target
 
@@ -47,7 +47,7 @@ def begun(tmp_path_factory):
 
 
 def state_of(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, and what is in them."""
+    """All files below a folder, with their contents."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -56,14 +56,14 @@ def state_of(folder: Path) -> dict[str, bytes]:
 
 
 def every_name(run: Path) -> tuple[list[Path], list[Path]]:
-    """Files and folders of a run, relative to it, whatever they are."""
+    """All files and folders of a run, as relative paths."""
     paths = sorted(path.relative_to(run) for path in run.rglob("*"))
     files = [path for path in paths if (run / path).is_file()]
     return files, [path for path in paths if (run / path).is_dir()]
 
 
 def go_on(run: Path, text: Path, how: str) -> str:
-    """Resume a run, or begin another one in its folder. Returns the error, if there is one."""
+    """Resume a run, or begin another one in its folder. Returns the error, or ""."""
     try:
         if how == "resume":
             resume(run, max_steps=7)
@@ -80,7 +80,7 @@ def go_on(run: Path, text: Path, how: str) -> str:
 @pytest.mark.parametrize("how", ["resume", "train"])
 @pytest.mark.parametrize("link", ["symbolic", "hard", "dangling"])
 def test_no_file_is_written_through_a_link(begun, tmp_path, how, link):
-    """All files at once that a run has, so new ones are covered; those of checkpoints as well."""
+    """All files of a run and its checkpoints at once, so that future files are covered too."""
     run, outside = copied(begun / "run", tmp_path / "run"), tmp_path / "outside"
     files, _ = every_name(run)
     names = {path.name for path in files}
@@ -103,7 +103,7 @@ def test_no_file_is_written_through_a_link(begun, tmp_path, how, link):
     before = state_of(outside)
     error = go_on(run, begun / "text.txt", how)
     assert state_of(outside) == before
-    assert error == ""  # it is read through them, and the links are replaced
+    assert error == ""  # files are read through links, and the links are replaced
     for path in (".lock", "metrics.jsonl", "report.html", "loss.png", "checkpoints/latest"):
         state = os.lstat(run / path)
         assert stat.S_ISREG(state.st_mode) and state.st_nlink == 1, path
@@ -111,7 +111,7 @@ def test_no_file_is_written_through_a_link(begun, tmp_path, how, link):
 
 @pytest.mark.parametrize("how", ["resume", "train"])
 def test_no_folder_is_written_through_a_link(begun, tmp_path, how):
-    """Each folder that a run has, one after the other, and those that it could have."""
+    """Each folder that a run has or could have, one after the other."""
     _, folders = every_name(begun / "run")
     assert {Path("checkpoints"), Path("tokens"), Path("bad-steps/step-00000004")} <= {*folders}
     extra = ("earlier", "tensorboard", "earlier/1", "checkpoints/step-00000007")
@@ -208,7 +208,7 @@ def test_replacing_a_link_and_making_folders(tmp_path):
 
 @pytest.mark.parametrize("name", ["training.tokens", "validation.tokens"])
 def test_a_text_among_the_tokens_is_never_overwritten(begun, tmp_path, capsys, name):
-    """Not even where it is the text to learn."""
+    """Not even if it is the training text."""
     run = tmp_path / "run"
     (run / "tokens").mkdir(parents=True)
     mine = run / "tokens" / name
@@ -238,7 +238,7 @@ def test_damaged_ids_are_made_anew_and_that_is_said(begun, tmp_path, capsys):
 
 
 def test_ids_out_of_range_are_an_error_without_a_checksum_too(begun, tmp_path):
-    """Files of older versions have none."""
+    """Files of older versions have no checksum."""
     path = tmp_path / "old.tokens"
     data = (begun / "run/tokens/training.tokens").read_bytes()
     start = 12 + int.from_bytes(data[8:12], "little")
@@ -254,10 +254,10 @@ def test_ids_out_of_range_are_an_error_without_a_checksum_too(begun, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_the_text_is_read_stops_at_once(tmp_path, number):
-    """A text that never ends, so that nothing but the signal can end the command."""
+    """The text is so long that only the signal can end the command."""
     text = tmp_path / "text.txt"
     with open(text, "wb") as file:
-        file.truncate(1 << 36)  # zeros, without taking any room
+        file.truncate(1 << 36)  # zeros that use no disk space
     argv = ["--data", str(text), "--out", str(tmp_path / "run")]
     with subprocess.Popen(
         [sys.executable, "examples/train_shakespeare.py", *argv],

@@ -1,7 +1,7 @@
-"""Commands in unusual surroundings: streams that are closed, full or not UTF-8, signals, memory.
+"""Commands in unusual environments: streams that are closed, full or not UTF-8, signals, memory.
 
-A command takes a second or two to start, so every kind is tried once here, and the rest of the
-combinations are marked slow.
+A command takes a second or two to start. So every kind is tried once, and the other combinations
+are marked slow.
 """
 
 import io
@@ -44,7 +44,7 @@ def environment(**more):
 
 
 def shell(folder, line, options="", **more):
-    """Run a line of bash in which `tinyalpaca` is the command; its bytes and exit statuses."""
+    """Run a line of bash with the command `tinyalpaca`; returns its output and exit statuses."""
     python = f"{shlex.quote(sys.executable)} {options}"
     program = f"""
         tinyalpaca() {{ {python} -m tinyalpaca "$@"; }}
@@ -72,7 +72,7 @@ def recorded(folder):
 
 
 def assert_trained_to_its_end(folder):
-    """The epoch is recorded and saved, and the weights are there to be used."""
+    """The epoch is recorded and saved, and the weights can be used."""
     (epoch,) = (r for r in recorded(folder) if r["kind"] == "epoch")
     assert last_step(folder) == epoch["step"] == 8
     assert load_safetensors(folder / "run/model.safetensors")[0]
@@ -115,7 +115,7 @@ def test_training_goes_on_to_its_end(folder, situation):
     assert "Traceback" not in error and "Exception ignored" not in error
     assert_trained_to_its_end(folder)
     if "PYTHONIOENCODING" in variables:
-        assert b"? na" in out.replace(b"\xef", b"i")  # what the stream cannot take
+        assert b"? na" in out.replace(b"\xef", b"i")  # characters that the stream cannot encode
     if "gone" in situation or situation == "stdout full":
         assert error.count("standard output cannot be written") == 1, error
 
@@ -206,7 +206,7 @@ def test_standard_input_that_is_closed_is_empty(trained, command):
 
 
 def started(folder, line, **options):
-    """A training that never ends, when its first steps are recorded."""
+    """A training that does not end, after its first steps were recorded."""
     process = subprocess.Popen(
         shlex.split(
             f"{line} {shlex.quote(sys.executable)} -m tinyalpaca {TRAIN} --epochs 100000 "
@@ -232,7 +232,7 @@ def started(folder, line, **options):
 @posix
 @pytest.mark.parametrize("name", some_slow(["SIGHUP", "SIGTERM", "SIGINT"], ["SIGTERM"]))
 def test_a_signal_to_the_whole_group_loses_no_step(folder, name):
-    """As a terminal that closes, or who stops a service, sends it: to workers as well."""
+    """A terminal that closes, or the stop of a service, sends it to workers too."""
     number = getattr(signal, name)
     process = started(folder, "")
     os.killpg(process.pid, number)
@@ -305,7 +305,7 @@ def test_names_and_prompts_that_are_not_utf8(folder):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_input_whose_odd_bytes_were_let_through(monkeypatch, encoding):
-    """Python does so in the C locale: what is UTF-8 is read, the rest named."""
+    """Python accepts such bytes in the C locale. UTF-8 is read; an error names other bytes."""
 
     def type_in(data):
         stream = io.TextIOWrapper(io.BytesIO(data), encoding, errors="surrogateescape")

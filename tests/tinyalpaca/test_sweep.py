@@ -1,4 +1,4 @@
-"""Several runs on one reading of a text."""
+"""Several runs, for which the text is read once."""
 
 import csv
 
@@ -34,7 +34,7 @@ def test_every_combination_and_the_best_first(tmp_path, text, monkeypatch):
     assert rows[0]["learning_rate"] == 1e-2 and rows[0]["ended"] == "at its end"
     train(tmp_path / "alone", text, {"d_ff": 24}, epochs=1, learning_rate=1e-4)
     assert_same_weights(out / "learning_rate=0.0001,d_ff=24", tmp_path / "alone")
-    assert sweep(config, vary, ModelConfig(**MODEL)) == rows  # nothing is left to do
+    assert sweep(config, vary, ModelConfig(**MODEL)) == rows  # all runs are complete
     with open(out / "sweep.csv", encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == 4
 

@@ -9,7 +9,7 @@ TOKENIZER = tiny_tokenizer(num_merges=5)
 
 
 def stream(text, stop):
-    """The pieces, fed a token at a time."""
+    """The pieces of a text whose tokens are fed one by one."""
     texts = TextStream(TOKENIZER, stop)
     pieces = []
     for token in TOKENIZER.encode(text):
@@ -20,7 +20,7 @@ def stream(text, stop):
 
 
 def before_first(text, stops):
-    """Grow the text a character at a time until it ends with a stop string."""
+    """The text before the first stop string, found character by character."""
     for end in range(1, len(text) + 1):
         found = [stop for stop in stops if text[:end].endswith(stop)]
         if found:

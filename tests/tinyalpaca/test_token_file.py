@@ -253,7 +253,7 @@ def test_killed_at_any_step_there_is_the_old_file_or_none(path, tmp_path, before
     old = TOKENIZER.encode("the old llama") if before == "old" else None
     assert killed == (True,) * (len(killed) - 1) + (False,)
     assert len(killed) > 8
-    # At the last step and after it the file has its name; at all steps before, it has not.
+    # From the last step on the file has the new content, at all earlier steps the old one.
     assert seen == (old,) * (len(seen) - 2) + (new, new)
 
 

@@ -1,4 +1,4 @@
-"""The page of a text, in a real browser where there is one."""
+"""The page of a text, in a real browser if one is installed."""
 
 import html
 import json
@@ -39,7 +39,7 @@ def data_of(page):
 
 
 def test_the_page_needs_nothing_else(written):
-    """No address, no other file; and a text with tags in it does not become tags."""
+    """It has no address and no other file, and tags in the text do not become HTML."""
     _, tokens, page = written
     assert not re.search(r"https?:|src=|href=|@import|url\(", page)
     assert page.count("</script>") == 2
@@ -93,7 +93,7 @@ def test_a_text_of_one_token_has_a_page():
 
 
 def in_browser(tmp_path, page, actions, fragment=""):
-    """What stands in the page after a script has used it, as Chromium sees it."""
+    """The page's content in Chromium, after a script has used the page."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine to open the page in")
     file = tmp_path / "page.html"
@@ -113,7 +113,7 @@ def in_browser(tmp_path, page, actions, fragment=""):
 
 
 def test_in_a_browser(tmp_path, written):
-    """Colours, pointing, clicking, the menus and Escape, with the browser's own events."""
+    """Colours, pointing, clicking, menus and Escape, with the browser's events."""
     generator, tokens, page = written
     found = in_browser(
         tmp_path,

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def run(capfdbinary, monkeypatch, tmp_path):
-    """Run `tokenize ARGUMENTS` in a folder of its own; (status, stdout, stderr)."""
+    """Run `tokenize ARGUMENTS` in a temporary folder; (status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NO_COLOR", raising=False)
     (tmp_path / "text.txt").write_bytes(TEXT.encode())

@@ -165,7 +165,7 @@ def test_decode_takes_arrays_and_says_what_to_do_with_bytes_that_are_no_text():
 def test_arrays_use_the_smallest_type():
     array = TOKENIZER.encode_array("the cat")
     assert array.dtype == np.uint16
-    array[0] = 1  # an array of one's own, not a view of the cache
+    array[0] = 1  # a new array, not a view of the cache
     assert TOKENIZER.encode("the cat")[0] != 1
     vocabulary = [*TOKENIZER.vocabulary[:256], *(b"x%d" % i for i in range(1 << 16))]
     assert BPETokenizer(vocabulary, []).encode_array("a").dtype == np.uint32

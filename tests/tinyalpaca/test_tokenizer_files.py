@@ -9,7 +9,7 @@ TEXT = "the cat sat on the mat, the hat, the naïve llama\n" * 2
 
 @pytest.fixture
 def content(tmp_path):
-    """The JSON object of a good file; `write` puts it back."""
+    """The JSON object of a good file; `write` writes it again."""
     tokenizer = BPETokenizer.train(TEXT, num_merges=20, special_tokens=["<|end|>"])
     return json.loads(tokenizer.save(tmp_path / "good.json").read_text(encoding="utf-8"))
 
@@ -170,7 +170,7 @@ def test_what_would_be_done_differently_is_refused(content, load, part, value, m
 )
 def test_models_that_work_differently_are_refused(content, load, setting, value):
     content["model"][setting] = value
-    if setting in ("unk_token", "byte_fallback", "fuse_unk"):  # which matter for lacking bytes
+    if setting in ("unk_token", "byte_fallback", "fuse_unk"):  # these matter if bytes are missing
         expected = load(content).encode("any text")
         del content["model"]["vocab"]["ÿ"]
         assert "ÿ" not in "".join(map("".join, content["model"]["merges"]))

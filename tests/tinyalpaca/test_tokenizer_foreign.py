@@ -1,4 +1,4 @@
-"""Tokenizers of other models: Hugging Face's library gives the same ids."""
+"""Tokenizers of other models give the same ids as Hugging Face's library."""
 
 import itertools
 import json

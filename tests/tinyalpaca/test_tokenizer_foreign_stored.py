@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tinyalpaca.tokenizer import BPETokenizer
 from tinyalpaca.tokenizer.tokenizer_files import to_json
 
-# Characters that Unicode has known since version 3.2, and that have not changed their kind since.
+# Characters that have been in Unicode since version 3.2, with the same category ever since.
 KNOWN = st.characters(exclude_categories=["Cs"]).filter(
     lambda character: unicodedata.ucd_3_2_0.category(character) != "Cn" and character != "\u0295"
 )
@@ -115,7 +115,7 @@ ADDED = {
 
 @cache
 def base() -> str:
-    """A file of our own, to be changed."""
+    """One of our own files, for tests to change."""
     return json.dumps(to_json(BPETokenizer.train(TRAINED_ON, num_merges=60).parts))
 
 
@@ -124,7 +124,7 @@ def file_content(
     normalizer: dict[str, Any] | None = None,
     added: list[dict[str, Any]] = ADDED["several"],
 ) -> dict[str, Any]:
-    """A small `tokenizer.json` with these parts, and a token that goes before every text."""
+    """A small `tokenizer.json` with these parts, and a token that is put before every text."""
     content = json.loads(base())
     vocabulary = content["model"]["vocab"]
     entries, following = [], len(vocabulary)

@@ -1,4 +1,4 @@
-"""Compared with Hugging Face's `tokenizers`: the same merges, the same ids, each other's files."""
+"""Compares tokenizers with Hugging Face's `tokenizers`: merges, ids, and each other's files."""
 
 import json
 import unicodedata
@@ -15,8 +15,8 @@ tokenizers = pytest.importorskip("tokenizers", reason="the reference library is 
 END = "<|endoftext|>"
 TEXT = "The naïve llama's 12 hats: ¡hola! 字字字 ½ 🦙🦙\r\n\r\n  we'll sit, they've sat\t\x00\n" * 3
 AWKWARD = "x" + END + " naïve 🏳️‍🌈 e\u0301 \r\n\r\n  \t٣½ 字\x00\x85\x1c\u200b\u3000we'LL we'll\n"
-# Characters that Unicode has known since version 3.2: those added later are letters to one library
-# and not yet to the other.
+# Characters that have been in Unicode since version 3.2. Later ones are letters for one library,
+# but not yet for the other.
 KNOWN = st.characters(exclude_categories=["Cs"]).filter(
     lambda character: unicodedata.ucd_3_2_0.category(character) != "Cn"
 )
@@ -68,7 +68,7 @@ def test_training_on_random_unicode_gives_their_merges(texts, min_frequency):
 
 @pytest.fixture(scope="module", params=["gpt2", "whitespace", "none"])
 def both(request, tmp_path_factory):
-    """Ours, and theirs loaded from the file that ours wrote."""
+    """Our tokenizer, and theirs, loaded from the file that ours wrote."""
     ours = BPETokenizer.train(
         TEXT, num_merges=120, special_tokens=[END, "[PAD]"], splitter=request.param
     )

@@ -12,7 +12,7 @@ TOKENS = ["▁", "[UNK]", "\n", "a", "b", "c", "d", "e", "▁a", "ab", "abc", "c
 
 
 def greedy(tokens: list[str], text: str) -> list[int]:
-    """The rule as it reads: of the tokens that fit the longest, of equals the lowest id."""
+    """The rule: the longest token that fits; among equals the lowest id."""
     text = text.replace(" ", "▁")
     ids, place = [], 0
     while place < len(text):

@@ -9,7 +9,7 @@ from tinyalpaca.tokenizer.pretokenize import PreSplitter, byte_alphabet, bytes_i
 
 SPLITTERS = ["gpt2", "whitespace", "none"]
 QUICK = settings(deadline=None, derandomize=True, database=None, max_examples=80)
-# Few different characters, so that white space, clitics and their neighbours meet often.
+# Few different characters, so that white space and clitics are often neighbours.
 TRICKY = st.text(st.sampled_from("ab'sl 1½٣\n\r\t\u3000\u0085\x1c.,é\u0301字🦙\x00"), max_size=60)
 
 
@@ -29,7 +29,7 @@ def test_words_take_the_space_before_them_and_kinds_of_characters_part():
     ]
     assert split("a\r\n\r\n b \n") == ["a", "\r\n\r\n", " b", " \n"]
     assert split("naïve 字٣½_") == ["naïve", " 字", "٣½", "_"]
-    assert split("x\u0301y") == ["x", "\u0301", "y"]  # a combining mark is no letter
+    assert split("x\u0301y") == ["x", "\u0301", "y"]  # a combining mark is not a letter
     assert PreSplitter("whitespace").split("a.b  c'd\n") == ["a.b", " ", " c'd", "\n"]
 
 

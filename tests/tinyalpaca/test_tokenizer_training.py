@@ -55,7 +55,7 @@ def test_the_first_merges_are_the_most_frequent_pairs():
 
 def test_ties_go_to_the_smaller_token_ids():
     assert spelled(BPETokenizer.train("zy ba", num_merges=1, min_frequency=1)) == [(b"b", b"a")]
-    # A space is byte 32, but comes after the letters in the order of tokens.
+    # A space is byte 32, but tokens are ordered so that it comes after the letters.
     assert spelled(BPETokenizer.train("z b", num_merges=1, min_frequency=1)) == [(b" ", b"b")]
 
 

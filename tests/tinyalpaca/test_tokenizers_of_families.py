@@ -1,4 +1,4 @@
-"""Tokenizers of the Llama family's folders: the ids are those of `transformers`."""
+"""Tokenizers in folders of the Llama family give the same ids as `transformers`."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_equal_ids(transformers, tmp_path, kind):
 
 
 def test_qwen2s_two_files_need_the_third(transformers, tmp_path):
-    """They do not say how text is cut into words, which is not GPT-2's way."""
+    """The two files do not say how text is split into words, which differs from GPT-2's way."""
     theirs = tokenizer_of(transformers, "qwen2")
     content = json.loads(theirs.backend_tokenizer.to_str())["model"]
     merges = "\n".join(" ".join(pair) for pair in content["merges"])

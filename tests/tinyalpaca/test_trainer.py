@@ -1,4 +1,4 @@
-"""What a training does with its settings, and with NaN."""
+"""How training uses its settings, and what it does about NaN."""
 
 import io
 import json
@@ -36,12 +36,12 @@ def small_model(**settings):
     return TinyAlpaca(config, Generator(0))
 
 
-# Numbers that are none
+# NaN and infinity
 
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Makes the loss of the steps with these numbers (from 0) infinite."""
+    """Make the losses of the steps with these numbers (from 0) infinite."""
 
     def poisoned(*steps):
         original = Loss.training
@@ -71,7 +71,7 @@ def test_an_infinite_loss_stops_with_the_last_good_weights_and_the_evidence(tmp_
     assert content["op"] == "multiply" and content["phase"] == "forward" and content["texts"]
     arrays, _ = load_safetensors(report / "batch.safetensors")
     assert arrays["0/x"].shape == arrays["0/y"].shape == (8, 16)
-    assert resume(tmp_path / "run").state.step == whole.state.step  # nothing is wrong any more
+    assert resume(tmp_path / "run").state.step == whole.state.step  # the cause is gone
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
@@ -105,7 +105,7 @@ def test_too_many_bad_steps_in_a_row_stop(tmp_path, text, poison):
 
 def test_accumulated_batches_are_one_large_batch(tmp_path, text):
     settings = {"windows": "random", "epochs": 1, "max_steps": 4}
-    model = {"bias": False}  # a key's bias has no gradient but rounding, which Adam makes large
+    model = {"bias": False}  # a key's bias has a gradient of rounding errors, which Adam enlarges
     large = train(tmp_path / "large", text, model, batch_size=8, **settings)
     small = train(tmp_path / "small", text, model, batch_size=4, accumulate=2, **settings)
     assert small.task.steps_per_epoch == large.task.steps_per_epoch
@@ -191,7 +191,7 @@ def test_characters_can_be_the_tokens(tmp_path, text):
     )
 
 
-# What is told
+# What is printed
 
 
 def test_metrics_hold_what_is_promised(tmp_path, text):
@@ -214,7 +214,7 @@ def test_metrics_hold_what_is_promised(tmp_path, text):
 
 
 def test_tensorboard_reads_the_events(tmp_path, text):
-    """With the package's own reader: every number of every record, also after a resume."""
+    """The package's own reader finds every number of every record, also after a resume."""
     module = "tensorboard.backend.event_processing.event_accumulator"
     accumulator = pytest.importorskip(module, reason="the extra tensorboard is not installed")
     train(tmp_path / "run", text, epochs=1, tensorboard=True)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tinyalpaca.runs import assert_same_weights, results, train, write_text
 
-# Wide enough for BLAS to share a product among threads, if it were let.
+# Wide enough for BLAS to use several threads for a matmul, if it were allowed to.
 WIDE = {"d_model": 128, "d_ff": 256, "max_seq_len": 32}
 SETTINGS = {"epochs": 1, "max_steps": 6, "seq_len": 33, "accumulate": 2, "micro_batch_size": 8}
 VARIANTS = {
@@ -47,7 +47,7 @@ def _in_a_daemon(folder, text, pipe):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_a_daemonic_process_trains_with_workers_of_its_own(tmp_path):
-    """`multiprocessing` lets it have no children; it dies with an AssertionError if it tries."""
+    """`multiprocessing` allows it no children: starting one would raise an AssertionError."""
     text = write_text(tmp_path)
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()

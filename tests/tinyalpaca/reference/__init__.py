@@ -1,1 +1,1 @@
-"""Stored losses of small trainings, made by a program that is not our trainer."""
+"""Stored losses of small trainings, made by a program that is independent of our trainer."""

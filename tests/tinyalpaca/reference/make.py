@@ -1,11 +1,11 @@
-"""Makes `losses.json`: the training rewritten in PyTorch and double precision.
+"""Makes `losses.json`, by a training written in PyTorch and double precision.
 
     python -m tests.tinyalpaca.reference.make            writes the file
-    python -m tests.tinyalpaca.reference.make --check    says if it is what this program gives
+    python -m tests.tinyalpaca.reference.make --check    says whether the file is up to date
 
 It shares no code with `minigrad` or `tinyalpaca`: model, loss, clipping, AdamW and the restarts
 are PyTorch's; Muon, the other schedules, the average of the weights, the order of the windows and
-the random masks follow their descriptions in the documentation. Read it beside the settings.
+the random masks follow their descriptions in the documentation.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def key_of(*numbers):
 
 
 def shuffled(position, count, seed, epoch):
-    """Where a position goes in the permutation of an epoch."""
+    """The new position of an element in the permutation of an epoch."""
     half = max(2, ((count - 1).bit_length() + 1) // 2)
     value = position
     while True:
@@ -138,7 +138,7 @@ def rate_factor(t, step, total, per_epoch):
 
 
 def orthogonal(matrix):
-    """Muon's five Newton-Schulz turns."""
+    """Muon's five rounds of Newton-Schulz."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = wide / (wide.norm() + 1e-7)
     for _ in range(5):
@@ -148,7 +148,7 @@ def orthogonal(matrix):
 
 
 class Muon:
-    """Momentum 0.95 with Nesterov's look ahead; packed queries, keys and values one by one."""
+    """Nesterov's momentum of 0.95; packed queries, keys and values are treated separately."""
 
     def __init__(self, parameters, decay):
         self.parameters, self.decay = parameters, decay
@@ -164,7 +164,7 @@ class Muon:
 
 
 def optimizers(w, t):
-    """AdamW (with base rates) and Muon over the parameters that each has."""
+    """AdamW (with base rates) and Muon, each with its parameters."""
 
     def is_muons(name):
         matrix = w[name].ndim == 2 and name.startswith("decoder_layers.")
@@ -184,7 +184,7 @@ def optimizers(w, t):
 
 
 def masks(seed, p, key):
-    """Dropout whose masks come from (seed, key): single-precision draws, kept below 1 - p."""
+    """Dropout with masks from (seed, key): an element is kept if a float32 draw is below 1 - p."""
     rng = np.random.default_rng((seed, key))
 
     def drop(x):
@@ -197,7 +197,7 @@ def masks(seed, p, key):
 
 
 def validation(w, m, ids, length):
-    """Nats per token: every token but the first is predicted once, in windows side by side."""
+    """Nats per token: every token but the first is predicted once, in adjacent windows."""
     total = 0.0
     for start in range(0, len(ids) - 1, length):
         window = torch.from_numpy(ids[start : start + length + 1])
@@ -257,7 +257,7 @@ def train(model_changes, training_changes):
 
 
 def main(argv=None):
-    """The command."""
+    """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     args = parser.parse_args(argv)

@@ -1,7 +1,7 @@
-"""What both sides begin with: tokens, initial weights, and the settings of each case.
+"""Tokens, initial weights and settings of each case, which both programs use.
 
-Nothing here is from `minigrad` or `tinyalpaca`; the names of settings are those of `ModelConfig`
-and `TrainConfig`.
+Nothing here is from `minigrad` or `tinyalpaca`. Settings have the names of `ModelConfig` and
+`TrainConfig`.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ TRAINING = {
     "seed": 3,
     "micro_batch_size": 2,
 }
-# What each case changes in MODEL and TRAINING. All take five steps an epoch, ten in all.
+# The changes of each case to MODEL and TRAINING. All have five steps per epoch, ten in total.
 CASES = {
     "betas": ({}, {"beta1": 0.6, "beta2": 0.9}),
     "clipping": ({}, {"grad_clip": 0.25, "weight_decay": 0.0}),
@@ -75,7 +75,7 @@ CASES = {
 
 
 def tokens() -> tuple[np.ndarray, np.ndarray]:
-    """Tokens for training and for validation: each is mostly three times the one before, plus 1."""
+    """Tokens for training and validation: most are three times the previous one, plus 1."""
     rng = np.random.default_rng(1)
     ids = [1]
     for jump in rng.integers(0, 40, 340):
@@ -84,7 +84,7 @@ def tokens() -> tuple[np.ndarray, np.ndarray]:
 
 
 def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Initial weights by name: the same for whoever asks, in whatever order."""
+    """Initial weights by name, which do not depend on the order of the shapes."""
     result = {}
     for name in sorted(shapes):
         rng = np.random.default_rng([ord(letter) for letter in name])

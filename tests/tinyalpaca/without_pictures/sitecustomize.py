@@ -1,5 +1,5 @@
-"""On a command's path, this makes it run as if matplotlib were not installed."""
+"""On a command's path, this file makes it run as if matplotlib were not installed."""
 
 import sys
 
-sys.modules["matplotlib"] = None  # so that the import system finds none
+sys.modules["matplotlib"] = None  # so that importing it fails
