@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
+import minigrad
 from tinyalpaca import console
 from tinyalpaca.commands import (
     convert_command,
@@ -99,6 +100,14 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
 
+class ShowVersion(argparse.Action):
+    """What `--version` does. As for help, not being able to write it is an error."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
+        console.deliver(f"tinyalpaca {minigrad.__version__}")
+        parser.exit()
+
+
 def started(
     make_parser: Callable[[], argparse.ArgumentParser],
     argv: Sequence[str] | None,
@@ -140,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="tinyalpaca", description=ABOUT)
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="print the version")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = subparsers.add_parser(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minigrad
 from minigrad.storage import load_safetensors
 from tinyalpaca.cli import example, main
 from tinyalpaca.data import SEPARATOR, TokenFile
@@ -172,6 +173,13 @@ def test_help_is_worth_reading(argv, capsys):
         for flag in ("--d-model", "--learning-rate", "--no-pre-norm", "--device", "--max-steps"):
             assert flag in text
         assert "(default: 0.0003)" in text
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"tinyalpaca {minigrad.__version__}\n"
 
 
 def test_a_folder_of_texts_and_a_text_for_validation(tmp_path, capsys):
