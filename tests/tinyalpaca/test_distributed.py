@@ -10,7 +10,7 @@ import pytest
 from minigrad.parallel import mpi
 from tests.mpirun import ROOT, mpirun
 from tests.tinyalpaca import distributed_program as program
-from tests.tinyalpaca.runs import write_text
+from tests.tinyalpaca.runs import WITHOUT_PICTURES, write_text
 from tinyalpaca import console
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.runs import RunFolder
@@ -37,7 +37,7 @@ def start(size, folder, text, *, cleanup=True, **settings):
     file = folder / "settings.json"
     content = {"data": str(text), "out": str(folder / "run"), "distributed": True, **settings}
     file.write_text(json.dumps(content), encoding="utf-8")
-    return mpirun(size, [PROGRAM, str(file)], cleanup=cleanup)
+    return mpirun(size, [PROGRAM, str(file)], cleanup=cleanup, PYTHONPATH=WITHOUT_PICTURES)
 
 
 def alone(folder, text, **settings):
@@ -73,11 +73,11 @@ CASES = [
     *(
         pytest.param(size, {**more, **optimizer}, rtol, marks=pytest.mark.slow)
         for size, more, optimizer, rtol in (
-            (2, {**EVERYTHING, "double": True, "max_steps": 100}, MUON, 1e-12),
-            (3, {**EVERYTHING, "max_steps": 100}, {}, 1e-6),
-            (4, {**EVERYTHING, "double": True, "max_steps": 100}, {}, 1e-12),
-            (2, {"shard_optimizer": True, "preflight": True, "max_steps": 100}, {}, 1e-6),
-            (4, {"shard_optimizer": True, "preflight": True, "max_steps": 100}, MUON, 1e-6),
+            (2, {**EVERYTHING, "double": True, "max_steps": 40}, MUON, 1e-12),
+            (3, {**EVERYTHING, "max_steps": 40}, {}, 1e-6),
+            (4, {**EVERYTHING, "double": True, "max_steps": 40}, {}, 1e-12),
+            (2, {"shard_optimizer": True, "preflight": True, "max_steps": 40}, {}, 1e-6),
+            (4, {"shard_optimizer": True, "preflight": True, "max_steps": 40}, MUON, 1e-6),
             (3, {"double": True, "shard_optimizer": True, "windows": "random"}, {}, 1e-12),
         )
     ),
@@ -173,16 +173,16 @@ def test_the_others_save_the_last_step_and_name_the_rank(tmp_path, text, what, r
 @pytest.mark.slow
 def test_what_a_kill_at_any_moment_leaves_can_be_gone_on_with(tmp_path, text):
     """At twenty moments, with the launcher's clean-up: the next start resumes from a good step."""
-    settings = {**LONG, "max_steps": 200, "save_every": 5, "distributed": True}
+    settings = {**LONG, "max_steps": 110, "save_every": 3, "distributed": True}
     for moment in range(20):
         resume = (tmp_path / "ranks" / "run" / "checkpoints" / "latest").exists()
-        happens = ["SIGKILL", moment % 2, 9 * moment + 4]
+        happens = ["SIGKILL", moment % 2, 5 * moment + 4]
         done = start(2, tmp_path / "ranks", text, **settings, happens=happens, resume=resume)
         assert done.returncode == 9, done.stderr
     done = start(2, tmp_path / "ranks", text, **settings, resume=True)
     assert done.returncode == 0, done.stderr
     alone(tmp_path / "alone", text, **settings | {"distributed": False})
-    assert_same_numbers(tmp_path / "ranks", tmp_path / "alone", 1e-6, 200)
+    assert_same_numbers(tmp_path / "ranks", tmp_path / "alone", 1e-6, 110)
 
 
 @pytest.mark.slow
