@@ -156,7 +156,7 @@ CHANGES = [
 
 
 def texts(generator, **options):
-    return generator.generate(PROMPTS, 25, seed=3, return_logprobs=True, **options)
+    return generator.generate(PROMPTS, 16, seed=3, return_logprobs=True, **options)
 
 
 def assert_same(ours, expected):
@@ -184,8 +184,8 @@ def test_a_changed_model_writes_its_own_text(change, options):
     assert_same(ours, expected)
     assert [t.logprobs for t in ours] != [t.logprobs for t in before]
     assert_same(texts(generator), expected)  # a second warning would be an error
-    steps = list(generator.steps(PROMPTS[0], 25, seed=3, alternatives=2))
-    alone = generator.generate(PROMPTS[0], 25, seed=3)
+    steps = list(generator.steps(PROMPTS[0], 16, seed=3, alternatives=2))
+    alone = generator.generate(PROMPTS[0], 16, seed=3)
     assert "".join(step.text for step in steps) == alone
 
 
@@ -314,7 +314,7 @@ def large(monkeypatch):
 
 
 def text_of(generator):
-    return [generator.generate(PROMPTS[1], 25, seed=3, return_logprobs=True)]
+    return [generator.generate(PROMPTS[1], 16, seed=3, return_logprobs=True)]
 
 
 @pytest.mark.parametrize(
