@@ -817,12 +817,47 @@ def test_a_text_too_short_to_learn(tmp_path: Path, content: str, words: str) -> 
         ("trian", "choose from 'train', 'generate'"),
         ("evaluate runs/a --preset best", "unrecognized arguments: --preset best; it is a flag of"),
         ("train --preset bset", "choose from 'original', 'best'"),
+        ("train --foo 3", "unrecognized arguments: --foo 3. --help after"),
+        ("train book.txt", "unrecognized arguments: book.txt; did you mean --data book.txt?"),
+        ("train -data book.txt", "did you mean --data?"),
+        ("generate ROMEO:", "did you mean --prompt ROMEO:?"),
+        ("play runs/mine", "did you mean --checkpoint runs/mine?"),
+        ("evaluate --data book.txt", "it is a flag of train, sweep; here the text has no flag."),
     ],
 )
 def test_a_wrong_flag(command: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(command.split())
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("epochs = 3", r"epochs belongs into \[training\]"),
+        ("[training]\nepoch = 3", "no setting 'epoch'; did you mean epochs?"),
+        ("[training]\nd_model = 32", r"d_model belongs into \[model\], not \[training\]"),
+        ("[model]\nlearning_rate = 0.1", r"learning_rate belongs into \[training\], not \[model\]"),
+        ('[training]\npreset = "best"', "preset stands above the tables"),
+        ("training = 3", "training must be a table of settings, not 3"),
+        ('[training]\nepochs = "3"', "epochs must be int, not '3'"),
+        ("[training\nepochs = 3", "neither TOML nor a run's config.json"),
+    ],
+)
+def test_a_file_of_settings_that_is_wrong(
+    settings: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(settings, encoding="utf-8")
+    assert main(["train", "--config", str(path), "--out", str(tmp_path / "run")]) == 1
+    assert re.search(words, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_for_the_text_to_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").touch()
+    assert main(["evaluate", str(tmp_path)]) == 1
+    assert f"give it with --checkpoint {tmp_path}" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
@@ -34,6 +35,10 @@ COMMANDS: dict[str, ModuleType] = {
     "convert": convert_command,
 }
 
+
+# The flag that is meant by an argument without one, and texts that have none.
+UNNAMED = {"train": "--data", "sweep": "--data", "generate": "--prompt", "play": "--checkpoint"}
+WITHOUT_FLAG = {("evaluate", "data"), ("tokenize", "data")}
 
 ABOUT = "The command line: train, generate, play, tokenize, sweep, evaluate, convert."
 
@@ -69,21 +74,36 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
 class Parser(argparse.ArgumentParser):
     """argparse's parser, but help that cannot be written is an error."""
 
+    command = ""  # which it parses, if it is not the first argument that says so
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, and remembers the command for `error`."""
+        given = list(sys.argv[1:] if args is None else args)
+        self._asked = self.command or next((name for name in given[:1] if name in COMMANDS), "")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
-        """As argparse's, with a suggestion for an unknown flag."""
-        unknown = re.search(r"unrecognized arguments: --?([\w-]+)", message)
+        """As argparse's, with a suggestion for an argument that is not known."""
+        unknown = re.search(r"unrecognized arguments: (\S+)", message)
         if unknown:
-            commands = dict(self._commands())
-            of = [name for name, flags in commands.items() if f"--{unknown[1]}" in flags]
-            if of:
-                message += f"; it is a flag of {', '.join(of)}."
-            else:
-                flags = [
-                    flag[2:] for some in commands.values() for flag in some if flag[:2] == "--"
-                ]
-                message += nearest(unknown[1], flags).replace("mean ", "mean --")
-            message += " --help after a command lists its flags."
+            message += self._meant(unknown[1]) + " --help after a command lists its flags."
         super().error(message)
+
+    def _meant(self, word: str) -> str:
+        """What an argument that is not known may mean, as the end of a sentence."""
+        if not word.startswith("-"):
+            flag = UNNAMED.get(self._asked)
+            return f"; did you mean {flag} {word}?" if flag else "."
+        name = word.lstrip("-").partition("=")[0]
+        commands = dict(self._commands())
+        of = [command for command, flags in commands.items() if f"--{name}" in flags]
+        if self._asked in of or self.prog in of:
+            return f"; did you mean --{name}?"
+        if of:
+            here = "; here the text has no flag" if (self._asked, name) in WITHOUT_FLAG else ""
+            return f"; it is a flag of {', '.join(of)}{here}."
+        flags = [flag[2:] for some in commands.values() for flag in some if flag[:2] == "--"]
+        return nearest(name, flags).replace("mean ", "mean --") or "."
 
     def _commands(self) -> Iterator[tuple[str, list[str]]]:
         """The flags of this parser, and of its commands, by name."""
@@ -137,6 +157,7 @@ def example(name: str, argv: Sequence[str] | None = None) -> int:
             description=command.DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         command.add_arguments(parser)
+        parser.command = name
         return parser
 
     return started(make_parser, argv, command.run)

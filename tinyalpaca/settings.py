@@ -70,7 +70,8 @@ def check_types(cls: Any, values: Mapping[str, Any]) -> None:
     hints = typing.get_type_hints(cls)
     for name, value in values.items():
         if name not in hints:
-            raise ConfigError(f"{cls.__name__} has no setting {name!r}; it has {sorted(hints)}")
+            meant = nearest(name, hints) or f"; it has {sorted(hints)}"
+            raise ConfigError(f"{cls.__name__} has no setting {name!r}{meant}")
         choices = typing.get_args(hints[name])
         wanted = type(choices[0]) if choices else hints[name]
         fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
@@ -183,6 +184,7 @@ def read_settings(path: str | os.PathLike[str], **configs: Any) -> dict[str, dic
             raise ValueError("it is not a table")
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is neither TOML nor a run's config.json: {error}") from error
+    _require_own_tables(path, content, configs)
     found = {name: _flat(path, name, cls, content.pop(name, {})) for name, cls in configs.items()}
     if path.suffix == ".json":
         if content.get("own"):
@@ -191,6 +193,21 @@ def read_settings(path: str | os.PathLike[str], **configs: Any) -> dict[str, dic
         found["model"].pop("vocab_size", None)
         return {**found, "": {}}
     return {**found, "": content}
+
+
+def _require_own_tables(path: Path, content: dict[str, Any], configs: dict[str, Any]) -> None:
+    """Raise `ConfigError` if a setting stands in the table of another config, and say in which."""
+    names = {table: {f.name for f in dataclasses.fields(cls)} for table, cls in configs.items()}
+    for table in names:
+        given = content.get(table)
+        if not isinstance(given, dict):
+            continue
+        if "preset" in given:
+            raise ConfigError(f"{path}: preset stands above the tables, not in [{table}]")
+        for other, its in names.items():
+            misplaced = given.keys() & its - names[table]
+            if misplaced:
+                raise ConfigError(f"{path}: {min(misplaced)} belongs into [{other}], not [{table}]")
 
 
 def _flat(path: Path, table: str, cls: Any, content: Any) -> dict[str, Any]:

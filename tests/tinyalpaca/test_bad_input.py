@@ -104,6 +104,13 @@ def test_restarts_have_no_warm_up(tmp_path, capsys):
         assert not (tmp_path / "run").exists()
 
 
+def test_the_settings_of_a_run_are_no_choice_to_warn_of(trained, tmp_path, capsys):
+    """Its file gives every setting, most of them as they are by default."""
+    argv = ["--config", str(trained / "config.json"), "--out", str(tmp_path / "run")]
+    assert example("train", [*argv, "--quiet"]) == 0
+    assert "has no effect" not in capsys.readouterr().err
+
+
 def test_flags_that_nothing_looks_at_are_told():
     flags = ["min_learning_rate", "cooldown", "muon_learning_rate", "num_merges"]
     flags += ["validation_fraction", "measure_micro_batch"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from tinyalpaca.console import deliver, require_output, utf8_argument, warn
 
@@ -70,6 +71,12 @@ def run(args: argparse.Namespace) -> int:
     require_output()
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, it is {args.batch_size}")
+    run_given = (Path(args.data) / "config.json").is_file()
+    if args.text is None and run_given:
+        raise ValueError(
+            f"{args.data} is the folder of a model: give it with --checkpoint {args.data}, and the "
+            "text to score without a flag"
+        )
     generator = Generator.from_checkpoint(args.checkpoint, choose_device(args.device))
     text: str | Corpus
     if args.text is not None:

@@ -141,9 +141,11 @@ def _decode(args: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(args.tokenizer)
     require_output()
     tokens = TokenFile.open(args.file, tokenizer).tokens
-    stop = len(tokens) if args.count is None else args.start + args.count
-    if args.start < 0 or stop < args.start:
+    if args.start < 0 or (args.count or 0) < 0:
         raise ValueError("--start and --count must not be negative")
+    if args.start >= len(tokens):
+        raise ValueError(f"--start is {args.start}, and {args.file} has {len(tokens)} tokens")
+    stop = len(tokens) if args.count is None else args.start + args.count
     for start in range(args.start, min(stop, len(tokens)), DECODE_BLOCK):
         block = tokens[start : min(start + DECODE_BLOCK, stop)]
         deliver_bytes(tokenizer.decode_bytes(block.tolist()))

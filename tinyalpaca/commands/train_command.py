@@ -95,7 +95,10 @@ def train(args: argparse.Namespace) -> int:
             training |= follow
             config = TrainConfig(**training)
             warn_of_launcher(config)
-            for line in without_effect(flags, config):
+            # A run's config.json gives all settings, most of them as they are by default.
+            said = given_arguments(TrainConfig, args).keys()
+            spoken = [n for n, v in flags.items() if n in said or v != getattr(TrainConfig, n)]
+            for line in without_effect(spoken, config):
                 warn(f"Warning: {line}")
             trained = run_training(ModelConfig(**model), config)
         else:
@@ -135,9 +138,12 @@ def settings_given(args: argparse.Namespace) -> tuple[str, dict[str, Any], dict[
         named = above.pop("preset", None)
         name = name or (preset_named(named) if isinstance(named, str) else named)
         if above or name not in (None, *PRESETS):
+            homes = {"model": ModelConfig, "training": TrainConfig}
+            home = [f"[{t}]" for t, cls in homes.items() if above and hasattr(cls, min(above))]
             raise ConfigError(
                 f"{args.config} has tables [model] and [training], and above them preset, one of "
                 f"{', '.join(PRESETS)}; not {above or name!r}"
+                + (f". {min(above)} belongs into {home[0]}" if home else "")
             )
     model |= given_arguments(ModelConfig, args)
     training |= given_arguments(TrainConfig, args)

@@ -38,7 +38,7 @@ def read_config(
         raise FileNotFoundError(
             f"{folder} holds no trained model ({CONFIG} is missing). Train one with\n"
             f"    python examples/train_shakespeare.py --out {folder}\n"
-            "or name another folder with --checkpoint."
+            "or name the folder of another one."
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

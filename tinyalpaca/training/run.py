@@ -372,7 +372,8 @@ def check_windows(config: TrainConfig, longest: int) -> None:
     if config.seq_len - 1 > longest:
         raise ValueError(
             f"training windows of {config.seq_len} tokens predict {config.seq_len - 1}, more "
-            f"than the model's max_seq_len ({longest})"
+            f"than the model's max_seq_len ({longest}): give --max-seq-len {config.seq_len - 1} as "
+            f"well, or a --seq-len of at most {longest + 1}"
         )
     if config.eval_stride >= config.seq_len:  # found now, not when training is over
         raise ValueError(
