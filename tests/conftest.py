@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures for all tests."""
 
 import gc
 import os
@@ -10,14 +10,13 @@ import pytest
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """Random numbers that are the same in every run, whatever other tests drew."""
+    """A random generator that gives the same numbers in every run, whatever other tests draw."""
     return np.random.default_rng(20240607)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """Thousands of tests are collected, and stay: no garbage collection looks at them, then or
-    later."""
+    """Exclude the thousands of collected tests from garbage collection, to make it faster."""
     gc.disable()
     try:
         return (yield)
@@ -28,7 +27,7 @@ def pytest_collection():
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Nothing that a test measures or downloads is kept in the user's cache."""
+    """Use a temporary cache, so that nothing that a test measures gets into the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINYALPACA_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -36,8 +35,10 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Where Python may write no bytecode beside the sources, the processes that tests start share
-    a folder for it: else each of them would compile both packages again."""
+    """Give the processes that tests start a common folder for bytecode, if Python writes none.
+
+    Otherwise each of them would compile both packages again.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if sys.dont_write_bytecode:
             patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
@@ -56,7 +57,7 @@ def no_waiting_for_the_disk():
 
 @pytest.fixture(scope="session", autouse=True)
 def no_pictures():
-    """A picture of the losses takes longer than a run: tests about pictures ask for them."""
+    """Draw no pictures of losses, which take longer than a run, unless a test asks for them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
         yield

@@ -1,4 +1,4 @@
-"""Starts several ranks of a program, as `mpirun` does, for tests."""
+"""Starts several ranks of a program by `mpirun`, for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def launcher() -> str:
-    """The mpiexec beside this Python, else another; the test is skipped where there is none."""
+    """The mpiexec beside this Python, or another one; the test is skipped if there is none."""
     if importlib.util.find_spec("mpi4py") is None:
         pytest.skip("mpi4py is not installed")
     beside = Path(sys.executable).with_name("mpiexec")
@@ -29,17 +29,18 @@ def launcher() -> str:
 
 
 def command(size: int, program: Sequence[str], *, cleanup: bool = True) -> list[str]:
-    """The command that starts so many ranks of a Python program.
+    """The command that starts `size` ranks of a Python program.
 
     Args:
-        cleanup: whether the launcher ends the others when one has died; else they do so themselves.
+        cleanup: whether the launcher ends the other ranks when one has died; otherwise they end
+            themselves.
     """
     alone = [] if cleanup else ["-disable-auto-cleanup"]
     return [launcher(), *alone, "-n", str(size), sys.executable, *program]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours, in which the packages are found and BLAS has one thread."""
+    """This process's environment, with our packages on Python's path and one BLAS thread."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", **more}
 
@@ -52,7 +53,7 @@ def mpirun(
     timeout: float = 300,
     **more: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run so many ranks of a program to their end."""
+    """Run `size` ranks of a program to their end."""
     return subprocess.run(
         command(size, program, cleanup=cleanup),
         env=environment(**more),
@@ -64,7 +65,7 @@ def mpirun(
 
 
 def answers(size: int, program: Sequence[str], folder: Path, **settings: Any) -> list[Any]:
-    """What each rank of a program writes to the file that its last argument names, as JSON."""
+    """Run a program; returns what each rank writes to the file in its last argument, as JSON."""
     done = mpirun(size, [*program, str(folder)], **settings)
     files = [folder / f"{rank}.json" for rank in range(size)]
     missing = [file.name for file in files if not file.exists()]

@@ -1,8 +1,8 @@
 """The README's test command works if only its own packages are installed.
 
-A test may use more (PyTorch, psutil), but must say so with a skip when it runs: an import at the
-top of a file that `pytest` collects, or of a file that such a file imports, would stop the whole
-command.
+A test may use more packages (PyTorch, psutil), but must be skipped where they are missing. If a
+file that `pytest` collects, or a file that it imports, imported such a package at its top, the
+whole command would stop.
 """
 
 import ast
@@ -23,20 +23,20 @@ OURS = ("minigrad", "tinyalpaca", "tests", "examples")
 
 
 def declared() -> set[str]:
-    """The packages of the test command, as names in Python."""
+    """The packages of the test command, by their names in Python."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]
     return {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in wanted}
 
 
 def is_skip(node: ast.stmt) -> bool:
-    """True for `pytest.importorskip(...)`, after which nothing is imported where it is missing."""
+    """True for `pytest.importorskip(...)`, which stops the import of a file."""
     calls = [found for found in ast.walk(node) if isinstance(found, ast.Call)]
     return any(ast.unparse(call.func) == "pytest.importorskip" for call in calls)
 
 
 def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """What runs when a file is imported, down to a skip; bodies of functions do not."""
+    """The statements that run when a file is imported, up to a skip, without functions' bodies."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -51,7 +51,7 @@ def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 @functools.cache
 def imported(path: Path) -> tuple[str, ...]:
-    """The modules that a file names when it is imported, `a.b.c` for `from a.b import c`."""
+    """The modules that a file imports at its top, with `a.b.c` for `from a.b import c`."""
     found: list[str] = []
     for node in statements(ast.parse(path.read_text(encoding="utf-8")).body):
         if isinstance(node, ast.Import):
@@ -67,7 +67,7 @@ def imported(path: Path) -> tuple[str, ...]:
 
 @functools.cache
 def files_of(module: str) -> list[Path]:
-    """The files of ours that run for a module's name: the packages above it, and itself."""
+    """Our files that run when a module is imported: the packages above it, and itself."""
     parts, files = module.split("."), []
     for end in range(1, len(parts) + 1):
         place = ROOT.joinpath(*parts[:end])
@@ -76,7 +76,7 @@ def files_of(module: str) -> list[Path]:
 
 
 def foreign(path: Path) -> dict[str, str]:
-    """Every package that is not ours and not Python's, with the chain of files that imports it."""
+    """Every package that is neither ours nor Python's, with the chain of files that imports it."""
     found: dict[str, str] = {}
     waiting, seen = [(path, path.name)], {path}
     while waiting:
@@ -101,7 +101,7 @@ def test_what_is_collected_imports_only_what_the_test_command_installs(path):
 
 
 def test_the_chain_of_imports_is_followed():
-    """From a file that measures memory to psutil, which no test's extra has."""
+    """From a file that measures memory to psutil, which is not among the tests' packages."""
     chain = foreign(ROOT / "tests/benchmarks/torch_peer.py")
     assert chain["torch"] == "torch_peer.py" and "numpy" in chain
     assert "psutil" in foreign(ROOT / "tests/benchmarks/memory_watch.py")

@@ -1,7 +1,7 @@
-"""The structure of the source: which packages import which, and which names cross files.
+"""The structure of the source: which packages import which, and which names are used across files.
 
-Drawn from the source itself: imports for type checkers and inside functions count like all others.
-A part is a module or a package directly under `minigrad` or `tinyalpaca`.
+It is read from the source: imports for type checkers and inside functions count like all others. A
+part is a module or a package directly under `minigrad` or `tinyalpaca`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-# From the ground up: a part imports from those that stand before it, and nothing else. What stands
-# in one line is one circle, for the sake of the operators that tensors have.
+# From the ground up: a part imports only from parts before it. Parts joined by "+" form a cycle,
+# because the operators of tensors are functions.
 MINIGRAD = """
     errors version constants storage serialization installing hints
     device announce settings dtypes state blas
@@ -38,7 +38,7 @@ TINYALPACA = """
 
 
 def parts(floors: str, package: str) -> dict[str, int]:
-    """The number of each part's place, from the ground up; those of one circle share one."""
+    """The position of each part, from the ground up; parts of a cycle have the same position."""
     names = floors.split()
     return {f"{package}.{n}": i for i, name in enumerate(names) for n in name.split("+")}
 
@@ -62,7 +62,7 @@ def modules() -> dict[str, Path]:
 
 @cache
 def nodes_of(module: str) -> list[ast.AST]:
-    """What the tests here look at: imports, definitions, names, attributes and constants."""
+    """The nodes that these tests read: imports, definitions, names, attributes and constants."""
     kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     kinds += (ast.Name, ast.Attribute, ast.Constant)
     tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def nodes_of(module: str) -> list[ast.AST]:
 
 
 def module_named(name: str) -> str | None:
-    """The module that a dotted name lies in, None if it is none of ours."""
+    """The module that has a dotted name, None if it is not one of ours."""
     names = name.split(".")
     while names and ".".join(names) not in modules():
         names.pop()
@@ -79,7 +79,7 @@ def module_named(name: str) -> str | None:
 
 @cache
 def imported(module: str) -> list[tuple[str, int]]:
-    """The modules of ours that a module imports, and where."""
+    """Our modules that a module imports, with line numbers."""
     result = []
     for node in nodes_of(module):
         names = []
@@ -100,7 +100,7 @@ def part_of(module: str) -> str:
 
 
 def circles(arrows: dict[str, set[str]]) -> list[set[str]]:
-    """The groups of nodes each of which reaches all others of its group (Tarjan, 1972)."""
+    """The strongly connected components with several nodes (Tarjan, 1972)."""
     number: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
@@ -140,7 +140,7 @@ def test_imports_of_every_kind_are_seen() -> None:
 
 
 def test_files_do_not_import_each_other_in_a_circle() -> None:
-    """But for `tensor` and `functions`: operators are functions, and functions take tensors."""
+    """Except for `tensor` and `functions`: operators are functions, and functions take tensors."""
 
     def node(module: str) -> str:
         return "tensor and functions" if part_of(module) in OPERATORS else module
@@ -166,7 +166,7 @@ def test_arrows_point_down() -> None:
 
 
 def test_parts_of_a_training_do_not_know_the_whole() -> None:
-    """run -> loop -> steps -> task, hooks -> state; nothing points to the loop but the run."""
+    """run -> loop -> steps -> task, hooks -> state; only the run imports the loop."""
     training = "tinyalpaca.training."
 
     def importers(name: str) -> set[str]:
@@ -185,11 +185,11 @@ def test_parts_of_a_training_do_not_know_the_whole() -> None:
     for module in hooks:
         known = {target.removeprefix(training) for target, _ in imported(module)}
         assert not known & {"loop", "steps", "gpu_steps", "task", "run", "job", "told"}, module
-    assert not imported(training + "state")  # it is a value, and needs nothing
+    assert not imported(training + "state")  # a plain value that needs no other module
 
 
 def test_the_engine_knows_no_model() -> None:
-    """minigrad neither imports tinyalpaca, nor names it or its command line's options."""
+    """minigrad does not import tinyalpaca, and names neither it nor its command line options."""
     for module, path in modules().items():
         if module.startswith("minigrad"):
             text = path.read_text(encoding="utf-8")
@@ -198,21 +198,21 @@ def test_the_engine_knows_no_model() -> None:
 
 
 def test_a_thread_has_one_state() -> None:
-    """But for `minigrad.state` nothing is kept by thread."""
+    """Only `minigrad.state` has data of threads."""
     for module, path in modules().items():
         calls = [n for n in nodes_of(module) if isinstance(n, ast.Attribute) and n.attr == "local"]
         assert not calls or module == "minigrad.state", path
 
 
 def test_files_are_written_and_read_through_one_door() -> None:
-    """`minigrad.storage` has one face: nobody outside reaches past it."""
+    """Other packages use only the public functions of `minigrad.storage`."""
     for module in modules():
         if not module.startswith("minigrad.storage"):
             past = [t for t, _ in imported(module) if t.startswith("minigrad.storage.")]
             assert not past, f"{module} imports {past}"
 
 
-# No face offers these, and why they are used all the same.
+# Names that are not public, with the reason why they are used.
 NOT_PUBLIC = {
     "minigrad.kernels.cuda.compile": "the model's own CUDA C++ is compiled as the engine's is",
     "minigrad.kernels.cuda": "a captured step is told by kernels that ask no host",
@@ -221,7 +221,7 @@ NOT_PUBLIC = {
 
 
 def test_minigrad_is_used_through_public_names() -> None:
-    """Those that the `__all__` of a package or module has, or `minigrad` itself."""
+    """Public names are those in the `__all__` of a package or module, or in `minigrad` itself."""
     used, wrong = set(), []
     for module in modules():
         imports = [n for n in nodes_of(module) if isinstance(n, ast.ImportFrom)]
@@ -237,7 +237,7 @@ def test_minigrad_is_used_through_public_names() -> None:
         plain = [a.name for n in nodes_of(module) if isinstance(n, ast.Import) for a in n.names]
         wrong += [name for name in plain if name.startswith("minigrad.") and "alpaca" in module]
     assert not wrong, "\n".join(wrong)
-    assert set(NOT_PUBLIC) <= used  # none that nothing uses any more
+    assert set(NOT_PUBLIC) <= used  # all of them are still used
 
 
 def private(name: str) -> bool:
@@ -246,7 +246,7 @@ def private(name: str) -> bool:
 
 @cache
 def defined(module: str) -> set[str]:
-    """The private names that a file gives something to, attributes included."""
+    """The private names that a file assigns or defines, with attributes."""
     found = set()
     for node in nodes_of(module):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -256,12 +256,12 @@ def defined(module: str) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.add(node.value)  # of __slots__, or by setattr
+            found.add(node.value)  # names in __slots__ or for setattr
     return {name for name in found if private(name)}
 
 
 def test_private_names_do_not_cross_files() -> None:
-    """Neither by import nor as an attribute, of a class that another file subclasses included."""
+    """Neither by import nor as an attribute, also for a class that another file subclasses."""
     everywhere = set().union(*(defined(module) for module in modules()))
     crossing = []
     for module, path in modules().items():

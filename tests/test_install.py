@@ -1,6 +1,7 @@
-"""What is installed, and what messages tell a reader to type.
+"""What is installed, and the install commands in messages.
 
-The distribution called minigrad on the public index is somebody else's: nothing may name it.
+The distribution called minigrad on the public index belongs to another project: nothing may name
+it.
 """
 
 import os
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 FOLDERS = ("minigrad", "tinyalpaca", "examples", "tests")
-# What users are shown, with lines joined that end in the midst of a command.
+# All texts that users see; lines that end within a command are joined.
 TEXTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in [ROOT / "README.md", *(p for f in FOLDERS for p in (ROOT / f).rglob("*"))]
@@ -33,7 +34,7 @@ TEXTS = {
 
 @pytest.mark.parametrize(("cuda", "suffix"), [("12", "-cu12"), ("13", "")])
 def test_a_gpu_needs_no_cuda_toolkit(cuda: str, suffix: str) -> None:
-    """CuPy's wheel requires NumPy and a finder of libraries; compiler and cuBLAS are apart."""
+    """CuPy's wheel requires NumPy and cuda.pathfinder; compiler and cuBLAS are other packages."""
     cupy, *rest = EXTRAS[f"cuda{cuda}"]
     assert cupy == f"cupy-cuda{cuda}x>=14.2"
     parts = ("cuda-nvrtc", "cuda-runtime", "cublas")
@@ -59,7 +60,7 @@ def test_extras_that_are_named_are_there() -> None:
 
 
 def test_one_distribution_brings_both_packages() -> None:
-    """And it is not called minigrad, which is another project's name."""
+    """It is not called minigrad, which is another project's name."""
     assert PROJECT["name"] == "tinyalpaca"
     assert PROJECT["version"] == minigrad.__version__
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
@@ -71,7 +72,7 @@ def test_one_distribution_brings_both_packages() -> None:
 def test_a_checkout_is_added_to_in_its_folder_and_a_wheel_by_name(tmp_path: Path) -> None:
     assert install_line() == 'pip install -e "."'
     assert install_line("plots", "test") == 'pip install -e ".[plots,test]"'
-    # As a wheel leaves it: the package, and beside it a list of what the distribution has.
+    # As a wheel installs it: the package, and a folder that lists the distribution's files.
     package, info = tmp_path / "minigrad", tmp_path / "tinyalpaca-0.2.0.dist-info"
     package.mkdir()
     info.mkdir()
@@ -84,14 +85,14 @@ def test_a_checkout_is_added_to_in_its_folder_and_a_wheel_by_name(tmp_path: Path
 
 
 def python(program: str, *path: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program that finds packages in these folders first, and not in the current one."""
+    """Run a program that searches packages in these folders first, and not in the current one."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [sys.executable, "-P", "-c", program]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_the_other_minigrad_in_front_of_ours_is_named(tmp_path: Path) -> None:
-    """As it is where it lies in site-packages, beside an editable install of this project."""
+    """This happens if it is in site-packages, beside an editable install of this project."""
     stranger = tmp_path / "minigrad"
     stranger.mkdir()
     (stranger / "__init__.py").write_text("Value = None\n", encoding="utf-8")
@@ -103,7 +104,7 @@ def test_the_other_minigrad_in_front_of_ours_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["minigrad", "tinyalpaca"])
 @pytest.mark.parametrize("first", ["ours", "the stranger's"])
 def test_two_projects_in_one_folder_are_named(tmp_path: Path, package: str, first: str) -> None:
-    """Wheels of both: the one that was installed last has written its `__init__.py`."""
+    """Both were installed from wheels; the later one has overwritten `__init__.py`."""
     both = tmp_path / "minigrad"
     both.mkdir()
     for path in (ROOT / "minigrad").iterdir():
@@ -114,14 +115,14 @@ def test_two_projects_in_one_folder_are_named(tmp_path: Path, package: str, firs
     if first == "ours":
         (both / "__init__.py").unlink()
         (both / "__init__.py").write_text("Value = None\n", encoding="utf-8")
-        package = "tinyalpaca"  # nothing of ours runs when minigrad is imported
+        package = "tinyalpaca"  # importing minigrad runs no code of ours
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import {package}"
     said = python(program, tmp_path).stderr.splitlines()[-1]
     assert said.startswith("ImportError") and "pip uninstall minigrad, then install this" in said
 
 
 def tracked(*folders: str) -> set[str]:
-    """The files of the repository in some folders, those of this moment included."""
+    """The repository's files in some folders, with new ones that are not committed yet."""
     command = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", *folders]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return {line for line in listed.splitlines() if (ROOT / line).is_file()}

@@ -1,6 +1,6 @@
 """The most likely mistakes of a newcomer, and their messages, which name cause and mend.
 
-Each line is a mistake as one makes it, the error, and words of its message that name both.
+Each line has a mistake, the error's class, and words of its message that name cause and mend.
 """
 
 import re
@@ -76,12 +76,12 @@ class WithTensor(nn.Module):
 
 
 def made(forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
-    """An op of a newcomer."""
+    """A newcomer's op."""
     return type("Made", (mg.Op,), {"forward": forward, "backward": backward})
 
 
 def trained(*args: Any, **own: Any) -> None:
-    """A training with something wrong, which is noticed before it begins."""
+    """A training with a mistake, which is found before it begins."""
     train(*args, **own)
 
 
@@ -712,7 +712,7 @@ def test_what_is_meant_is_not_said() -> None:
 
 
 def test_a_property_that_fails_says_why() -> None:
-    """And not that the module has no such attribute."""
+    """It does not say that the module has no such attribute."""
 
     class Model(nn.Module):
         @property
@@ -763,7 +763,7 @@ def test_files_are_imported_when_they_are_asked_for(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_forgotten_backward_is_noticed() -> None:
-    """Where all gradients are missing. Where some are, it may be meant."""
+    """If all gradients are missing. If only some are, it may be intended."""
     one, other = leaf(), leaf()
     optimizer = optim.SGD([one, other], lr=0.1)
     with pytest.warns(
@@ -771,7 +771,7 @@ def test_a_forgotten_backward_is_noticed() -> None:
     ):
         optimizer.step()
     one.sum().backward()
-    optimizer.step()  # without a warning, which would be an error here
+    optimizer.step()  # gives no warning; a warning would be an error here
     np.testing.assert_allclose(one.data, [0.9, 1.9])
     np.testing.assert_array_equal(other.data, [1.0, 2.0])
 
@@ -782,7 +782,7 @@ def test_an_optimizer_of_frozen_parameters_is_noticed() -> None:
 
 
 def test_what_is_named_instead_is_there() -> None:
-    """Each hint begins with an expression whose names can be looked up."""
+    """Each hint begins with an expression whose names exist."""
     hints = [hint for names in FROM_PACKAGES.values() for hint in names.values()]
     paths = [path for hint in hints for path in re.findall(r"\b(?:minigrad|nn)[\w.]*", hint)]
     assert len(paths) > 25

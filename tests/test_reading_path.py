@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 2500
-# What the path explains, from a tensor to a trained transformer.
+# The themes of the path, from a tensor to a trained transformer.
 THEMES = {
     *("tensor", "op", "graph", "engine", "backward_pass"),
     *("linear", "layer_norm", "attention", "cross_entropy", "embedding"),

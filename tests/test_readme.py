@@ -1,4 +1,4 @@
-"""The code and commands of the README and the guide run, and what they name exists."""
+"""The code and commands of the README and the guide run, and the files they name exist."""
 
 import importlib.util
 import json
@@ -31,13 +31,13 @@ COMMAND_LINES = [
 
 
 def write_book(folder):
-    """The text that the second example learns."""
+    """Write the text that the second example learns."""
     words = ("the king", "and", "the queen", "speak", "no more,\n", "thou")
     text = " ".join(words[n * n % 7 % 6] for n in range(1000))
     (folder / "my_book.txt").write_text(text, encoding="utf-8")
 
 
-# A model of one's own writes its samples without our faster copies, with a warning.
+# Your own model writes samples without our faster copies of the forward pass, with a warning.
 @pytest.mark.filterwarnings("ignore::minigrad.errors.KernelFallbackWarning")
 def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     engine, training = blocks("python")
@@ -66,7 +66,7 @@ nbformat.write(notebook, sys.argv[1])
 
 
 def test_the_training_runs_in_a_notebook(tmp_path, monkeypatch):
-    """Its cells are what the README shows, the same again to go on, and a look at what is saved."""
+    """The cells are the README's code, the same again to resume, and a check of the saved files."""
     if not all(importlib.util.find_spec(needed) for needed in ("nbclient", "ipykernel")):
         pytest.skip('what runs notebooks is not installed: pip install -e ".[bench]"')
     import nbformat
@@ -81,10 +81,12 @@ def test_the_training_runs_in_a_notebook(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     path = tmp_path / "training.ipynb"
     nbformat.write(notebook, path)
-    # In a process of its own, since what it imports would make this one a notebook as well.
+    # In another process, because its imports would make this one a notebook too.
     command = [sys.executable, "-W", "ignore", "-c", EXECUTE, str(path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr  # an exception in a cell is one there
+    assert done.returncode == 0, (
+        done.stderr
+    )  # an exception in a cell ends that process with an error
     notebook = nbformat.read(path, as_version=4)
 
     def printed(cell, name="stdout"):
@@ -134,7 +136,7 @@ def test_flags_that_are_used_are_known(line, capsys):
         assert flag in known, flag
 
 
-# The numbers of the table "Measured": a row's record, where in it, and in which unit.
+# The numbers of the table "Measured": for each row the record, the place in it, and the unit.
 ROWS = {
     "a training step, 274 thousand": ("seed", "ours_ms", "peer_ms", "ratio"),
     "the same, 0.8 million": ("medium", "ours_ms", "peer_ms", "ratio"),
@@ -154,7 +156,7 @@ ROWS = {
 
 
 def number_in(text):
-    """A number as it is shown, in milliseconds if it is seconds, and half of its last digit."""
+    """A number in a text, seconds as milliseconds, and half a unit of its last digit."""
     shown = re.search(r"[\d,]+(?:\.\d+)?", text)[0].replace(",", "")
     unit = 1000 if re.search(r"\d s$", text) else 1
     places = len(shown.partition(".")[2])
@@ -255,7 +257,7 @@ SIZES = {"--d-model", "--d-ff", "--num-heads", "--num-layers", "--num-merges"}
 
 @pytest.mark.slow
 def test_every_command_runs(tmp_path, monkeypatch):
-    """In a folder of its own, on a small text and model; what needs a GPU or MPI is left out."""
+    """In a temporary folder, with a small text and model; commands for a GPU or MPI are skipped."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     text = "the king and the queen speak no more,\nthou art\n" * 300
     for name in ("my_book.txt", "shakespeare.txt"):
@@ -265,7 +267,7 @@ def test_every_command_runs(tmp_path, monkeypatch):
     lines = [line.split(" #")[0] for line in COMMAND_LINES]
     ran = 0
     for line in lines:
-        line = line.rpartition("&& ")[2]  # after the making of an environment
+        line = line.rpartition("&& ")[2]  # without the command that makes an environment
         words = shlex.split(re.sub(r"\$'(.*?)\\n'", r"'\1'", line))
         if any(w in line for w in ("pip install", "-m pytest", "--device gpu", "mpirun")):
             continue

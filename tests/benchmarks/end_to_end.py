@@ -1,9 +1,9 @@
-"""The whole command, start to finish: one epoch of the main job beside the original's own script.
+"""Times the whole command: one epoch of the main job, beside the original's own script.
 
     python -m tests.benchmarks.end_to_end --rounds 1 --json FILE
 
-Both find the text, train their tokenizer, encode, train one epoch and validate, as whole processes
-that take turns. Also measured: the time from starting Python to the first finished step.
+Both load the text, train their tokenizer, encode, train one epoch and validate. They run as whole
+processes, in turns. Also measured: the time from starting Python to the first finished step.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def whole_process(command: list[str]) -> tuple[float, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command."""
+    """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--against", choices=("torch", "none"), default="torch")

@@ -1,12 +1,12 @@
-"""How fast the default model writes, beside PyTorch with a KV cache.
+"""Times how fast the default model writes, beside PyTorch with a cache of keys and values.
 
     python -m tests.benchmarks.generate --json generate.json
 
-One text of a 10-token prompt and 100 new tokens, and a batch of such texts, drawn at temperature
-0.7. Both sides run the same weights, in processes of their own that take turns; before that their
-greedy texts are compared. PyTorch runs in each of its modes (see `torch_generate_peer`) with one
-thread and with all cores, and the fastest of them for each workload is the peer. Ours goes through
-`Generator.generate` and `.stream`, encoding and decoding included.
+It writes one text of a 10-token prompt and 100 new tokens, and a batch of such texts, at
+temperature 0.7. Both sides have the same weights and run in separate processes, in turns. Their
+greedy texts are compared first. PyTorch runs in each of its modes (see `torch_generate_peer`), with
+one thread and with all cores; the fastest one for each workload is the peer. Ours is
+`Generator.generate` and `.stream`, with encoding and decoding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODES = ["eager", "compiled"]
 
 
 def contenders(against: str, modes: list[str], batch: int, tokens: int) -> list[Contender]:
-    """Ours, and PyTorch's modes."""
+    """minigrad's contender, and PyTorch's modes."""
     sizes = {"batch": batch, "tokens": tokens}
     result = [Contender("ours", f"{MODULE}.generation_model:Ours", sizes)]
     if against == "torch":

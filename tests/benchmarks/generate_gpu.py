@@ -1,8 +1,8 @@
-"""How fast the default model writes on a GPU, with a CUDA graph a token and kernel by kernel.
+"""Times how fast the default model writes on a GPU, with one CUDA graph per token and without.
 
     python -m tests.benchmarks.generate_gpu --json generate_gpu.json
 
-The same texts, drawn at temperature 0.7, alone, as a stream and in batches. The ways take turns.
+The same texts are drawn at temperature 0.7: alone, as a stream and in batches, in turns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WAYS = {"a graph": True, "kernel by kernel": False}
 
 
 def seconds(generator: Generator, batch: int, tokens: int, stream: bool) -> float:
-    """Of one call."""
+    """The seconds of one call."""
     began = time.perf_counter()
     if stream:
         for _ in generator.stream(PROMPT_TEXT, tokens, 0.7, seed=0):
@@ -34,14 +34,14 @@ def seconds(generator: Generator, batch: int, tokens: int, stream: bool) -> floa
 
 
 def measure(batches: list[int], tokens: int, rounds: int) -> dict[str, Any]:
-    """Tokens per second of each way and workload: the medians."""
+    """The medians of tokens per second for each way and workload."""
     model = make_model().to("gpu")
     generators = {name: Generator(model, TOKENIZER, graph=graph) for name, graph in WAYS.items()}
     workloads = [("a stream", 1, True), *((f"{n} texts", n, False) for n in batches)]
     rates: dict[str, dict[str, float]] = {}
     for workload, batch, stream in workloads:
         found: dict[str, list[float]] = {name: [] for name in WAYS}
-        for number in range(rounds + 1):  # the first compiles, and captures
+        for number in range(rounds + 1):  # the first round compiles and captures
             for name in WAYS:
                 taken = seconds(generators[name], batch, tokens, stream)
                 if number:

@@ -1,10 +1,11 @@
-"""How fast models of real sizes write, beside `transformers` with PyTorch and a static cache.
+"""Times how fast models of real sizes write, beside `transformers` with PyTorch and a static cache.
 
     python -m tests.benchmarks.generate_large --workload gpt2 --json gpt2.json
 
-Random weights of GPT-2's shape, or SmolLM-135M's, in a folder of Hugging Face's that both sides
-load; in processes of their own that take turns; greedy texts are compared first. Timed are a text
-after 64 tokens, and the first token after 512. PyTorch runs as it is and compiled, with all cores.
+Both sides load the same folder in Hugging Face's format, with random weights of the shape of GPT-2
+or SmolLM-135M. They run in separate processes, in turns. Greedy texts are compared first. A text
+after 64 tokens and the first token after 512 are timed. PyTorch runs uncompiled and compiled, with
+all cores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model that generation is timed with, and minigrad's contender."""
+"""The model for timing generation, and minigrad's contender."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROMPT = TOKENIZER.encode(PROMPT_TEXT)  # ten tokens
 
 
 def make_model() -> TinyAlpaca:
-    """The default model, with weights far enough from their first ones to write varied text."""
+    """The default model, with weights far enough from initial ones to write varied text."""
     model = TinyAlpaca(ModelConfig(vocab_size=VOCABULARY), RandomGenerator(0))
     rng = np.random.default_rng(0)
     for parameter in model.parameters():
@@ -31,11 +31,11 @@ def make_model() -> TinyAlpaca:
 
 
 class Ours:
-    """minigrad's contender, through the same calls as a user's.
+    """minigrad's contender, by the calls that a user makes.
 
     Args:
-        batch: sequences of `many`.
-        tokens: how many each writes.
+        batch: the number of sequences in `many`.
+        tokens: the number of tokens in each.
     """
 
     def __init__(self, batch: int, tokens: int) -> None:
@@ -45,23 +45,23 @@ class Ours:
         self.many()
 
     def greedy(self) -> list[int]:
-        """The greedy continuation of all tokens that there are, for comparison."""
+        """The greedy continuation with all tokens allowed, for comparison."""
         options = {"return_logprobs": True, "allow_all_tokens": True}
         return self.generator.generate(PROMPT_TEXT, self.tokens, 0, **options).tokens
 
     def one(self) -> None:
-        """A single text."""
+        """Write a single text."""
         self.generator.generate(PROMPT_TEXT, self.tokens, 0.7, seed=0)
 
     def streamed(self) -> None:
-        """A single text, piece by piece."""
+        """Write a single text, piece by piece."""
         for _ in self.generator.stream(PROMPT_TEXT, self.tokens, 0.7, seed=0):
             pass
 
     def many(self) -> None:
-        """A batch."""
+        """Write a batch of texts."""
         self.generator.generate([PROMPT_TEXT] * self.batch, self.tokens, 0.7, seed=0)
 
     def facts(self) -> dict[str, Any]:
-        """What was run."""
+        """Facts for the record."""
         return {"version": np.__version__, "workers": self.generator.workers}

@@ -1,6 +1,6 @@
-"""Models of real sizes with random weights, and who generates with them.
+"""Models of real sizes with random weights, and the contenders that generate with them.
 
-They lie in folders of Hugging Face's, which both sides load as they are.
+The models are in folders of Hugging Face's format, which both sides load.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PROMPT, LONG = 64, 512  # tokens
 
 
 def write_folder(folder: Path, workload: str) -> None:
-    """A model and a tokenizer, whose tokens but for the bytes are two bytes long."""
+    """Write a model and a tokenizer, whose merged tokens are two bytes long."""
     config, ours = CONFIGS[workload], folder / "ours"
     ours.mkdir(parents=True)
     pairs = [(left, right) for left in range(256) for right in range(256)]
@@ -60,34 +60,34 @@ def write_folder(folder: Path, workload: str) -> None:
 
 
 def prompt_of(length: int) -> list[int]:
-    """Token ids that both models have."""
+    """A prompt of token ids that both models have."""
     return np.random.default_rng(0).integers(0, 49000, length).tolist()
 
 
 class Writer:
-    """What is timed of both.
+    """The calls that are timed for both contenders.
 
     Args:
-        tokens: how many `one` writes.
+        tokens: the number of tokens that `one` writes.
     """
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
 
     def write(self, prompt: int, tokens: int) -> list[int]:
-        """So many tokens after a prompt of so many, greedily."""
+        """Write `tokens` tokens greedily, after a prompt of `prompt` tokens."""
         raise NotImplementedError
 
     def greedy(self) -> list[int]:
-        """For comparison."""
+        """A greedy text, for comparison."""
         return self.write(PROMPT, 8)
 
     def one(self) -> None:
-        """A text after a short prompt."""
+        """Write a text after a short prompt."""
         self.write(PROMPT, self.tokens)
 
     def first(self) -> None:
-        """The first token after a long prompt."""
+        """Write the first token after a long prompt."""
         self.write(LONG, 1)
 
 
@@ -95,7 +95,7 @@ class Ours(Writer):
     """minigrad's contender.
 
     Args:
-        folder: the model's.
+        folder: the model's folder.
     """
 
     def __init__(self, folder: str, tokens: int) -> None:
@@ -109,12 +109,12 @@ class Ours(Writer):
 
 
 class Peer(Writer):
-    """PyTorch's, by `transformers`, with a cache of a fixed size.
+    """PyTorch's contender, by `transformers` with a cache of fixed size.
 
     Args:
-        folder: the model's.
-        compiled: whether `torch.compile` makes the step.
-        threads: of PyTorch.
+        folder: the model's folder.
+        compiled: whether the step is compiled by `torch.compile`.
+        threads: the number of PyTorch's threads.
     """
 
     def __init__(self, folder: str, tokens: int, compiled: bool, threads: int) -> None:

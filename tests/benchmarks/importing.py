@@ -1,9 +1,9 @@
-"""How long `import minigrad` takes beyond NumPy's own import.
+"""Times how long `import minigrad` takes beyond the import of NumPy.
 
     python -m tests.benchmarks.importing [--rounds 20]
 
-Processes with and without it alternate, and the fastest of each counts: what else the machine does
-makes a process slower, never faster.
+Processes with and without it alternate. The fastest of each counts, because other work of the
+machine makes a process slower, never faster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PROGRAMS = {"numpy": "import numpy", "minigrad": "import numpy, minigrad"}
 
 
 def fastest(rounds: int) -> dict[str, float]:
-    """Seconds from starting a process to its end, for each program."""
+    """The shortest time from starting a process to its end, for each program, in seconds."""
     best = dict.fromkeys(PROGRAMS, float("inf"))
     for _ in range(rounds):
         for name, program in PROGRAMS.items():

@@ -1,4 +1,4 @@
-"""The same model and step in JAX, compiled with `jax.jit`, parameters and moments donated."""
+"""The same model and step in JAX, compiled by `jax.jit` with donated parameters and averages."""
 
 from __future__ import annotations
 
@@ -84,5 +84,5 @@ class Peer:
         return float(self._forward(self.params, self.x, self.y))
 
     def facts(self) -> dict[str, Any]:
-        """What was run."""
+        """Facts for the record."""
         return {"version": jax.__version__, "mode": "jit, donated buffers"}

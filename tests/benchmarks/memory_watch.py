@@ -1,8 +1,8 @@
-"""How much memory a process and its children have while something runs.
+"""Measures how much memory a process and its children use while something runs.
 
-The peak of the proportional set size (memory that is shared counts in parts), summed over the
-processes, sampled. This is the one file that needs psutil, which comes with the extra [bench]: what
-imports it at its top cannot be imported where only the tests' own packages are installed.
+It samples the proportional set size (each process counts its part of shared memory), summed over
+the processes, and keeps the peak. Only this file needs psutil, from the extra [bench]. So files
+that are imported with the tests' own packages must not import it at their top.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class MemoryWatch:
 
     Args:
         pid: the process.
-        interval: seconds between two looks. A look holds the process up for a moment.
+        interval: seconds between two samples. Each one slows the process down for a moment.
 
     Attributes:
-        peak_mb: the most that all of them had together.
+        peak_mb: the largest sum of all processes' memory.
     """
 
     def __init__(self, pid: int, interval: float = 0.02) -> None:
@@ -30,7 +30,7 @@ class MemoryWatch:
     def _watch(self) -> None:
         done = False
         while not done:
-            done = self._done.wait(self._interval)  # the last look is after the block's end
+            done = self._done.wait(self._interval)  # the last sample is after the block's end
             total = 0
             try:
                 for process in [self._process, *self._process.children(recursive=True)]:
@@ -50,7 +50,7 @@ class MemoryWatch:
 
 
 def _proportional_set_size(process: psutil.Process) -> int:
-    """Bytes of a process; memory that it shares counts in parts. 0 if the process has ended."""
+    """The bytes of a process, with its part of shared memory; 0 if the process has ended."""
     try:
         return process.memory_full_info().pss
     except psutil.Error:

@@ -1,5 +1,8 @@
-"""The original's training script, rewritten from what it does: its tokenizer, one epoch
-of its model (attention with a mask, unfused AdamW), a validation. The peer of `end_to_end`."""
+"""The peer of `end_to_end`: does what the original's training script does, in new code.
+
+It has the original's tokenizer, one epoch of its model (masked attention, unfused AdamW), and a
+validation.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How the time of a training step grows with batch, sequence, width, depth and workers.
+"""Measures how the time of a training step grows with batch, sequence, width, depth and workers.
 
     python -m tests.benchmarks.scaling --rounds 5 --json FILE
 
-All sizes of a sweep take turns, so a slow moment of the machine meets all of them, and the peer,
-which has as many threads as we have workers.
+All sizes of a sweep and the peer take turns, so a slow moment of the machine affects all of them.
+The peer has as many threads as we have workers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SWEEPS: dict[str, list[Workload]] = {
 def measure(
     options: dict[str, dict[str, Any]], against: str, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """`ours_ms`, and beside a peer `peer_ms` and `ratio`, for each named set of options."""
+    """`ours_ms`, and with a peer `peer_ms` and `ratio`, for each named set of options."""
     contenders = [Contender(name, f"{MODULE}.workloads:Ours", o) for name, o in options.items()]
     if against != "none":
         factory = f"{MODULE}.{against}_peer:Peer"
@@ -56,7 +56,7 @@ def measure(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command."""
+    """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--against", choices=("torch", "jax", "none"), default="torch")
     parser.add_argument("--rounds", type=int, default=5)
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def beside(times: dict[str, float]) -> list[str]:
-    """The peer's part of a row."""
+    """The peer's cells of a row."""
     return [f"{times['peer_ms']:.1f}", f"{times['ratio']:.2f}x"] if "ratio" in times else ["", ""]
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks run, write what they say, and compare only what is equal."""
+"""The benchmarks run, write the records that they document, and check that both sides agree."""
 
 import dataclasses
 import importlib.util
@@ -35,7 +35,7 @@ measures_memory = pytest.mark.skipif(
 
 
 class Clock:
-    """A contender that takes as long as it is told to."""
+    """A contender whose calls take a given time."""
 
     def __init__(self, megabytes: int = 0) -> None:
         self.memory = bytearray(megabytes * 2**20)
@@ -156,7 +156,7 @@ def test_generation_beside_a_peer(tmp_path):
 def test_tokenizers_side_by_side(tmp_path, rng):
     pytest.importorskip("tokenizers")
     path, text = tmp_path / "tokenizer.json", tmp_path / "text.txt"
-    letters = rng.choice(list("etaoinshrdlu "), 20_000)  # of which 150 merges can be learnt
+    letters = rng.choice(list("etaoinshrdlu "), 20_000)  # enough to learn 150 merges
     text.write_text("".join(letters), encoding="utf-8")
     sizes = ["--rounds", "1", "--data", str(text)]
     assert tokenizer.main([*sizes, "--json", str(path)]) == 0
@@ -167,7 +167,7 @@ def test_tokenizers_side_by_side(tmp_path, rng):
 @measures_memory
 @pytest.mark.slow
 def test_whole_commands_side_by_side(monkeypatch, tmp_path, capfd):
-    """Of stand-ins: the real ones take a minute."""
+    """With stand-ins, because the real commands take a minute."""
     path = tmp_path / "end_to_end.json"
     seconds = {"examples/train_shakespeare.py": 0.3, "tests.benchmarks.original_script": 0.9}
     started = []
@@ -186,7 +186,7 @@ def test_whole_commands_side_by_side(monkeypatch, tmp_path, capfd):
     record = json.loads(path.read_text())
     assert started == list(seconds) * 2
     assert record["ratio"] == pytest.approx(record["peer_ms"] / record["ours_ms"])
-    assert record["peer_ms"] >= 900 and record["ours_ms"] >= 300  # what they sleep, or more
+    assert record["peer_ms"] >= 900 and record["ours_ms"] >= 300  # at least as long as they sleep
     assert record.keys() >= BESIDE_A_PEER | {"first_step_ms"}
     with pytest.raises(SystemExit, match="out of order"):
         real([sys.executable, "-c", "raise SystemExit('out of order')"])
@@ -205,7 +205,7 @@ def test_the_page_names_commands_and_records_that_exist():
 
 @pytest.mark.parametrize("workload", ["seed", "medium", "large"])
 def test_the_page_gives_the_figures_of_the_records(workload):
-    """What the table says of a training step is what was measured."""
+    """The figures for a training step in the table are those in the record."""
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     record = json.loads((FOLDER / "results" / f"{workload}.json").read_text(encoding="utf-8"))
     (row,) = re.findall(rf"^\| {workload}: .*$", page, re.MULTILINE)

@@ -1,15 +1,15 @@
-"""How fast the tokenizer trains and encodes, beside Rust's `tokenizers` and the original.
+"""Times how fast the tokenizer trains and encodes, beside Rust's `tokenizers` and the original.
 
     python -m tests.benchmarks.tokenizer --json tokenizer.json
 
-Ours and theirs run in processes of their own, on one thread each, and take turns; both get the same
-text, and must give the same ids before anything is timed. The original is written anew below from
-what it does: it counts every pair of every word again for each merge, and encodes by trying the
-tokens from the longest to the shortest at every place.
+Ours and theirs run in separate processes, with one thread each, in turns. Both get the same text,
+and must give the same ids before anything is timed. The original's algorithm is written anew below:
+it counts every pair of every word again for each merge, and encodes by trying tokens from the
+longest to the shortest at every position.
 
-With `--megabytes 100` (on Linux), training on that much generated text follows, in processes of its
-own whose peak memory is reported: the same text over and over, and texts of more and more distinct
-words.
+With `--megabytes 100` (on Linux), training on that much generated text follows, in separate
+processes whose peak memory is reported: the same text repeated, and texts with more and more
+distinct words.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-# Before the libraries are loaded, because they look at these once.
+# Set before the libraries are loaded, because they read these variables once.
 os.environ.update(TOKENIZERS_PARALLELISM="false", RAYON_NUM_THREADS="1")
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
@@ -55,7 +55,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def in_turns(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The median time of each, one round of all after the other."""
+    """The median time of each function; in each round all run once."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
@@ -64,7 +64,7 @@ def in_turns(functions: dict[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def train_like_the_original(text: str, num_merges: int) -> list[str]:
-    """The vocabulary: characters, then merged tokens."""
+    """Train; returns the vocabulary: characters, then merged tokens."""
     words = [list(word) for word in text.split(" ")]
     vocabulary = ["▁", "[UNK]", *sorted(set(text) - {" "})]
     for _ in range(num_merges):
@@ -84,7 +84,7 @@ def train_like_the_original(text: str, num_merges: int) -> list[str]:
 
 
 def encode_like_the_original(text: str, vocabulary: list[str]) -> list[int]:
-    """Greedy longest match."""
+    """Encode by greedy longest match."""
     text = text.replace(" ", "▁")
     longest_first = sorted(enumerate(vocabulary), key=lambda item: (-len(item[1]), item[0]))
     ids, place = [], 0
@@ -112,7 +112,7 @@ class Ours:
         return BPETokenizer.train(self.text, num_merges=MERGES, progress=False)
 
     def encode(self) -> None:
-        """As on the first text of a process."""
+        """Encode with an empty word cache, as for the first text of a process."""
         BPETokenizer(self.tokenizer.vocabulary, self.tokenizer.merges).encode(self.text)
 
     def encode_again(self) -> None:
@@ -162,7 +162,7 @@ class Rust:
 
 
 def beside_rust(data: str, rounds: int, against: str) -> dict[str, Any]:
-    """Figures of training, encoding, encoding again and decoding.
+    """The figures for training, encoding, encoding again and decoding.
 
     Raises:
         SystemExit: the ids differ.
@@ -208,7 +208,7 @@ def beside_the_original(text: str) -> dict:
 
 
 def write_generated(path: Path, megabytes: int, distinct_words: int) -> None:
-    """Words of random letters, the n-th of them as frequent as 1 / n, in lines."""
+    """Write lines of random words, where the n-th word has a frequency proportional to 1 / n."""
     rng = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
     weights = 1 / np.arange(1, 27)
@@ -219,7 +219,7 @@ def write_generated(path: Path, megabytes: int, distinct_words: int) -> None:
     odds = np.cumsum(1 / np.arange(1, distinct_words + 1))
     written = 0
     with open(path, "w", encoding="utf-8", newline="") as file:
-        file.write(" ".join(words) + "\n")  # each at least once
+        file.write(" ".join(words) + "\n")  # each word occurs at least once
         while written < megabytes * 1_000_000:
             chosen = np.searchsorted(odds, rng.random(100_000) * odds[-1])
             written += file.write(" ".join(words[chosen]) + "\n")
@@ -269,7 +269,7 @@ def report(path: Path) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command."""
+    """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--against", choices=("tokenizers", "none"), default="tokenizers")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")

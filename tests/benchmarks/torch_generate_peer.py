@@ -17,13 +17,13 @@ from tests.benchmarks.generation_model import CONTEXT, PROMPT, make_model
 
 
 class Peer:
-    """PyTorch's contender: `one` and `many` write as ours do.
+    """PyTorch's contender, with the same methods `one` and `many` as ours.
 
     Args:
         mode: "eager" or "compiled".
-        threads: of PyTorch.
-        batch: sequences of `many`.
-        tokens: how many each writes.
+        threads: the number of PyTorch's threads.
+        batch: the number of sequences in `many`.
+        tokens: the number of tokens in each.
     """
 
     def __init__(self, mode: str, threads: int, batch: int, tokens: int) -> None:
@@ -119,13 +119,13 @@ class Peer:
         return self.write(1, 0.0)[0]
 
     def one(self) -> None:
-        """A single text."""
+        """Write a single text."""
         self.write(1, 0.7)
 
     def many(self) -> None:
-        """A batch."""
+        """Write a batch of texts."""
         self.write(self.batch, 0.7)
 
     def facts(self) -> dict[str, Any]:
-        """What was run."""
+        """Facts for the record."""
         return {"version": torch.__version__, "threads": torch.get_num_threads(), "mode": self.mode}

@@ -1,4 +1,4 @@
-"""One training step and one forward pass, beside PyTorch or JAX.
+"""Times a training step and a forward pass, beside PyTorch or JAX.
 
     python -m tests.benchmarks.train_step --workload seed --against torch --rounds 20 --json FILE
 
@@ -27,7 +27,7 @@ from tests.benchmarks.workloads import WORKLOADS
 
 
 def run(workload: str, against: str, rounds: int, workers: int, micro_batch_size: int) -> dict:
-    """Time ours, and the peer if there is one; returns the record."""
+    """Time minigrad, and the peer if there is one; returns the record."""
     sizes = WORKLOADS[workload]
     workers = workers or available_cores()
     options = {"workload": tuple(sizes), "workers": workers, "micro_batch_size": micro_batch_size}
@@ -89,7 +89,7 @@ def show(record: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command."""
+    """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workload", choices=sorted(WORKLOADS), default="seed")
     parser.add_argument("--against", choices=("torch", "jax", "none"), default="torch")

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Workload(NamedTuple):
-    """Sizes of a model and of its batches: `batch` sequences of `time` predictions."""
+    """Sizes of a model and its batches: `batch` sequences of `time` predictions."""
 
     batch: int
     time: int
@@ -52,7 +52,7 @@ def make_batch(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Ours:
-    """minigrad: workers, flat clipping and AdamW, as the trainer uses them."""
+    """minigrad's contender: workers, flat clipping and AdamW, as in the trainer."""
 
     def __init__(
         self, workload: tuple[int, ...], workers: int = 0, micro_batch_size: int = 0
@@ -87,7 +87,7 @@ class Ours:
         return self.engine.evaluate(self.batch) / self.batch[1].size
 
     def facts(self) -> dict[str, Any]:
-        """What was chosen."""
+        """Facts for the record."""
         return {
             "workers": self.engine.workers,
             "backend": self.engine.backend,

@@ -1,4 +1,4 @@
-"""The short programs give the results that they promise, with and without `--quick`."""
+"""The short programs give the results that they document, with and without `--quick`."""
 
 import runpy
 import sys
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# What is more than a command's name, and for one processor.
+# These are commands, or programs for several machines.
 COMMANDS = {"train_shakespeare", "generate", "train_on_many_machines", "scaling_model"}
 PROGRAMS = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem not in COMMANDS)
 NEEDS = {"digits": "sklearn", "numpy_in_numpy_out": "scipy"}
 
 
 def main_of(name):
-    """An example's `main`; a test says that it is skipped if a package is missing."""
+    """An example's `main`; the test is skipped with a reason if a package is missing."""
     if name in NEEDS:
         pytest.importorskip(NEEDS[name], reason=f"{NEEDS[name]} is not installed")
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]

@@ -1,4 +1,4 @@
-"""The guide: the sources fit the README and the code; the pages are whole in a browser."""
+"""The guide: its sources agree with the README and the code, and its pages work in a browser."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ def text_of(name: str) -> str:
 
 
 def test_the_reading_path_is_the_readmes() -> None:
-    """The same files in the same order, a question for each, and as many answers."""
+    """Both have the same files in the same order. Each file has a question, and an answer."""
     text, _, answers = text_of("reading_path.md").partition("## Answers")
     assert re.findall(r"^\*\*\d+\. `([\w/.]+)`", text, re.M) == path()
     numbers = [str(n) for n in range(1, len(path()) + 1)]
@@ -45,7 +45,7 @@ def test_what_a_page_names_is_there(page: Path) -> None:
 
 
 def test_code_that_a_page_quotes_is_in_the_source() -> None:
-    """Line breaks may differ, since the formatter sets both."""
+    """Line breaks may differ, because the formatter treats both differently."""
     source = (ROOT / "minigrad/ops/layer_norm.py").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text_of("one_op.md"), re.S)
     assert blocks
@@ -73,7 +73,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for needed in ("sphinx", "myst_parser", "furo", "latex2mathml"):
         pytest.importorskip(needed, reason=f"{needed} is not installed")
     out = tmp_path_factory.mktemp("guide")
-    # As it is typed: Sphinx's own use of what Python will drop is no error there.
+    # As a user types it: Sphinx's use of deprecated Python functions is not an error there.
     command = [sys.executable, "-m", "examples.guide", "build", "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr  # a warning, such as a link to nowhere, is an error
@@ -81,14 +81,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def formulas_in(text: str) -> int:
-    """How many formulas a page has: $$...$$ and $...$."""
+    """The number of formulas on a page: $$...$$ and $...$."""
     blocks = len(re.findall(r"\$\$.*?\$\$", text, re.S))
     return blocks + len(re.findall(r"\$[^$]+\$", re.sub(r"\$\$.*?\$\$", "", text, flags=re.S)))
 
 
 @pytest.mark.slow
 def test_links_and_formulas_in_a_browser(built: Path) -> None:
-    """Every formula is drawn, every link leads somewhere, and nothing is asked of a network."""
+    """Every formula is drawn, every link has a target, and the network is not used."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine to open the pages in")
     tools = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")

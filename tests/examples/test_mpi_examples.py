@@ -1,4 +1,4 @@
-"""The programs about many machines do what they say."""
+"""The example programs about many machines do what they document."""
 
 import runpy
 from math import log2
@@ -26,7 +26,7 @@ def test_a_program_trains_alone_and_on_many(capsys):
 
 
 def test_the_model_gives_the_textbooks_times(model):
-    """Of 8 ranks, 8 MB, a latency of 1 and a bandwidth of 1 MB a second."""
+    """For 8 ranks, 8 MB, a latency of 1 and a bandwidth of 1 MB per second."""
     slow = model.Cluster("slow", 1e6, 1.0, 1e6)
     assert model.ring(8, 8e6, slow) == pytest.approx(14 * 1.0 + 14 / 8 * 8)
     assert model.halves(8, 8e6, slow) == pytest.approx(6 * 1.0 + 14 / 8 * 8)
@@ -37,7 +37,7 @@ def test_the_model_gives_the_textbooks_times(model):
 
 
 def test_more_ranks_pay_as_long_as_the_batch_is_large(model):
-    """Near C·β/(2·M), for a network without latency."""
+    """Without latency the limit is near C·β/(2·M)."""
     work = model.Workload("one", 1e6, 0, 0, 100, 2**20)
     fast = model.Cluster("fast", 1e14, 0.0, 1e9)
     balance = work.operations / fast.rate * fast.bandwidth / (2 * 4 * work.parameters)

@@ -1,4 +1,4 @@
-"""The notebook: its outputs are there, and it runs from top to bottom."""
+"""The notebook has its outputs, and it runs from top to bottom."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def test_its_outputs_are_there_and_were_made_from_top_to_bottom() -> None:
 def test_it_runs() -> None:
     for needed in ("nbclient", "ipykernel", "sklearn"):
         pytest.importorskip(needed, reason=f"{needed} is not installed")
-    # In a process of its own, where a warning of Jupyter is no error.
+    # In another process, where warnings of Jupyter are not errors.
 
     program = (
         "import nbformat, sys; from nbclient import NotebookClient\n"

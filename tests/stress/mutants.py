@@ -1,23 +1,22 @@
-"""Do the tests notice faults? A random sample of small faults is put into the engine.
+"""Tests the tests: puts a random sample of small faults into the engine.
 
     python -m tests.stress.mutants draw --number 200 --seed 0 --to mutants.json
     python -m tests.stress.mutants run mutants.json
 
-`draw` takes the faults from cosmic-ray (`pip install cosmic-ray`), a well-kept tool that knows how
-to break Python: another operator, another comparison, a number one off, a loop that never runs, an
-`if` the other way round. First a place in the engine is drawn, then one of the faults that are
-possible there, so that a sum, which can become ten other things, is not drawn ten times as often as
-a comparison. Type annotations, which are never computed, and the marks `*` and `/` between a
-function's arguments are left out.
+`draw` takes the faults from cosmic-ray (`pip install cosmic-ray`), a tool that breaks Python code:
+another operator, another comparison, a number off by one, a loop that never runs, a negated `if`.
+First it draws a place in the engine, then one of the faults that are possible there. So a sum,
+which has ten possible faults, is not drawn ten times as often as a comparison. It skips type
+annotations, which are never computed, and the marks `*` and `/` between a function's arguments.
 
-`run` needs nothing but the tests' own packages. It copies the source, puts one fault into the copy,
-and runs the tests of tests/minigrad that mirror the file, and, if these notice nothing, all others
-there, until one fails. A fault counts as found if a test fails or has not come back after the
-processor time of `--limit`. Outcomes are written into the file as they come, so that a run can be
-stopped and taken up again; `--again` runs those anew that survived.
+`run` needs only the tests' own packages. It copies the source, puts one fault into the copy, and
+runs the tests of tests/minigrad that mirror the file; if none fails, it runs all others there,
+until one fails. A fault is found if a test fails, or has not ended after the processor time of
+`--limit`. Outcomes are written to the file at once, so that a run can be stopped and resumed;
+`--again` repeats those that survived.
 
-`mutants_record.json` beside this file is what the last sample gave, with the reason for each
-survivor that is left. A reason that begins with "equal" is of a fault that changes no value.
+`mutants_record.json` beside this file has the results of the last sample, with a reason for each
+fault that was not found. If a reason begins with "equal", the fault changes no value.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 MUTATED = ("ops", "kernels/cpu", "optim", "autograd.py", "nn")
 TESTS = "tests/minigrad"
-NO_FAULT = -1  # the number of the run that must succeed
+NO_FAULT = -1  # the number of the run without a fault, which must succeed
 NOT_RUN = "not run"
-# Where a file's tests are not those of its own name: what is run first, as parts of test paths.
+# Files whose tests have other names: parts of the paths of the tests to run first.
 FIRST = {
     "minigrad/ops": ["ops/test_{name}", "ops/test_gradients"],
     "minigrad/ops/special": ["ops/test_special", "ops/test_relative_accuracy"],
@@ -74,7 +73,7 @@ def sources() -> list[Path]:
 
 
 def never_computed(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations begin and end, as (line, column)."""
+    """The start and the end of each annotation, as (line, column)."""
     for node in ast.walk(tree):
         for field in ("annotation", "returns"):
             part = getattr(node, field, None)
@@ -86,7 +85,7 @@ def never_computed(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, 
 
 
 def possible(path: Path) -> dict[tuple[Any, ...], list[tuple[str, int]]]:
-    """The faults of a file by their place: (operator of cosmic-ray, its occurrence)."""
+    """The possible faults of a file by place: (operator of cosmic-ray, its occurrence)."""
     from cosmic_ray import plugins
     from cosmic_ray.ast import ast_nodes, get_ast
 
@@ -107,7 +106,7 @@ def possible(path: Path) -> dict[tuple[Any, ...], list[tuple[str, int]]]:
 
 
 def mutated(path: Path, operator: str, occurrence: int) -> dict[str, Any]:
-    """One fault: the lines of a file that change, and what they become."""
+    """One fault: the lines of a file that change, and the new lines."""
     from cosmic_ray import plugins
     from cosmic_ray.mutating import mutate_code
 
@@ -128,14 +127,14 @@ def mutated(path: Path, operator: str, occurrence: int) -> dict[str, Any]:
 
 
 def draw(number: int, seed: int) -> list[dict[str, Any]]:
-    """A sample of different faults, which all can be compiled."""
+    """A sample of different faults; all can be compiled."""
     chance = random.Random(seed)
     places = [(path, at, choice) for path in sources() for at, choice in possible(path).items()]
     sample: list[dict[str, Any]] = []
     for path, _, choice in chance.sample(places, len(places)):
         fault = mutated(path, *chance.choice(choice))
         if any("@staticmethod" in line for line in fault["before"]):
-            continue  # of classes without instances: a function is the same with it and without
+            continue  # in a class without instances this decorator changes nothing
         try:
             compile(with_fault(fault), fault["file"], "exec")
         except SyntaxError:
@@ -150,7 +149,7 @@ def with_fault(fault: dict[str, Any], root: Path = ROOT) -> str:
     """The source of a file with a fault in it.
 
     Raises:
-        ValueError: the file is not what it was when the fault was drawn.
+        ValueError: the file has changed since the fault was drawn.
     """
     lines = (root / fault["file"]).read_text(encoding="utf-8").splitlines()
     first, before = fault["line"] - 1, fault["before"]
@@ -167,7 +166,7 @@ def with_fault(fault: dict[str, Any], root: Path = ROOT) -> str:
 
 
 def selections(path: str, tests: list[str]) -> list[list[str]]:
-    """The files of tests for a mutated file: first those that mirror it, then all others."""
+    """The test files for a mutated file: first those that mirror it, then all others."""
     stem, first = path.removesuffix(".py"), []
     place = Path(stem)
     for key in (stem, *(str(parent) for parent in place.parents)):
@@ -179,14 +178,14 @@ def selections(path: str, tests: list[str]) -> list[list[str]]:
 
 
 def test_files() -> list[str]:
-    """All of tests/minigrad, with those last that take long and look at files alone."""
+    """All test files of tests/minigrad; the slow ones and those that only read files come last."""
     found = [p.relative_to(ROOT).as_posix() for p in sorted((ROOT / TESTS).rglob("test_*.py"))]
     late = ("storage/", "parallel/")
     return sorted(found, key=lambda name: any(part in name for part in late))
 
 
 def run_tests(folder: Path, files: list[str], limit: float, report: Path) -> None:
-    """In a process of its own: run tests until one fails; its exit status is pytest's."""
+    """Run tests until one fails, in a separate process whose exit status is pytest's."""
     import pytest
 
     resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
@@ -199,12 +198,12 @@ def run_tests(folder: Path, files: list[str], limit: float, report: Path) -> Non
         options += [
             "-W",
             "ignore::pytest.PytestAssertRewriteWarning",
-        ]  # imported before: see `work`
+        ]  # already imported, see `work`
         os._exit(pytest.main([*options, f"--rootdir={folder}", *files]))
 
 
 def outcome(folder: Path, files: list[str], limit: float) -> str:
-    """ "" if all tests pass, otherwise the test that noticed."""
+    """The name of the test that failed, or "" if all tests pass."""
     report = folder / "report.txt"
     context = multiprocessing.get_context("fork")
     process = context.Process(target=run_tests, args=(folder, files, limit, report))
@@ -224,7 +223,7 @@ def outcome(folder: Path, files: list[str], limit: float) -> str:
 def work(
     numbers: Any, faults: list[dict[str, Any]], limit: float, quick: bool, answers: Any
 ) -> None:
-    """Put faults in and run tests, in a copy of the source of its own."""
+    """Put faults into a separate copy of the source and run tests."""
     import hypothesis  # noqa: F401 - what each test process would import again
     import numpy  # noqa: F401
     import pytest  # noqa: F401
@@ -245,7 +244,7 @@ def work(
             whole = file.read_bytes()
             try:
                 file.write_text(with_fault(fault, folder), encoding="utf-8")
-                os.utime(file, (number, number))  # no compiled file is of this time
+                os.utime(file, (number, number))  # a time that no compiled file has
                 for files in selections(fault["file"], tests)[: 1 if quick else None]:
                     found = found or outcome(folder, files, limit)
             except ValueError as error:
@@ -256,7 +255,7 @@ def work(
 
 
 def run(path: Path, jobs: int, limit: float, again: bool, quick: bool) -> int:
-    """Run what has no outcome yet; returns how many survive."""
+    """Run the faults without an outcome; returns the number that was not found."""
     record = json.loads(path.read_text(encoding="utf-8"))
     faults = record["mutants"]
     waiting = [
@@ -299,7 +298,7 @@ def run(path: Path, jobs: int, limit: float, again: bool, quick: bool) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command."""
+    """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     drawing = commands.add_parser("draw")

@@ -1,11 +1,11 @@
-"""Kill a training with SIGKILL at random moments, go on, and compare with one left in peace.
+"""Kills a training with SIGKILL at random moments, resumes, and compares with an undisturbed run.
 
     python -m tests.stress.resume --kills 30
 
-The run saves a checkpoint at every step, so that about half of the kills fall into a save. After
-each, `latest` and `best` must name checkpoints without a wrong byte; a run that has come to its end
-must have the weights of the undisturbed one, to the last bit, and its losses. Needs
-fork and SIGKILL.
+The run saves a checkpoint at every step, so that about half of the kills happen during a save.
+After each, `latest` and `best` must name checkpoints without a wrong byte. A run that has ended
+must have losses and weights that are bitwise identical to those of the undisturbed run. Needs fork
+and SIGKILL.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SETTINGS = {"save_every": 1, "optimizer": "muon", "windows": "random", "ema": 0.
 
 
 def start(folder: Path, text: Path, workers: int) -> int:
-    """A child process that trains, or goes on, to the end; its process id."""
+    """Start a child process that trains, or resumes, to the end; returns its process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -49,7 +49,7 @@ def start(folder: Path, text: Path, workers: int) -> int:
 
 
 def check(folder: Path) -> None:
-    """What must hold at every moment, once there is a first checkpoint."""
+    """Check what must hold at every moment after the first checkpoint."""
     run = RunFolder(folder)
     if not run.all():
         return
@@ -62,13 +62,13 @@ def check(folder: Path) -> None:
 
 
 def losses(folder: Path) -> list[tuple]:
-    """Of every step and epoch in metrics.jsonl, each once."""
+    """The losses of every step and epoch in metrics.jsonl, each once."""
     records = read_metrics(folder / "metrics.jsonl")
     return [(r["kind"], r["step"], r.get("loss"), r.get("val_loss")) for r in records]
 
 
 def stress(kills: int, seed: int, workers: int, folder: Path) -> str:
-    """Returns a sentence about what was done. Raises AssertionError at the first fault."""
+    """Run the test; returns a sentence about it. Raises AssertionError at the first fault."""
     curve.plots_available = lambda: False  # type: ignore[assignment]
     rng = np.random.default_rng(seed)
     text = write_text(folder)
@@ -97,7 +97,7 @@ def stress(kills: int, seed: int, workers: int, folder: Path) -> str:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The sampling of small faults: what it changes, what it runs, and what its record says."""
+"""The sampling of small faults: what it changes, which tests it runs, and its record."""
 
 import json
 

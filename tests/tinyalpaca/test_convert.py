@@ -54,7 +54,7 @@ def greedy(twin, ids, count, context):
 
 
 def test_the_originals_model_converts_and_writes_the_same(tmp_path, original, capsys):
-    """Sizes are read from the tensors. Logits differ by less than 1e-4, and greedy text is equal."""
+    """Sizes are read from the tensors. Logits differ by less than 1e-4; greedy text is equal."""
     assert convert(*files(tmp_path), tmp_path / "out", "--num-heads", 3) == 0
     assert (
         "2 layers, d_model 24, d_ff 40, 3 heads, context 16, 18 tokens" in capsys.readouterr().out

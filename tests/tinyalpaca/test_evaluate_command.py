@@ -80,7 +80,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, generator, arguments, message):
 
 
 def test_a_folder_is_scored_as_training_sees_it(capsys, tmp_path):
-    """The end token, not its name in letters, is between texts. It is not counted as a character."""
+    """The end token, not its name in letters, is between texts, and counts as no character."""
     special = BPETokenizer.train(TEXT, num_merges=5, special_tokens=[SEPARATOR], progress=False)
     model = tiny_model(special.vocab_size)
     texts = tmp_path / "texts"
