@@ -142,7 +142,8 @@ def _serve(pipe: Any, factory: str, options: dict[str, Any]) -> None:
 def require(against: str) -> None:
     """Exit with a message if the peer's library is not installed."""
     if against != "none" and importlib.util.find_spec(against) is None:
-        raise SystemExit(f"{against} is not installed; use --against none")
+        extra = "jax" if against == "jax" else '-e ".[bench]"'
+        raise SystemExit(f"{against} is not installed; use --against none, or pip install {extra}")
 
 
 def require_equal(losses: dict[str, float]) -> None:

@@ -68,6 +68,27 @@ def test_what_pytorch_calls_otherwise_is_called_as_the_table_says(tmp_path: Path
     assert (tmp_path / "weights").exists() and isinstance(known["rng"], mg.Generator)
 
 
+def test_calls_that_a_page_shows_can_be_made() -> None:
+    """Those of layers; the results are only made."""
+    known = {"nn": nn, "x": mg.ones((2, 64)), "rng": mg.Generator(0)}
+    calls = re.findall(r"`(nn\.\w+\([^`]*\))`", text_of("one_op.md"))
+    assert calls
+    for call in calls:
+        eval(call, known)
+
+
+def test_a_tied_parameter_is_saved_as_the_answer_says() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            self.table = nn.Embedding(5, 4, rng=mg.Generator(0))
+            self.head = nn.Linear(4, 5, bias=False, rng=mg.Generator(0))
+            self.head.weight = self.table.weight
+
+    assert "11. Both names," in text_of("reading_path.md")
+    assert list(Tied().state_dict()) == ["table.weight", "head.weight"]
+    assert len(Tied().parameters()) == 1
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for needed in ("sphinx", "myst_parser", "furo", "latex2mathml"):
