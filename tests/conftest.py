@@ -26,38 +26,19 @@ def pytest_collection():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
-    """Use a temporary cache, so that nothing that a test measures gets into the user's cache."""
+def surroundings(tmp_path_factory):
+    """Set what all tests need; in one fixture, because each fixture costs time in every test."""
     with pytest.MonkeyPatch.context() as patch:
+        # A temporary cache, so that nothing that a test measures gets into the user's.
         patch.setenv("TINYALPACA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Give the processes that tests start a common folder for bytecode, if Python writes none.
-
-    Otherwise each of them would compile both packages again.
-    """
-    with pytest.MonkeyPatch.context() as patch:
+        # A common folder for bytecode for the processes that tests start, if Python writes none
+        # beside the sources. Otherwise each of them would compile both packages again.
         if sys.dont_write_bytecode:
             patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
             patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_waiting_for_the_disk():
-    """No test survives a failure of power: none waits until the disk has what was written. Whether
-    the program asks for that, tests see by putting something in the place of `os.fsync`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no file, too
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_pictures():
-    """Draw no pictures of losses, which take longer than a run, unless a test asks for them."""
-    with pytest.MonkeyPatch.context() as patch:
+        # No waiting for the disk: it would only help in a power failure. Tests that are about
+        # `fsync` replace it themselves. `fstat` raises the same error for what is not a file.
+        patch.setattr(os, "fsync", os.fstat)
+        # No pictures of losses, which take longer than a run, unless a test asks for them.
         patch.setattr("tinyalpaca.training.hooks.curve.plots_available", lambda: False)
         yield
