@@ -18,12 +18,12 @@ def require_nothing_hidden(modules: list[Any], kinds: tuple[type, ...]) -> None:
     an object of these kinds, modules and parameters, that is in no attribute itself."""
     hidden: list[tuple[Any, str, Any]] = []
     for module in modules:
-        for name, value in vars(module).items():
+        for name, value in list(vars(module).items()):
             if type(value) not in _SIMPLE and not isinstance(value, kinds):
                 hidden += [(module, name, part) for part in _parts_within(value, kinds)]
     if not hidden:
         return
-    found = {id(value) for m in modules for value in (m, *vars(m).values())}
+    found = {id(value) for m in modules for value in (m, *list(vars(m).values()))}
     for module, name, part in hidden:
         if id(part) not in found:
             raise TypeError(

@@ -164,7 +164,7 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules in the attributes of this one, in order of definition."""
-        for name, value in vars(self).items():
+        for name, value in list(vars(self).items()):  # to which other threads may add meanwhile
             if isinstance(value, Module):
                 yield name, value
 
@@ -202,7 +202,7 @@ class Module:
     def _all_named_tensors(self, saved: bool = False) -> Iterator[tuple[str, Tensor]]:
         """Parameters and buffers, shared ones under each name. `saved`: only what is saved."""
         for path, module in self.named_modules():
-            for name, value in vars(module).items():
+            for name, value in list(vars(module).items()):
                 kept = name in module._buffers and (module._buffers[name] or not saved)
                 if isinstance(value, Parameter) or (kept and isinstance(value, Tensor)):
                     yield f"{path}.{name}" if path else name, value
@@ -275,7 +275,8 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Put this module and all below it in training mode."""
-        for module in self.modules():
+        # This one comes last: a thread that sees its new mode may rely on that of the parts.
+        for module in reversed(list(self.modules())):
             module.training = mode
         return self
 
@@ -309,7 +310,7 @@ class Module:
 
     def _convert(self, convert: Any) -> Self:
         for module in self.modules():
-            for value in vars(module).values():
+            for value in list(vars(module).values()):
                 if isinstance(value, Tensor):
                     array = convert(value.array)
                     if array is not value.array:

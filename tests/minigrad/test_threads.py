@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,23 @@ def test_one_frozen_model_gives_each_thread_the_gradients_of_its_own_inputs() ->
     with OneBlasThread():
         alone = [work(number) for number in range(THREADS)]
         assert_equal(at_once(work), alone)
+
+
+def test_threads_that_share_a_model_change_its_mode() -> None:
+    """As workers do, each of which evaluates a part of a batch. They need not wait for each other,
+    as a thread that finds the model in the right mode finds all parts in it."""
+    rounds = [(perceptron(mg.Generator(0)), threading.Barrier(THREADS)) for _ in range(40)]
+
+    def work(number: int) -> None:
+        for model, together in rounds:
+            for mode in (False, True):
+                together.wait(10)
+                if model.training is not mode:
+                    model.train(mode)
+                assert {module.training for module in model.modules()} == {mode}
+                assert len(model.state_dict()) == 9
+
+    at_once(work)
 
 
 def test_a_shared_random_generator_gives_each_thread_the_numbers_of_its_key() -> None:
