@@ -1,9 +1,9 @@
-"""Generation in PyTorch with preallocated keys and values, one position a step.
+"""Generation in PyTorch with preallocated keys and values, one position per step.
 
-Two modes, as it depends on the machine which is faster: "eager", which attends to the positions so
-far, and "compiled" (`torch.compile`), whose shapes must stay the same, so it attends to all
-positions of the context under a mask. Both are written for this: no module calls that could be
-avoided, queries, keys and values in one product, fused attention, `inference_mode`.
+There are two modes, because it depends on the machine which one is faster. "eager" attends to the
+positions so far. "compiled" (`torch.compile`) needs constant shapes, so it attends to all positions
+of the context with a mask. Both are written for speed: few module calls, one matmul for queries,
+keys and values, fused attention, `inference_mode`.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ On a GPU a step is captured as a graph. Numbers that change from step to step, "
 then arrays without axes on the GPU; a rule computes with them as with numbers. A rule for captured
 steps calls functions of `xp`, not of `math`. It calls `xp.matmul`, because CuPy's `@` cannot be
 captured. It has no `if` on values of arrays, and it needs no Python number, as `range(step)` does.
-If a rule cannot be captured, a warning says so and its steps run without a graph. With `captured =
-False` no capture is tried.
+If a rule cannot be captured, a warning says so and its steps run without a graph. With
+`captured = False` no capture is tried.
 
 `step` returns new arrays or the arrays that it was given, which it may have changed in place. It
 must not change the gradient.

@@ -1,15 +1,16 @@
-// CUDA kernels on the CPU: the .cu files of the package, compiled by g++ with this header before
-// them, run as shared libraries (see build.py).
+// CUDA kernels on the CPU: g++ compiles the package's .cu files with this header before them to
+// shared libraries (see build.py).
 //
-// One system thread. Blocks run one after another, and every CUDA thread of a block is a fiber with
-// a stack of its own. A fiber runs until it meets the others, at __syncthreads() or in a warp
-// collective (shuffle, ballot, mma); then the next one runs. So the order in which threads reach a
-// meeting is the schedule's, and it is chosen: forward, in reverse, or at random from a seed. A
-// kernel that lacks a barrier gives another result under one of them.
+// There is one system thread. Blocks run one after another, and every CUDA thread of a block is a
+// fiber with its own stack. A fiber runs until it has to wait for others, at __syncthreads() or in
+// a warp collective (shuffle, ballot, mma); then the next one runs. The order of the threads can be
+// chosen: forward, in reverse, or at random from a seed. A kernel that lacks a barrier gives
+// another result with one of these orders.
 //
-// Stricter than a GPU, as each of these is a fault or depends on the hardware:
-// - shared memory is full of 0xff (as floats: NaN) when a block begins, and 48 KB at most;
-// - a collective names all lanes of its warp, and all of them are in the same one;
+// The shim is stricter than a GPU. It requires the following, because anything else is a fault or
+// depends on the hardware:
+// - shared memory is full of 0xff (as floats: NaN) when a block begins, and has 48 KB at most;
+// - a collective names all lanes of its warp, and all of them are in the same collective;
 // - at a barrier all threads of the block are at the same line, and none has ended;
 // - block sizes are multiples of 32, so that no warp has lanes missing.
 #pragma once
@@ -41,7 +42,7 @@ struct Triple {
 namespace shim {
 
 constexpr size_t STACK = 128 * 1024, SHARED = 48 * 1024;
-constexpr size_t COLOURS = 64, COLOUR = 9 * 64;  // places and the bytes between them
+constexpr size_t COLOURS = 64, COLOUR = 9 * 64;  // number of stack offsets, bytes between them
 constexpr unsigned MOST_THREADS = 1024;
 
 enum class Wait { nothing, barrier, warp, ended };
@@ -52,13 +53,13 @@ struct Fiber {
   Triple index;
   unsigned number;
   int barrier_line, vote;
-  unsigned meetings;  // of its warp that it has been to
+  unsigned meetings;  // the number of collectives of its warp so far
 };
 
 struct Warp {
   unsigned arrived, ended;
-  int kind;                  // of the collective that the lanes are gathering for
-  uint64_t deposits[2][32];  // what the lanes bring; a lane can be one meeting ahead of another
+  int kind;                  // the kind of the current collective
+  uint64_t deposits[2][32];  // the lanes' values; a lane can be one collective ahead of another
 };
 
 struct Machine {
@@ -75,8 +76,8 @@ struct Machine {
   void* arguments;
   char error[256];
   alignas(128) unsigned char shared[SHARED];
-  const void* shared_keys[4];  // the kinds of structs that this block has asked for...
-  size_t shared_offsets[5];    // ...and where they lie
+  const void* shared_keys[4];  // the types of structs in this block's shared memory
+  size_t shared_offsets[5];    // and their offsets
   int shared_count;
 };
 inline Machine machine;
@@ -88,7 +89,7 @@ inline void fail(const char* what) {
            machine.current ? machine.current->number : 0, what);
 }
 
-// Saves the callee's registers, exchanges stacks, restores. x86-64, System V calling convention.
+// Saves the callee-saved registers, switches stacks and restores. x86-64, System V ABI.
 extern "C" void shim_switch(void** save, void* to) __attribute__((visibility("hidden")));
 asm(R"(
 .text
@@ -130,7 +131,7 @@ inline void start(Fiber& fiber, unsigned number) {
   fiber = {};
   fiber.number = number;
   fiber.index = {number % size.x, number / size.x % size.y, number / size.x / size.y};
-  // Not at the same place of each stack, or they would all meet in one set of the processor's cache.
+  // Stacks start at different offsets, to avoid conflicts in the processor's cache.
   char* top = machine.stacks + (number + 1) * STACK - number % COLOURS * COLOUR;
   void** stack = reinterpret_cast<void**>(top);
   *--stack = nullptr;  // where fiber_main would return to; keeps the stack aligned as by a call
@@ -139,7 +140,7 @@ inline void start(Fiber& fiber, unsigned number) {
   fiber.stack_pointer = stack;
 }
 
-// A barrier of the block. Returns whether one of the threads voted for something.
+// A barrier of the block. Returns whether one of the threads had a vote that is not 0.
 inline bool sync_threads(int line, int vote = 0) {
   machine.current->wait = Wait::barrier;
   machine.current->barrier_line = line;
@@ -148,7 +149,7 @@ inline bool sync_threads(int line, int vote = 0) {
   return machine.any_vote;
 }
 
-// A meeting of the warp: leaves `deposit`, returns what all lanes left.
+// A collective of the warp: stores `deposit`, returns the deposits of all lanes.
 inline const uint64_t* meet(unsigned mask, int kind, uint64_t deposit) {
   Fiber& me = *machine.current;
   Warp& warp = machine.warps[me.number / 32];
@@ -214,7 +215,7 @@ struct Random {  // xorshift64
   }
 };
 
-// All threads are waiting. Lets them through a barrier if that is where they all are.
+// All threads are waiting. Lets them pass if all are at the same barrier.
 inline bool pass_barrier() {
   unsigned waiting = 0;
   int line = -1;
@@ -253,7 +254,7 @@ inline void shuffle(unsigned* numbers, unsigned n, Random& random) {
   }
 }
 
-// Runs each of these threads up to its next meeting, if it is not waiting. Returns how many ran.
+// Runs each of these threads until it has to wait, unless it is waiting. Returns how many ran.
 inline unsigned run_ready(const unsigned* numbers, unsigned n, unsigned& ended) {
   unsigned ran = 0;
   for (unsigned i = 0; i < n && !machine.error[0]; i++) {
@@ -267,8 +268,8 @@ inline unsigned run_ready(const unsigned* numbers, unsigned n, unsigned& ended) 
   return ran;
 }
 
-// Forward, reverse and even seeds go round all threads, so that warps keep pace with each other.
-// With odd seeds a warp runs up to its next barrier before another one begins.
+// With forward, reverse and even seeds all threads run in turn, so that warps advance together.
+// With odd seeds a warp runs up to its next barrier before another warp runs.
 inline bool run_block(int schedule, Random& random) {
   const unsigned n = machine.threads;
   for (unsigned i = 0; i < n; i++) {
@@ -308,9 +309,9 @@ void call(void (*kernel)(Args...), void** arguments, std::index_sequence<I...>) 
   kernel(*static_cast<std::remove_cv_t<Args>*>(arguments[I])...);
 }
 
-// Runs a kernel on a grid, or, if `only` is not null, one block of it. `schedule`: 0 forward, 1
-// reverse, 2 and more a seed. Returns whether it ran to its end; if not, `error` (256 bytes) says
-// why.
+// Runs a kernel on a grid, or one block of it if `only` is not null. `schedule`: 0 is forward, 1
+// reverse, 2 and more a seed. Returns whether it ran to its end; if not, `error` (256 bytes) has
+// the reason.
 template <class... Args>
 bool launch(void (*kernel)(Args...), const unsigned* grid, const unsigned* block, void** arguments,
             int schedule, char* error, const unsigned* only) {
@@ -328,14 +329,14 @@ bool launch(void (*kernel)(Args...), const unsigned* grid, const unsigned* block
   machine.threads = block[0] * block[1] * block[2];
   machine.error[0] = 0;
   machine.current = nullptr;
-  if (!machine.stacks)  // pages come into being when they are touched
+  if (!machine.stacks)  // pages use memory only when they are touched
     machine.stacks = static_cast<char*>(mmap(nullptr, STACK * MOST_THREADS, PROT_READ | PROT_WRITE,
                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   Random random{0x9E3779B97F4A7C15ull * unsigned(schedule + 1) | 1};
   const size_t blocks = only ? 1 : size_t(grid[0]) * grid[1] * grid[2];
   const size_t offset = schedule >= 2 ? random.below(unsigned(blocks)) : 0;
   for (size_t i = 0; i < blocks; i++) {
-    // Blocks in order, in reverse, or beginning somewhere.
+    // Blocks run in order, in reverse, or in order from a random one on.
     const size_t b = schedule == 1 ? blocks - 1 - i : (i + offset) % blocks;
     machine.block_index = {unsigned(b % grid[0]), unsigned(b / grid[0] % grid[1]),
                            unsigned(b / grid[0] / grid[1])};
@@ -346,8 +347,8 @@ bool launch(void (*kernel)(Args...), const unsigned* grid, const unsigned* block
   return !machine.error[0];
 }
 
-// A kernel's parameters as text: "*f4" is a pointer to float, "i4" an int. The caller checks what
-// it passes against this, as a GPU would read the bits as they come.
+// A kernel's parameters as text: "*f4" is a pointer to float, "i4" an int. The caller compares its
+// arguments with this, because a GPU would read their bits without a check.
 template <class T> constexpr const char* code_of() {
   using U = std::remove_cv_t<T>;
   if constexpr (std::is_pointer_v<U>) {
@@ -409,7 +410,7 @@ inline unsigned __ballot_sync(unsigned mask, int vote) {
 
 inline void __syncwarp(unsigned mask = 0xffffffffu) { shim::meet(mask, 4, 0); }
 
-// Fibers change places only at meetings, so an ordinary addition is atomic.
+// Fibers switch only where they wait, so an ordinary addition is atomic.
 template <class T> T atomicAdd(T* place, T value) {
   const T old = *place;
   *place = old + value;
@@ -445,9 +446,9 @@ inline unsigned to_bf16_pair(float low, float high) { return to_bf16(low) | to_b
 inline float power_of_two(float x) { return std::exp2(x); }
 
 // mma.sync.m16n8k8 on TF32 and m16n8k16 on pairs of bfloat16, in the layout of the PTX manual: with
-// g = lane/4 and t = lane%4, a lane holds the words a (g, t), (g+8, t), (g, t+4), (g+8, t+4),
-// b (t, g), (t+4, g), and the numbers d (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). `numbers` takes
-// part 0, 1, ... out of a word. Products of two such factors are exact in float32.
+// g = lane/4 and t = lane%4, a lane holds the words a (g, t), (g+8, t), (g, t+4), (g+8, t+4), b (t,
+// g), (t+4, g), and the numbers d (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). `number` extracts
+// part 0, 1, ... of a word. Products of two such numbers are exact in float32.
 template <int PARTS, class Numbers>
 void mma_words(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Numbers number) {
   struct Operands {
@@ -466,7 +467,7 @@ void mma_words(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Nu
       for (int part = 0; part < PARTS; part++) sums[e] += number(left, part) * number(right, part);
     }
   }
-  shim::meet(0xffffffffu, 6, 0);  // the operands lie on the lanes' stacks: all have read them now
+  shim::meet(0xffffffffu, 6, 0);  // operands lie on the lanes' stacks: wait until all are read
   for (int e = 0; e < 4; e++) d[e] = sums[e];
 }
 
