@@ -702,7 +702,7 @@ def test_what_runs_but_is_hardly_meant_is_said(make: Callable[[], Any], words: s
 
 
 def test_what_is_meant_is_not_said() -> None:
-    """Where a warning is an error, as here, these have none."""
+    """These give no warning; a warning would be an error here."""
     assert ROWS.transpose((0, 1)).shape == (2, 3) and ROWS.transpose(1, 0).shape == (3, 2)
     F.cross_entropy(mg.log_softmax(ROWS * leaf()[0], axis=-1), [0, 1])
     assert 4.0 in mg.Tensor([[1.0, 4.0]]) and 5.0 not in ROWS

@@ -1,4 +1,4 @@
-"""Several threads compute at once, and each gets what it would get alone, bit for bit."""
+"""Several threads compute at once; their results are bitwise identical to those of one thread."""
 
 import os
 import subprocess
@@ -86,8 +86,7 @@ def test_models_that_are_trained_in_threads_learn_what_each_learns_alone() -> No
 
 
 def switched(number: int) -> list[Any]:
-    """What holds inside and between blocks that switch the engine, entered in another order in
-    each thread."""
+    """The settings inside and between blocks that change them, in another order in each thread."""
     blocks = [mg.no_grad(), mg.textbook(), mg.detect_nan(), first_order(), mg.enable_grad()]
     x = mg.ones(3, requires_grad=True)
     seen: list[Any] = []
@@ -135,7 +134,7 @@ def test_threads_share_blocks_and_decorated_functions() -> None:
 
 
 def derived(number: int) -> list[np.ndarray]:
-    """Gradients, a Hessian and products with it, of a function that depends on the number."""
+    """Gradients, a Hessian and its products with vectors, of a function that depends on number."""
     power = number + 2
     x = Tensor(np.linspace(0.5, 2.0, 4), requires_grad=True)
 
@@ -173,8 +172,8 @@ def test_one_frozen_model_gives_each_thread_the_gradients_of_its_own_inputs() ->
 
 
 def test_threads_that_share_a_model_change_its_mode() -> None:
-    """As workers do, each of which evaluates a part of a batch. They need not wait for each other,
-    as a thread that finds the model in the right mode finds all parts in it."""
+    """Workers do so when each evaluates a part of a batch. They need not wait for each other: if a
+    thread finds the model in the right mode, all of its parts are in that mode."""
     rounds = [(perceptron(mg.Generator(0)), threading.Barrier(THREADS)) for _ in range(40)]
 
     def work(number: int) -> None:
@@ -258,7 +257,7 @@ assert len(results) == 4 and len(set(results)) == 1, results
 
 
 def test_the_first_use_may_be_in_several_threads() -> None:
-    """Modules are imported, and tables are made, when they are needed first."""
+    """Modules are imported, and tables are made, at first use."""
     environment = {**os.environ, "PYTHONPATH": str(Path(minigrad.__file__).parents[1])}
     command = [sys.executable, "-W", "error", "-c", FIRST_USE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
