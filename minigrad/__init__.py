@@ -51,7 +51,7 @@ from minigrad import optim as optim  # isort: skip
 
 if TYPE_CHECKING:
     from minigrad import storage as storage
-else:  # a checker would take every name for one that there is
+else:  # a checker would accept every name
     from minigrad import hints
 
     __getattr__ = hints.missing_name(__name__)

@@ -196,7 +196,7 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...], op: str) -> Any:
 
 
 def _is_fresh(node: Node, position: int, gradients: tuple[Any, ...], dy: Any, saved: Any) -> bool:
-    """True if nobody else holds gradient number `position`, so that we may add into it.
+    """True if nothing else uses gradient number `position`, so that we may add into it.
 
     A kernel returns new memory, unless it returns one array twice. The textbook may return `dy`
     itself, a view, or something that it saved.

@@ -75,7 +75,7 @@ class Variable:
         self.version.number += 1
 
     def move(self, array: Any) -> None:
-        """Put the values into `array`, which nobody outside of the engine holds."""
+        """Put the values into `array`, which only the engine uses."""
         self.array, self.version = array, Version(self.version.number + 1)
 
 
@@ -127,7 +127,7 @@ class Node:
         saved: what forward saved for backward; `FREED` after a backward pass has used it.
         needs: for each input, whether a gradient is wanted.
         versions: the version numbers of the inputs when the op ran.
-        seen: checksums of those inputs to whose memory somebody outside of the engine can write.
+        seen: checksums of the inputs whose memory code outside of the engine can write to.
         result: the version of the op's own result if that was saved, and its number at that time.
         modules: the modules that were running (kept under `detect_nan` only).
         hooks: functions that the gradient of the result goes through.

@@ -30,7 +30,7 @@ it. An op that reads a part of its only input may have `add_backward(xp, total, 
 adds the input's gradient to `total` in place, where other ops have given a gradient before.
 
 A kernel does an op's work faster on one kind of device. It has the same two functions without `xp`,
-and may save something else. The arrays that it returns must be new memory, which nobody else holds,
+and may save something else. The arrays that it returns must be new memory, which nothing else uses,
 because the engine may add into them. It may return the same array for several inputs.
 
     @kernel(square, "cpu")

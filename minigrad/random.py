@@ -30,7 +30,7 @@ class Generator:
     def __init__(self, seed: int, device: Device | str = CPU) -> None:
         try:
             if seed is None:
-                raise TypeError  # NumPy would take numbers that nobody can draw again
+                raise TypeError  # NumPy would take random numbers that cannot be drawn again
             self._own = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
             raise type(error)(
@@ -38,7 +38,7 @@ class Generator:
             ) from None
         self.device: Device = Device(device)
 
-    if not TYPE_CHECKING:  # which would take every name for one that there is
+    if not TYPE_CHECKING:  # otherwise checkers would accept every name
 
         def __getattr__(self, name: str) -> Any:  # asked only for what there is not
             hint = {"randn": "; it is .normal(shape)", "rand": "; it is .uniform(shape)"}.get(name)

@@ -3,7 +3,7 @@
 Tensors follow NumPy: operators with broadcasting, slicing, `axis` and `keepdims`, the names of
 methods. Each method calls the function of the same name in `minigrad.functions`.
 
-The memory has two names. `data` is for users: the engine notices when somebody writes to it.
+The memory has two names. `data` is for users: the engine notices when it is written to.
 `array` is for the engine itself, so that its own reads are not mistaken for those of a user.
 """
 
@@ -87,7 +87,7 @@ class Tensor(Interchange, Methods):
 
     @classmethod
     def wrap(cls, array: Any, *, requires_grad: bool = False) -> Tensor:
-        """A tensor over an array that nobody outside of the engine holds, without any checks."""
+        """A tensor over an array that only the engine uses, without any checks."""
         tensor = cls.__new__(cls)
         tensor.array = array
         tensor.grad = None

@@ -11,8 +11,8 @@ pass makes the gradient wrong. Tensors over the same memory share one `Version`:
   already, when the array is handed out), and again in the backward pass.
 
 The cost: counting is one addition. A checksum reads its array once, at about 10 GB/s, and there are
-two for each op that reads an array which somebody outside holds. Arrays that only the engine holds,
-as in a training run, cost nothing. Checksums are only for memory on the CPU: on a GPU, call
+two for each op that reads an array to which other code has access. Arrays that only the engine
+uses, as in a training run, cost nothing. Checksums are only for memory on the CPU: on a GPU, call
 `Tensor.changed()` after writing to the array of `.data`.
 """
 
@@ -36,7 +36,7 @@ class Version:
     Attributes:
         number: how many changes were counted.
         read: whether a node has read the memory (or saved it).
-        outside: whether somebody outside of the engine can write to it.
+        outside: whether code outside of the engine can write to it.
         watched: arrays that were handed out after a node had read the memory, with checksums.
     """
 
@@ -52,7 +52,7 @@ class Version:
         return Version, ()  # a copy has memory of its own
 
     def hand_out(self, array: Any) -> None:
-        """Called when `array`, which is in this memory, is given to somebody outside."""
+        """Called when `array`, which is in this memory, is given to code outside of the engine."""
         if not self.outside:
             self.outside = True
             if self.read:

@@ -104,7 +104,7 @@ def deliver(text: str, end: str = "\n") -> None:
     """Write to standard output what the command was asked for.
 
     Raises:
-        OSError: it cannot be written; `BrokenPipeError` if nobody reads it any more.
+        OSError: it cannot be written; `BrokenPipeError` if its reader has gone.
     """
     with _wanted_output() as stream:
         _write(stream, text + end)

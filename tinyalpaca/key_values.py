@@ -34,7 +34,7 @@ class KeyValues:
 
     Attributes:
         room: as given.
-        lengths: (sequences,) how many positions are kept. Whoever sets one to 0 begins it anew.
+        lengths: (sequences,) how many positions are cached. Setting one to 0 begins it anew.
         rows: the sequences of the next call, as an index of `lengths`: all, unless set.
         places: (B, T) the positions that are being computed; None where they are 0 to T - 1 of
             all, which a model computes as it does without a cache.

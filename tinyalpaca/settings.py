@@ -89,7 +89,7 @@ ELSEWHERE = {
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The words "; did you mean ...?" for a name that there is not, or "" if none is near."""
+    """The words "; did you mean ...?" for an unknown name, or "" if no known name is similar."""
     names = list(names)
     close = difflib.get_close_matches(name, names, 1)
     meant = ELSEWHERE.get(name.replace("-", "_"), close[0] if close else "")

@@ -88,7 +88,7 @@ def decode_utf8_blocks(file: BinaryIO, name: str) -> Iterator[str]:
 
 
 def _read(file: BinaryIO, count: int) -> bytes:
-    """That many bytes, or all that there are: a pipe may give fewer at a time."""
+    """That many bytes, or all until the end: a pipe may give fewer at a time."""
     data = b""
     while len(data) < count and (more := file.read(count - len(data))):
         data += more

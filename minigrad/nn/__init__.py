@@ -51,5 +51,5 @@ __all__ = [
     "functional",
 ]
 
-if not TYPE_CHECKING:  # which would take every name for one that there is
+if not TYPE_CHECKING:  # otherwise checkers would accept every name
     __getattr__ = missing_name(__name__)

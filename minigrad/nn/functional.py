@@ -324,5 +324,5 @@ def _check_channels(op: str, x: Tensor, weight: Tensor | None, bias: Tensor | No
             raise ShapeError(f"{op}: {name} of shape {vector.shape} does not fit x of {x.shape}")
 
 
-if not TYPE_CHECKING:  # which would take every name for one that there is
+if not TYPE_CHECKING:  # otherwise checkers would accept every name
     __getattr__ = missing_name(__name__)

@@ -55,7 +55,7 @@ class Module:
         super().__init_subclass__(**options)
         explain_rng(cls)
 
-    if not TYPE_CHECKING:  # which would take every name for one that there is
+    if not TYPE_CHECKING:  # otherwise checkers would accept every name
 
         def __getattr__(self, name: str) -> Any:  # asked only for what there is not
             if hasattr(type(self), name):  # a property has failed: say why
@@ -256,7 +256,7 @@ class Module:
             strict: if False, tensors that the state lacks stay as they are, and names that the
                 module lacks are skipped. A wrong shape is always an error.
             assign: use the arrays themselves instead of copies, where dtype and device are right.
-                They then belong to the module, and nobody else may write to them.
+                They then belong to the module, and nothing else may write to them.
 
         Returns:
             `missing_keys` and `unexpected_keys`, which are empty if `strict`.

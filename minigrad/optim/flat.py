@@ -66,9 +66,7 @@ class FlatParameters:
         self._given = self._buffer is not None
         self._attached: Any = None
         self._gradients: list[Any] = []  # weak references to the views that gradients have
-        self._lasting: list[
-            tuple[Tensor, Any]
-        ] = []  # gradients in a buffer that is kept, and views
+        self._lasting: list[tuple[Tensor, Any]] = []  # gradients in a kept buffer, and their views
 
     @property
     def data(self) -> Any:

@@ -192,7 +192,7 @@ class GraphMemory:
         self._device = cuda.Device()
 
     def release(self) -> None:
-        """Free everything, except results that somebody still holds."""
+        """Free everything, except results that are still in use."""
         stream, pool = self.stream, self.pool
         self.graph = self.results = self.stream = self.pool = None
         if pool is None:

@@ -37,7 +37,7 @@ class Child:
         pipe: to and from the child.
         pid: the process's id.
         exitcode: None while it runs; then its exit status, or minus the number of the signal that
-            has killed it; 255 if somebody else has waited for it.
+            has killed it; 255 if other code has waited for it.
         sentinel: for `multiprocessing.connection.wait`; ready when the process has ended.
     """
 
@@ -147,7 +147,7 @@ class _Forked:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._child.pipe.close()  # after an exception or Ctrl-C nobody wants the answer
+        self._child.pipe.close()  # after an exception or Ctrl-C the answer is not needed
         self._child.end()
 
 

@@ -238,7 +238,8 @@ MUTANTS = {
         "embedding", "  __syncthreads();  // all partial sums are written", "", EMBEDDING,
         embedding),
     "embedding: no barrier after the parts are added": Mutant(
-        "embedding", "  __syncthreads();  // all have been read, so", "", EMBEDDING, embedding),
+        "embedding", "  __syncthreads();  // all have been read, so `parts` may be overwritten", "",
+        EMBEDDING, embedding),
     "embedding: the first position is not the first": Mutant(
         "embedding", "__syncthreads_or(i < here", "__syncthreads_or(i < here - 1", EMBEDDING,
         embedding),

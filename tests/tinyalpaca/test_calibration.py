@@ -59,14 +59,7 @@ def test_long_runs_are_few(clock):
         clock.now += size * (12 if size == 1 else 10)
 
     assert choose_micro_batch(run, 8, 1) == 2
-    assert sizes == [
-        1,
-        1,
-        2,
-        2,
-        3,
-        3,
-    ]  # each is run once to warm up; it stops after a size that saves nothing
+    assert sizes == [1, 1, 2, 2, 3, 3]  # each once to warm up; none after a size that saves nothing
 
 
 def test_a_batch_of_one(clock):

@@ -28,9 +28,7 @@ def test_a_run_begins_with_it(gpt2, converted, tmp_path):
     folder = tmp_path / "out"
     assert cli.main(["convert", str(gpt2[0]), str(folder)]) == 0
     text = write_text(tmp_path)
-    sizes = {
-        name: getattr(ModelConfig, name) for name in MODEL
-    }  # the defaults mean: as in the file
+    sizes = {name: getattr(ModelConfig, name) for name in MODEL}  # defaults: as in the file
     settings = {"init_from": str(folder), "epochs": 1, "learning_rate": 1e-9, "weight_decay": 0.0}
     run = train(tmp_path / "run", text, sizes, seq_len=17, **settings)
     assert run.model.config == converted.model.config

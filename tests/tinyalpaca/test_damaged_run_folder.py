@@ -89,9 +89,7 @@ def flips(begun: Path, tmp_path: Path, count: int, seed: int) -> None:
         except (ValueError, OSError) as error:
             assert one_line(error, run), (path, error)
         else:
-            assert saved.folder == latest or told, (
-                path
-            )  # an earlier one is never used without a message
+            assert saved.folder == latest or told, path  # an earlier one is never used silently
             for name, array in weights[saved.folder].items():
                 assert np.array_equal(array, saved.weights[name]), path
         told.clear()

@@ -368,9 +368,7 @@ def test_texts_that_a_tokenizer_cannot_tell_apart(tmp_path, text_file, capsys):
     encode = ["tokenize", "encode", str(folder), "--out", str(tmp_path / "x.tokens")]
     assert main([*encode, "--tokenizer", str(own)]) == 0
     assert marks in capsys.readouterr().err
-    assert (
-        example("train", argv(folder, tmp_path / "b")) == 0
-    )  # our own tokenizer has the end token
+    assert example("train", argv(folder, tmp_path / "b")) == 0  # ours has the end token
     assert marks not in capsys.readouterr().err
     kind = ["--kind", "characters"]
     assert main(["tokenize", "train", str(text_file), "--out", str(own), *kind]) == 0

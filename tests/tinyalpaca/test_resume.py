@@ -87,9 +87,7 @@ def test_a_chain_of_stops_changes_nothing_and_the_metrics_have_every_step_once(
         with monkeypatch.context() as patch:
             patch.setattr(job, "Stopping", lambda minutes: StopAt(4))
             run = resume(tmp_path / "chain")
-        if run.task.validation_is_due(
-            run.state
-        ):  # it asks more often whether to stop than this test allows
+        if run.task.validation_is_due(run.state):  # it asks more often than this test allows
             run = resume(tmp_path / "chain")
     assert results(run) == results(whole)
     assert_same_weights(tmp_path / "chain", tmp_path / "whole")

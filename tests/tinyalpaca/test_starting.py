@@ -114,9 +114,7 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path, text, monkeypatch, c
     first = train(tmp_path / "first", text, changes)
     other = tmp_path / "other.txt"
     other.write_text(text.read_text(encoding="utf-8")[::-1], encoding="utf-8")
-    sizes = {
-        name: getattr(ModelConfig, name) for name in MODEL
-    }  # the defaults mean: as in the file
+    sizes = {name: getattr(ModelConfig, name) for name in MODEL}  # defaults: as in the file
     second = train(
         *(tmp_path / "second", other, sizes), init_from=str(tmp_path / "first"), max_steps=3
     )

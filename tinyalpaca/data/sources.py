@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from tinyalpaca.text_files import BLOCK_BYTES, decode_utf8_blocks
 
-WAIT_SECONDS = 10.0  # for somebody to write to a named pipe
+WAIT_SECONDS = 10.0  # the time to wait for a writer of a named pipe
 SPARE_BYTES = 1 << 28  # of the disk with temporary files that a stream may not take
 
 
@@ -65,7 +65,7 @@ def spool_of(path: Path) -> Spool | None:
     """A copy of what a pipe or a device gives; None for an ordinary file.
 
     Raises:
-        ValueError: nobody writes to the pipe, or it is something that holds no text.
+        ValueError: no process writes to the pipe, or it is something that holds no text.
         OSError: it cannot be read.
     """
     mode = path.stat().st_mode
@@ -88,7 +88,7 @@ def _first_bytes(pipe: io.FileIO, path: Path) -> bytes:
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         data = pipe.read(BLOCK_BYTES)
-        if data is None:  # somebody has it open
+        if data is None:  # a writer has it open
             return b""
         if data:
             return data

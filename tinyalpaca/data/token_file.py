@@ -110,7 +110,7 @@ class TokenFile:
             say: called with a message if the old file is damaged.
 
         Raises:
-            ValueError: with `own_folder`, `path` is somebody's file of another kind.
+            ValueError: with `own_folder`, `path` is a user's file of another kind.
         """
         path = Path(path)
         if not own_folder and path.exists() and not path.is_file():  # a pipe would be waited for

@@ -59,7 +59,7 @@ def read_pointer(pointer: Path) -> Path | None:
     """The checkpoint that a pointer file names, or None if there is no such file.
 
     Raises:
-        FileFormatError: the file is no pointer, or names no checkpoint that there is.
+        FileFormatError: the file is not a pointer, or names a checkpoint that does not exist.
     """
     if not pointer.is_file():
         return None

@@ -10,7 +10,7 @@ A checkpoint is written atomically: under a temporary name, flushed to disk, the
 pointers are replaced, and then old checkpoints are removed. Their order comes from step numbers,
 never from clocks.
 
-A run folder may come from somebody else, with links that lead out of it. Nothing is ever written
+A run folder may come from another person, with links that lead out of it. Nothing is ever written
 through such a link. If a file is to be written, it replaces the link; if a folder is to be there, a
 link is an error. The path of the run folder itself may contain links.
 """
@@ -248,7 +248,7 @@ class RunFolder:
     def refuse_strangers(self) -> None:
         """Raise `ConfigError` if there are files with the names of a run's that no run has written.
 
-        They would be moved or replaced, although they are somebody else's.
+        They would be moved or replaced, although they belong to something else.
         """
         there = self._earlier()
         if there and not self._has_been_used():
@@ -306,8 +306,8 @@ def _is_good(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder; it is renamed first, so that nobody reads it as a checkpoint."""
-    if folder.is_symlink():  # somebody else's folder stays as it is
+    """Delete a folder; it is renamed first, so that it is not read as a checkpoint."""
+    if folder.is_symlink():  # the folder that a link points to is not deleted
         folder.unlink()
         return
     if not folder.name.startswith("."):

@@ -51,7 +51,7 @@ def take_weights(model: Any, folder: str) -> None:
         ValueError: they belong to a model of other sizes.
     """
     content = read_config(find_model(folder), type(model))[2]
-    ours = class_in(content) == TinyAlpaca.__name__  # a class of one's own may begin with ours
+    ours = class_in(content) == TinyAlpaca.__name__  # your own class may begin with ours
     loaded = load_model(folder, model=TinyAlpaca if ours else type(model))
     model.load_state_dict(loaded.model.state_dict())
     take_manners(model, loaded.model)

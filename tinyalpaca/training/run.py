@@ -344,7 +344,7 @@ class Run:
             self.state.step,
             text=self._fingerprint[:16],
             parts=self.task.own,
-            weights=digest(weights),  # frozen ones, which nobody was given, among them
+            weights=digest(weights),  # frozen ones too, which the optimizer does not have
             averages=digest(
                 {f"{n} {key}": np.asarray(v) for n, e in averages.items() for key, v in e.items()}
             ),

@@ -229,7 +229,7 @@ def _backward(
     causal: bool,
     scale: float | None,
 ) -> None:
-    """Write the gradients, from dy (..., Dv, Tq); None for those that nobody wants."""
+    """Write the gradients, from dy (..., Dv, Tq); None for those that are not needed."""
     q, k, v, weights, inverse_sum, out = saved
     lead, dtype, size = q.shape[:-2], q.dtype, out.shape[-2]
     plan = block_plan(q.shape[-1], k.shape[-1], causal, dtype)

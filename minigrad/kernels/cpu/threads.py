@@ -2,7 +2,7 @@
 
 BLAS uses all cores for a matmul, and NumPy one for everything else. Training gives every core a
 worker of its own. But one long text that is read by one process leaves cores idle between matmuls.
-So whoever runs such a text does it inside `minigrad.blas.sharing()`. Kernels with many slices then
+So such a text is run inside `minigrad.blas.sharing()`. Kernels with many slices then
 compute them in as many threads as BLAS has, because NumPy lets other threads run meanwhile. The
 threads live for one call only, since a process with other threads cannot fork workers.
 """

@@ -298,7 +298,7 @@ class DataParallel:
         if due:
             self.ranks.compare(rows[:, 1], "the parameters")
         total = float(np.add.reduce(rows[:, 0]))
-        if not isfinite(total):  # nobody makes this step
+        if not isfinite(total):  # no rank makes this step
             self.grad_norm = nan
             return total
         if self.sharding is not None:

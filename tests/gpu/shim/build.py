@@ -48,9 +48,7 @@ class Library:
         key = hashlib.sha256((text + HEADER.read_text("utf-8") + " ".join(FLAGS)).encode())
         path = folder / f"{key.hexdigest()[:24]}.so"
         if not path.exists():
-            source = path.with_suffix(
-                f".{os.getpid()}.cpp"
-            )  # other processes may be building it too
+            source = path.with_suffix(f".{os.getpid()}.cpp")  # others may be building it too
             source.write_text(text, encoding="utf-8")
             built = source.with_suffix(".new")
             command = ["g++", *FLAGS, str(source), "-o", str(built)]

@@ -120,13 +120,7 @@ def test_every_public_function_has_a_mistake_or_takes_any_shape() -> None:
 def test_what_does_not_fit_is_refused_by_name(name: str) -> None:
     with pytest.raises((ShapeError, ValueError, TypeError, IndexError)) as caught:
         WRONG[name]()
-    numpys = name in (
-        "zeros",
-        "empty",
-        "full",
-        "outer",
-        "linalg.outer",
-    )  # NumPy's own message is clear
+    numpys = name in ("zeros", "empty", "full", "outer", "linalg.outer")  # NumPy says it clearly
     if not numpys:
         said = str(caught.value)
         short = name.rpartition(".")[2]

@@ -333,9 +333,7 @@ def test_arrays_of_a_state_can_be_taken_as_they_are(rng):
         {"0.weight": weight.T, "0.bias": bias, "1.weight": weight.T, "1.bias": fixed}, assign=True
     )
     assert np.shares_memory(model[0].weight.array, weight)
-    assert not np.shares_memory(
-        model[1].weight.array, weight
-    )  # otherwise changing one would change the other
+    assert not np.shares_memory(model[1].weight.array, weight)  # changes must not affect both
     np.testing.assert_array_equal(model[1].weight.array, weight.T)
     assert model[0].bias.dtype == "f4" and model[0].bias.array.tolist() == [0, 0, 0]
     model[1].bias.assign(np.zeros(3))

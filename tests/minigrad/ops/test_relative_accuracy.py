@@ -239,9 +239,7 @@ def test_function_of_one_number(name: str, dtype: Any) -> None:
         dx = grad(y, x, upstream)
         on_tensors = grad(truth.ours(x), x, upstream, create_graph=True)
     assert y.dtype == dx.dtype == on_tensors.dtype == dtype
-    factors = (
-        exact if name.startswith(("silu", "gelu")) else None
-    )  # x is multiplied by a very small number
+    factors = exact if name.startswith(("silu", "gelu")) else None  # x times a tiny number
     assert_accurate(name, y.numpy(), value, units, truth.bounds[0], factors)
     for how, found in (("", dx), (" with create_graph", on_tensors)):
         what = f"gradient of {name}{how}"

@@ -205,9 +205,7 @@ def test_a_row_goes_its_own_length(rng: np.random.Generator) -> None:
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
     row = rng.standard_normal((1, 1, 7))
     found = muon_pages.orthogonalized(np, row)
-    np.testing.assert_allclose(
-        found, s * row / np.linalg.norm(row), rtol=1e-6
-    )  # 1e-7 is added to the norm
+    np.testing.assert_allclose(found, s * row / np.linalg.norm(row), rtol=1e-6)  # norm + 1e-7
     assert 0.65 < s < 1.25
 
 

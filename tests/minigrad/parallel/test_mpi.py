@@ -24,9 +24,7 @@ def assert_close(ours, alone, dtype):
     """Results are equal up to rounding errors of sums, which accumulate over training steps."""
     np.testing.assert_allclose(ours["steps"], alone["steps"], rtol=TOLERANCE[dtype])
     assert ours["score"] == pytest.approx(alone["score"], rel=TOLERANCE[dtype])
-    tolerance = (
-        100 * TOLERANCE[dtype]
-    )  # for single weights: Adam's steps have full length even for a tiny gradient
+    tolerance = 100 * TOLERANCE[dtype]  # for weights: Adam makes full steps from tiny gradients
     np.testing.assert_allclose(ours["weights"], alone["weights"], atol=tolerance)
     np.testing.assert_allclose(ours["averages"], alone["averages"], rtol=tolerance)
 

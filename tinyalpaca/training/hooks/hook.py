@@ -43,4 +43,4 @@ class Hook:
         """After the last step, or after a requested stop; `reason` is None if all is done."""
 
     def close(self) -> None:
-        """At the very end, also after an error; called by whoever has made the hook."""
+        """At the very end, also after an error; called by the code that has made the hook."""
