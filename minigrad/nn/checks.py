@@ -64,14 +64,15 @@ def row_of_padding(padding_idx: int, size: int) -> int:
 
 
 def check_chances(op: str, targets: Any) -> None:
-    """Raise ValueError if a target is no probability, as labels of 1 and 2, or of -1 and 1, are.
+    """Raise ValueError if targets are no probabilities, as labels of 1 and 2, or of -1 and 1.
 
-    Only arrays on the CPU are checked. A NaN is let through.
+    Only arrays on the CPU are checked. A NaN is let through, and so is a hundredth below 0 or above
+    1: numerical derivatives at 0 and 1 step beyond them.
     """
     if isinstance(targets, np.ndarray) and targets.size:
         least, most = targets.min(), targets.max()
-        if least < 0 or most > 1:
-            wrong = least if least < 0 else most
+        if least < -0.01 or most > 1.01:
+            wrong = least if least < -0.01 else most
             raise ValueError(f"{op}: a target is a probability, from 0 to 1, not {wrong:g}")
 
 
