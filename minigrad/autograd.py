@@ -94,7 +94,7 @@ def grad(
         One tensor if `inputs` is one tensor, otherwise a tuple in the order of `inputs`.
 
     Raises:
-        TypeError: an output or an input is no tensor.
+        TypeError: an output or an input is not a tensor.
         ValueError: an output or an input requires no gradient, or they do not depend on each other.
         GraphFreedError: an earlier backward has freed the graph.
     """

@@ -69,7 +69,7 @@ def value_and_grad(
     wrt: Iterable[Tensor] | None = None,
     create_graph: bool | None = None,
 ) -> Callable[..., tuple[Tensor, Any]]:
-    """As `grad`, but returns `(value, gradient)`; also for tensors that are no arguments.
+    """As `grad`, but returns `(value, gradient)`; also for tensors that are not arguments.
 
     Nothing is written to them, so several threads can differentiate the same model at once.
 

@@ -93,7 +93,7 @@ def require_gradient(x: Variable) -> None:
     """Raise unless `x.grad`, which users may set, is a gradient of x.
 
     Raises:
-        TypeError: it is no tensor.
+        TypeError: it is not a tensor.
         ShapeError: it has another shape, which broadcasting could hide.
     """
     if not isinstance(x.grad, Variable):

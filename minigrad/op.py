@@ -147,7 +147,7 @@ def kernel(op: type[Op], backend: str) -> Callable[[Any], Any]:
         backend: "cpu" or "gpu" (also called "cuda").
 
     Raises:
-        TypeError: `op` is no op, or the kernel has no `forward` or no `backward`.
+        TypeError: `op` is not an op, or the kernel has no `forward` or no `backward`.
         ValueError: there is no such backend.
     """
     if not (isinstance(op, type) and issubclass(op, Op)):

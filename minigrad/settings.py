@@ -43,7 +43,7 @@ class Setting:
         """`function` with this setting while it runs.
 
         Raises:
-            TypeError: it is no function. The methods of a class are decorated one by one.
+            TypeError: it is not a function. The methods of a class are decorated one by one.
         """
         return self._around(function)
 

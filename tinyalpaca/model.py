@@ -204,7 +204,7 @@ class TinyAlpaca(nn.Module):
             (B, T, V); with a cache those after the last position, (B, 1, V).
 
         Raises:
-            TypeError: ids is no array.
+            TypeError: ids is not an array.
             ShapeError: ids does not have two axes, T exceeds `max_seq_len`, or the cache is of
                 other sequences or full.
             IndexError: an id is out of range (checked on the CPU).

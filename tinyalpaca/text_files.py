@@ -1,7 +1,7 @@
 """Reading text in blocks of constant size: UTF-8, or UTF-16 and UTF-32 that say so.
 
 A byte order mark at the beginning names the encoding and is not part of the text. Without one a
-text is UTF-8. Bytes that are no text (NUL, many control characters) are an error that names their
+text is UTF-8. Bytes that are not text (NUL, many control characters) are an error that names their
 offset, because a model would learn noise from them.
 """
 

@@ -81,7 +81,7 @@ def power(x: Any, y: Any) -> Tensor:
     """x to the power of y; y may be a number or a tensor. Booleans are counted as int64.
 
     Raises:
-        ValueError: integers to a negative power, which are no integers.
+        ValueError: an integer to a negative power, because the result is not an integer.
     """
     if isinstance(x, Tensor) and isinstance(y, SCALARS):
         exponent = plain_number(y)

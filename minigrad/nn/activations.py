@@ -40,7 +40,7 @@ class GELU(Module):
         approximate: "none" or "tanh".
 
     Raises:
-        TypeError: it is no string, as when the tensor is given that belongs into the call.
+        TypeError: it is not a string, for example the tensor that belongs into the call.
     """
 
     def __init__(self, approximate: str = "none") -> None:

@@ -55,7 +55,7 @@ def row_of_padding(padding_idx: int, size: int) -> int:
 
     Raises:
         IndexError: there is no such row.
-        TypeError: it is no integer.
+        TypeError: it is not an integer.
     """
     row = index(padding_idx)
     if not -size <= row < size:

@@ -17,7 +17,7 @@ class ModuleList(Module, Generic[M]):
         modules: the modules, in order.
 
     Raises:
-        TypeError: something is no module.
+        TypeError: something is not a module.
     """
 
     def __init__(self, modules: Iterable[M] = ()) -> None:
@@ -96,7 +96,7 @@ class Sequential(ModuleList[Module]):
         modules: the modules, in order, each an argument of its own.
 
     Raises:
-        TypeError: something is no module, such as a list or a function.
+        TypeError: something is not a module, such as a list or a function.
     """
 
     def __init__(self, *modules: Module) -> None:
@@ -115,7 +115,7 @@ class ModuleDict(Module, Generic[M]):
         modules: name -> module, in order.
 
     Raises:
-        TypeError: something is no module.
+        TypeError: something is not a module.
         KeyError: a name is empty, has a dot, or is that of an attribute of every module.
     """
 

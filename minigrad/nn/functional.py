@@ -142,7 +142,7 @@ def embedding(
 
     Raises:
         IndexError: an id is negative or not below V (checked on the CPU), or padding_idx is no row.
-        TypeError: the ids are no integers.
+        TypeError: the ids are not integers.
         ShapeError: a table does not have two axes, or sequences are longer than L.
     """
     (weight,) = as_floats(weight)

@@ -35,7 +35,7 @@ def require_nothing_hidden(modules: list[Any], kinds: tuple[type, ...]) -> None:
 
 
 def warn_of_untrained(module: Any, name: str) -> None:
-    """Say that a tensor in an attribute, which wants a gradient, is no parameter."""
+    """Warn that a tensor in an attribute requires a gradient but is not a parameter."""
     warnings.warn(
         f"{type(module).__name__}.{name} requires a gradient but is no parameter, so it is neither "
         "trained nor saved: assign nn.Parameter(values)",

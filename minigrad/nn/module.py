@@ -146,7 +146,7 @@ class Module:
             persistent: whether it is part of the state dict.
 
         Raises:
-            TypeError: it is no tensor, or a parameter.
+            TypeError: it is not a tensor, or a parameter.
             KeyError: there is an attribute of that name that is no buffer.
         """
         if tensor is not None and (not isinstance(tensor, Tensor) or isinstance(tensor, Parameter)):
@@ -262,7 +262,7 @@ class Module:
             `missing_keys` and `unexpected_keys`, which are empty if `strict`.
 
         Raises:
-            TypeError: the state is no dict.
+            TypeError: the state is not a dict.
             ValueError: names every missing, unexpected and mis-shaped key, and every value that
                 holds no numbers, at once.
         """

@@ -23,7 +23,7 @@ def fitting(
     """The arrays of `state` for the tensors of a module, and the names that only one side has.
 
     Raises:
-        TypeError: the state is no dict.
+        TypeError: the state is not a dict.
         ValueError: names every missing, unexpected and mis-shaped key, and every value that holds
             no numbers, at once. Missing and unexpected ones are allowed unless `strict`.
     """

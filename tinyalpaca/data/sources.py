@@ -122,7 +122,7 @@ def text_files_in(folder: Path) -> tuple[list[Path], int]:
     Raises:
         FileNotFoundError: there is none.
         OSError: a file or a folder cannot be read; says which, and why.
-        ValueError: one of them is no file, such as a pipe.
+        ValueError: one of them is not a file, such as a pipe.
     """
     found = sorted(_walk(folder, set()))
     for path in found:

@@ -178,7 +178,7 @@ def is_token_file(path: str | os.PathLike[str]) -> bool:
 
 
 def _beginning(path: str | os.PathLike[str]) -> bytes | None:
-    """The first bytes of a file, where a token file has its mark; None if it is no file."""
+    """The first bytes of a file, where a token file has its mark; None if it is not a file."""
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:

@@ -77,7 +77,7 @@ class Session:
             asked: "prompt", and any of SETTINGS.
 
         Raises:
-            ValueError: a setting is no number, or out of its bounds; the prompt is empty or longer
+            ValueError: a setting is not a number, or out of bounds; the prompt is empty or longer
                 than LONGEST_PROMPT.
         """
         settings = checked_settings(asked)
@@ -132,7 +132,7 @@ def checked_settings(asked: dict[str, Any]) -> dict[str, Any]:
     """The settings of a request as those of `Generator.steps`.
 
     Raises:
-        ValueError: one is no number, or out of its bounds.
+        ValueError: one is not a number, or out of its bounds.
     """
     found: dict[str, Any] = {}
     for name, (kind, low, high) in SETTINGS.items():

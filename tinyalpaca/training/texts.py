@@ -38,7 +38,7 @@ def read_tokens(
         The tokens, the tokenizer, and where the text is from.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such text or tokenizer, or it is no text.
+        FileNotFoundError, ValueError: there is no such text or tokenizer, or it is not a text.
     """
     if is_token_file(config.data):
         return _read_token_files(config, saved, tell)
