@@ -116,7 +116,7 @@ def is_special(path: str | os.PathLike[str]) -> bool:
 
 
 def _refuse_device(path: str | os.PathLike[str], target: Path) -> None:
-    """Raise `OSError` if `path` is not a regular file, such as /dev/null, which would be replaced."""
+    """Raise `OSError` for a device such as /dev/null, which a file would replace."""
     if is_special(target):
         error = OSError(errno.EINVAL, "it is a device, a pipe or a socket")
         raise _could_not_write(path, error, "nothing was written")
