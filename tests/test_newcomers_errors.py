@@ -14,6 +14,7 @@ import pytest
 
 import minigrad as mg
 import minigrad.storage
+import tinyalpaca
 from minigrad import nn, optim
 from minigrad.hints import FROM_PACKAGES, FROM_PYTORCH
 from minigrad.nn import functional as F
@@ -21,6 +22,7 @@ from tinyalpaca import (
     BPETokenizer,
     CharTokenizer,
     Generator,
+    Hook,
     ModelConfig,
     TinyAlpaca,
     TrainConfig,
@@ -78,6 +80,12 @@ class WithTensor(nn.Module):
 def made(forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
     """A newcomer's op."""
     return type("Made", (mg.Op,), {"forward": forward, "backward": backward})
+
+
+def book() -> TrainConfig:
+    """Settings of a training on a text of its own, in the present folder."""
+    Path("book.txt").write_text("to be or not to be, " * 200, encoding="utf-8")
+    return TrainConfig(data="book.txt", out="run", quiet=True, workers=1, preflight=False)
 
 
 def trained(*args: Any, **own: Any) -> None:
@@ -548,6 +556,57 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         mg.ShapeError,
         r"ids must be \(B, T\), not \(2,\)",
     ),
+    "ids without tokens": (
+        lambda: model()(np.zeros((1, 0), np.int64)),
+        mg.ShapeError,
+        r"ids must be \(B, T\), not \(1, 0\)",
+    ),
+    "a generator for the sizes": (
+        lambda: TinyAlpaca(RNG, ModelConfig(**SIZES)),
+        TypeError,
+        "a Generator is no ModelConfig",
+    ),
+    "a dict for the sizes": (
+        lambda: trained(TrainConfig(), {"d_model": 32}),
+        TypeError,
+        r"sizes are a ModelConfig\(d_model=32\), not a dict",
+    ),
+    "a hook that is not in a list": (
+        lambda: trained(TrainConfig(), hooks=Hook()),
+        TypeError,
+        r"hooks come in a list: hooks=\[Hook\(...\)\]",
+    ),
+    "a loss that is a mean": (
+        lambda: trained(book(), loss=lambda model, x, y: F.cross_entropy(model(x), y)),
+        ValueError,
+        r"the same window twice, as a mean does. It must return the sum",
+    ),
+    "a loss that is a number": (
+        lambda: trained(book(), loss=lambda model, x, y: 1.0),
+        TypeError,
+        "loss must return a Tensor of one number, the sum of all losses, not a float",
+    ),
+    "losses that are not added up": (
+        lambda: trained(book(), loss=lambda model, x, y: model(x)),
+        TypeError,
+        "loss must return a Tensor of one number, .* not a Tensor of shape",
+    ),
+    "an optimizer that is not returned": (
+        lambda: trained(book(), optimizer=lambda groups: None),
+        TypeError,
+        r"optimizer must return an optimizer .*; it returned a NoneType",
+    ),
+    "no text in the settings": (
+        lambda: TrainConfig(data=None),
+        ValueError,
+        "data must be str, not None",
+    ),
+    "half an epoch": (lambda: TrainConfig(epochs=1.5), ValueError, "epochs must be int, not 1.5"),
+    "a name that tinyalpaca has not": (
+        lambda: tinyalpaca.Trainer,
+        AttributeError,
+        "no attribute 'Trainer'; it has BPETokenizer, .*, train",
+    ),
     "a file's name for a TrainConfig": (
         lambda: trained("book.txt"),
         TypeError,
@@ -650,6 +709,41 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "a prompt is a text or its token ids, not a int",
     ),
+    "a temperature in quotes": (
+        lambda: writer().generate("a", temperature="0.5"),
+        TypeError,
+        "temperature must be a number, not '0.5'",
+    ),
+    "top_k of a half": (
+        lambda: writer().generate("a", top_k=1.5),
+        TypeError,
+        "top_k must be an integer, not 1.5",
+    ),
+    "no number of tokens": (
+        lambda: writer().generate("a", max_new_tokens=None),
+        TypeError,
+        "max_new_tokens must be an integer, not None",
+    ),
+    "half a sample": (
+        lambda: writer().generate("a", num_samples=1.5),
+        TypeError,
+        "num_samples must be an integer, not 1.5",
+    ),
+    "a generator for a seed": (
+        lambda: writer().generate("a", seed=RNG),
+        TypeError,
+        "seed must be an integer, or one for each prompt, not <",
+    ),
+    "a tensor for a prompt": (
+        lambda: writer().generate(mg.Tensor([1, 2])),
+        TypeError,
+        r"not a Tensor: .tolist\(\) gives ids",
+    ),
+    "a score of several texts": (
+        lambda: writer().score(["abc"]),
+        TypeError,
+        r"score\(\) is given one text or corpus, not a list",
+    ),
     "a negative temperature": (
         lambda: writer().generate("a", temperature=-1),
         ValueError,
@@ -678,8 +772,8 @@ def test_the_message_names_the_cause_and_the_mend(
         make()
 
 
-def test_there_are_many() -> None:
-    assert len(MISTAKES) >= 130
+def test_there_are_a_hundred_and_forty() -> None:
+    assert len(MISTAKES) >= 140
 
 
 @pytest.mark.parametrize(
@@ -689,6 +783,10 @@ def test_there_are_many() -> None:
         (
             lambda: F.cross_entropy(F.softmax(ROWS * leaf()[0], axis=-1), [0, 1]),
             "cross_entropy does the softmax itself, .* leave out your own",
+        ),
+        (
+            lambda: type("Tell", (Hook,), {"on_epochs": print}),
+            "Tell.on_epochs is never called by a training; did you mean on_epoch?",
         ),
         (
             lambda: list(WithTensor().parameters()),

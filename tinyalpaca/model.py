@@ -169,6 +169,8 @@ class TinyAlpaca(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, rng: Generator) -> None:
+        if not hasattr(config, "vocab_size"):
+            raise TypeError(f"TinyAlpaca: a {type(config).__name__} is no ModelConfig")
         if config.vocab_size < 1:
             raise ConfigError("vocab_size must be at least 1: take it from the tokenizer")
         if not isinstance(rng, Generator):
@@ -211,7 +213,7 @@ class TinyAlpaca(nn.Module):
         """
         if not hasattr(ids, "ndim"):
             raise TypeError("TinyAlpaca: ids are an array, numpy.array([tokenizer.encode(text)])")
-        if ids.ndim != 2:
+        if ids.ndim != 2 or ids.shape[1] == 0:
             raise ShapeError(f"TinyAlpaca: ids must be (B, T), not {ids.shape}")
         if ids.shape[1] > self.config.max_seq_len:
             raise ShapeError(

@@ -18,6 +18,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
 
 
@@ -107,11 +109,12 @@ def explained(cls: type[T]) -> type[T]:
         for name in given:
             if name not in names:
                 raise ConfigError(f"{cls.__name__} has no setting {name!r}{nearest(name, names)}")
-        try:
-            init(self, *args, **given)
-        except TypeError:
-            check_types(cls, given)
-            raise
+        values = {**dict(zip(names, args, strict=False)), **given}
+        numbers = {n: v.item() for n, v in values.items() if isinstance(v, np.generic)}
+        plain = values | numbers
+        # A path names a text as well as its name does.
+        check_types(cls, {n: v for n, v in plain.items() if not isinstance(v, os.PathLike)})
+        init(self, *args, **given)
 
     setattr(cls, "__init__", __init__)  # noqa: B010 (type checkers refuse the assignment)
     return cls

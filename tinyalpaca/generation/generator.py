@@ -23,6 +23,7 @@ from minigrad.blas import OneBlasThread
 from minigrad.device import Device
 from minigrad.parallel import available_cores, choose_backend, in_processes, why_not_processes
 from minigrad.state import STATE
+from minigrad.tensor import Tensor
 from tinyalpaca.chat import ChatError, Message
 from tinyalpaca.converting.loading import load
 from tinyalpaca.data import Corpus
@@ -158,6 +159,8 @@ class Generator:
         """
         how = as_sampling(sampling, settings)
         check_length(max_new_tokens)
+        if not isinstance(num_samples, int | np.integer):
+            raise TypeError(f"num_samples must be an integer, not {num_samples!r}")
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, it is {num_samples}")
         alone = is_one_prompt(prompt)
@@ -278,9 +281,11 @@ class Generator:
             batch_size: the number of windows that are computed at once.
 
         Raises:
+            TypeError: it is no text.
             ValueError: the text has fewer than two tokens, or the stride exceeds the context.
         """
-
+        if not isinstance(text, str | Corpus):
+            raise TypeError(f"score() is given one text or corpus, not a {type(text).__name__}")
         device = self._ready.device
 
         def loss_of(part: tuple[np.ndarray, ...]) -> float:
@@ -403,12 +408,16 @@ def is_one_prompt(prompt: Prompt | Sequence[Prompt]) -> bool:
     """Whether it is a text or its token ids, and not a sequence of prompts."""
     if isinstance(prompt, str):
         return True
+    if isinstance(prompt, Tensor):
+        raise TypeError("a prompt is a text or its token ids, not a Tensor: .tolist() gives ids")
     if not hasattr(prompt, "__len__"):
         raise TypeError(f"a prompt is a text or its token ids, not a {type(prompt).__name__}")
     return len(prompt) > 0 and isinstance(prompt[0], int | np.integer)
 
 
 def check_length(max_new_tokens: int) -> None:
-    """Raise ValueError for a negative number of tokens."""
+    """Raise ValueError for a negative number of tokens, TypeError if it is no number."""
+    if not isinstance(max_new_tokens, int | np.integer):
+        raise TypeError(f"max_new_tokens must be an integer, not {max_new_tokens!r}")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must not be negative, it is {max_new_tokens}")

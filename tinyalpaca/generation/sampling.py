@@ -33,7 +33,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ class Sampling:
     """How tokens are drawn. The module's docstring says what each setting does.
 
     Raises:
+        TypeError: a setting is no number; names it.
         ValueError: a setting is out of range; names it.
     """
 
@@ -61,6 +62,11 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), Integral if field.name == "top_k" else Real
+            if not isinstance(value, kind) and (value is not None or field.default is not None):
+                word = "an integer" if kind is Integral else "a number"
+                raise TypeError(f"{field.name} must be {word}, not {value!r}")
         if not 0 <= self.temperature < math.inf:
             raise ValueError(
                 f"temperature must be a number and not negative, it is {self.temperature}"

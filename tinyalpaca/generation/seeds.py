@@ -13,10 +13,13 @@ def seeds_of(seed: Seed, count: int) -> list[int | None]:
     """A seed for each of `count` prompts.
 
     Raises:
+        TypeError: a seed is no integer.
         ValueError: the number of seeds is not the number of prompts.
     """
     if seed is None or isinstance(seed, int | np.integer):
         return [seed] * count
+    if not hasattr(seed, "__len__") or not all(isinstance(s, int | np.integer) for s in seed):
+        raise TypeError(f"seed must be an integer, or one for each prompt, not {seed!r:.60}")
     if len(seed) != count:
         raise ValueError(
             f"{len(seed)} seeds for {count} prompts: give one for each, or one for all"

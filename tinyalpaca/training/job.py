@@ -117,6 +117,12 @@ def train(
                 f"{name} must be a class or a function, which train() calls to make one, not a "
                 f"{type(make).__name__} that is made already"
             )
+    if model is TinyAlpaca and not isinstance(model_config, ModelConfig | None):
+        raise TypeError(
+            f"the model's sizes are a ModelConfig(d_model=32), not a {type(model_config).__name__}"
+        )
+    if isinstance(hooks, Hook):
+        raise TypeError(f"hooks come in a list: hooks=[{type(hooks).__name__}(...)]")
     for hook in hooks:
         if not isinstance(hook, Hook):
             raise TypeError(

@@ -51,6 +51,34 @@ class Loss:
         self.model, self.function = model, function
         self.seed, self.label_smoothing = config.seed, config.label_smoothing
 
+    def require_sum(self, once: Part, twice: Part) -> None:
+        """Raise unless a function of a user returns a sum, and not a mean, which is too small.
+
+        Args:
+            once, twice: a window, and the same window as two rows.
+
+        Raises:
+            TypeError: it returns something else than a tensor of one number.
+            ValueError: two rows have no larger loss than one.
+        """
+        results = []
+        with mg.no_grad():
+            for part in (once, twice):
+                result = self.evaluation(part)
+                if not isinstance(result, mg.Tensor) or result.size != 1:
+                    what = f"of shape {result.shape}" if isinstance(result, mg.Tensor) else ""
+                    raise TypeError(
+                        "loss must return a Tensor of one number, the sum of all losses, not a "
+                        f"{type(result).__name__} {what}".rstrip()
+                    )
+                results.append(float(result))
+        alone, both = results
+        if alone != 0 and abs(both - alone) < 1e-3 * abs(alone):
+            raise ValueError(
+                f"loss gives {alone:.4g} for a window and for the same window twice, as a mean "
+                'does. It must return the sum, as cross_entropy(..., reduction="sum") does.'
+            )
+
     def training(self, part: Part, key: int) -> mg.Tensor:
         """With dropout, from the key of a micro-batch."""
         x, y = part

@@ -203,13 +203,20 @@ def make_task(
         ranks: the processes that share each batch; None for this one alone.
 
     Raises:
-        ValueError: the training sequences are longer than the data.
-        TypeError: the schedule has no `lrs_at`.
+        ValueError: the training sequences are longer than the data, or a loss is a mean.
+        TypeError: the schedule has no `lrs_at`, or another part is not what it should be.
     """
     dataset, sampler = defaults.make_sampler(data.train, config)
     groups = defaults.parameter_groups(model, config)
     optimizer = own.optimizer(groups) if own.optimizer else defaults.make_optimizer(groups, config)
+    if not hasattr(optimizer, "param_groups"):
+        raise TypeError(
+            "optimizer must return an optimizer when it is given groups of parameters, as lambda "
+            f"groups: optim.SGD(groups, lr=0.1) does; it returned a {type(optimizer).__name__}"
+        )
     loss = Loss(model, config, own.loss)
+    if own.loss:
+        loss.require_sum(dataset.batch_at([0]), dataset.batch_at([0, 0]))
     names = {"model": type(model).__name__} if own.model is not TinyAlpaca else {}
     if own.loss:
         names["loss"] = getattr(own.loss, "__name__", type(own.loss).__name__)

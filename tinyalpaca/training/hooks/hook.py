@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from tinyalpaca.settings import nearest
 from tinyalpaca.training.state import Made, Record, Result, TrainingState
 
 
 class Hook:
     """Does something besides training. Each method does nothing unless it is overridden."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Warn of a method whose name is nearly that of one which is called."""
+        super().__init_subclass__(**options)
+        for name in vars(cls):
+            near = nearest(name, _CALLED) if name.startswith("on_") else ""
+            if near and not hasattr(Hook, name):
+                message = f"{cls.__name__}.{name} is never called by a training{near}"
+                warnings.warn(message, UserWarning, stacklevel=2)
 
     def on_start(self, state: TrainingState) -> None:
         """Before the first step, or before the first one of a resumed run."""
@@ -44,3 +55,6 @@ class Hook:
 
     def close(self) -> None:
         """At the very end, also after an error; called by the code that has made the hook."""
+
+
+_CALLED = [name for name in vars(Hook) if not name.startswith("_")]
