@@ -1,10 +1,12 @@
 """A training that is small enough to be run many times in a test."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from minigrad.storage import load_safetensors
 from tinyalpaca.config import ModelConfig, TrainConfig
@@ -15,6 +17,11 @@ from tinyalpaca.training.stopping import Stopping
 ROOT = Path(__file__).parents[2]
 # For commands in processes of their own: a picture takes longer than their runs.
 WITHOUT_PICTURES = os.pathsep.join([str(Path(__file__).parent / "without_pictures"), str(ROOT)])
+GLOBAL_LOCK: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+workers_are_processes = pytest.mark.skipif(
+    sys.platform != "linux" or not GLOBAL_LOCK,
+    reason="workers are processes on Linux, and where Python has its global lock",
+)
 MODEL = {"d_model": 8, "d_ff": 16, "num_heads": 2, "num_layers": 1, "max_seq_len": 16}
 TRAINING = {
     "epochs": 2,

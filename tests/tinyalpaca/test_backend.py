@@ -12,7 +12,12 @@ import pytest
 from tqdm import tqdm
 
 from minigrad.parallel import choose_backend, why_not_processes
-from tests.tinyalpaca.runs import WITHOUT_PICTURES, train, write_text
+from tests.tinyalpaca.runs import (
+    WITHOUT_PICTURES,
+    train,
+    workers_are_processes,
+    write_text,
+)
 from tinyalpaca.console import Bar
 from tinyalpaca.tokenizer import BPETokenizer
 
@@ -21,7 +26,6 @@ SMALL = shlex.split(
     "--num-merges 5 --batch-size 8 --seq-len 17 --d-model 8 --d-ff 16 --num-heads 2 --num-layers 1 "
     "--max-seq-len 16 --workers 2 --max-steps 2 --sample-tokens 0 --epoch-sample-tokens 0"
 )
-linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
 
 def command(*argv):
@@ -34,7 +38,7 @@ def command(*argv):
     )
 
 
-@linux
+@workers_are_processes
 @pytest.mark.parametrize(
     "start", [["-m", "tinyalpaca", "train"], [str(ROOT / "examples" / "train_shakespeare.py")]]
 )
@@ -56,7 +60,7 @@ def test_our_bars_start_no_thread_and_leave_other_peoples_settings():
     assert tqdm.monitor_interval == interval
 
 
-@linux
+@workers_are_processes
 def test_the_monitor_of_somebody_elses_bar_does_not_matter():
     program = """
         import threading
@@ -70,7 +74,7 @@ def test_the_monitor_of_somebody_elses_bar_does_not_matter():
     assert done.stdout == "processes None\n", done.stderr
 
 
-@linux
+@workers_are_processes
 def test_another_thread_means_threads_with_a_reason_and_the_same_numbers(tmp_path, capsys):
     text, end = write_text(tmp_path), threading.Event()
     alone = train(tmp_path / "alone", text, workers=2)

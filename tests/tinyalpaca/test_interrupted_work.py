@@ -8,7 +8,13 @@ import sys
 import pytest
 
 from minigrad import Generator
-from tests.tinyalpaca.runs import assert_same_weights, resume, train, write_text
+from tests.tinyalpaca.runs import (
+    assert_same_weights,
+    resume,
+    train,
+    workers_are_processes,
+    write_text,
+)
 from tinyalpaca import cli, console
 from tinyalpaca.config import ConfigError, ModelConfig
 from tinyalpaca.model import TinyAlpaca
@@ -57,7 +63,7 @@ def test_memory_that_runs_out_costs_no_step(tmp_path, monkeypatch, workers):
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
-@linux
+@workers_are_processes
 def test_a_worker_that_is_killed_costs_no_step(tmp_path, monkeypatch):
     text, caller = write_text(tmp_path), os.getpid()
     train(tmp_path / "whole", text)
