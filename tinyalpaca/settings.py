@@ -46,9 +46,16 @@ class ConfigError(ValueError):
     """A setting that makes no sense. The message names it and says what is allowed."""
 
 
+@functools.cache
+def hints_of(cls: Any) -> dict[str, Any]:
+    """The types of a config's settings by name. Evaluating them takes longer than all checks."""
+    return typing.get_type_hints(cls)
+
+
 def check_choices(config: Any) -> None:
     """Raise `ConfigError` if a setting has none of the allowed values."""
-    for name, hint in typing.get_type_hints(type(config)).items():
+    cls: Any = type(config)
+    for name, hint in hints_of(cls).items():
         choices = typing.get_args(hint)
         if choices and getattr(config, name) not in choices:
             raise ConfigError(
@@ -69,7 +76,7 @@ def from_dict(cls: Any, values: Mapping[str, Any]) -> Any:
 
 def check_types(cls: Any, values: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for a setting that a config does not have, or of another type."""
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     for name, value in values.items():
         if name not in hints:
             meant = nearest(name, hints) or f"; it has {sorted(hints)}"
@@ -123,7 +130,7 @@ def explained(cls: type[T]) -> type[T]:
 def add_arguments(parser: argparse.ArgumentParser, cls: Any, title: str) -> None:
     """Add a flag for each field of a config: `d_model` becomes `--d-model`."""
     group: Any = None
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     for f in dataclasses.fields(cls):
         if group is None or f.metadata["group"]:
             name = f.metadata["group"]

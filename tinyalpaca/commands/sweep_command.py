@@ -13,6 +13,7 @@ from tinyalpaca.commands.train_command import add_settings_flags, settings_given
 from tinyalpaca.config import ConfigError, ModelConfig, TrainConfig
 from tinyalpaca.console import deliver
 from tinyalpaca.presets import PRESETS
+from tinyalpaca.settings import hints_of
 
 DESCRIPTION = """Train with every combination of some settings, and show which is best.
 
@@ -57,7 +58,7 @@ def parsed(text: str) -> tuple[str, Sequence[Any]]:
     """
     name, equals, values = text.partition("=")
     name = name.strip().replace("-", "_")
-    hints = typing.get_type_hints(TrainConfig) | typing.get_type_hints(ModelConfig)
+    hints = hints_of(TrainConfig) | hints_of(ModelConfig)
     if not equals or name not in hints or name == "out":
         names = [f.name for cls in (TrainConfig, ModelConfig) for f in dataclasses.fields(cls)]
         raise ConfigError(f"--vary {text!r} is not SETTING=A,B,... with one of {', '.join(names)}")
