@@ -724,6 +724,21 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "max_new_tokens must be an integer, not None",
     ),
+    "a token for a stop text": (
+        lambda: writer().generate("a", stop=5),
+        TypeError,
+        "stop must be a text, or a list of texts, not 5",
+    ),
+    "no text to learn from": (
+        lambda: BPETokenizer.train(None, progress=False),
+        TypeError,
+        "a NoneType is no text, nor a list of texts, to learn from",
+    ),
+    "dropout with a seed": (
+        lambda: F.dropout(ROWS, 0.5, rng=0),
+        TypeError,
+        r"not int: rng=minigrad.Generator\(0\)",
+    ),
     "half a sample": (
         lambda: writer().generate("a", num_samples=1.5),
         TypeError,

@@ -33,6 +33,7 @@ from minigrad.nn.checks import (
     check_ids,
     check_probability,
     check_reduction,
+    check_rng,
     row_of_padding,
     what_targets_are,
 )
@@ -302,9 +303,11 @@ def dropout(x: Tensor, p: float, *, rng: Generator) -> Tensor:
     """Set elements to 0 with probability p and divide the others by 1 - p.
 
     Raises:
+        TypeError: `rng` is no generator.
         ValueError: p is not in [0, 1).
     """
     check_probability(p)
+    check_rng("dropout", rng)
     (x,) = as_floats(x)
     if p == 0:
         return x

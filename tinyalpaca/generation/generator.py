@@ -33,7 +33,7 @@ from tinyalpaca.generation.readable import BETWEEN, Readable
 from tinyalpaca.generation.ready_model import ReadyModel
 from tinyalpaca.generation.sampling import Choose, Sampling, as_sampling
 from tinyalpaca.generation.seeds import Seed, sample_rngs, seeds_of
-from tinyalpaca.generation.text_stream import TextStream
+from tinyalpaca.generation.text_stream import TextStream, texts_of
 from tinyalpaca.generation.uncached import evaluating
 from tinyalpaca.generation.writing import (
     Continuation,
@@ -165,7 +165,7 @@ class Generator:
             raise ValueError(f"num_samples must be at least 1, it is {num_samples}")
         alone = is_one_prompt(prompt)
         prompts: list[Prompt] = [prompt] if alone else list(prompt)  # type: ignore[list-item,arg-type]
-        stops = [stop] if isinstance(stop, str) else list(stop or ())
+        stops = texts_of(stop)
         readable = None if allow_all_tokens else self.readable()
         writings = [
             self._writing(text, rng, stops, stop_at_end, readable)

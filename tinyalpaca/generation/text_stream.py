@@ -27,6 +27,7 @@ class TextStream:
         stopped: whether a stop string or an end token has come; the text ends before it.
 
     Raises:
+        TypeError: a stop string is no text.
         ValueError: a stop string is empty.
     """
 
@@ -38,7 +39,7 @@ class TextStream:
     ) -> None:
         self._decoder = tokenizer.decoder()
         self.ends: frozenset[int] = frozenset(ends)
-        self.stops: list[str] = [stop] if isinstance(stop, str) else list(stop or ())
+        self.stops: list[str] = texts_of(stop)
         if "" in self.stops:
             raise ValueError("a stop string is empty: it would end every text before it begins")
         self._held = ""
@@ -101,3 +102,11 @@ def _overlap(text: str, stop: str) -> int:
         if text.endswith(stop[:length]):
             return length
     return 0
+
+
+def texts_of(stop: str | Iterable[str] | None) -> list[str]:
+    """One text at which to stop, or several, as a list; TypeError for anything else."""
+    stops = [stop] if isinstance(stop, str) or not isinstance(stop, Iterable) else list(stop)
+    if wrong := [text for text in stops if text is not None and not isinstance(text, str)]:
+        raise TypeError(f"stop must be a text, or a list of texts, not {wrong[0]!r}")
+    return [text for text in stops if text is not None]
