@@ -27,6 +27,7 @@ from tinyalpaca import (
     TinyAlpaca,
     TrainConfig,
     load,
+    save,
     train,
 )
 from tinyalpaca.cli import main
@@ -601,6 +602,16 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "data must be str, not None",
     ),
+    "an empty name of a text": (
+        lambda: TrainConfig(data=""),
+        ValueError,
+        "data is empty: give a name, or . for the present folder",
+    ),
+    "an endless weight decay": (
+        lambda: TrainConfig(weight_decay=float("inf")),
+        ValueError,
+        "weight_decay must be finite, it is inf",
+    ),
     "half an epoch": (lambda: TrainConfig(epochs=1.5), ValueError, "epochs must be int, not 1.5"),
     "a name that tinyalpaca has not": (
         lambda: tinyalpaca.Trainer,
@@ -965,6 +976,21 @@ def test_a_file_of_settings_that_is_wrong(
     assert main(["train", "--config", str(path), "--out", str(tmp_path / "run")]) == 1
     assert re.search(words, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train --data", "train --out"])
+def test_an_empty_name_is_not_the_present_folder(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As of a variable of the shell that is not set."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_text("to be or not to be, " * 200, encoding="utf-8")
+    save(tmp_path / "runs/shakespeare", model(), CharTokenizer.train("abcde"))
+    assert main([*command.split(), ""]) == 1
+    assert "give" in (said := capsys.readouterr().err) and "or . for the present folder" in said
 
 
 def test_a_model_for_the_text_to_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -242,6 +242,9 @@ class TrainConfig:
     quiet: bool = setting(False, "print nothing but warnings and the result")
 
     def __post_init__(self) -> None:
+        for name in ("data", "out"):  # "" would be the present folder, and all texts in it
+            if not str(getattr(self, name)).strip():
+                raise ConfigError(f"{name} is empty: give a name, or . for the present folder")
         for name in ("epochs", "batch_size", "accumulate", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, it is {getattr(self, name)}")
@@ -267,6 +270,9 @@ class TrainConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
+        for name in ("weight_decay", "min_learning_rate"):
+            if getattr(self, name) == inf:
+                raise ConfigError(f"{name} must be finite, it is inf")
         if self.workers > MOST_WORKERS:
             raise ConfigError(f"workers must be at most {MOST_WORKERS}, it is {self.workers}")
         if self.seq_len < 2:

@@ -141,9 +141,11 @@ def load_corpus(name_or_path: str | os.PathLike[str] = "tinyshakespeare") -> Cor
 
     A file or folder of such a name in the working directory is written `./tinyshakespeare`.
     Raises `FileNotFoundError` where there is no such file, or no way to get the named corpus, and
-    `ValueError` for a text that is empty, has one character only, or is not UTF-8.
+    `ValueError` for an empty name or a text that is empty, has one character only, or is not UTF-8.
     """
     name = os.fspath(name_or_path)
+    if not name.strip():  # pathlib would take it for the present folder
+        raise ValueError("the name of the text is empty: give one, or . for the present folder")
     if name == "tinyshakespeare":
         corpus = _tiny_shakespeare()
     elif name == "shakespeare":
