@@ -67,7 +67,8 @@ class Version:
 
     def untouched(self) -> bool:
         """Whether all arrays that were handed out are unchanged."""
-        return all(seen.untouched() for seen in (self.watched or {}).values())
+        watched = list((self.watched or {}).values())  # other threads may add to it meanwhile
+        return all(seen.untouched() for seen in watched)
 
 
 class Seen:

@@ -171,6 +171,23 @@ def test_one_frozen_model_gives_each_thread_the_gradients_of_its_own_inputs() ->
         assert_equal(at_once(work), alone)
 
 
+def test_arrays_are_handed_out_while_others_differentiate() -> None:
+    """The engine watches those arrays, and looks at all of them in each backward pass."""
+    for _ in range(10):
+        w = mg.ones(64) * 2
+        assert (mg.ones(64, requires_grad=True) * w).requires_grad  # a node reads it
+
+        def work(number: int, w: Tensor = w) -> list[np.ndarray]:
+            if number % 2:
+                return [w[first:].numpy() for first in range(60)]
+            for _ in range(10):
+                x = mg.ones(64, requires_grad=True)
+                assert mg.grad((x * w).sum(), x).tolist() == [2] * 64
+            return []
+
+        assert [len(handed_out) for handed_out in at_once(work)] == [0, 60, 0, 60]
+
+
 def test_threads_that_share_a_model_change_its_mode() -> None:
     """Workers do so when each evaluates a part of a batch. They need not wait for each other: if a
     thread finds the model in the right mode, all of its parts are in that mode."""

@@ -9,9 +9,10 @@ from minigrad import Generator as RandomGenerator
 from minigrad import optim
 from minigrad.nn import functional as F
 from tests.at_once import assert_equal, at_once
-from tests.tinyalpaca.tiny_models import LLAMA, TEXT, tiny_generator, tiny_tokenizer
+from tests.tinyalpaca.tiny_models import LLAMA, TEXT, tiny_generator, tiny_model, tiny_tokenizer
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.generation import Generator
+from tinyalpaca.generation.as_written import Structure
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.tokenizer import BPETokenizer
 
@@ -55,7 +56,8 @@ def test_one_generator_for_all(kind: str) -> None:
     def new() -> Generator:
         generator = tiny_generator(**KINDS[kind])
         if kind == "left in training mode":
-            generator.model.train()
+            for module in generator.model.modules():
+                del module.training  # it is the class's, as in a model that was never put in a mode
         if kind == "a class of its own":
             generator.model.__class__ = type("Own", (TinyAlpaca,), {})
         return generator
@@ -65,6 +67,23 @@ def test_one_generator_for_all(kind: str) -> None:
         generator = new()
         assert_equal(at_once(lambda number, one=generator: written(one, number)), alone)
         assert {m.training for m in generator.model.modules()} == {kind == "left in training mode"}
+
+
+def test_a_model_is_put_in_a_mode_while_others_look_at_it() -> None:
+    for _ in range(20):
+        model = tiny_model()
+        for module in model.modules():
+            del module.training  # so that a mode adds an attribute
+        structure = Structure(model)
+
+        def work(number: int, model: Any = model, structure: Structure = structure) -> None:
+            if number % 2:
+                model.eval()
+            for _ in range(5):
+                structure.still_holds()
+
+        at_once(work)
+        assert not structure.still_holds() and Structure(model).still_holds()
 
 
 def test_one_tokenizer_for_all() -> None:

@@ -68,7 +68,7 @@ class Structure:
         return all(
             type(module) is kind
             and [*vars(module)] == names
-            and all(map(is_, vars(module).values(), values))
+            and all(map(is_, [*vars(module).values()], values))  # listed: threads may add to it
             for module, kind, names, values in self._seen
         )
 
