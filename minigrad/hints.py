@@ -263,8 +263,12 @@ def _with_arguments_explained(function: FunctionType) -> FunctionType:
 SETTINGS = {"learning_rate": "lr", "epsilon": "eps", "wd": "weight_decay", "decay": "weight_decay"}
 
 
-def explain_options(kind: type) -> None:
-    """Let the TypeError of a class say which of its settings an unknown one may be."""
+def _explain(kind: type, meant: Callable[[str, FunctionType, dict[str, Any]], str]) -> None:
+    """Let the TypeErrors of a class's `__init__` end with what `meant` says of them, if anything.
+
+    Args:
+        meant: gets the error's message, the `__init__` and the options that it was given.
+    """
     init = vars(kind).get("__init__")
     if not isinstance(init, FunctionType):
         return
@@ -274,19 +278,29 @@ def explain_options(kind: type) -> None:
         try:
             init(self, *args, **options)
         except TypeError as error:
-            message = str(error)
-            names = init.__code__.co_varnames[1 : sum(_counts(init))]
-            unknown = [name for name in options if name not in names]
-            if "unexpected keyword" not in message or not unknown or "; it has" in message:
+            more = meant(str(error), init, options)
+            if not more:
                 raise
-            from difflib import get_close_matches  # which is slow to import
-
-            near = SETTINGS.get(unknown[0]) or next(iter(get_close_matches(unknown[0], names)), "")
-            meant = f"; did you mean {near}?" if near in names else ""
-            listed = ", ".join(name for name in names if not name.startswith("_"))
-            raise TypeError(f"{message}; it has {listed}{meant}") from None
+            raise TypeError(f"{error}{more}") from None
 
     setattr(kind, "__init__", call)  # noqa: B010  (mypy knows it as a method)
+
+
+def explain_options(kind: type) -> None:
+    """Let the TypeError of a class say which of its settings an unknown one may be."""
+    _explain(kind, _settings_meant)
+
+
+def _settings_meant(message: str, init: FunctionType, options: dict[str, Any]) -> str:
+    names = init.__code__.co_varnames[1 : sum(_counts(init))]
+    unknown = [name for name in options if name not in names]
+    if "unexpected keyword" not in message or not unknown or "; it has" in message:
+        return ""
+    from difflib import get_close_matches  # which is slow to import
+
+    near = SETTINGS.get(unknown[0]) or next(iter(get_close_matches(unknown[0], names)), "")
+    listed = ", ".join(name for name in names if not name.startswith("_"))
+    return f"; it has {listed}" + (f"; did you mean {near}?" if near in names else "")
 
 
 def _counts(function: FunctionType) -> tuple[int, int]:
@@ -302,21 +316,12 @@ RNG = (
 
 def explain_rng(kind: type) -> None:
     """Let the TypeError of a class say what the `rng` is that it was made without."""
-    init = vars(kind).get("__init__")
-    if not isinstance(init, FunctionType) or "rng" not in init.__code__.co_varnames:
-        return
+    _explain(kind, _rng_meant)
 
-    @wraps(init)
-    def call(self: Any, *args: Any, **options: Any) -> None:
-        try:
-            init(self, *args, **options)
-        except TypeError as error:
-            message = str(error)
-            if "missing" not in message or "'rng'" not in message or RNG in message:
-                raise  # something else, or it was said by a layer inside of this one
-            raise TypeError(f"{message}: {RNG}") from None
 
-    setattr(kind, "__init__", call)  # noqa: B010  (mypy knows it as a method)
+def _rng_meant(message: str, init: FunctionType, options: dict[str, Any]) -> str:
+    missing = "missing" in message and "'rng'" in message
+    return "" if not missing or RNG in message else f": {RNG}"
 
 
 def shapes_that_do_not_fit(op: str, inputs: tuple[Any, ...]) -> str:
