@@ -375,3 +375,13 @@ def test_texts_that_a_tokenizer_cannot_tell_apart(tmp_path, text_file, capsys):
     (folder / "b.txt").write_text("Ω to be or not to be" * 9, encoding="utf-8")
     assert main([*encode, "--tokenizer", str(own)]) == 1
     assert f"error: {folder / 'b.txt'}: character 'Ω' at position 0" in capsys.readouterr().err
+
+
+def test_too_few_steps_to_learn_from_a_short_text_are_told(tmp_path, capsys):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    argv = ["--data", str(path), *SMALL, "--no-preflight", "--sample-tokens", "0"]
+    for steps, told in (("2", True), ("50", False)):
+        out = str(tmp_path / steps)
+        assert example("train", [*argv, "--out", out, "--epochs", "50", "--max-steps", steps]) == 0
+        assert ("So few steps teach a model little" in capsys.readouterr().out) is told

@@ -11,6 +11,8 @@ from tinyalpaca.console import Bar, Say, Tolerant
 from tinyalpaca.training.hooks.hook import Hook
 from tinyalpaca.training.state import Made, Record, TrainingState
 
+FEW_STEPS = 50  # of a whole run; a new model learns hardly more than how often tokens occur
+
 
 class Lines(Hook):
     """Prints a line at the start, and a line and a sample after each validation.
@@ -31,6 +33,11 @@ class Lines(Hook):
 
     def on_start(self, state: TrainingState) -> None:
         self.say(f"Training: {self.steps - state.step:,} steps of {self.sequences} sequences")
+        if self.steps < FEW_STEPS:
+            self.say(
+                "So few steps teach a model little: a longer text, more --epochs or a smaller "
+                "--batch-size make more."
+            )
 
     def on_epoch(self, state: TrainingState, record: Record) -> None:
         train_loss = record["train_loss"]
