@@ -31,7 +31,7 @@ def _where_it_lies(function: Function) -> Function:
                 f"{function.__name__}: a Tensor is needed, not a function. minigrad.functional."
                 "grad(f)(x) is the gradient of a function f at x."
             )
-        if not isinstance(outputs, (Variable, Iterable)):
+        if not isinstance(outputs, (Variable, Iterable)) and not hasattr(outputs, "__getitem__"):
             _require_tensors(function, [outputs])
         first = outputs if isinstance(outputs, Variable) else next(iter(outputs), None)
         _require_tensors(function, [] if first is None else [first])

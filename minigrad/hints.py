@@ -281,7 +281,8 @@ def _explain(kind: type, meant: Callable[[str, FunctionType, dict[str, Any]], st
             more = meant(str(error), init, options)
             if not more:
                 raise
-            raise TypeError(f"{error}{more}") from None
+            error.args = (f"{error}{more}",)
+            raise
 
     setattr(kind, "__init__", call)  # noqa: B010  (mypy knows it as a method)
 

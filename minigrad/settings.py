@@ -120,6 +120,10 @@ class Named:
     def __repr__(self) -> str:
         return repr(self._function)
 
+    def __reduce__(self) -> str:
+        """Pickled and copied as the global of this name, as a function is."""
+        return self._function.__qualname__
+
     def __enter__(self) -> NoReturn:
         """Raise TypeError, always."""
         name = self._function.__name__

@@ -3,6 +3,9 @@
 Each line has a mistake, the error's class, and words of its message that name cause and mend.
 """
 
+import copy
+import inspect
+import pickle
 import re
 import sys
 from collections.abc import Callable
@@ -833,6 +836,51 @@ def test_what_is_meant_is_not_said() -> None:
     assert mg.stack(x for x in (leaf(), leaf())).shape == (2, 2)
     assert RNG.normal(5, mean=3).shape == (5,) and RNG.uniform((2,), 0, 0.5).shape == (2,)
     assert RNG.normal((2, 3), mean=[0, 1, 2]).shape == (2, 3)
+
+
+def test_what_is_valid_is_no_mistake() -> None:
+    """Where a warning is an error, as here, these have none."""
+    assert ROWS.transpose(*np.argsort([0, 1])).shape == (2, 3)
+    assert None not in ROWS and "a" not in ROWS
+    for name in ("no_grad", "textbook", "detect_nan"):
+        assert pickle.loads(pickle.dumps(getattr(mg, name))) is getattr(mg, name)
+        assert copy.deepcopy(getattr(mg, name)) is getattr(mg, name)
+    assert F.dropout(ROWS, 0.0, rng=None).shape == ROWS.shape  # type: ignore[arg-type]
+    masked = F.binary_cross_entropy_with_logits([1.0, 2.0], [0.0, -1.0], weight=[1.0, 0.0])
+    assert np.isfinite(masked.item())
+    each = F.binary_cross_entropy_with_logits([1.0, 2.0], [0.0, -100.0], reduction="none")
+    assert each.shape == (2,)
+    model = nn.Sequential(nn.ReLU())
+    model.register_buffer("b", leaf(), persistent=False)
+    assert model.state_dict() == {}
+    own = type(
+        "Own", (nn.ReLU, type("Mix", (), {"__init__": lambda s: setattr(s, "mixed", 1)})), {}
+    )
+    assert own().mixed == 1 and str(inspect.signature(nn.ReLU)) == "()"
+
+
+def test_own_methods_of_a_hook_are_no_mistakes() -> None:
+    def on_epoch(self: Any, state: Any, record: Any) -> None:
+        self.on_epochs()
+
+    for name in ("on_gpu", "on_log", "on_top", "on_lr", "on_host", "on_best"):
+        type("Own", (Hook,), {name: print})
+    base = type("Base", (Hook,), {"on_epoch": on_epoch, "on_epochs": print})
+    type("Derived", (base,), {"on_epochs": print})
+    with pytest.warns(UserWarning, match="did you mean on_stop"):
+        type("Own", (Hook,), {"on_train_end": print})
+
+
+def test_an_error_of_a_class_of_ones_own_stays_one() -> None:
+    class Refused(TypeError):
+        pass
+
+    class Own(nn.Module):
+        def __init__(self, *, rng: Any = None) -> None:
+            raise Refused("missing 'rng'")
+
+    with pytest.raises(Refused, match="There is no global random state"):
+        Own()
 
 
 def test_a_property_that_fails_says_why() -> None:

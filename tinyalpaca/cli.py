@@ -80,7 +80,7 @@ class Parser(argparse.ArgumentParser):
         """As argparse's, and remembers the command for `error`."""
         given = list(sys.argv[1:] if args is None else args)
         self._asked = self.command or next((name for name in given[:1] if name in COMMANDS), "")
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         """As argparse's, with a suggestion for an argument that is not known."""
@@ -95,6 +95,8 @@ class Parser(argparse.ArgumentParser):
             flag = UNNAMED.get(self._asked)
             return f"; did you mean {flag} {word}?" if flag else "."
         name = word.lstrip("-").partition("=")[0]
+        if name == "version":
+            return "; it stands before the command, as in tinyalpaca --version."
         commands = dict(self._commands())
         of = [command for command, flags in commands.items() if f"--{name}" in flags]
         if self._asked in of or self.prog in of:

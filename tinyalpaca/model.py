@@ -214,7 +214,8 @@ class TinyAlpaca(nn.Module):
         if not hasattr(ids, "ndim"):
             raise TypeError("TinyAlpaca: ids are an array, numpy.array([tokenizer.encode(text)])")
         if ids.ndim != 2 or ids.shape[1] == 0:
-            raise ShapeError(f"TinyAlpaca: ids must be (B, T), not {ids.shape}")
+            least = ", T is at least 1" if ids.ndim == 2 else ""
+            raise ShapeError(f"TinyAlpaca: ids must be (B, T), not {ids.shape}{least}")
         if ids.shape[1] > self.config.max_seq_len:
             raise ShapeError(
                 f"TinyAlpaca: a sequence of {ids.shape[1]} tokens is longer than max_seq_len "

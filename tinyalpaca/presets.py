@@ -252,7 +252,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "baby-gpt": Preset(
-        "10.8 M parameters on characters: nanoGPT's setting for a GPU",
+        "10.7 M parameters on characters: nanoGPT's setting for a GPU",
         {
             **NANOGPT,
             "d_model": 384,

@@ -106,6 +106,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {meant}?" if meant in names else ""
 
 
+def _plain(value: Any, wanted: Any) -> Any:
+    """A number of NumPy's as Python's, and 0 and 1 as booleans where these are wanted."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        value = value.item()
+    return bool(value) if wanted is bool and type(value) is int and value in (0, 1) else value
+
+
 def explained(cls: type[T]) -> type[T]:
     """A dataclass of settings that says what is wrong with a name or a type."""
     init: Any = cls.__init__
@@ -113,12 +120,12 @@ def explained(cls: type[T]) -> type[T]:
 
     @functools.wraps(init)
     def __init__(self: Any, *args: Any, **given: Any) -> None:
+        wanted = hints_of(type(self))
         for name in given:
             if name not in names:
                 raise ConfigError(f"{cls.__name__} has no setting {name!r}{nearest(name, names)}")
         values = {**dict(zip(names, args, strict=False)), **given}
-        numbers = {n: v.item() for n, v in values.items() if isinstance(v, np.generic)}
-        plain = values | numbers
+        plain = {n: _plain(v, wanted.get(n)) for n, v in values.items()}
         # A path names a text as well as its name does.
         check_types(cls, {n: v for n, v in plain.items() if not isinstance(v, os.PathLike)})
         init(self, *args, **given)

@@ -89,7 +89,8 @@ class Methods:
 
         Warns if two numbers leave a matrix as it is: in PyTorch they exchange its axes.
         """
-        if len(axes) == 2 and axes in ((0, 1), (0, -1)) and self.ndim == 2:
+        written = len(axes) == 2 and all(type(axis) is int for axis in axes)  # not computed
+        if written and axes in ((0, 1), (0, -1)) and self.ndim == 2:
             warnings.warn(
                 f"transpose{axes} names the new order of all axes and so changes nothing: .T "
                 "turns a matrix, .swapaxes(0, 1) exchanges two axes",
@@ -108,7 +109,10 @@ class Methods:
 
     def __contains__(self, value: Any) -> bool:
         """Whether an element equals `value`, as NumPy."""
-        return bool(F.any(F.equal(self, value)))
+        try:
+            return bool(F.any(F.equal(self, value)))
+        except TypeError:  # what is no number is no element
+            return False
 
     def __complex__(self: Any) -> complex:
         return complex(self.item())

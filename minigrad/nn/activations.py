@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING
 
 from minigrad import functions
@@ -20,10 +21,13 @@ class _WithoutSettings(Module):
             Raises:
                 TypeError: something is given.
             """
-            if given or settings:
+            if (given or settings) and type(self).__new__ is object.__new__:
                 name = type(self).__name__
                 what = next(iter(settings), None) or f"a {type(given[0]).__name__}"
                 raise TypeError(f"{name} is made without {what} and then called: {name}()(x)")
+            super().__init__()
+
+        __init__.__signature__ = Signature([Parameter("self", Parameter.POSITIONAL_ONLY)])
 
 
 class ReLU(_WithoutSettings):

@@ -34,7 +34,11 @@ class ModuleList(Module, Generic[M]):
 
     def extend(self, modules: Iterable[M]) -> Self:
         """Add several at the end."""
-        if isinstance(modules, Module) and not isinstance(modules, Iterable):
+        if (
+            isinstance(modules, Module)
+            and not hasattr(type(modules), "__getitem__")
+            and not isinstance(modules, Iterable)
+        ):
             name, kind = type(self).__name__, type(modules).__name__
             raise TypeError(f"a {kind} is not iterable: give a list, as in {name}([layer, layer])")
         new = list(modules)

@@ -38,7 +38,7 @@ def warn_of_untrained(module: Any, name: str) -> None:
     """Warn that a tensor in an attribute requires a gradient but is not a parameter."""
     warnings.warn(
         f"{type(module).__name__}.{name} requires a gradient but is no parameter, so it is neither "
-        "trained nor saved: assign nn.Parameter(values)",
+        "in parameters() nor saved: assign nn.Parameter(values) if it is to be trained",
         UserWarning,
         stacklevel=4,
     )

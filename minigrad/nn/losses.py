@@ -105,7 +105,8 @@ def binary_cross_entropy_with_logits(
 
     Raises:
         ShapeError: targets, weight or pos_weight do not fit the logits.
-        ValueError: unknown reduction, or a target is not in [0, 1] (checked on the CPU).
+        ValueError: unknown reduction, or a target is not in [0, 1]. That is checked on the CPU,
+            where nothing is left out by a weight or a mask.
     """
     name = "binary_cross_entropy_with_logits"
     check_reduction(name, reduction)
@@ -119,7 +120,8 @@ def binary_cross_entropy_with_logits(
     for word, factor in (("weight", weight), ("pos_weight", pos_weight)):
         if factor is not None and not broadcasts(factor.shape, logits.shape):
             raise ShapeError(f"{name}: {word} of shape {factor.shape} for logits of {logits.shape}")
-    check_chances(name, targets.array)
+    if weight is None and reduction != "none":  # otherwise some targets may be left out
+        check_chances(name, targets.array)
     positive = functions.softplus(-logits) * targets
     if pos_weight is not None:
         positive = positive * pos_weight

@@ -206,7 +206,12 @@ class Module:
                 kept = name in module._buffers and (module._buffers[name] or not saved)
                 if isinstance(value, Parameter) or (kept and isinstance(value, Tensor)):
                     yield f"{path}.{name}" if path else name, value
-                elif isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
+                elif (
+                    isinstance(value, Tensor)
+                    and name not in module._buffers
+                    and value.requires_grad
+                    and value.is_leaf
+                ):
                     warn_of_untrained(module, name)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:

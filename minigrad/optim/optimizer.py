@@ -101,7 +101,10 @@ class Optimizer:
         """Raise ValueError if a setting of the group is out of range."""
 
     def require_not_negative(self, group: Mapping[str, Any], *names: str) -> None:
-        """Raise ValueError if a setting is negative, NaN or infinite, TypeError for a str."""
+        """Raise ValueError if a setting is negative or NaN, TypeError for a str.
+
+        An infinite learning rate, weight decay or eps is a ValueError, too.
+        """
         for name in names:
             if isinstance(group[name], str):
                 raise TypeError(f"{type(self).__name__}: {name} must be a number, not a str")
@@ -111,7 +114,7 @@ class Optimizer:
                 raise ValueError(
                     f"{type(self).__name__}: {name} must not be negative, it is {group[name]}"
                 )
-            if group[name] == inf:
+            if group[name] == inf and name in ("lr", "weight_decay", "eps"):
                 raise ValueError(f"{type(self).__name__}: {name} must be finite, it is inf")
 
     def parameters(self) -> list[Tensor]:
@@ -175,7 +178,8 @@ class Optimizer:
         Raises:
             TypeError: a loss or a function is given, as other frameworks' steps take them.
         """
-        if isinstance(grad_scale, Tensor) or callable(grad_scale):
+        loss = isinstance(grad_scale, Tensor) and grad_scale.requires_grad
+        if loss or callable(grad_scale):
             raise TypeError(
                 f"step() takes no {type(grad_scale).__name__}: call loss.backward() and then step()"
             )

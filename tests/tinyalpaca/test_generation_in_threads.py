@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from minigrad import Generator as RandomGenerator
-from minigrad import optim
+from minigrad import nn, optim
 from minigrad.nn import functional as F
 from tests.at_once import assert_equal, at_once
 from tests.tinyalpaca.tiny_models import LLAMA, TEXT, tiny_generator, tiny_model, tiny_tokenizer
 from tinyalpaca.config import ModelConfig
 from tinyalpaca.generation import Generator
 from tinyalpaca.generation.as_written import Structure
+from tinyalpaca.generation.uncached import evaluating
 from tinyalpaca.model import TinyAlpaca
 from tinyalpaca.tokenizer import BPETokenizer
 
@@ -131,3 +132,18 @@ def test_a_model_is_trained_while_others_write() -> None:
 
     alone = [work(number) for number in range(4)]
     assert_equal(at_once(work), alone)
+
+
+class Equal(nn.Module):
+    """A module that equals every other one of its class, and so has no hash."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+
+def test_modules_that_are_equal_have_modes_of_their_own() -> None:
+    parts = [Equal(), Equal()]
+    parts[1].eval()
+    with evaluating(parts):
+        assert not parts[0].training
+    assert parts[0].training and not parts[1].training

@@ -71,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
     require_output()
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, it is {args.batch_size}")
-    run_given = (Path(args.data) / "config.json").is_file()
-    if args.text is None and run_given:
+    given = Path(args.data)
+    is_run = (given / "config.json").is_file() and not any(given.glob("*.txt"))
+    if args.text is None and is_run:
         raise ValueError(
             f"{args.data} is the folder of a model: give it with --checkpoint {args.data}, and the "
             "text to score without a flag"

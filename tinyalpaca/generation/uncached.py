@@ -34,7 +34,9 @@ def home_of(model: TinyAlpaca) -> Device:
 
 
 _lock = threading.Lock()
-_held: dict[Module, int] = {}  # a module to put back in training mode -> how many blocks it is in
+_held: dict[
+    int, int
+] = {}  # id of a module to put back in training mode -> how many blocks it is in
 
 
 @contextmanager
@@ -45,19 +47,19 @@ def evaluating(modules: Iterable[Module]) -> Iterator[None]:
     model, the last that leaves restores what the first has found.
     """
     with _lock:
-        training = [module for module in modules if module.training or module in _held]
+        training = [module for module in modules if module.training or id(module) in _held]
         for module in training:
             module.training = False
-            _held[module] = _held.get(module, 0) + 1
+            _held[id(module)] = _held.get(id(module), 0) + 1
     try:
         with no_grad():
             yield
     finally:
         with _lock:
             for module in training:
-                _held[module] -= 1
-                if not _held[module]:
-                    del _held[module]
+                _held[id(module)] -= 1
+                if not _held[id(module)]:
+                    del _held[id(module)]
                     module.training = True
 
 

@@ -358,8 +358,12 @@ def _documents(source: Source | Iterable[Source]) -> Iterator[Iterable[str]]:
     """Each document as an iterable of blocks of text."""
     if isinstance(source, str | bytes | os.PathLike | HasBlocks):
         source = [source]
-    elif not isinstance(source, Iterable):
-        raise TypeError(f"a {type(source).__name__} is no text, nor a list of texts, to learn from")
+    try:
+        iter(source)
+    except TypeError:
+        raise TypeError(
+            f"a {type(source).__name__} is no text, nor a list of texts, to learn from"
+        ) from None
     for number, item in enumerate(source):
         if isinstance(item, str):
             yield [item]

@@ -73,7 +73,7 @@ class Loss:
                     )
                 results.append(float(result))
         alone, both = results
-        if alone != 0 and abs(both - alone) < 1e-3 * abs(alone):
+        if alone != 0 and abs(both - alone) < 1e-6 * abs(alone):
             raise ValueError(
                 f"loss gives {alone:.4g} for a window and for the same window twice, as a mean "
                 'does. It must return the sum, as cross_entropy(..., reduction="sum") does.'

@@ -99,7 +99,8 @@ def merge(
         raise ConfigError(
             f"{saved.folder} was trained with other settings:\n"
             + "\n".join(f"  {line}" for line in problems)
-            + "\nTo resume, leave these out. To train with them, start a new run with a new --out."
+            + "\nTo resume, leave these out, and a --preset that gives them. To train with them, "
+            "start a new run with a new --out."
         )
     allowed = [line for name, line in _changes(saved.training, given).items() if name != "out"]
     return dataclasses.replace(saved.training, **given), allowed

@@ -112,7 +112,7 @@ class Run:
         freeze(model, config.freeze)
         self.ranks, self.spoiled = ranks, False
         self.first: bool = ranks is None or ranks.rank == 0  # prints, samples and saves
-        self.task = task = make_task(model, data, config, own, ranks)
+        self.task = task = make_task(model, data, config, own, ranks, resumed=saved is not None)
         size = getattr(task.engine, "micro_batch_size", 0)
         if size:  # what was chosen decides about the last bits
             config = dataclasses.replace(config, micro_batch_size=size)

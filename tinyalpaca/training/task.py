@@ -194,6 +194,8 @@ def make_task(
     config: TrainConfig,
     own: Own = OURS,
     ranks: mpi.Ranks | None = None,
+    *,
+    resumed: bool = False,
 ) -> Task:
     """A task of language modelling, as the settings say where nothing else is given.
 
@@ -201,6 +203,7 @@ def make_task(
         model: maps ids (B, T) to logits (B, T, V); on its device already.
         data: the tokens.
         ranks: the processes that share each batch; None for this one alone.
+        resumed: whether it goes on as it was, so that an own loss is not checked again.
 
     Raises:
         ValueError: the training sequences are longer than the data, or a loss is a mean.
@@ -215,7 +218,7 @@ def make_task(
             f"groups: optim.SGD(groups, lr=0.1) does; it returned a {type(optimizer).__name__}"
         )
     loss = Loss(model, config, own.loss)
-    if own.loss:
+    if own.loss and not resumed:
         loss.require_sum(dataset.batch_at([0]), dataset.batch_at([0, 0]))
     names = {"model": type(model).__name__} if own.model is not TinyAlpaca else {}
     if own.loss:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
-from tinyalpaca.settings import nearest
 from tinyalpaca.training.state import Made, Record, Result, TrainingState
 
 
@@ -16,11 +16,16 @@ class Hook:
     def __init_subclass__(cls, **options: Any) -> None:
         """Warn of a method whose name is nearly that of one which is called."""
         super().__init_subclass__(**options)
+        own = [getattr(value, "__code__", None) for value in vars(cls).values()]
+        used = {name for code in own if code for name in code.co_names}  # by the hook itself
         for name in vars(cls):
-            near = nearest(name, _CALLED) if name.startswith("on_") else ""
-            if near and not hasattr(Hook, name):
-                message = f"{cls.__name__}.{name} is never called by a training{near}"
-                warnings.warn(message, UserWarning, stacklevel=2)
+            if not name.startswith("on_") or name in used or hasattr(super(cls, cls), name):
+                continue
+            close = get_close_matches(name[3:], [called[3:] for called in _CALLED], 1, 0.87)
+            meant = _ELSEWHERE.get(name, f"on_{close[0]}" if close else "")
+            if meant:
+                message = f"{cls.__name__}.{name} is never called by a training; did you mean"
+                warnings.warn(f"{message} {meant}?", UserWarning, stacklevel=2)
 
     def on_start(self, state: TrainingState) -> None:
         """Before the first step, or before the first one of a resumed run."""
@@ -57,4 +62,9 @@ class Hook:
         """At the very end, also after an error; called by the code that has made the hook."""
 
 
-_CALLED = [name for name in vars(Hook) if not name.startswith("_")]
+_CALLED = [name for name in vars(Hook) if name.startswith("on_")]
+# What they are called elsewhere.
+_ELSEWHERE = {
+    **{"on_train_begin": "on_start", "on_train_start": "on_start", "on_train_end": "on_stop"},
+    **{"on_epoch_end": "on_epoch", "on_batch_end": "on_step", "on_step_end": "on_step"},
+}
