@@ -115,12 +115,13 @@ def _plain(value: Any, wanted: Any) -> Any:
 
 def explained(cls: type[T]) -> type[T]:
     """A dataclass of settings that says what is wrong with a name or a type."""
+    kind: Any = cls
     init: Any = cls.__init__
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
 
     @functools.wraps(init)
     def __init__(self: Any, *args: Any, **given: Any) -> None:
-        wanted = hints_of(type(self))
+        wanted = hints_of(kind)
         for name in given:
             if name not in names:
                 raise ConfigError(f"{cls.__name__} has no setting {name!r}{nearest(name, names)}")
