@@ -91,7 +91,7 @@ def save_loss_curve(
         axes.annotate(
             f"{last['val_loss']:.3f}\n({last['val_nats_per_char']:.3f} nats per character)",
             (last["step"], last["val_loss"]),
-            xytext=(-6, 10),
+            xytext=(-6, 28),  # clear of the curve, which comes down from the left
             textcoords="offset points",
             ha="right",
             color=COLOURS[1],
